@@ -1,0 +1,44 @@
+"""FCMAE: self-supervised pretraining of ConvNeXt V2 on the visible patches of masked images.
+
+Public names are imported on first use (PEP 562), so ``import fcmae`` is light, needs torch, timm and einops alone, and
+no command's module is loaded before ``python -m fcmae.<command>`` runs it.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# In a checkout sparse/, models/ and configs/ lie beside this folder, not in it; let them import as fcmae.* there too.
+_checkout = Path(__file__).resolve().parent.parent
+if (_checkout / "pyproject.toml").is_file():
+    __path__.append(str(_checkout))
+
+if TYPE_CHECKING:
+    from fcmae.convert import convert_to_dense as convert_to_dense
+    from fcmae.models import FCMAE as FCMAE
+    from fcmae.models import FCMAEOutput as FCMAEOutput
+    from fcmae.models import ModelConfig as ModelConfig
+    from fcmae.models import create_model as create_model
+    from fcmae.models import list_models as list_models
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "FCMAE": "fcmae.models",
+    "FCMAEOutput": "fcmae.models",
+    "ModelConfig": "fcmae.models",
+    "convert_to_dense": "fcmae.convert",
+    "create_model": "fcmae.models",
+    "list_models": "fcmae.models",
+}
+__all__ = ["FCMAE", "FCMAEOutput", "ModelConfig", "convert_to_dense", "create_model", "list_models"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'fcmae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,56 @@
+"""The ConvNeXt block, V1 and V2, on the site matrix."""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from fcmae.models.layers import GRN, LAYER_NORM_EPS, DepthwiseConv, PointwiseConv
+from fcmae.sparse import ActiveSites
+
+
+class Mlp(nn.Module):
+    """Linear C → 4C, GELU, GRN, Linear 4C → C."""
+
+    def __init__(self, dim: int, use_grn: bool, conv_mlp: bool) -> None:
+        super().__init__()
+        linear = PointwiseConv if conv_mlp else nn.Linear
+        self.fc1 = linear(dim, 4 * dim)
+        self.grn = GRN(4 * dim) if use_grn else None
+        self.fc2 = linear(4 * dim, dim)
+
+    def forward(self, x: Tensor, batch_size: int) -> Tensor:
+        """[B·M, C] → the same."""
+        x = F.gelu(self.fc1(x))
+        if self.grn is not None:
+            x = self.grn(x, batch_size)
+        return self.fc2(x)
+
+
+class Block(nn.Module):
+    """Depthwise 7×7 → LayerNorm → MLP (with GRN in V2) → LayerScale (V1) → drop path → + input."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        use_grn: bool = True,
+        ls_init_value: float | None = None,
+        drop_path: float = 0.0,
+        conv_mlp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv_dw = DepthwiseConv(dim)
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, use_grn, conv_mlp)
+        self.gamma = None if ls_init_value is None else nn.Parameter(torch.full((dim,), ls_init_value))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:
+        """[B·K·s·s, C] → the same."""
+        y = self.mlp(self.norm(self.conv_dw(x, sites, side)), sites.batch_size)
+        if self.gamma is not None:
+            y = y * self.gamma
+        # an image is dropped as a whole: timm's DropPath draws once per entry of the first axis
+        y = self.drop_path(y.view(sites.batch_size, -1, y.shape[1])).view_as(y)
+        return x + y

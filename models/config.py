@@ -1,0 +1,85 @@
+"""How a network is described: plain data, written into every run and every checkpoint."""
+
+from dataclasses import dataclass
+
+from fcmae.models.sizes import SIZES, Size, list_models, version_of
+
+STEM_STRIDES = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder, the decoder and what is predicted."""
+
+    name: str = "convnextv2_atto"
+    """Encoder size, a timm name: convnextv2_{atto,femto,pico,nano,tiny,base,large,huge} or
+    convnext_{tiny,small,base,large,xlarge}."""
+    img_size: int | tuple[int, int] = 224
+    """Height and width of the (cropped) images in pixels; one number for a square. A multiple of the patch size."""
+    in_chans: int = 3
+    """Channels of the images."""
+    stem_stride: int = 4
+    """Kernel and stride of the stem: 1, 2 or 4. A mask patch is 8 times as many pixels (8, 16, 32); take 1 or 2 for
+    small images."""
+    use_grn: bool | None = None
+    """Global response normalisation in the blocks; unset: as the size has it (V2 with, V1 without)."""
+    use_layer_scale: bool | None = None
+    """LayerScale at the end of the blocks; unset: as the size has it (V1 with, V2 without)."""
+    ls_init_value: float = 1e-6
+    """Initial value of LayerScale, where there is one."""
+    drop_path_rate: float = 0.0
+    """Stochastic depth, rising linearly to this rate at the last stage."""
+    decoder_depth: int = 1
+    """ConvNeXt V2 blocks of the decoder."""
+    decoder_dim: int = 512
+    """Width of the decoder."""
+    norm_pix_loss: bool = True
+    """Predict pixels normalised per patch by the patch's own mean and variance."""
+
+    def __post_init__(self) -> None:
+        if self.name not in SIZES:
+            raise ValueError(f"no model is called {self.name!r}; choose one of {', '.join(list_models())}")
+        if self.stem_stride not in STEM_STRIDES:
+            raise ValueError(f"stem_stride must be 1, 2 or 4, got {self.stem_stride}")
+        for size in self.image_hw:
+            if size < self.patch_size or size % self.patch_size:
+                raise ValueError(
+                    f"img_size must be a multiple of the patch size {self.patch_size} (8 × stem_stride), "
+                    f"got {self.img_size}"
+                )
+        for field, lowest in (("in_chans", 1), ("decoder_depth", 0), ("decoder_dim", 1)):
+            if getattr(self, field) < lowest:
+                raise ValueError(f"{field} must be at least {lowest}, got {getattr(self, field)}")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
+
+    @property
+    def size(self) -> Size:
+        """Depths and dims of the encoder."""
+        return SIZES[self.name]
+
+    @property
+    def with_grn(self) -> bool:
+        """Whether the encoder's blocks have GRN."""
+        return version_of(self.name).use_grn if self.use_grn is None else self.use_grn
+
+    @property
+    def with_layer_scale(self) -> bool:
+        """Whether the encoder's blocks have LayerScale."""
+        return version_of(self.name).use_layer_scale if self.use_layer_scale is None else self.use_layer_scale
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Image height and width in pixels."""
+        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else (self.img_size[0], self.img_size[1])
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels along one side of a mask patch: the encoder's total stride."""
+        return self.stem_stride * 2 ** (len(self.size.depths) - 1)
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Patches along height and width, (h, w)."""
+        height, width = self.image_hw
+        return height // self.patch_size, width // self.patch_size

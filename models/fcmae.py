@@ -1,0 +1,129 @@
+"""FCMAE: mask, encode what is visible, decode everything, score what was masked (ConvNeXt V2, arXiv 2301.00808, section 3)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fcmae.models.config import ModelConfig
+from fcmae.models.decoder import Decoder
+from fcmae.models.encoder import SparseConvNeXt
+from fcmae.models.patches import patch_mean_std, patchify, unpatchify
+from fcmae.sparse import ActiveSites
+
+
+class FCMAEOutput(NamedTuple):
+    """What a forward pass gives."""
+
+    loss: Tensor
+    """Scalar, float32: mean squared error per patch, averaged over the masked patches; 0 where nothing is masked."""
+    pred: Tensor
+    """[B, h·w, p·p·C]: predicted pixels of every patch, normalised per patch if ``norm_pix_loss``."""
+    visible: Tensor
+    """bool [B, h, w]: the patches that the encoder saw."""
+
+
+class FCMAE(nn.Module):
+    """Fully convolutional masked autoencoder.
+
+    Args:
+        config: the networks.
+        mask_ratio: share of the patches that is masked when the caller brings no mask, in [0, 1). An image keeps
+            ``round(h·w · (1 − mask_ratio))`` patches, at least one.
+
+    Any image size that is a multiple of the patch size is taken; ``config.img_size`` names the usual one.
+    """
+
+    def __init__(self, config: ModelConfig, mask_ratio: float = 0.6) -> None:
+        super().__init__()
+        if not 0 <= mask_ratio < 1:
+            raise ValueError(f"mask_ratio must be in [0, 1), got {mask_ratio}")
+        self.config = config
+        self.mask_ratio = mask_ratio
+        self.patch_size = config.patch_size
+        self.encoder = SparseConvNeXt(config)
+        self.decoder = Decoder(
+            in_dim=self.encoder.num_features,
+            dim=config.decoder_dim,
+            depth=config.decoder_depth,
+            out_dim=config.patch_size**2 * config.in_chans,
+        )
+
+    def forward(self, images: Tensor, visible: Tensor | None = None, num_visible: int | None = None) -> FCMAEOutput:
+        """Reconstruct masked images.
+
+        Args:
+            images: [B, C, H, W], normalised.
+            visible: bool [B, h, w], True = kept; None draws a random mask for each image from torch's generator.
+            num_visible: patches kept per image in ``visible``, if known; spares a GPU the wait for it.
+
+        Raises:
+            ValueError: sizes that do not fit, or images that keep different numbers of patches.
+        """
+        if visible is None:
+            visible, num_visible = self.random_visible(images)
+        sites = ActiveSites(visible, num_visible)
+        pred = self.decoder(self.encoder.forward_sites(images, sites), sites)
+        return FCMAEOutput(self._loss(images, pred, sites), pred, visible)
+
+    def random_visible(self, images: Tensor) -> tuple[Tensor, int]:
+        """A random mask [B, h, w] on the images' device, and how many patches it keeps per image."""
+        batch, _, height, width = images.shape
+        grid_h, grid_w = height // self.patch_size, width // self.patch_size
+        num_visible = count_visible(grid_h * grid_w, self.mask_ratio)
+        rank_BL = torch.rand(batch, grid_h * grid_w, device=images.device).argsort(1).argsort(1)
+        return (rank_BL < num_visible).view(batch, grid_h, grid_w), num_visible
+
+    def _loss(self, images: Tensor, pred: Tensor, sites: ActiveSites) -> Tensor:
+        """Mean squared error of each masked patch, averaged over masked patches; always in float32 or wider."""
+        if sites.is_full:
+            return pred.sum() * 0.0  # nothing to predict; keeps the graph
+        image_B = torch.arange(len(images), device=images.device)[:, None]
+        target = patchify(images, self.patch_size)[image_B, sites.masked_patches]
+        target = target.to(torch.promote_types(target.dtype, torch.float32))
+        if self.config.norm_pix_loss:
+            mean, std = patch_mean_std(target)
+            target = (target - mean) / std
+        return (pred[image_B, sites.masked_patches].to(target.dtype) - target).square().mean()
+
+    def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
+        """Pictures of a forward pass, in the images' own normalisation.
+
+        With ``norm_pix_loss`` a prediction says nothing of a patch's own brightness and contrast; they are taken from the
+        original patch.
+
+        Returns:
+            (masked, pasted), both [B, C, H, W]: the images with zero where masked, and the images with the prediction
+            where masked and the original pixels where visible.
+        """
+        target = patchify(images, self.patch_size)
+        pred = output.pred.to(target.dtype)
+        if self.config.norm_pix_loss:
+            mean, std = patch_mean_std(target)
+            pred = pred * std + mean
+        keep = output.visible.flatten(1).unsqueeze(-1)
+        grid_hw = (output.visible.shape[1], output.visible.shape[2])
+        masked, pasted = target * keep, torch.where(keep, target, pred)
+        return unpatchify(masked, self.patch_size, grid_hw), unpatchify(pasted, self.patch_size, grid_hw)
+
+
+def count_visible(num_patches: int, mask_ratio: float) -> int:
+    """K = round(L · (1 − mask_ratio)), at least 1 and at most L (the official code truncates)."""
+    return min(num_patches, max(1, round(num_patches * (1 - mask_ratio))))
+
+
+def create_model(name: str = "convnextv2_atto", *, mask_ratio: float = 0.6, **config: Any) -> FCMAE:
+    """An FCMAE with fresh weights.
+
+    Args:
+        name: encoder size, see :func:`fcmae.list_models`.
+        mask_ratio: share of the patches masked when the caller brings no mask.
+        config: further fields of :class:`fcmae.ModelConfig`: ``img_size``, ``in_chans``, ``stem_stride``, ``use_grn``,
+            ``use_layer_scale``, ``ls_init_value``, ``drop_path_rate``, ``decoder_depth``, ``decoder_dim``,
+            ``norm_pix_loss``.
+
+    Raises:
+        ValueError: an unknown name or a value out of range.
+        TypeError: an unknown field.
+    """
+    return FCMAE(ModelConfig(name=name, **config), mask_ratio=mask_ratio)

@@ -1,0 +1,74 @@
+"""Dense layers' parameters, sparse forwards: each has the name and shapes of timm's layer, so converting is key by key."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcmae.sparse import ActiveSites, depthwise_conv, downsample, gather_image_patches, grn
+
+LAYER_NORM_EPS = 1e-6  # the papers' and timm's; torch's default is 1e-5
+
+
+class Stem(nn.Conv2d):
+    """Convolution with kernel = stride: the visible pixels, then one GEMM."""
+
+    def __init__(self, in_chans: int, dim: int, stride: int) -> None:
+        super().__init__(in_chans, dim, kernel_size=stride, stride=stride)
+
+    def forward(self, images: Tensor, sites: ActiveSites, side: int) -> Tensor:
+        """[B, C, H, W] → [B·K·s·s, dim]."""
+        return F.linear(gather_image_patches(images, sites, side), self.weight.flatten(1), self.bias)
+
+
+class Downsample(nn.Conv2d):
+    """2×2 stride-2 convolution."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim, kernel_size=2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B·K·s·s, in] → [B·K·(s/2)², out]."""
+        return downsample(x, self.weight, self.bias)
+
+
+class DepthwiseConv(nn.Conv2d):
+    """Submanifold depthwise convolution."""
+
+    def __init__(self, dim: int, kernel_size: int = 7) -> None:
+        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+
+    def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:
+        """[B·K·s·s, dim] → the same."""
+        return depthwise_conv(x, self.weight, self.bias, sites, side)
+
+
+class PointwiseConv(nn.Conv2d):
+    """A Linear layer whose weight is stored as a 1×1 convolution's, [out, in, 1, 1], as timm has it in the small sizes."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, in] → [rows, out]."""
+        return F.linear(x, self.weight.flatten(1), self.bias)
+
+
+class GRN(nn.Module):
+    """Global response normalisation over the sites of each image; γ = β = 0 at the start."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, batch_size: int) -> Tensor:
+        """[B·M, dim] → the same."""
+        return grn(x, self.weight, self.bias, batch_size)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Truncated normal of std 0.02 for every kernel, zero for every bias; to be applied once."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

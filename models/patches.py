@@ -1,0 +1,24 @@
+"""Images to patches of pixels and back, and the per-patch normalisation that the loss is taken in."""
+
+from einops import rearrange
+from torch import Tensor
+
+NORM_EPS = 1e-6
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """[B, C, h·p, w·p] → [B, h·w, p·p·C], values of a patch ordered (y, x, channel)."""
+    return rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch_size, q=patch_size)
+
+
+def unpatchify(patches: Tensor, patch_size: int, grid_hw: tuple[int, int]) -> Tensor:
+    """The converse: [B, h·w, p·p·C] → [B, C, h·p, w·p]."""
+    return rearrange(
+        patches, "b (h w) (p q c) -> b c (h p) (w q)", p=patch_size, q=patch_size, h=grid_hw[0], w=grid_hw[1]
+    )
+
+
+def patch_mean_std(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and √(unbiased variance + 1e-6) of each patch over all its values: [..., p·p·C] → two [..., 1] (MAE)."""
+    variance, mean = patches.var(-1, keepdim=True), patches.mean(-1, keepdim=True)
+    return mean, (variance + NORM_EPS).sqrt()

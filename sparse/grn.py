@@ -1,0 +1,54 @@
+"""Global response normalisation over the sites of each image (ConvNeXt V2, arXiv 2301.00808, section 3.3)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def grn(x: Tensor, weight: Tensor, bias: Tensor, batch_size: int, eps: float = 1e-6) -> Tensor:
+    """γ · (X · n) + β + X with n = g / (mean over channels of g + eps), g = ‖X‖₂ over the image's own sites.
+
+    The official code takes the norm over the sites of the whole batch; here, as in the paper, images do not mix.
+
+    Args:
+        x: [B·M, C], the M sites of an image together.
+        weight: γ, [C].
+        bias: β, [C].
+        batch_size: B.
+        eps: added to the mean norm.
+
+    Returns:
+        [B·M, C] in the dtype of ``x``; statistics are computed in float32 (float64 for float64).
+    """
+    return _GRN.apply(x.reshape(batch_size, -1, x.shape[-1]), weight, bias, eps).view_as(x)
+
+
+class _GRN(torch.autograd.Function):
+    """y = a·x + β, a = 1 + γ·n. Written out: two reads of x each way, and only x is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BMC: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        wide = torch.promote_types(x_BMC.dtype, torch.float32)
+        norm_B1C = torch.linalg.vector_norm(x_BMC, dim=1, keepdim=True, dtype=wide)
+        mean_B11 = norm_B1C.mean(dim=2, keepdim=True) + eps
+        scale_B1C = 1 + weight * (norm_B1C / mean_B11)
+        ctx.save_for_backward(x_BMC, weight, bias, norm_B1C, mean_B11)
+        return torch.addcmul(bias.to(x_BMC.dtype), x_BMC, scale_B1C.to(x_BMC.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_BMC: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x_BMC, weight, bias, norm_B1C, mean_B11 = ctx.saved_tensors
+        wide = norm_B1C.dtype
+        normed_B1C = norm_B1C / mean_B11
+        dyx_B1C = (dy_BMC * x_BMC).sum(1, keepdim=True, dtype=wide)
+        d_normed = weight * dyx_B1C
+        # n = g/m, m = mean(g) + eps:  dg = dn/m − mean over channels of (dn·n/m);  dx gets dg·x/g, taken as 0 at g = 0
+        d_norm = (d_normed - (d_normed * normed_B1C).mean(dim=2, keepdim=True)) / mean_B11
+        through_norm = torch.where(norm_B1C > 0, d_norm / norm_B1C, 0.0)
+        scale = 1 + weight * normed_B1C
+        dx = torch.addcmul(dy_BMC * scale.to(dy_BMC.dtype), x_BMC, through_norm.to(x_BMC.dtype))
+        dweight = (dyx_B1C * normed_B1C).sum((0, 1)).to(weight.dtype)
+        return dx, dweight, dy_BMC.sum((0, 1), dtype=wide).to(bias.dtype), None

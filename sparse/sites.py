@@ -1,0 +1,153 @@
+"""Which positions hold features, at every tensor stride of the encoder, for one batch.
+
+Mask patches are whole cells of the LAST stage, so at every stage the active sites are the same K patches of an image, with
+s×s sites each (s = 8, 4, 2, 1 in a ConvNeXt). Features are kept as one matrix, a row a site:
+
+    row = ((image · K + patch) · s·s) + z        patches in raster order, z = place in the patch's Z-order (Morton)
+
+Z-order makes the four sites that a 2×2 stride-2 convolution merges neighbours in memory, at every stage.
+
+Shape letters, here and in the whole package: B images, h×w the patch grid, K visible patches per image, s sites along
+one side of a patch, N = B·K patches, C channels.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@lru_cache
+def zorder(side: int) -> tuple[Tensor, Tensor]:
+    """The (y, x) of each of the side·side sites of a patch in Z-order, two int64 tensors on the CPU."""
+    if side < 1 or side & (side - 1):
+        raise ValueError(f"sites along the side of a patch must be a power of two, got {side}")
+    z = torch.arange(side * side)
+    y, x = torch.zeros_like(z), torch.zeros_like(z)
+    for bit in range(side.bit_length() - 1):
+        x |= (z >> (2 * bit) & 1) << bit
+        y |= (z >> (2 * bit + 1) & 1) << bit
+    return y, x
+
+
+class ActiveSites:
+    """The active sites of a batch, and the indices that lead from rows to grids; each is made once and kept.
+
+    Args:
+        visible: bool [B, h, w] over the patch grid, True = kept; the same number K ≥ 1 for every image of the batch.
+        num_visible: K, if the caller knows it. Without it K is read back from the device, which makes a GPU wait;
+            with it a CPU mask is checked all the same, a GPU mask is trusted.
+
+    Raises:
+        ValueError: ``visible`` is not such a tensor, or its images keep different numbers of patches.
+    """
+
+    def __init__(self, visible: Tensor, num_visible: int | None = None) -> None:
+        if visible.dtype != torch.bool or visible.ndim != 3:
+            raise ValueError(f"visible must be bool [B, h, w], got {visible.dtype} {list(visible.shape)}")
+        if num_visible is None or (visible.device.type == "cpu" and not torch.compiler.is_compiling()):
+            num_visible = _count_visible(visible, num_visible)
+        self.visible = visible
+        self.batch_size, self.height, self.width = visible.shape
+        self.num_visible = num_visible
+        # stable: the visible patches of an image come first, in raster order, the masked ones after, likewise
+        order_BL = visible.flatten(1).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        self.patches = order_BL[:, :num_visible]
+        """int64 [B, K]: raster index of each visible patch in its image's grid."""
+        self.masked_patches = order_BL[:, num_visible:]
+        """int64 [B, h·w − K]: raster index of each masked patch."""
+        self._cache: dict[tuple[str, int, int], Tensor] = {}
+
+    @classmethod
+    def full(cls, batch_size: int, height: int, width: int, device: torch.device | str = "cpu") -> "ActiveSites":
+        """Sites with every patch visible."""
+        visible = torch.ones(batch_size, height, width, dtype=torch.bool, device=device)
+        return cls(visible, num_visible=height * width)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every patch is visible."""
+        return self.num_visible == self.height * self.width
+
+    def num_sites(self, side: int) -> int:
+        """Rows of the site matrix, B·K·s·s."""
+        return self.batch_size * self.num_visible * side * side
+
+    def grid_shape(self, side: int) -> tuple[int, int, int]:
+        """(B, h·s, w·s): the dense grid around the sites."""
+        return self.batch_size, self.height * side, self.width * side
+
+    def rows_are_grid(self, side: int) -> bool:
+        """Whether the site matrix already is the dense grid in raster order (all visible, one site a patch)."""
+        return side == 1 and self.is_full
+
+    def grid_index(self, side: int) -> Tensor:
+        """int64 [B·K·s·s]: place of each row in the flattened [B·h·s·w·s] grid."""
+        return self._once("grid", side, 0, self._make_grid_index)
+
+    def raster_index(self, side: int) -> Tensor:
+        """int64 [s·s, N]: the row of each site, sites of a patch in raster order, patches last."""
+        return self._once("raster", side, 0, self._make_raster_index)
+
+    def window_index(self, side: int, radius: int) -> Tensor:
+        """int64 [(s + 2·radius)², N]: the rows of each patch and its halo, in raster order.
+
+        Where the halo leaves the image or meets a masked patch the index is ``num_sites(side)``, one past the last row.
+        """
+        return self._once("window", side, radius, self._make_window_index)
+
+    def _once(self, kind: str, side: int, radius: int, make: Callable[[int, int], Tensor]) -> Tensor:
+        key = (kind, side, radius)
+        if key not in self._cache:
+            self._cache[key] = make(side, radius)
+        return self._cache[key]
+
+    def _patch_corners(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, y and x of the first site of each patch, three int64 [N]."""
+        image_BK = torch.arange(self.batch_size, device=self.patches.device)[:, None].expand_as(self.patches)
+        y_BK = self.patches // self.width * side
+        x_BK = self.patches % self.width * side
+        return image_BK.flatten(), y_BK.flatten(), x_BK.flatten()
+
+    def _make_grid_index(self, side: int, _: int) -> Tensor:
+        _, height, width = self.grid_shape(side)
+        image_N, y_N, x_N = self._patch_corners(side)
+        zy, zx = (z.to(self.patches.device) for z in zorder(side))
+        index_Nz = (image_N[:, None] * height + y_N[:, None] + zy) * width + x_N[:, None] + zx
+        return index_Nz.flatten()
+
+    def _make_raster_index(self, side: int, _: int) -> Tensor:
+        y, x = zorder(side)
+        z_of_raster = torch.argsort(y * side + x).to(self.patches.device)
+        first_row_N = torch.arange(self.batch_size * self.num_visible, device=self.patches.device) * side * side
+        return z_of_raster[:, None] + first_row_N
+
+    def _make_window_index(self, side: int, radius: int) -> Tensor:
+        batch, height, width = self.grid_shape(side)
+        num_sites, device = self.num_sites(side), self.patches.device
+        # the row of every grid position, with `radius` empty positions around each image
+        row = torch.full((batch, height + 2 * radius, width + 2 * radius), num_sites, device=device)
+        inner = row[:, radius : radius + height, radius : radius + width]
+        rows_BHW = torch.full((batch * height * width,), num_sites, device=device)
+        rows_BHW[self.grid_index(side)] = torch.arange(num_sites, device=device)
+        inner.copy_(rows_BHW.view(batch, height, width))
+        image_N, y_N, x_N = self._patch_corners(side)
+        offset = torch.arange(side + 2 * radius, device=device)
+        window = row[image_N, y_N + offset[:, None, None], x_N + offset[None, :, None]]
+        return window.flatten(0, 1)
+
+
+def _count_visible(visible: Tensor, expected: int | None) -> int:
+    """K of a mask, or a ValueError that shows the numbers."""
+    counts = visible.flatten(1).sum(1)
+    if counts.numel() == 0:
+        raise ValueError(f"visible holds no image: shape {list(visible.shape)}")
+    low, high = (int(n) for n in counts.aminmax())
+    if low != high:
+        raise ValueError(f"every image of a batch must keep the same number of patches, got {low} to {high}")
+    if low == 0:
+        raise ValueError("every image must keep at least one patch, got 0 visible patches")
+    if expected is not None and low != expected:
+        raise ValueError(f"visible keeps {low} patches per image, but num_visible is {expected}")
+    return low

@@ -1,0 +1,151 @@
+"""The sparse encoder against the literal oracle, against timm, and against what masking promises."""
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import fcmae
+from fcmae.models import ModelConfig, SparseConvNeXt
+from fcmae.sparse import ActiveSites
+from tests.conftest import GRIDS, random_visible
+from tests.models.dense_oracle import encode
+
+# small enough for the literal oracle in float64, and still the real depths of a real size
+SMALL = "convnextv2_atto"
+
+
+def randomise(module: nn.Module) -> None:
+    """Give every parameter a value that matters: GRN and LayerScale start at (almost) nothing and would hide mistakes."""
+    for name, parameter in module.named_parameters():
+        if name.endswith(("grn.weight", "grn.bias", "gamma")):
+            nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 1:
+            nn.init.normal_(parameter, mean=float("norm" in name or name == "stem.1.weight"), std=0.1)
+        else:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+
+
+def assert_equal_to_oracle(encoder: SparseConvNeXt, images: Tensor, visible: Tensor, tolerance: float) -> None:
+    """Outputs and every parameter's gradient; the oracle always runs in float64."""
+    out = encoder(images, visible)
+    state = {k: v.detach().double().requires_grad_() for k, v in encoder.named_parameters()}
+    expected = encode(state, images.double(), visible)
+    dy = torch.randn_like(expected)
+    got = torch.autograd.grad(out, list(encoder.parameters()), dy.to(out.dtype))
+    want = torch.autograd.grad(expected, list(state.values()), dy)
+    pairs = {"output": (out, expected)} | dict(zip(state, zip(got, want, strict=True), strict=True))
+    for name, (g, w) in pairs.items():
+        assert g.isfinite().all(), name
+        # relative to the gradient's own size; a gradient that is exactly zero by symmetry is compared absolutely
+        error, size = float((g.detach().double() - w.detach()).norm()), float(w.detach().norm())
+        assert error <= tolerance * max(size, 1e-3), name
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("stem_stride", [1, 4])
+def test_encoder_is_the_masked_dense_network(grid: tuple[int, int, int, int], stem_stride: int) -> None:
+    """float64, 1e-10: outputs and all gradients, on oblong grids, a 1×1 grid, K = 1, K = all, a batch of 1."""
+    config = ModelConfig(SMALL, stem_stride=stem_stride, in_chans=2)
+    encoder = SparseConvNeXt(config).double()
+    randomise(encoder)
+    visible = random_visible(*grid)
+    batch, height, width, _ = grid
+    images = torch.randn(batch, 2, height * config.patch_size, width * config.patch_size, dtype=torch.float64)
+    assert_equal_to_oracle(encoder, images, visible, 1e-10)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_grn": False}, {"use_layer_scale": True, "ls_init_value": 0.3}])
+def test_ablations_are_the_masked_dense_network(options: dict) -> None:
+    encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, **options)).double()
+    randomise(encoder)
+    names = "".join(dict(encoder.named_parameters()))
+    assert ("grn" in names) == options.get("use_grn", True)
+    assert ("gamma" in names) == options.get("use_layer_scale", False)
+    images = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    assert_equal_to_oracle(encoder, images, random_visible(2, 2, 3, 3), 1e-10)
+
+
+def test_float32_is_within_1e_4_of_the_oracle() -> None:
+    encoder = SparseConvNeXt(ModelConfig("convnextv2_atto"))
+    randomise(encoder)
+    assert_equal_to_oracle(encoder, torch.randn(2, 3, 96, 128), random_visible(2, 3, 4, 5), 1e-4)
+
+
+@pytest.mark.parametrize("name", fcmae.list_models())
+def test_all_visible_equals_timm(name: str) -> None:
+    """Every V1 and V2 size: the encoder's state dict loads strictly but for the head's norm, and gives timm's features."""
+    with torch.device("meta"):  # no time spent on initial weights that are drawn anew below
+        encoder = SparseConvNeXt(ModelConfig(name)).eval()
+        dense = timm.create_model(name, num_classes=0).eval()
+    encoder.to_empty(device="cpu")
+    dense.to_empty(device="cpu")
+    with torch.no_grad():
+        randomise(encoder)
+        loaded = dense.load_state_dict(encoder.state_dict(), strict=False)
+        assert loaded.unexpected_keys == []
+        assert loaded.missing_keys == ["head.norm.weight", "head.norm.bias"]
+        images = torch.randn(1, 3, 64, 96)
+        visible = torch.ones(1, 2, 3, dtype=torch.bool)
+        got, expected = encoder(images, visible), dense.forward_features(images)
+    assert got.shape == expected.shape
+    assert (got - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_masked_pixels_have_no_influence_at_all() -> None:
+    """Bitwise: other pixels, infinities or NaN where masked leave every output bit as it was, and its zeros zero."""
+    encoder = SparseConvNeXt(ModelConfig(SMALL))
+    randomise(encoder)
+    visible = random_visible(2, 3, 4, 5)
+    images = torch.randn(2, 3, 96, 128)
+    masked = ~visible.repeat_interleave(32, 1).repeat_interleave(32, 2).unsqueeze(1).expand_as(images)
+    out = encoder(images, visible)
+    assert torch.equal(out.permute(0, 2, 3, 1)[~visible], torch.zeros(14, 320))
+    for junk in (torch.randn_like(images) * 1e6, torch.full_like(images, torch.inf), torch.full_like(images, torch.nan)):
+        assert torch.equal(encoder(torch.where(masked, junk, images), visible), out)
+
+
+def test_images_of_a_batch_do_not_mix() -> None:
+    """Bitwise: other companions in the batch leave an image's output as it was (official GRN mixes them)."""
+    encoder = SparseConvNeXt(ModelConfig(SMALL))
+    randomise(encoder)
+    images, visible = torch.randn(3, 3, 96, 96), random_visible(3, 3, 3, 4)
+    out = encoder(images, visible)
+    others = torch.cat([images[:1], 100 * torch.randn(2, 3, 96, 96)])
+    other_visible = torch.cat([visible[:1], random_visible(2, 3, 3, 4)])
+    assert torch.equal(encoder(others, other_visible)[0], out[0])
+    alone = encoder(images[:1], visible[:1])[0]  # another batch size may take another GEMM kernel: equal to rounding
+    torch.testing.assert_close(alone, out[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_visible_pixel_does_have_influence() -> None:
+    """The converse of the above: every visible patch reaches the output."""
+    encoder = SparseConvNeXt(ModelConfig(SMALL))
+    randomise(encoder)
+    images = torch.randn(1, 3, 64, 64, requires_grad=True)
+    visible = torch.tensor([[[True, False], [True, True]]])
+    grad = torch.autograd.grad(encoder(images, visible).square().sum(), images)[0].abs().sum(1)
+    per_patch = grad.unflatten(2, (2, 32)).unflatten(1, (2, 32)).sum((2, 4))
+    assert torch.equal(per_patch > 0, visible)
+
+
+def test_drop_path_drops_whole_images_in_training_only() -> None:
+    encoder = SparseConvNeXt(ModelConfig(SMALL, drop_path_rate=0.5))
+    randomise(encoder)
+    images, visible = torch.randn(2, 3, 64, 64), random_visible(2, 2, 2, 2)
+    assert not torch.equal(encoder(images, visible), encoder(images, visible))
+    encoder.eval()
+    assert torch.equal(encoder(images, visible), encoder(images, visible))
+    block = encoder.stages[3].blocks[1].train()
+    x = torch.randn(8, 320)
+    delta = (block(x, ActiveSites(random_visible(8, 1, 1, 1)), 1) - x).abs().sum(1)
+    assert 0 < int((delta == 0).sum()) < 8
+
+
+def test_wrong_inputs_show_both_numbers() -> None:
+    encoder = SparseConvNeXt(ModelConfig(SMALL))
+    visible = random_visible(2, 2, 2, 2)
+    with pytest.raises(ValueError, match=r"\[2, 3, 64, 65\] do not fit visible \[2, 2, 2\].*\[2, C, 64, 64\]"):
+        encoder(torch.randn(2, 3, 64, 65), visible)
+    with pytest.raises(ValueError, match="takes images of 3 channels, got 1"):
+        encoder(torch.randn(2, 1, 64, 64), visible)
