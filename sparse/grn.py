@@ -30,8 +30,7 @@ class _GRN(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BMC: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        wide = torch.promote_types(x_BMC.dtype, torch.float32)
-        norm_B1C = torch.linalg.vector_norm(x_BMC, dim=1, keepdim=True, dtype=wide)
+        norm_B1C = _norm(x_BMC)
         mean_B11 = norm_B1C.mean(dim=2, keepdim=True) + eps
         scale_B1C = 1 + weight * (norm_B1C / mean_B11)
         ctx.save_for_backward(x_BMC, weight, bias, norm_B1C, mean_B11)
@@ -52,3 +51,12 @@ class _GRN(torch.autograd.Function):
         dx = torch.addcmul(dy_BMC * scale.to(dy_BMC.dtype), x_BMC, through_norm.to(x_BMC.dtype))
         dweight = (dyx_B1C * normed_B1C).sum((0, 1)).to(weight.dtype)
         return dx, dweight, dy_BMC.sum((0, 1), dtype=wide).to(bias.dtype), None
+
+
+def _norm(x_BMC: Tensor) -> Tensor:
+    """‖x‖₂ over the sites of each image, [B, 1, C], accumulated in float32 or wider."""
+    wide = torch.promote_types(x_BMC.dtype, torch.float32)
+    if x_BMC.device.type == "cpu" and x_BMC.dtype == wide:
+        # the library's norm over a middle axis is not vectorised on a CPU; this took half its time
+        return x_BMC.square().sum(1, keepdim=True).sqrt()
+    return torch.linalg.vector_norm(x_BMC, dim=1, keepdim=True, dtype=wide)

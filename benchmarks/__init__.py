@@ -1,0 +1,1 @@
+"""Side-by-side comparisons, each one command: ``python -m benchmarks.<name>``."""

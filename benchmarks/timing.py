@@ -1,0 +1,48 @@
+"""Time several ways of doing the same in one process, alternately: a noisy machine then disturbs all alike."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def alternate(paths: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run of each path: one warm-up, then ``repeats`` rounds in which every path runs once."""
+    for run in paths.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    for _ in range(repeats):
+        for name, run in paths.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> tuple[float, float, float]:
+    """Median, lowest and highest of slow/fast over the rounds, each round's two runs beside each other in time."""
+    ratios = sorted(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+    return statistics.median(ratios), ratios[0], ratios[-1]
+
+
+def table(seconds: dict[str, list[float]], images: int, baseline: str) -> str:
+    """One line a path: median milliseconds, images/s, and how many times as fast as the baseline (lowest … highest)."""
+    lines = [f"{'path':<22}{'ms':>9}{'images/s':>11}   × {baseline} (range over rounds)"]
+    for name, runs in seconds.items():
+        median = statistics.median(runs)
+        middle, low, high = ratio(seconds, baseline, name)
+        lines.append(f"{name:<22}{1e3 * median:>9.0f}{images / median:>11.1f}   {middle:.2f} ({low:.2f} … {high:.2f})")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Processor, threads and torch's version, in one line."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
