@@ -38,7 +38,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.name not in SIZES:
-            raise ValueError(f"no model is called {self.name!r}; choose one of {', '.join(list_models())}")
+            raise ValueError(f"name {self.name!r} is not known; choose one of {', '.join(list_models())}")
         if self.stem_stride not in STEM_STRIDES:
             raise ValueError(f"stem_stride must be 1, 2 or 4, got {self.stem_stride}")
         for size in self.image_hw:

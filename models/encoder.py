@@ -38,7 +38,7 @@ class SparseConvNeXt(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         depths, dims = config.size.depths, config.size.dims
-        drop_path_rates = torch.linspace(0, config.drop_path_rate, sum(depths)).split(list(depths))
+        drop_path_rates = torch.linspace(0, config.drop_path_rate, sum(depths), device="cpu").split(list(depths))
         self.num_features = dims[-1]
         self.patch_size = config.patch_size
         self.stem = nn.ModuleList(

@@ -7,6 +7,7 @@ input is the patch with its halo, and (batch, channel) are the channels. That vi
 2 to 7 times as fast on 2 cores (benchmarks/depthwise.py).
 """
 
+import math
 from typing import Any
 
 import torch
@@ -42,42 +43,58 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return _DepthwiseConv.apply(x, weight, bias, sites, side)
+    # the indices enter as plain tensors: made inside the function, torch.compile could not follow the cache they go to
+    grid = None if sites.rows_are_grid(side) else sites.grid_index(side)
+    window = raster = None
+    if side > 1 and x.device.type == "cpu":  # what _wgrad_by_patch needs
+        window, raster = sites.window_index(side, kernel // 2), sites.raster_index(side)
+    return _DepthwiseConv.apply(x, weight, bias, grid, window, raster, sites.grid_shape(side))
+
+
+GridShape = tuple[int, int, int]
 
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.sites, ctx.side = sites, side
-        return _convolve(x, weight, bias, sites, side)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None,
+        grid: Tensor | None, window: Tensor | None, raster: Tensor | None, shape: GridShape,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight, grid, window, raster)
+        ctx.shape = shape
+        return _convolve(x, weight, bias, grid, shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, grid, window, raster = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        dx = _convolve(dy, weight.flip(2, 3), None, ctx.sites, ctx.side) if needs_x else None
-        dweight = _wgrad(x, dy, weight, ctx.sites, ctx.side) if needs_weight else None
+        dx = _convolve(dy, weight.flip(2, 3), None, grid, ctx.shape) if needs_x else None
+        dweight = _wgrad(x, dy, weight, grid, window, raster, ctx.shape) if needs_weight else None
         dbias = dy.sum(0, dtype=torch.promote_types(dy.dtype, torch.float32)).to(dy.dtype) if needs_bias else None
-        return dx, dweight, dbias, None, None
+        return dx, dweight, dbias, None, None, None, None
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
-    grid_BCHW = scatter_to_grid(x, sites, side).permute(0, 3, 1, 2)
-    out_BCHW = F.conv2d(grid_BCHW, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
-    return gather_from_grid(out_BCHW.permute(0, 2, 3, 1), sites, side)
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Tensor | None, shape: GridShape) -> Tensor:
+    x_BCHW = scatter_to_grid(x, grid, shape).permute(0, 3, 1, 2)
+    out_BCHW = F.conv2d(x_BCHW, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+    return gather_from_grid(out_BCHW.permute(0, 2, 3, 1), grid)
 
 
-def _wgrad(x: Tensor, dy: Tensor, weight: Tensor, sites: ActiveSites, side: int) -> Tensor:
+def _wgrad(
+    x: Tensor, dy: Tensor, weight: Tensor,
+    grid: Tensor | None, window: Tensor | None, raster: Tensor | None, shape: GridShape,
+) -> Tensor:  # fmt: skip
     """dW[c, i, j] = Σ over sites of dy[y, x, c] · x[y + i − r, x + j − r, c]; [C, 1, k, k]."""
-    if x.device.type != "cpu":
-        return _wgrad_by_library(x, dy, weight, sites, side)
-    return _wgrad_by_image(x, dy, weight, sites) if side == 1 else _wgrad_by_patch(x, dy, weight, sites, side)
+    if window is not None and raster is not None:
+        return _wgrad_by_patch(x, dy, weight, window, raster)
+    if x.device.type == "cpu":
+        return _wgrad_by_image(x, dy, weight, grid, shape)
+    return _wgrad_by_library(x, dy, weight, grid, shape)
 
 
-def _wgrad_by_library(x: Tensor, dy: Tensor, weight: Tensor, sites: ActiveSites, side: int) -> Tensor:
-    x_BCHW, dy_BCHW = (scatter_to_grid(t, sites, side).permute(0, 3, 1, 2) for t in (x, dy))
+def _wgrad_by_library(x: Tensor, dy: Tensor, weight: Tensor, grid: Tensor | None, shape: GridShape) -> Tensor:
+    x_BCHW, dy_BCHW = (scatter_to_grid(t, grid, shape).permute(0, 3, 1, 2) for t in (x, dy))
     channels, _, kernel, _ = weight.shape
     padding = [kernel // 2] * 2
     _, dweight, _ = torch.ops.aten.convolution_backward(
@@ -86,19 +103,19 @@ def _wgrad_by_library(x: Tensor, dy: Tensor, weight: Tensor, sites: ActiveSites,
     return dweight
 
 
-def _wgrad_by_patch(x: Tensor, dy: Tensor, weight: Tensor, sites: ActiveSites, side: int) -> Tensor:
-    channels, _, kernel, _ = weight.shape
-    window = side + kernel - 1
+def _wgrad_by_patch(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster: Tensor) -> Tensor:
+    channels = weight.shape[0]
+    side, halo_side = (math.isqrt(len(index)) for index in (raster, window))
     x_and_zero = torch.cat([x, x.new_zeros(1, channels)])  # the row that empty halo positions point to
-    x_yxNC = x_and_zero.index_select(0, sites.window_index(side, kernel // 2).flatten())
-    dy_yxNC = dy.index_select(0, sites.raster_index(side).flatten())
-    return _correlate(x_yxNC.view(window, window, -1, channels), dy_yxNC.view(side, side, -1, channels))
+    x_yxNC = x_and_zero.index_select(0, window.flatten()).view(halo_side, halo_side, -1, channels)
+    dy_yxNC = dy.index_select(0, raster.flatten()).view(side, side, -1, channels)
+    return _correlate(x_yxNC, dy_yxNC)
 
 
-def _wgrad_by_image(x: Tensor, dy: Tensor, weight: Tensor, sites: ActiveSites) -> Tensor:
+def _wgrad_by_image(x: Tensor, dy: Tensor, weight: Tensor, grid: Tensor | None, shape: GridShape) -> Tensor:
     """As by patch, the whole image one window: with one site a patch, the halos would be nearly all of the work."""
     radius = weight.shape[-1] // 2
-    x_BHWC, dy_BHWC = (scatter_to_grid(t, sites, 1) for t in (x, dy))
+    x_BHWC, dy_BHWC = (scatter_to_grid(t, grid, shape) for t in (x, dy))
     x_HWBC = F.pad(x_BHWC.permute(1, 2, 0, 3), (0, 0, 0, 0, radius, radius, radius, radius))
     return _correlate(x_HWBC, dy_BHWC.permute(1, 2, 0, 3).contiguous())
 

@@ -1,5 +1,7 @@
 """Between grids and site matrices: gather, downsample, densify. All differentiable, none looks at a neighbour."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -64,24 +66,27 @@ def downsample(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def densify(x: Tensor, sites: ActiveSites, side: int) -> Tensor:
     """Scatter sites back to the grid: [B·K·s·s, C] → [B, C, h·s, w·s] (channels-last in memory), zero where masked."""
-    return scatter_to_grid(x, sites, side).permute(0, 3, 1, 2)
+    return scatter_to_grid(x, _grid_index(sites, side), sites.grid_shape(side)).permute(0, 3, 1, 2)
 
 
 def gather_sites(grid: Tensor, sites: ActiveSites, side: int) -> Tensor:
     """The converse of :func:`densify`: [B, C, h·s, w·s] → [B·K·s·s, C], the values at the active sites."""
-    return gather_from_grid(grid.permute(0, 2, 3, 1), sites, side)
+    return gather_from_grid(grid.permute(0, 2, 3, 1), _grid_index(sites, side))
 
 
-def scatter_to_grid(x: Tensor, sites: ActiveSites, side: int) -> Tensor:
-    """[B·K·s·s, C] → contiguous [B, h·s, w·s, C], zero where masked."""
-    batch, height, width = sites.grid_shape(side)
-    if sites.rows_are_grid(side):
-        return x.reshape(batch, height, width, x.shape[1])
-    grid = x.new_zeros(batch * height * width, x.shape[1])
-    return grid.index_copy(0, sites.grid_index(side), x).view(batch, height, width, x.shape[1])
+def _grid_index(sites: ActiveSites, side: int) -> Tensor | None:
+    return None if sites.rows_are_grid(side) else sites.grid_index(side)
 
 
-def gather_from_grid(grid: Tensor, sites: ActiveSites, side: int) -> Tensor:
-    """[B, h·s, w·s, C] → [B·K·s·s, C]."""
+def scatter_to_grid(x: Tensor, index: Tensor | None, shape: tuple[int, int, int]) -> Tensor:
+    """[rows, C] → contiguous [*shape, C], zero where no row goes; index None: the rows are the grid."""
+    channels = x.shape[1]
+    if index is None:
+        return x.reshape(*shape, channels)
+    return x.new_zeros(math.prod(shape), channels).index_copy(0, index, x).view(*shape, channels)
+
+
+def gather_from_grid(grid: Tensor, index: Tensor | None) -> Tensor:
+    """[B, H, W, C] → [rows, C]; index None: all, in raster order."""
     rows = grid.reshape(-1, grid.shape[-1])
-    return rows if sites.rows_are_grid(side) else rows.index_select(0, sites.grid_index(side))
+    return rows if index is None else rows.index_select(0, index)

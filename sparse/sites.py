@@ -12,13 +12,11 @@ one side of a patch, N = B·K patches, C channels.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 
-@lru_cache
 def zorder(side: int) -> tuple[Tensor, Tensor]:
     """The (y, x) of each of the side·side sites of a patch in Z-order, two int64 tensors on the CPU."""
     if side < 1 or side & (side - 1):

@@ -81,10 +81,12 @@ def test_all_weight_gradient_paths_agree(side: int) -> None:
     sites = ActiveSites(random_visible(2, 3, 2, 4))
     x, dy = torch.randn(2, sites.num_sites(side), 3, dtype=torch.float64)
     weight = torch.randn(3, 1, 7, 7, dtype=torch.float64)
-    library = depthwise_module._wgrad_by_library(x, dy, weight, sites, side)
-    torch.testing.assert_close(depthwise_module._wgrad_by_patch(x, dy, weight, sites, side), library)
+    grid, shape = sites.grid_index(side), sites.grid_shape(side)
+    window, raster = sites.window_index(side, 3), sites.raster_index(side)
+    library = depthwise_module._wgrad_by_library(x, dy, weight, grid, shape)
+    torch.testing.assert_close(depthwise_module._wgrad_by_patch(x, dy, weight, window, raster), library)
     if side == 1:
-        torch.testing.assert_close(depthwise_module._wgrad_by_image(x, dy, weight, sites), library)
+        torch.testing.assert_close(depthwise_module._wgrad_by_image(x, dy, weight, grid, shape), library)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -1,0 +1,1 @@
+"""Recipes, one YAML file each; ``--config`` takes their names."""

@@ -1,0 +1,230 @@
+"""Images to batches. A sample's crop, flip and mask depend on (seed, epoch, index) and on nothing else.
+
+The training set is one endless stream of samples, epoch after epoch, each epoch a new order. Batches are cut from the
+stream without regard to where epochs end: all are full, no sample is dropped, and the same samples make up step t
+whatever the number of processes, workers and micro-batches that share them.
+"""
+
+import logging
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from timm.data.readers.reader_image_folder import find_images_and_targets
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.v2 import functional as TF
+
+from fcmae.config import DataConfig
+from fcmae.errors import UserError
+from fcmae.images import EXTENSIONS, UnreadableImageError, read_image
+from fcmae.models import ModelConfig
+from fcmae.models.fcmae import count_visible
+
+logger = logging.getLogger(__name__)
+
+PHOTOGRAPHS = {
+    "skimage.data": "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png "
+    "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png retina.jpg rocket.jpg",
+    "sklearn.datasets.images": "china.jpg flower.jpg",
+}
+
+
+def embedded_photographs() -> list[Path]:
+    """The photographs that lie inside scikit-image and scikit-learn; nothing is downloaded."""
+    from importlib.resources import files
+
+    return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS.items() for name in names.split()]
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """Every image file in a folder and its subfolders, in natural order of the paths.
+
+    Raises:
+        UserError: no such folder, or no file in it with the ending of an image.
+    """
+    if not Path(folder).is_dir():
+        what = "is a file, not a folder" if Path(folder).exists() else "does not exist"
+        raise UserError(f"--data.path {folder} {what}; give a folder of images")
+    found, _ = find_images_and_targets(str(folder), types=EXTENSIONS)
+    if not found:
+        raise UserError(
+            f"--data.path {folder} holds no images; looked in it and its subfolders for {' '.join(sorted(EXTENSIONS))}"
+        )
+    return [Path(path) for path, _ in found]
+
+
+class Sample(NamedTuple):
+    """One training sample, or a batch of them."""
+
+    image: Tensor
+    """float32 [C, H, W], normalised; in a batch [B, C, H, W]."""
+    visible: Tensor
+    """bool [h, w]; in a batch [B, h, w]."""
+    unreadable: list[str]
+    """Files that were tried for it and could not be read, each with the reason."""
+
+
+class PretrainDataset(Dataset):
+    """Random crops of image files, addressed by (epoch, index).
+
+    A file that cannot be read is replaced by the next one that can, in the order of the list.
+    """
+
+    def __init__(self, paths: list[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int) -> None:
+        self.paths, self.data, self.model, self.seed = paths, data, model, seed
+        self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
+        mean, std = data.mean_std(model.in_chans)
+        self.mean_C11, self.std_C11 = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
+        self._cache: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.data.repeat
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        image, unreadable = self._read_or_next(index % len(self.paths))
+        random = torch.default_generator.get_state()
+        try:  # torchvision draws from torch's own generator; what others draw from it must not change
+            torch.default_generator.manual_seed(sample_seed(self.seed, epoch, index))
+            crop = RandomResizedCrop.get_params(image, list(self.data.crop_scale), list(self.data.crop_ratio))
+            flip = bool(torch.rand(()) < self.data.hflip)
+            visible = random_visible(self.model.grid_hw, self.num_visible)
+        finally:
+            torch.default_generator.set_state(random)
+        size = list(self.model.image_hw)
+        image = TF.resized_crop(image, *crop, size=size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+        image = self.normalise(image)
+        return Sample(image.flip(-1) if flip else image, visible, unreadable)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """uint8 or float32 in 0 … 1 → float32 of about zero mean and unit variance; [..., C, H, W]."""
+        unit = TF.to_dtype(image, torch.float32, scale=True).clamp(0, 1)  # bicubic resizing overshoots
+        return (unit - self.mean_C11) / self.std_C11
+
+    def denormalise(self, image: Tensor) -> Tensor:
+        """The converse, clipped to 0 … 1."""
+        return (image * self.std_C11.to(image) + self.mean_C11.to(image)).clamp(0, 1)
+
+    def fixed_samples(self, count: int) -> Sample:
+        """A batch of evenly spaced images, cropped at the centre, with fixed masks; for pictures."""
+        height, width = self.model.image_hw
+        images, masks = [], []
+        for n in range(min(count, len(self.paths))):
+            image, _ = self._read_or_next(n * len(self.paths) // min(count, len(self.paths)))
+            scale = max(height / image.shape[1], width / image.shape[2])
+            size = [max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale))]
+            image = TF.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+            images.append(self.normalise(TF.center_crop(image, [height, width])))
+            generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
+            masks.append(random_visible(self.model.grid_hw, self.num_visible, generator))
+        return Sample(torch.stack(images), torch.stack(masks), [])
+
+    def check_readable(self) -> None:
+        """UserError unless at least one file can be read; reads until it finds one."""
+        self._read_or_next(0)
+
+    def _read_or_next(self, index: int) -> tuple[Tensor, list[str]]:
+        unreadable = []
+        for offset in range(len(self.paths)):
+            place = (index + offset) % len(self.paths)
+            try:
+                return self._read(place), unreadable
+            except UnreadableImageError as error:
+                unreadable.append(str(error))
+        raise UserError(f"none of the {len(self.paths)} images can be read; the first: {unreadable[0]}")
+
+    def _read(self, index: int) -> Tensor:
+        if index in self._cache:
+            return self._cache[index]
+        image = read_image(self.paths[index], self.model.in_chans)
+        if self.data.cache:
+            self._cache[index] = image
+        return image
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """A 63-bit seed that is well mixed: neighbours have nothing in common."""
+    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def random_visible(grid_hw: tuple[int, int], num_visible: int, generator: torch.Generator | None = None) -> Tensor:
+    """One random mask, bool [h, w] with ``num_visible`` patches kept."""
+    rank = torch.rand(grid_hw[0] * grid_hw[1], generator=generator).argsort().argsort()
+    return (rank < num_visible).view(grid_hw)
+
+
+class SampleStream(Sampler[list[tuple[int, int]]]):
+    """The micro-batches of one process: lists of (epoch, index), from ``start_step`` to ``total_steps``."""
+
+    def __init__(
+        self, num_samples: int, *, batch_size: int, accumulation_steps: int = 1, rank: int = 0, world_size: int = 1,
+        seed: int = 0, start_step: int = 0, total_steps: int,
+    ) -> None:  # fmt: skip
+        self.num_samples, self.batch_size, self.rank, self.world_size = num_samples, batch_size, rank, world_size
+        self.seed = seed
+        self.micro_batches = range(start_step * accumulation_steps, total_steps * accumulation_steps)
+
+    def __len__(self) -> int:
+        return len(self.micro_batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, torch.empty(0)
+        for micro_batch in self.micro_batches:
+            first = (micro_batch * self.world_size + self.rank) * self.batch_size
+            batch = []
+            for position in range(first, first + self.batch_size):
+                if position // self.num_samples != epoch:
+                    epoch = position // self.num_samples
+                    order = self.epoch_order(epoch)
+                batch.append((epoch, int(order[position % self.num_samples])))
+            yield batch
+
+    def epoch_order(self, epoch: int) -> Tensor:
+        """A permutation of the samples, int64 [num_samples], that depends on seed and epoch alone."""
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, self.num_samples))
+        return torch.randperm(self.num_samples, generator=generator)
+
+
+def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool) -> DataLoader:
+    """Batches as :class:`Sample`, in the order of the stream."""
+    return DataLoader(
+        dataset,
+        batch_sampler=stream,  # type: ignore[arg-type]  # an index here is (epoch, index)
+        num_workers=dataset.data.num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+    )
+
+
+def _collate(samples: list[Sample]) -> Sample:
+    return Sample(
+        torch.stack([s.image for s in samples]),
+        torch.stack([s.visible for s in samples]),
+        [path for s in samples for path in s.unreadable],
+    )
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; workers must live until the training process has saved and ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class UnreadableFiles:
+    """Names each unreadable file in the log once, and counts them."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def note(self, messages: list[Any]) -> None:
+        """Warn about those that are new."""
+        for message in messages:
+            if message not in self.seen:
+                self.seen.add(message)
+                logger.warning("skipped, cannot be read: %s", message)

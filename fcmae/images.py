@@ -1,0 +1,112 @@
+"""Image files to tensors: every kind of file that people have, at the depth it has, and one error for those that fail."""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+EXTENSIONS = frozenset(
+    ".bmp .gif .jfif .jp2 .jpeg .jpg .npy .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+)
+PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+class UnreadableImageError(Exception):
+    """A file that holds no image that could be used; the message is its path and the reason."""
+
+
+def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
+    """One image, upright, with the channels asked for.
+
+    Palette, CMYK, bilevel and YCbCr images are converted; an alpha channel is dropped unless ``in_chans`` is 2 or 4;
+    grey images are repeated for 3 channels and colour images turned to grey for 1. Images of more than 8 bits keep their
+    depth. More than four channels, or 16-bit colour, come from TIFF or .npy ([H, W, C] or [C, H, W]).
+
+    Returns:
+        [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits (integers divided by the largest
+        value of their type; floating-point images beyond 0 … 1 stretched from their own minimum to maximum).
+
+    Raises:
+        UnreadableImageError: damaged, truncated, empty, of another kind, or with channels that do not fit.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".npy":
+            return _from_array(np.load(path, allow_pickle=False), in_chans)
+        if path.suffix.lower() in (".tif", ".tiff") and _wants_tifffile(path, in_chans):
+            return _from_array(tifffile.imread(path), in_chans)
+        return _from_pil(path, in_chans)
+    # decoders of damaged files raise anything from OSError to IndexError and struct.error; all mean the same here
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
+
+
+def _wants_tifffile(path: Path, in_chans: int) -> bool:
+    """Whether Pillow would lose something: more than 8 bits in colour, or channels that it has no mode for."""
+    if in_chans not in PIL_MODES:
+        return True
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        return page.samplesperpixel > 1 and page.bitspersample > 8
+
+
+def _from_pil(path: Path, in_chans: int) -> Tensor:
+    if in_chans not in PIL_MODES:
+        raise ValueError(f"{in_chans} channels come from TIFF or .npy files only")
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        image.load()  # here, so that a truncated file fails here
+        if image.mode.startswith("I") or image.mode == "F":
+            return _from_array(np.asarray(image), in_chans)
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # a palette may have transparent entries, which conversion to RGB mistakes
+        array = np.array(image.convert(PIL_MODES[in_chans]))
+    return torch.from_numpy(array).view(*array.shape[:2], in_chans).permute(2, 0, 1)
+
+
+def _from_array(array: np.ndarray, in_chans: int) -> Tensor:
+    array = _channels_first(np.asarray(array), in_chans)
+    if array.size == 0:
+        raise ValueError(f"an image of {array.shape[1]}×{array.shape[2]} pixels")
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype == np.bool_:
+        return torch.from_numpy(array.astype(np.float32))
+    if np.issubdtype(array.dtype, np.integer):
+        array = array.astype(np.float64)
+        # Pillow opens some 16-bit files as 32-bit integers
+        depth = 2**16 - 1 if array.max() <= 2**16 - 1 else 2**31 - 1
+        return torch.from_numpy((array / depth).clip(0, 1).astype(np.float32))
+    if np.issubdtype(array.dtype, np.floating):
+        return torch.from_numpy(_into_unit_range(array.astype(np.float32)))
+    raise ValueError(f"values of type {array.dtype} are no image")
+
+
+def _channels_first(array: np.ndarray, in_chans: int) -> np.ndarray:
+    """[H, W], [H, W, C] or [C, H, W] → [in_chans, H, W]."""
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and array.shape[2] in (in_chans, 1, 3, 4) and array.shape[0] != in_chans:
+        array = array.transpose(2, 0, 1)
+    elif array.ndim == 3 and array.shape[2] == in_chans and array.shape[0] == in_chans:
+        array = array.transpose(2, 0, 1)  # both could be channels: last is the commoner place
+    if array.ndim == 3 and array.shape[0] == in_chans:
+        return array
+    if array.ndim == 3 and array.shape[0] == 1 and in_chans == 3:
+        return array.repeat(3, axis=0)
+    if array.ndim == 3 and array.shape[0] == 4 and in_chans == 3:
+        return array[:3]
+    raise ValueError(f"values of shape {list(array.shape)} do not give {in_chans} channels (model.in_chans)")
+
+
+def _into_unit_range(array: np.ndarray) -> np.ndarray:
+    if not np.isfinite(array).all():
+        raise ValueError("holds values that are not finite")
+    low, high = float(array.min()), float(array.max())
+    if low >= 0 and high <= 1:
+        return array
+    return (array - low) / max(high - low, np.finfo(np.float32).tiny)

@@ -1,0 +1,62 @@
+"""What a run reports: metrics.jsonl, one JSON object a line, and the same as TensorBoard events."""
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from fcmae.checkpoint import write_atomically
+
+FILE, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
+
+
+class MetricsLog:
+    """Appends to RUN/metrics.jsonl and to the TensorBoard events in RUN/tensorboard.
+
+    Args:
+        run: the run folder.
+        start_step: a resumed run's first step; lines beyond it, of a run that died after its last checkpoint, go to
+            metrics.superseded.jsonl, for the resumed run writes them again.
+    """
+
+    def __init__(self, run: Path, start_step: int) -> None:
+        self.path = run / FILE
+        if self.path.is_file():
+            lines = self.path.read_text().splitlines()
+            kept = [line for line in lines if _is_up_to(line, start_step)]
+            if len(kept) < len(lines):
+                with (run / SUPERSEDED).open("a") as superseded:
+                    superseded.writelines(f"{line}\n" for line in lines if line not in kept)
+                write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+        self._file = self.path.open("a")
+        self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+
+    def write(self, values: dict[str, Any]) -> None:
+        """One line; ``values`` holds at least step. Numbers go to TensorBoard too."""
+        # JSON has no NaN
+        line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if name != "step":
+                self._tensorboard.add_scalar(f"train/{name}", value, values["step"])
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    """Whether a line is whole and of a step that the resumed run keeps."""
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,318 @@
+"""``python -m fcmae.pretrain``: FCMAE pretraining, in the order in which it happens: main → set_up → fit.
+
+The same file serves one process and many (``accelerate launch`` or ``torchrun``), on CPUs and GPUs.
+"""
+
+import contextlib
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+import fcmae
+from fcmae import checkpoint as ckpt
+from fcmae.cli import parse_config
+from fcmae.config import PretrainConfig
+from fcmae.console import progress_bar, signals_as_question
+from fcmae.data import (
+    PretrainDataset,
+    Sample,
+    SampleStream,
+    UnreadableFiles,
+    embedded_photographs,
+    image_files,
+    make_loader,
+    sample_seed,
+)
+from fcmae.errors import UserError
+from fcmae.metrics import MetricsLog
+from fcmae.models import FCMAE
+from fcmae.optim import make_optimizer, make_schedule
+from fcmae.pictures import reconstruction_picture, save_picture
+from fcmae.resume import CONFIG, check_same_run, check_same_stream, checkpoint_to_resume, run_folder
+
+logger = logging.getLogger("fcmae")
+
+PICTURES = "reconstructions"
+
+
+class NonFiniteError(UserError):
+    """Training came to a loss or a weight that is not a number."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, also after an interruption that was saved; 1 after an error."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        pretrain(parse_config(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        logger.error("fcmae.pretrain: error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; what was not saved yet is lost")
+        return 130
+    return 0
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Pretrain as configured; returns the run folder.
+
+    Raises:
+        UserError: something the user can mend: a missing folder, no readable image, a run folder that is taken.
+        NonFiniteError: the loss became NaN or infinite; the last good checkpoint is kept.
+    """
+    try:
+        run = set_up(config)
+        fit(run)
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        # accelerate keeps device and precision for the life of the process; a second run may want others
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return run.folder
+
+
+@dataclass
+class Run:
+    """Everything that training needs, made once."""
+
+    config: PretrainConfig
+    accelerator: Accelerator
+    folder: Path
+    dataset: PretrainDataset
+    model: torch.nn.Module
+    """As accelerate prepared it; ``bare_model`` is the FCMAE inside."""
+    bare_model: FCMAE
+    optimizer: torch.optim.Optimizer
+    start: ckpt.TrainState
+    total_steps: int
+
+    def epochs_done(self, step: int) -> float:
+        """Epochs done after so many steps."""
+        return step * self.start.effective_batch / self.start.samples_per_epoch
+
+    def completes_epochs(self, step: int, every: int) -> bool:
+        """Whether the step just done completed another ``every`` epochs."""
+        samples, batch = every * self.start.samples_per_epoch, self.start.effective_batch
+        return step * batch // samples > (step - 1) * batch // samples
+
+
+def set_up(config: PretrainConfig) -> Run:
+    """Check what can be checked, then make the data, the model and the optimiser, and load the checkpoint to resume."""
+    # accelerate looks for torchrun's CPU processes only if told that there is nothing better
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=_precision(config))
+    if not accelerator.is_main_process:
+        logger.setLevel(logging.ERROR)
+    folder = run_folder(config, accelerator)
+    resume_from = checkpoint_to_resume(config, folder)
+
+    paths = embedded_photographs() if config.data.path is None else image_files(config.data.path)
+    dataset = PretrainDataset(paths, config.data, config.model, config.train.mask_ratio, config.seed)
+    dataset.check_readable()
+    num_patches = math.prod(config.model.grid_hw)
+    if dataset.num_visible == num_patches:
+        raise UserError(
+            f"--model.img_size {config.model.img_size} gives {num_patches} patch(es) of {config.model.patch_size} pixels, "
+            f"of which --train.mask_ratio {config.train.mask_ratio} masks none; use larger images or a smaller stem_stride"
+        )
+
+    effective_batch = config.train.batch_size * config.train.accumulation_steps * accelerator.num_processes
+    total_steps = math.ceil(config.train.epochs * len(dataset) / effective_batch)
+
+    torch.manual_seed(config.seed)
+    bare_model = FCMAE(config.model, config.train.mask_ratio)
+    optimizer = make_optimizer(bare_model, config.train, effective_batch)
+    start = ckpt.TrainState(step=0, effective_batch=effective_batch, samples_per_epoch=len(dataset))
+    if resume_from is not None:
+        check_same_run(config, resume_from)
+        check_same_stream(ckpt.read_state(resume_from), start, config, accelerator.num_processes)
+        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
+        start = replace(start, step=state.step, pending_losses=state.pending_losses)
+    if config.train.compile:
+        bare_model.compile()
+    model, optimizer = accelerator.prepare(bare_model, optimizer)
+
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        data_path = None if config.data.path is None else str(Path(config.data.path).resolve())
+        resolved = replace(config, output=str(folder), data=replace(config.data, path=data_path), resume="auto")
+        header = f"# fcmae {fcmae.__version__}, torch {torch.__version__}, {accelerator.num_processes} process(es)\n"
+        ckpt.write_atomically(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))
+    logger.info(
+        "%s on %s: %d images, %d steps of %d (%g epochs), %d of %d patches visible → %s",
+        config.model.name, _device_name(accelerator), len(paths), total_steps, effective_batch, config.train.epochs,
+        dataset.num_visible, num_patches, folder,
+    )  # fmt: skip
+    if resume_from is not None:
+        logger.info("going on from %s, step %d of %d", resume_from, start.step, total_steps)
+    return Run(config, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps)
+
+
+def fit(run: Run) -> None:
+    """Train from ``run.start`` to the end, or until a signal; write what a run folder holds."""
+    config, train, accelerator = run.config, run.config.train, run.accelerator
+    schedule = make_schedule(run.optimizer, train, run.total_steps)
+    stream = SampleStream(
+        run.start.samples_per_epoch, batch_size=train.batch_size, accumulation_steps=train.accumulation_steps,
+        rank=accelerator.process_index, world_size=accelerator.num_processes,
+        seed=config.seed, start_step=run.start.step, total_steps=run.total_steps,
+    )  # fmt: skip
+    loader = make_loader(run.dataset, stream, pin_memory=accelerator.device.type == "cuda")
+    unreadable = UnreadableFiles()
+    step = run.start.step
+    losses: list[torch.Tensor] = []  # of steps not yet logged, on the device: reading them each step would stall a GPU
+    pending = list(run.start.pending_losses)
+
+    run.model.train()
+    with contextlib.ExitStack() as stack:
+        interrupted = stack.enter_context(signals_as_question(accelerator))
+        metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
+        bar = stack.enter_context(progress_bar(run.total_steps, step, accelerator.is_main_process))
+        stack.enter_context(logging_redirect_tqdm())
+        batches = iter(loader) if step < run.total_steps else iter(())
+        window_start, window_steps = time.perf_counter(), 0
+
+        while step < run.total_steps:
+            schedule.step_update(step)
+            _seed_step(config.seed, step, accelerator.process_index)
+            losses.append(_train_step(run, batches, unreadable))
+            step, window_steps = step + 1, window_steps + 1
+            bar.update()
+
+            stop = interrupted()
+            log_now = step % config.log.every == 0 or step == run.total_steps
+            save_now = stop or step == run.total_steps or run.completes_epochs(step, config.log.checkpoint_every)
+            if log_now or save_now:
+                pending += _read_losses(run, losses, step)
+                losses = []
+            if log_now:
+                rate = window_steps * run.start.effective_batch / (time.perf_counter() - window_start)
+                values = {
+                    "step": step,
+                    "epoch": round(run.epochs_done(step), 4),
+                    "loss": sum(pending) / len(pending),
+                    "lr": run.optimizer.param_groups[0]["lr"],
+                    "images_per_second": round(rate, 2),
+                    "unreadable_images": len(unreadable.seen),
+                }
+                if metrics:
+                    metrics.write(values)
+                bar.show(values)
+                pending, window_start, window_steps = [], time.perf_counter(), 0
+            if save_now:
+                _save(run, replace(run.start, step=step, pending_losses=pending))
+            if config.log.pictures_every and (step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)):
+                _draw(run, step)
+            if stop:
+                break
+        del batches  # ends the workers
+
+    if unreadable.seen:
+        logger.warning("%d image file(s) could not be read and were skipped; each is named above", len(unreadable.seen))
+    if step < run.total_steps:
+        logger.info("stopped at step %d of %d; saved. To go on: %s", step, run.total_steps, _command_to_go_on(run))
+    else:
+        logger.info("done: %d steps. Weights: %s", step, ckpt.resolve_checkpoint(run.folder) / ckpt.MODEL)
+
+
+def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles) -> torch.Tensor:
+    """One optimiser step; returns this process's loss, averaged over its micro-batches."""
+    accumulate, device = run.config.train.accumulation_steps, run.accelerator.device
+    total = torch.zeros((), device=device)
+    for micro_batch in range(accumulate):
+        batch = next(batches)
+        unreadable.note(batch.unreadable)
+        images = batch.image.to(device, non_blocking=True)
+        visible = batch.visible.to(device, non_blocking=True)
+        is_last = micro_batch == accumulate - 1
+        # gradients are summed over processes once a step, with the last micro-batch
+        with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.model):
+            loss = run.model(images, visible=visible, num_visible=run.dataset.num_visible).loss / accumulate
+            run.accelerator.backward(loss)
+        total += loss.detach()
+    if run.config.train.clip_grad is not None:
+        run.accelerator.clip_grad_norm_(run.model.parameters(), run.config.train.clip_grad)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return total
+
+
+def _read_losses(run: Run, losses: list[torch.Tensor], step: int) -> list[float]:
+    """Losses of the steps up to ``step``, averaged over processes, as numbers; NonFiniteError if one is not."""
+    means = run.accelerator.reduce(torch.stack(losses), reduction="mean").tolist()
+    for behind, loss in enumerate(reversed(means)):
+        if not math.isfinite(loss) and all(map(math.isfinite, means[: len(means) - 1 - behind])):
+            raise _non_finite(run, f"the loss is {loss} at step {step - behind}")
+    return means
+
+
+def _save(run: Run, state: ckpt.TrainState) -> None:
+    """A checkpoint, unless a weight is not finite (the loss of the next step would say so, too late for this one)."""
+    bad = next((n for n, p in run.bare_model.named_parameters() if not p.isfinite().all()), None)
+    if bad is not None:
+        raise _non_finite(run, f"the weight {bad} is not finite after step {state.step}")
+    if run.accelerator.is_main_process:
+        ckpt.save_checkpoint(run.folder, run.bare_model, run.config.as_dict()["model"], run.optimizer, state)
+        ckpt.delete_old_checkpoints(run.folder, run.config.log.keep_checkpoints)
+    run.accelerator.wait_for_everyone()
+
+
+def _draw(run: Run, step: int) -> None:
+    """RUN/reconstructions/step-….png of fixed images with fixed masks."""
+    if run.accelerator.is_main_process:
+        model, dataset = run.bare_model, run.dataset
+        sample = dataset.fixed_samples(run.config.log.pictures_count)
+        images = sample.image.to(run.accelerator.device)
+        model.eval()
+        with torch.no_grad(), run.accelerator.autocast():
+            output = FCMAE.forward(model, images, sample.visible.to(images.device))
+        model.train()
+        masked, pasted = model.reconstruct(images, output)
+        patch = run.config.model.patch_size
+        where = output.visible.repeat_interleave(patch, 1).repeat_interleave(patch, 2).unsqueeze(1)
+        shown = [dataset.denormalise(x.float()) for x in (images, masked, pasted)]
+        picture = reconstruction_picture(*shown, where=where, mask_ratio=run.config.train.mask_ratio)
+        save_picture(picture, run.folder / PICTURES / f"step-{step:08d}.png")
+    run.accelerator.wait_for_everyone()
+
+
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    """Drop path draws from torch's generator: the same draws whether or not the run was stopped before this step."""
+    torch.manual_seed(sample_seed(seed, step, rank))
+
+
+def _precision(config: PretrainConfig) -> str:
+    wanted = config.train.precision
+    if wanted == "auto":
+        wanted = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    return {"fp32": "no", "bf16": "bf16"}[wanted]
+
+
+def _device_name(accelerator: Accelerator) -> str:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if accelerator.num_processes == 1 else f"{accelerator.num_processes} × {name}"
+
+
+def _non_finite(run: Run, what: str) -> NonFiniteError:
+    kept = ckpt.last_checkpoint(run.folder)
+    kept_line = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
+    return NonFiniteError(f"{what}; stopped, {kept_line}. Try a lower --train.base_lr, or --train.clip_grad 1")
+
+
+def _command_to_go_on(run: Run) -> str:
+    launcher = "accelerate launch" if run.accelerator.num_processes > 1 else "python"
+    return f"{launcher} -m fcmae.pretrain --config {run.folder / CONFIG}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

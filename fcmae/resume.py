@@ -1,0 +1,105 @@
+"""Which folder a run writes to, whether it goes on from a checkpoint, and whether it may."""
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from fcmae import checkpoint as ckpt
+from fcmae.config import PretrainConfig
+from fcmae.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+RUNS = Path("runs")
+CONFIG = "config.yaml"
+# What a resumed run may have otherwise: it changes no number, or (the shares of a step's batch) is checked as a product
+FREE_TO_CHANGE = {
+    *("output", "resume", "data.path", "data.num_workers", "data.cache"),
+    *("train.compile", "train.batch_size", "train.accumulation_steps"),
+}
+
+
+def run_folder(config: PretrainConfig, accelerator: Accelerator) -> Path:
+    """The run folder; without ``output`` one named by model and time, the main process's clock."""
+    if config.output is not None:
+        return Path(config.output)
+    name = [f"{config.model.name}-{datetime.now():%Y%m%d-%H%M%S}"]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(name)
+    return RUNS / name[0]
+
+
+def checkpoint_to_resume(config: PretrainConfig, folder: Path) -> Path | None:
+    """The checkpoint that ``resume`` means for this run folder; None: begin anew.
+
+    Raises:
+        UserError: going on, or beginning, would write over what is in the folder.
+    """
+    if folder.is_file():
+        raise UserError(f"--output {folder} is a file; give a folder")
+    here = ckpt.last_checkpoint(folder)
+    if config.resume == "auto":
+        return here
+    if config.resume == "none":
+        if here is not None:
+            raise UserError(f"--output {folder} holds a run already; use --resume auto to go on, or another --output")
+        return None
+    try:
+        chosen = ckpt.resolve_checkpoint(config.resume)
+    except UserError as error:
+        raise UserError(f"--resume takes auto, none or a path: {error}") from None
+    if here is not None and here.resolve() != chosen.resolve():
+        raise UserError(
+            f"--output {folder} holds a run whose newest checkpoint is {here.name}; going on from {chosen} would write "
+            f"over it; give another --output"
+        )
+    return chosen
+
+
+def check_same_run(config: PretrainConfig, checkpoint: Path) -> None:
+    """UserError if a setting that shapes the numbers is not the one that the checkpoint was trained with."""
+    file = checkpoint.parent.parent / CONFIG
+    if not file.is_file():
+        return
+    try:
+        before = _flat(yaml.safe_load(file.read_text()))
+    except (yaml.YAMLError, AttributeError) as error:
+        raise UserError(f"{file} is not a configuration: {' '.join(str(error).split())}") from None
+    for key, now in _flat(config.as_dict()).items():
+        if key not in before or before[key] == now or key in FREE_TO_CHANGE or key.startswith("log."):
+            continue
+        if key == "train.epochs":
+            logger.warning("--train.epochs was %s and is %s now: the schedule changes from here on", before[key], now)
+            continue
+        raise UserError(
+            f"--{key} is {now}, but {checkpoint} was trained with {before[key]}; "
+            f"go on with the same, or give another --output to begin anew"
+        )
+
+
+def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, config: PretrainConfig, num_processes: int) -> None:
+    """The stream of samples must be cut into the same steps; UserError if it would not be."""
+    if state.effective_batch != now.effective_batch:
+        raise UserError(
+            f"the checkpoint was trained with {state.effective_batch} images per step, now it would be "
+            f"{now.effective_batch} (--train.batch_size {config.train.batch_size} × --train.accumulation_steps "
+            f"{config.train.accumulation_steps} × {num_processes} processes); change one so that the product stays"
+        )
+    if state.samples_per_epoch != now.samples_per_epoch:
+        logger.warning(
+            "an epoch had %d samples and has %d now: the order of samples changes from here on",
+            state.samples_per_epoch, now.samples_per_epoch,
+        )  # fmt: skip
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,37 @@
+"""A folder of small images, and a configuration that trains on it in seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = [
+    *("--model.img_size", "32", "--model.stem_stride", "1", "--model.decoder_dim", "16", "--train.batch_size", "4"),
+    *("--train.epochs", "4", "--train.warmup_epochs", "1", "--train.base_lr", "0.05", "--data.num_workers", "0"),
+    *("--log.every", "1", "--log.pictures_every", "0"),
+]
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten images of different sizes, nested."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((40 + 3 * i, 60 - 2 * i), Image.Resampling.BICUBIC)
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        image.save(folder / "ab"[i % 2] / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny_args(image_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a run of 10 steps (10 images, 4 epochs, batches of 4) into ``tmp_path / name``."""
+
+    def args(name: str = "run", *more: str) -> list[str]:
+        return [*TINY, "--data.path", str(image_folder), "--output", str(tmp_path / name), *more]
+
+    return args

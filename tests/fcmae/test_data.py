@@ -1,0 +1,174 @@
+"""The stream of samples: order, crops, flips and masks depend on seed, epoch and index alone; nothing is dropped."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcmae.config import DataConfig
+from fcmae.data import (
+    PretrainDataset,
+    SampleStream,
+    embedded_photographs,
+    image_files,
+    make_loader,
+    sample_seed,
+)
+from fcmae.errors import UserError
+from fcmae.models import ModelConfig
+
+MODEL = ModelConfig(img_size=32, stem_stride=1)
+
+
+def dataset(folder: Path, seed: int = 0, **data: object) -> PretrainDataset:
+    return PretrainDataset(image_files(folder), DataConfig(**{"num_workers": 0, **data}), MODEL, 0.6, seed)
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(image_folder: Path) -> None:
+    a, b = dataset(image_folder), dataset(image_folder, cache=True)
+    _ = [b[(3, i)] for i in range(5)]  # other samples before it, and torch's generator elsewhere
+    torch.manual_seed(99)
+    first, second = a[(2, 7)], b[(2, 7)]
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.visible, second.visible)
+    for key, other in (((3, 7), a), ((2, 8), a), ((2, 7), dataset(image_folder, seed=1))):
+        assert not torch.equal(other[key].image, first.image)
+
+
+def test_taking_a_sample_leaves_torchs_generator_alone(image_folder: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    _ = dataset(image_folder)[(0, 0)]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_a_sample_is(image_folder: Path) -> None:
+    sample = dataset(image_folder)[(0, 0)]
+    assert sample.image.shape == (3, 32, 32)
+    assert sample.image.dtype == torch.float32
+    assert sample.visible.shape == (4, 4)
+    assert int(sample.visible.sum()) == 6
+    assert sample.unreadable == []
+
+
+def test_normalise_and_back(image_folder: Path) -> None:
+    data = dataset(image_folder, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1)
+    normal = data.normalise(image)
+    torch.testing.assert_close(normal.flatten(), torch.tensor([-0.2, 0.0, 0.35]))
+    torch.testing.assert_close(data.denormalise(normal), image / 255)
+
+
+def test_flips_are_half_and_crops_vary(image_folder: Path) -> None:
+    """hflip=1 mirrors hflip=0 for the same crop; at 0.5 about half are mirrored (200 draws, 5 standard deviations)."""
+    never, always, half = (dataset(image_folder, hflip=p, cache=True) for p in (0.0, 1.0, 0.5))
+    flips = 0
+    for epoch in range(200):
+        straight = never[(epoch, 0)].image
+        assert torch.equal(always[(epoch, 0)].image, straight.flip(-1))
+        flips += torch.equal(half[(epoch, 0)].image, straight.flip(-1))
+    assert abs(flips - 100) < 5 * 50**0.5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(image_folder: Path, workers: int) -> None:
+    def batches(num_workers: int) -> list[torch.Tensor]:
+        data = dataset(image_folder, num_workers=num_workers)
+        stream = SampleStream(len(data), batch_size=4, seed=3, total_steps=6)
+        return [part for batch in make_loader(data, stream, False) for part in (batch.image, batch.visible)]
+
+    assert all(torch.equal(a, b) for a, b in zip(batches(0), batches(workers), strict=True))
+
+
+def test_no_sample_is_dropped() -> None:
+    """10 samples in batches of 4: three epochs are 7.5 steps; each epoch holds every sample exactly once."""
+    batches = list(SampleStream(10, batch_size=4, seed=0, total_steps=8))
+    assert all(len(b) == 4 for b in batches)
+    flat = [key for b in batches for key in b]
+    for epoch in range(3):
+        assert Counter(i for e, i in flat if e == epoch) == Counter(range(10))
+    orders = [[i for e, i in flat if e == epoch] for epoch in range(3)]
+    assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 4), (2, 2), (4, 1), (2, 1)])
+def test_a_steps_samples_do_not_depend_on_who_shares_them(world: int, accumulate: int) -> None:
+    """Step t holds positions 8t … 8t+7 of the stream, whatever the split over processes and micro-batches."""
+    size = 8 // (world * accumulate)
+    ranks = [
+        list(
+            SampleStream(10, batch_size=size, accumulation_steps=accumulate, rank=r, world_size=world, total_steps=5)
+        )
+        for r in range(world)
+    ]
+    whole = list(SampleStream(10, batch_size=8, total_steps=5))
+    for step in range(5):
+        micro = [
+            key for m in range(accumulate) for r in range(world) for key in ranks[r][step * accumulate + m]
+        ]
+        assert micro == whole[step]
+
+
+def test_a_stream_that_starts_later_is_the_rest_of_the_stream() -> None:
+    whole = list(SampleStream(10, batch_size=4, accumulation_steps=2, total_steps=9, seed=1))
+    rest = SampleStream(10, batch_size=4, accumulation_steps=2, total_steps=9, seed=1, start_step=5)
+    assert list(rest) == whole[10:]
+    assert len(rest) == 8
+
+
+def test_seeds_are_well_mixed() -> None:
+    seeds = {sample_seed(s, e, i) for s in range(5) for e in range(20) for i in range(50)}
+    assert len(seeds) == 5000
+    assert max(seeds) < 2**63
+
+
+def test_embedded_photographs_exist() -> None:
+    paths = embedded_photographs()
+    assert len(paths) == 18
+    assert all(p.is_file() for p in paths)
+
+
+def test_nested_and_flat_folders_in_natural_order(image_folder: Path, tmp_path: Path) -> None:
+    assert len(image_files(image_folder)) == 10
+    for i in (10, 9, 1):
+        shutil.copy(image_folder / "a" / "0.png", tmp_path / f"{i}.PNG")
+    (tmp_path / "notes.txt").write_text("no image")
+    assert [p.name for p in image_files(tmp_path)] == ["1.PNG", "9.PNG", "10.PNG"]
+
+
+def test_unreadable_files_are_replaced_and_named(image_folder: Path, tmp_path: Path) -> None:
+    for i in range(3):
+        shutil.copy(image_folder / "a" / "0.png", tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"junk")
+    data = dataset(tmp_path, hflip=0.0, crop_scale=(1.0, 1.0))
+    sample = data[(0, 1)]
+    assert len(sample.unreadable) == 1
+    assert "1.png" in sample.unreadable[0]
+    assert data[(0, 0)].unreadable == []
+
+
+def test_folders_without_a_usable_image(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        image_files(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no images; looked .* for .*\.jpg"):
+        image_files(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"junk")
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        image_files(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"none of the 1 images can be read; the first: .*a\.png: "):
+        dataset(tmp_path).check_readable()
+
+
+def test_one_pixel_images_can_be_cropped(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "a.png")
+    Image.new("RGB", (1, 500)).save(tmp_path / "b.png")
+    data = dataset(tmp_path)
+    for epoch in range(5):
+        assert data[(epoch, 0)].image.isfinite().all()
+        assert data[(epoch, 1)].image.shape == (3, 32, 32)
+    assert data.fixed_samples(8).image.shape == (2, 3, 32, 32)

@@ -1,0 +1,356 @@
+"""python -m fcmae.pretrain: what a run writes, that it can be stopped anywhere, and what it refuses."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fcmae import checkpoint as ckpt
+from fcmae.pretrain import main
+
+Args = Callable[..., list[str]]
+ROOT = Path(__file__).parents[2]
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [(m["step"], m["loss"]) for m in metrics(run)]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(ckpt.resolve_checkpoint(run) / ckpt.MODEL)
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[k], right[k]) for k in left)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """As if a signal came during this many'th step; the loop's own question is what is answered."""
+    asked = iter(range(1, 10**9))
+    monkeypatch.setattr(Accelerator, "check_trigger", lambda _self: next(asked) == steps)
+
+
+def test_a_run_folder_holds_what_the_readme_says(tiny_args: Args, tmp_path: Path) -> None:
+    assert main(tiny_args("run", "--log.pictures_every", "2")) == 0
+    run = tmp_path / "run"
+    lines = metrics(run)
+    assert [m["step"] for m in lines] == list(range(1, 11))  # ceil(10 images × 4 epochs / 4)
+    assert lines[-1]["epoch"] == 4
+    assert all({"loss", "lr", "images_per_second", "epoch"} <= m.keys() for m in lines)
+    assert lines[0]["lr"] == 0
+    assert max(m["lr"] for m in lines) == pytest.approx(0.05 * 4 / 256, rel=1e-6)
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["name"] == "convnextv2_atto"
+    assert config["train"]["mask_ratio"] == 0.6
+
+    assert (run / "checkpoints" / "last").read_text().strip() == "step-00000010"
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last", "step-00000005", "step-00000008", "step-00000010"}
+
+    pictures = sorted((run / "reconstructions").glob("*.png"))
+    assert [p.stem for p in pictures] == ["step-00000005", "step-00000010"]
+    with Image.open(pictures[-1]) as picture:
+        assert picture.width > 8 * 160
+        assert len(picture.getcolors(10**6) or []) > 100
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    written = [(e.step, e.value) for e in events.Scalars("train/loss")]
+    assert [s for s, _ in written] == list(range(1, 11))
+    assert written[-1][1] == pytest.approx(lines[-1]["loss"], rel=1e-6)
+
+
+def test_config_yaml_repeats_the_run(tiny_args: Args, tmp_path: Path) -> None:
+    main(tiny_args("a"))
+    again = ["--config", str(tmp_path / "a" / "config.yaml"), "--output", str(tmp_path / "b")]
+    assert main(again) == 0
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_it_learns(tiny_args: Args, tmp_path: Path) -> None:
+    """Smooth images are easy to complete: the loss falls well below 1, which is what predicting nothing scores."""
+    args = tiny_args("run", "--train.epochs", "40", "--log.every", "10", "--train.base_lr", "0.1", "--data.cache", "true")
+    assert main(args) == 0
+    run = losses(tmp_path / "run")
+    assert run[0][1] > 0.9
+    assert run[-1][1] < 0.75
+
+
+@pytest.mark.parametrize("stop", [1, 4, 9])
+def test_stopping_anywhere_and_going_on_changes_nothing(
+    tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """Bit for bit on a CPU: losses and weights, with drop path, accumulation and a log interval that the stop cuts."""
+    options = ["--model.drop_path_rate", "0.3", "--train.accumulation_steps", "2", "--train.batch_size", "2",
+               "--log.every", "3", "--train.clip_grad", "1"]  # fmt: skip
+    assert main(tiny_args("whole", *options)) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop)
+        assert main(tiny_args("cut", *options)) == 0
+    assert ckpt.read_state(ckpt.resolve_checkpoint(tmp_path / "cut")).step == stop
+    assert main(tiny_args("cut", *options, "--data.num_workers", "1")) == 0
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert_same_weights(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_going_on_in_another_folder_from_a_path(tiny_args: Args, tmp_path: Path) -> None:
+    assert main(tiny_args("a")) == 0
+    middle = tmp_path / "a" / "checkpoints" / "step-00000005"
+    assert main(tiny_args("b", "--resume", str(middle))) == 0
+    assert losses(tmp_path / "b") == losses(tmp_path / "a")[5:]
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def command(args: list[str], *launcher: str) -> list[str]:
+    return [sys.executable, *(launcher or ("-m",)), "fcmae.pretrain", *args]
+
+
+def start(args: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(command(args), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_lines(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").is_file() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+LONG = ["--train.epochs", "400", "--data.num_workers", "2", "--log.checkpoint_every", "2"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, number: signal.Signals) -> None:
+    """The signal goes to the whole process group, workers included, as a terminal's Ctrl-C does."""
+    process = start(tiny_args("run", *LONG))
+    wait_for_lines(tmp_path / "run", 3)
+    os.killpg(process.pid, number)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 0, text
+    assert "Traceback" not in text
+    run = tmp_path / "run"
+    steps = metrics(run)[-1]["step"]
+    assert f"stopped at step {steps} of 1000; saved. To go on: python -m fcmae.pretrain --config {run}/config.yaml" in text
+    assert ckpt.read_state(ckpt.resolve_checkpoint(run)).step == steps
+    assert main(["--config", f"{run}/config.yaml", "--train.epochs", str(-(-(steps + 3) * 4 // 10))]) == 0
+    assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_args: Args, tmp_path: Path) -> None:
+    """kill -9, then resume: every step once in metrics.jsonl, the same losses as never killed, nothing thrown away."""
+    process = start(tiny_args("run", *LONG))
+    wait_for_lines(tmp_path / "run", 13)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()  # type: ignore[union-attr]
+    run = tmp_path / "run"
+    saved = ckpt.read_state(ckpt.resolve_checkpoint(run)).step
+    assert saved % 5 == 0
+    before = losses(run)
+    (run / "checkpoints" / ".partial-step-00000999").mkdir()  # what a death in mid-checkpoint leaves
+    assert main([*tiny_args("run", *LONG), "--train.epochs", "20"]) == 0
+    after = losses(run)
+    assert [s for s, _ in after] == list(range(1, 51))
+    assert after[:saved] == before[:saved]
+    lost = before[saved:]
+    superseded = run / "metrics.superseded.jsonl"
+    kept = [json.loads(line)["step"] for line in superseded.read_text().splitlines()] if superseded.is_file() else []
+    assert kept == [s for s, _ in lost]
+    assert not list((run / "checkpoints").glob(".partial*"))
+
+
+def launch(args: list[str], *launcher: str) -> str:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(args, *launcher), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def test_two_processes_train_as_one(tiny_args: Args, tmp_path: Path) -> None:
+    """torchrun: the same samples a step, gradients averaged, so the same losses up to the order of sums."""
+    assert main(tiny_args("one")) == 0
+    args = tiny_args("two", "--train.batch_size", "1", "--train.accumulation_steps", "2")
+    text = launch(args, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517", "-m")
+    assert "2 × cpu" in text
+    assert text.count("done: 10 steps") == 1
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [s for s, _ in one] == [s for s, _ in two]
+    assert abs(one[0][1] - two[0][1]) < 1e-6
+    torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=2e-3, atol=0)
+
+
+def test_accelerate_launch(tiny_args: Args, tmp_path: Path) -> None:
+    assert main(tiny_args("plain")) == 0
+    launch(tiny_args("launched"), "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m")
+    one, two = losses(tmp_path / "plain"), losses(tmp_path / "launched")
+    torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=2e-3, atol=0)
+
+
+def test_accumulation_is_a_larger_batch(tiny_args: Args, tmp_path: Path) -> None:
+    assert main(tiny_args("one")) == 0
+    assert main(tiny_args("four", "--train.batch_size", "1", "--train.accumulation_steps", "4")) == 0
+    torch.testing.assert_close(
+        torch.tensor(losses(tmp_path / "one")), torch.tensor(losses(tmp_path / "four")), rtol=2e-3, atol=0
+    )
+
+
+def test_gradients_are_summed_over_processes_once_a_step(
+    tiny_args: Args, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """no_sync around all micro-batches but the last."""
+    entered = []
+    monkeypatch.setattr(Accelerator, "no_sync", lambda self, model: entered.append(model) or self.autocast())
+    assert main(tiny_args("run", "--train.batch_size", "1", "--train.accumulation_steps", "4")) == 0
+    assert len(entered) == 3 * 10
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = tiny_args("run", "--log.checkpoint_every", "1")
+    assert main([*args, "--train.base_lr", "1e30", "--train.warmup_epochs", "2"]) == 1
+    message = caplog.messages[-1]
+    assert "not finite after step" in message or "the loss is" in message
+    assert "at step" in message or "after step" in message
+    kept = ckpt.last_checkpoint(tmp_path / "run")
+    if kept is None:
+        assert "no checkpoint had been written yet" in message
+    else:
+        assert str(kept) in message
+        assert all(v.isfinite().all() for v in load_file(kept / ckpt.MODEL).values())
+
+
+def test_the_step_of_a_nan_is_named_exactly(
+    tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Losses are read every 10 steps only; the message names the step all the same, and step 5's checkpoint stays."""
+    from fcmae import pretrain as module
+
+    step = iter(range(1, 100))
+    real = module._train_step
+
+    def nan_at_7(*args: object) -> torch.Tensor:
+        loss = real(*args)  # type: ignore[arg-type]
+        return loss * torch.nan if next(step) == 7 else loss
+
+    monkeypatch.setattr(module, "_train_step", nan_at_7)
+    assert main(tiny_args("run", "--log.every", "10", "--log.checkpoint_every", "2")) == 1
+    assert "the loss is nan at step 7; stopped, the last good checkpoint is kept: " in caplog.messages[-1]
+    assert caplog.messages[-1].count("step-00000005") == 1
+    assert "Traceback" not in caplog.text
+    assert ckpt.resolve_checkpoint(tmp_path / "run").name == "step-00000005"
+
+
+def test_unreadable_images_are_skipped_counted_and_named(
+    tiny_args: Args, tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, path in enumerate(sorted(image_folder.rglob("*.png"))):
+        (folder / f"{i}.png").write_bytes(path.read_bytes()[: 100 if i in (2, 5) else None])
+    with caplog.at_level(logging.INFO):
+        assert main([*tiny_args("run"), "--data.path", str(folder)]) == 0
+    for name in ("2.png", "5.png"):
+        assert len([m for m in caplog.messages if m.startswith("skipped") and name in m]) == 1
+    assert any(m.startswith("2 image file(s) could not be read") for m in caplog.messages)
+    assert metrics(tmp_path / "run")[-1]["unreadable_images"] == 2
+
+
+def test_bf16_and_compile_flags(tiny_args: Args, tmp_path: Path) -> None:
+    main(tiny_args("fp32"))
+    assert main(tiny_args("bf16", "--train.precision", "bf16")) == 0
+    low, high = torch.tensor(losses(tmp_path / "bf16")), torch.tensor(losses(tmp_path / "fp32"))
+    assert not torch.equal(low, high)
+    torch.testing.assert_close(low, high, rtol=0.05, atol=0)
+
+
+def test_torch_compile_trains_the_same(tiny_args: Args, tmp_path: Path) -> None:
+    short = ["--train.epochs", "2"]
+    main(tiny_args("eager", *short))
+    assert main(tiny_args("compiled", *short, "--train.compile", "true")) == 0
+    torch.testing.assert_close(
+        torch.tensor(losses(tmp_path / "eager")), torch.tensor(losses(tmp_path / "compiled")), rtol=2e-3, atol=0
+    )
+    assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()
+
+
+def error_of(args: list[str], caplog: pytest.LogCaptureFixture) -> str:
+    caplog.clear()
+    assert main(args) == 1
+    message = caplog.messages[-1]
+    assert message.startswith("fcmae.pretrain: error: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_taken_run_folder_is_left_alone(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(tiny_args("run")) == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
+    other = error_of(tiny_args("run", "--model.decoder_dim", "32"), caplog)
+    assert "--model.decoder_dim is 32, but" in other
+    assert "was trained with 16" in other
+    assert "--seed is 1" in error_of(tiny_args("run", "--seed", "1"), caplog)
+    batch = error_of(tiny_args("run", "--train.batch_size", "8"), caplog)
+    assert "trained with 4 images per step, now it would be 8" in batch
+    older = str(tmp_path / "run" / "checkpoints" / "step-00000005")
+    assert "would write over it" in error_of(tiny_args("run", "--resume", older), caplog)
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    assert main(tiny_args("run")) == 0  # finished: nothing left to do
+    assert len(metrics(tmp_path / "run")) == 10
+
+
+def test_longer_training_goes_on_and_says_so(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(tiny_args("run")) == 0
+    assert main(tiny_args("run", "--train.epochs", "8")) == 0
+    assert "--train.epochs was 4 and is 8 now: the schedule changes from here on" in caplog.messages
+    assert [s for s, _ in losses(tmp_path / "run")] == list(range(1, 21))
+
+
+def test_damaged_checkpoints_are_named(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(tiny_args("run")) == 0
+    last = ckpt.resolve_checkpoint(tmp_path / "run")
+    for name in (ckpt.MODEL, ckpt.OPTIMIZER, ckpt.STATE):
+        whole = (last / name).read_bytes()
+        (last / name).write_bytes(whole[: len(whole) // 2])
+        assert str(last / name) in error_of(tiny_args("run"), caplog)
+        (last / name).write_bytes(whole)
+    (last / ckpt.STATE).unlink()
+    assert "step-00000010, which is not there or not complete" in error_of(tiny_args("run"), caplog)
+
+
+def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "file").write_text("")
+    assert "does not exist; give a folder" in error_of([*tiny_args(), "--data.path", str(tmp_path / "no")], caplog)
+    assert "holds no images" in error_of([*tiny_args(), "--data.path", str(empty)], caplog)
+    assert "is a file; give a folder" in error_of([*tiny_args(), "--output", str(tmp_path / "file")], caplog)
+    assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
+    assert "has no checkpoint in it" in error_of(tiny_args("run", "--resume", str(empty)), caplog)
+    one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)
+    assert "masks none" in one_patch
+    assert not (tmp_path / "run").exists()  # an error leaves no folder behind
