@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev       ## ruff: rules and format
 
 # The type checker sees the package as installed: it cannot follow the mapping of sparse/ to fcmae.sparse.
 types: $(VENV)/.installed-dev      ## mypy
-	rm -rf build/typecheck
+	rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/typecheck .
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p fcmae
 

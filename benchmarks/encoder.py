@@ -3,7 +3,8 @@
     python -m benchmarks.encoder --model convnextv2_atto --batch-size 16
 
 The two paths carry the same weights, see the same images and the same mask, and run alternately in one process. A path
-whose output or gradients are wrong is not timed. The baseline's MLP is timed both as 1×1 convolutions and as Linear layers.
+whose output or gradients are wrong is not timed. The baseline's MLP is timed both as 1×1 convolutions and as Linear
+layers.
 """
 
 import argparse
@@ -25,7 +26,9 @@ def randomise_grn(module: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.5)
 
 
-def forward_backward(encoder: nn.Module, images: Tensor, visible: Tensor, dy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def forward_backward(
+    encoder: nn.Module, images: Tensor, visible: Tensor, dy: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Output and the gradient of every parameter."""
     encoder.zero_grad(set_to_none=True)
     out = encoder(images, visible)
@@ -71,7 +74,7 @@ def main() -> None:
     for name, encoder in encoders.items():
         check_equal(name, forward_backward(encoder, images, visible, dy), expected)
 
-    def run_of(encoder: nn.Module):  # noqa: ANN202
+    def run_of(encoder: nn.Module):
         return lambda: forward_backward(encoder, images, visible, dy)
 
     seconds = timing.alternate({name: run_of(encoder) for name, encoder in encoders.items()}, args.repeats)

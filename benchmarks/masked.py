@@ -1,7 +1,7 @@
 """The baseline: the same network as masked dense convolution, in channels-last; timm's own model with masks put in.
 
-After every operation that would spread values (or biases) into masked positions the mask is multiplied in, so the numbers
-equal the sparse encoder's. Nothing else is added: GRN's sums over the grid are then sums over active positions.
+After every operation that would spread values (or biases) into masked positions the mask is multiplied in, so the
+numbers equal the sparse encoder's. Nothing else is added: GRN's sums over the grid are then sums over active positions.
 """
 
 import timm

@@ -6,8 +6,8 @@
         state.json          step, effective batch, the losses not yet logged
     RUN/checkpoints/last    a text file with the name of the newest
 
-A checkpoint is written under a temporary name, synced to disk and renamed; ``last`` changes after that. Whatever moment a
-process dies in, ``last`` names a complete one.
+A checkpoint is written under a temporary name, synced to disk and renamed; ``last`` changes after that. Whatever moment
+a process dies in, ``last`` names a complete one.
 """
 
 import json

@@ -101,7 +101,7 @@ def _with_recipes(argv: list[str]) -> list[str]:
 
 
 def _recipe_path(given: str) -> str:
-    """A path that exists stays as it is; a recipe's name, with or without configs/ and .yaml, becomes the shipped file."""
+    """A path that exists stays; a recipe's name, with or without configs/ and .yaml, becomes the shipped file."""
     name = Path(given).name.removesuffix(".yaml")
     if Path(given).exists() or Path(given).parent.name not in ("", "configs") or name not in recipe_names():
         return given

@@ -1,4 +1,4 @@
-"""Everything that ``python -m fcmae.pretrain`` can be told, as frozen dataclasses; their docstrings are its ``--help``."""
+"""What ``python -m fcmae.pretrain`` can be told, as frozen dataclasses; their docstrings are its ``--help``."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -127,7 +127,8 @@ class PretrainConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)
     output: str | None = None
-    """Run folder, made if needed; unset: runs/<model>-<date>-<time>. A folder with a run in it is resumed or left alone."""
+    """Run folder, made if needed; unset: runs/<model>-<date>-<time>. A folder with a run in it is resumed or
+    left alone."""
     seed: int = 0
     """Seed of the weights, crops, flips, masks and order; together with the configuration it fixes the run."""
     resume: str = "auto"

@@ -1,4 +1,4 @@
-"""FCMAE weights as a dense network's. The encoder's parameters have dense shapes and timm's names, so it is key by key."""
+"""FCMAE weights as a dense network's, key by key: the encoder's parameters have dense shapes and timm's names."""
 
 import logging
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("timm",)
 ENCODER = "encoder."
-# What an encoder does not have and a dense timm model may bring: dropping it from a timm state dict loses nothing we need
+# What a state dict may hold beside an encoder
 NOT_ENCODER = ("decoder.", "head.")
 
 
 def convert_to_dense(ckpt: str | Path | Mapping[str, Tensor], format: str = "timm") -> dict[str, Tensor]:
     """The encoder's weights under a dense network's names.
 
-    ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks ``head.norm`` alone, which
-    an encoder does not have. (A network with ``stem_stride`` 1 or 2 has a stem of that kernel and stride: put
+    ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks ``head.norm`` alone,
+    which an encoder does not have. (A network with ``stem_stride`` 1 or 2 has a stem of that kernel and stride: put
     ``torch.nn.Conv2d(in_chans, dim, s, s)`` in the place of the timm model's ``stem[0]`` first.)
 
     Args:
-        ckpt: a run folder, a checkpoint folder, a ``.safetensors`` file written by fcmae, or a state dict: an FCMAE's, an
-            encoder's, or one that is converted already, which comes back unchanged.
+        ckpt: a run folder, a checkpoint folder, a ``.safetensors`` file written by fcmae, or a state dict: an FCMAE's,
+            an encoder's, or one that is converted already, which comes back unchanged.
         format: "timm".
 
     Returns:
@@ -67,7 +67,9 @@ def _load(ckpt: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tenso
         return "the state dict", dict(ckpt), None
     path = Path(ckpt)
     if path.is_file() and path.suffix != ".safetensors" and path.name != "last":
-        raise UserError(f"{path} is no .safetensors file; give a run folder, a checkpoint folder or a .safetensors file")
+        raise UserError(
+            f"{path} is no .safetensors file; give a run folder, a checkpoint folder or a .safetensors file"
+        )
     file = path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
     if not file.is_file():
         raise UserError(f"{file} does not exist")
@@ -76,7 +78,8 @@ def _load(ckpt: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tenso
 
 
 def _model_config(plain: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    return ModelConfig(**fields)
 
 
 def _encoder_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -99,7 +102,9 @@ def _guess_config(state: dict[str, Tensor], source: str) -> ModelConfig:
         len({k.split(".")[3] for k in state if k.startswith(f"stages.{stage}.blocks.")}) for stage in range(4)
     )
     dims = tuple(
-        next((v.shape[0] for k, v in state.items() if k.startswith(f"stages.{s}.blocks.") and k.endswith("norm.bias")), 0)
+        next(
+            (v.shape[0] for k, v in state.items() if k.startswith(f"stages.{s}.blocks.") and k.endswith("norm.bias")), 0
+        )
         for s in range(4)
     )
     stem = state.get("stem.0.weight")

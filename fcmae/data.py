@@ -129,7 +129,7 @@ class PretrainDataset(Dataset):
         self._read_or_next(0)
 
     def _read_or_next(self, index: int) -> tuple[Tensor, list[str]]:
-        unreadable = []
+        unreadable: list[str] = []
         for offset in range(len(self.paths)):
             place = (index + offset) % len(self.paths)
             try:
@@ -194,7 +194,7 @@ def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool
     """Batches as :class:`Sample`, in the order of the stream."""
     return DataLoader(
         dataset,
-        batch_sampler=stream,  # type: ignore[arg-type]  # an index here is (epoch, index)
+        batch_sampler=stream,  # an index here is (epoch, index)
         num_workers=dataset.data.num_workers,
         collate_fn=_collate,
         pin_memory=pin_memory,

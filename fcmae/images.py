@@ -1,4 +1,4 @@
-"""Image files to tensors: every kind of file that people have, at the depth it has, and one error for those that fail."""
+"""Image files to tensors: every kind of file that people have, at its own depth; one error for those that fail."""
 
 from pathlib import Path
 
@@ -9,7 +9,24 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 EXTENSIONS = frozenset(
-    ".bmp .gif .jfif .jp2 .jpeg .jpg .npy .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+    [
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".npy",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -22,8 +39,8 @@ def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
     """One image, upright, with the channels asked for.
 
     Palette, CMYK, bilevel and YCbCr images are converted; an alpha channel is dropped unless ``in_chans`` is 2 or 4;
-    grey images are repeated for 3 channels and colour images turned to grey for 1. Images of more than 8 bits keep their
-    depth. More than four channels, or 16-bit colour, come from TIFF or .npy ([H, W, C] or [C, H, W]).
+    grey images are repeated for 3 channels and colour images turned to grey for 1. Images of more than 8 bits keep
+    their depth. More than four channels, or 16-bit colour, come from TIFF or .npy ([H, W, C] or [C, H, W]).
 
     Returns:
         [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits (integers divided by the largest
@@ -109,4 +126,4 @@ def _into_unit_range(array: np.ndarray) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     if low >= 0 and high <= 1:
         return array
-    return (array - low) / max(high - low, np.finfo(np.float32).tiny)
+    return (array - low) / max(high - low, float(np.finfo(np.float32).tiny))

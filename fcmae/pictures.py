@@ -13,7 +13,9 @@ TILE = 160  # smallest side of a tile in pixels; smaller images are enlarged by 
 CAPTION, GAP, BACKGROUND = 26, 4, 255
 
 
-def reconstruction_picture(original: Tensor, masked: Tensor, pasted: Tensor, where: Tensor, mask_ratio: float) -> Image.Image:
+def reconstruction_picture(
+    original: Tensor, masked: Tensor, pasted: Tensor, where: Tensor, mask_ratio: float
+) -> Image.Image:
     """Three rows of tiles with captions.
 
     Args:
@@ -24,7 +26,11 @@ def reconstruction_picture(original: Tensor, masked: Tensor, pasted: Tensor, whe
         mask_ratio: for the caption.
     """
     masked = torch.where(where, masked, GREY)
-    rows = {"original": original, f"masked {mask_ratio:.0%}": masked, "reconstruction (visible patches pasted in)": pasted}
+    rows = {
+        "original": original,
+        f"masked {mask_ratio:.0%}": masked,
+        "reconstruction (visible patches pasted in)": pasted,
+    }
     strips = [_row(images) for images in rows.values()]
     height = sum(strip.height + CAPTION for strip in strips)
     picture = Image.new("RGB", (strips[0].width, height), (BACKGROUND,) * 3)

@@ -121,8 +121,9 @@ def set_up(config: PretrainConfig) -> Run:
     num_patches = math.prod(config.model.grid_hw)
     if dataset.num_visible == num_patches:
         raise UserError(
-            f"--model.img_size {config.model.img_size} gives {num_patches} patch(es) of {config.model.patch_size} pixels, "
-            f"of which --train.mask_ratio {config.train.mask_ratio} masks none; use larger images or a smaller stem_stride"
+            f"--model.img_size {config.model.img_size} gives {num_patches} patches of "
+            f"{config.model.patch_size}×{config.model.patch_size} pixels, and --train.mask_ratio "
+            f"{config.train.mask_ratio} masks none of them; use larger images or a smaller --model.stem_stride"
         )
 
     effective_batch = config.train.batch_size * config.train.accumulation_steps * accelerator.num_processes
@@ -210,7 +211,9 @@ def fit(run: Run) -> None:
                 pending, window_start, window_steps = [], time.perf_counter(), 0
             if save_now:
                 _save(run, replace(run.start, step=step, pending_losses=pending))
-            if config.log.pictures_every and (step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)):
+            if config.log.pictures_every and (
+                step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)
+            ):
                 _draw(run, step)
             if stop:
                 break
@@ -279,8 +282,8 @@ def _draw(run: Run, step: int) -> None:
         masked, pasted = model.reconstruct(images, output)
         patch = run.config.model.patch_size
         where = output.visible.repeat_interleave(patch, 1).repeat_interleave(patch, 2).unsqueeze(1)
-        shown = [dataset.denormalise(x.float()) for x in (images, masked, pasted)]
-        picture = reconstruction_picture(*shown, where=where, mask_ratio=run.config.train.mask_ratio)
+        original, masked, pasted = (dataset.denormalise(x.float()) for x in (images, masked, pasted))
+        picture = reconstruction_picture(original, masked, pasted, where, run.config.train.mask_ratio)
         save_picture(picture, run.folder / PICTURES / f"step-{step:08d}.png")
     run.accelerator.wait_for_everyone()
 

@@ -71,7 +71,9 @@ class ModelConfig:
     @property
     def image_hw(self) -> tuple[int, int]:
         """Image height and width in pixels."""
-        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else (self.img_size[0], self.img_size[1])
+        return (
+            (self.img_size, self.img_size) if isinstance(self.img_size, int) else (self.img_size[0], self.img_size[1])
+        )
 
     @property
     def patch_size(self) -> int:

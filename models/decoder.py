@@ -11,7 +11,7 @@ from fcmae.sparse import ActiveSites
 class Decoder(nn.Module):
     """1×1 projection, mask token, ``depth`` dense blocks of width ``dim``, 1×1 to ``out_dim`` values a patch.
 
-    The patch grid is a site matrix with one site a patch and every patch visible, so the encoder's block serves here too.
+    The patch grid is a site matrix too, one site a patch and every patch visible, so the encoder's block serves here.
     """
 
     def __init__(self, in_dim: int, dim: int, depth: int, out_dim: int) -> None:

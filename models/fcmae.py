@@ -1,4 +1,4 @@
-"""FCMAE: mask, encode what is visible, decode everything, score what was masked (ConvNeXt V2, arXiv 2301.00808, section 3)."""
+"""FCMAE (arXiv 2301.00808, section 3): mask, encode what is visible, decode everything, score what was masked."""
 
 from typing import Any, NamedTuple
 
@@ -89,8 +89,8 @@ class FCMAE(nn.Module):
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
         """Pictures of a forward pass, in the images' own normalisation.
 
-        With ``norm_pix_loss`` a prediction says nothing of a patch's own brightness and contrast; they are taken from the
-        original patch.
+        With ``norm_pix_loss`` a prediction says nothing of a patch's own brightness and contrast; they are taken from
+        the original patch.
 
         Returns:
             (masked, pasted), both [B, C, H, W]: the images with zero where masked, and the images with the prediction

@@ -1,4 +1,4 @@
-"""Dense layers' parameters, sparse forwards: each has the name and shapes of timm's layer, so converting is key by key."""
+"""Dense layers' parameters, sparse forwards: names and shapes are timm's, so converting is key by key."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ class Stem(nn.Conv2d):
     def __init__(self, in_chans: int, dim: int, stride: int) -> None:
         super().__init__(in_chans, dim, kernel_size=stride, stride=stride)
 
-    def forward(self, images: Tensor, sites: ActiveSites, side: int) -> Tensor:
+    def forward(self, images: Tensor, sites: ActiveSites, side: int) -> Tensor:  # type: ignore[override]
         """[B, C, H, W] → [B·K·s·s, dim]."""
         return F.linear(gather_image_patches(images, sites, side), self.weight.flatten(1), self.bias)
 
@@ -37,13 +37,13 @@ class DepthwiseConv(nn.Conv2d):
     def __init__(self, dim: int, kernel_size: int = 7) -> None:
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
-    def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:
+    def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:  # type: ignore[override]
         """[B·K·s·s, dim] → the same."""
         return depthwise_conv(x, self.weight, self.bias, sites, side)
 
 
 class PointwiseConv(nn.Conv2d):
-    """A Linear layer whose weight is stored as a 1×1 convolution's, [out, in, 1, 1], as timm has it in the small sizes."""
+    """A Linear layer that stores its weight as a 1×1 convolution, [out, in, 1, 1], as timm's small sizes do."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim, kernel_size=1)

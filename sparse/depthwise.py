@@ -1,10 +1,10 @@
 """Submanifold depthwise convolution, the one operation that looks at neighbours.
 
-Forward and dgrad scatter the sites to a channels-last grid, convolve, and gather: the library's depthwise kernel is fast,
-and an empty position adds nothing. Its wgrad is not fast: on a CPU it took about ten times the forward. There the gradient
-to the weight is computed as a depthwise convolution too, patch by patch: the kernel is the patch's output gradient, the
-input is the patch with its halo, and (batch, channel) are the channels. That visits the visible patches alone and was
-2 to 7 times as fast on 2 cores (benchmarks/depthwise.py).
+Forward and dgrad scatter the sites to a channels-last grid, convolve, and gather: the library's depthwise kernel is
+fast, and an empty position adds nothing. Its wgrad is not fast: on a CPU it took about ten times the forward. There the
+gradient to the weight is computed as a depthwise convolution too, patch by patch: the kernel is the patch's output
+gradient, the input is the patch with its halo, and (batch, channel) are the channels. That visits the visible patches
+alone and was 2 to 7 times as fast on 2 cores (benchmarks/depthwise.py).
 """
 
 import math

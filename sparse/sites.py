@@ -1,7 +1,7 @@
 """Which positions hold features, at every tensor stride of the encoder, for one batch.
 
-Mask patches are whole cells of the LAST stage, so at every stage the active sites are the same K patches of an image, with
-s×s sites each (s = 8, 4, 2, 1 in a ConvNeXt). Features are kept as one matrix, a row a site:
+Mask patches are whole cells of the LAST stage, so at every stage the active sites are the same K patches of an image,
+with s×s sites each (s = 8, 4, 2, 1 in a ConvNeXt). Features are kept as one matrix, a row a site:
 
     row = ((image · K + patch) · s·s) + z        patches in raster order, z = place in the patch's Z-order (Morton)
 

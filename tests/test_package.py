@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -25,8 +26,14 @@ def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: a build/ left in the checkout would bring back modules that are gone."""
     folder = tmp_path_factory.mktemp("wheel")
-    built = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT), cwd=folder)
+    source = folder / "source"
+    for top in FOLDERS.values():
+        shutil.copytree(ROOT / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    built = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source), cwd=folder)
     assert built.returncode == 0, built.stderr
     return next(folder.glob("*.whl"))
 
@@ -76,9 +83,10 @@ def test_help_works_from_the_wheel_anywhere(installed: Path, tmp_path: Path, pla
 
 
 def test_a_checkout_runs_with_nothing_installed(tmp_path: Path) -> None:
-    """-S -E would drop the dependencies too; instead the editable install is hidden and the checkout put on the path."""
+    """The editable install is hidden and the checkout put on the path: the dependencies stay, fcmae goes."""
     code = (
-        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in getattr(f, '__name__', '').lower()];"
+        "import sys;"
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in getattr(f, '__name__', '').lower()];"
         "import fcmae.sparse, fcmae.models, fcmae.configs; print(fcmae.sparse.__file__)"
     )
     done = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))

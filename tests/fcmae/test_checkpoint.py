@@ -35,9 +35,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dies_in", ["save_file", "torch.save", "rename", "write_atomically"])
-def test_dying_in_mid_save_leaves_the_last_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
-) -> None:
+def test_dying_in_mid_save_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str) -> None:
     """After a death at any stage ``last`` names a checkpoint that loads; saving again then works."""
     model, optimizer = trained()
     ckpt.save_checkpoint(tmp_path, model, {}, optimizer, state(1))
@@ -84,7 +82,7 @@ def test_every_way_to_name_a_checkpoint(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     folder = ckpt.save_checkpoint(tmp_path, *[trained()[0], {}, trained()[1]], state(3))
     other = nn.Linear(5, 2)
-    with pytest.raises(UserError, match="is of another model: .*size mismatch for weight"):
+    with pytest.raises(UserError, match=r"is of another model: .*size mismatch for weight"):
         ckpt.load_checkpoint(folder, other, torch.optim.AdamW(other.parameters()))
 
 

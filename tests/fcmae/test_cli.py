@@ -24,9 +24,7 @@ def test_without_data_or_configuration_it_is_the_demo() -> None:
 
 
 @pytest.mark.parametrize("form", ["pretrain_tiny", "configs/pretrain_tiny.yaml", "pretrain_tiny.yaml"])
-def test_recipes_are_found_by_name_from_anywhere(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipes_are_found_by_name_from_anywhere(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments in (["--config", form], [f"--config={form}"]):
         assert parse_config(arguments).model.name == "convnextv2_tiny"
@@ -76,7 +74,9 @@ def test_help_explains_every_option_with_its_default() -> None:
                 check(kind, f"{prefix}{field.name}.")
                 continue
             found += 1
-            option = re.search(rf"--{re.escape(prefix + field.name)} (?:\S+ )+?([A-Zβ][^()]*.*?) \(type: .*?default: \S+", text)
+            option = re.search(
+                rf"--{re.escape(prefix + field.name)} (?:\S+ )+?([A-Zβ][^()]*.*?) \(type: .*?default: \S+", text
+            )
             assert option, f"{prefix}{field.name}"
             assert len(option[1]) > 15, f"{prefix}{field.name} is not explained: {option[1]}"
 

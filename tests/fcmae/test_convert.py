@@ -105,7 +105,10 @@ def without(state: dict, *keys: str) -> dict:
             lambda s: s | {"encoder.stages.0.blocks.0.conv_dw.weight": torch.zeros(40, 1, 5, 5)},
             r"conv_dw.weight is \[40, 1, 5, 5\], expected \[40, 1, 7, 7\]",
         ),
-        (lambda s: {k: v for k, v in s.items() if ".stages.3.blocks.1." not in k}, r"no size has depths \(2, 2, 6, 1\)"),
+        (
+            lambda s: {k: v for k, v in s.items() if ".stages.3.blocks.1." not in k},
+            r"no size has depths \(2, 2, 6, 1\)",
+        ),
         (lambda s: without(s, "encoder.stem.0.weight"), "no stem.0.weight in it"),
         (lambda _: {"conv1.weight": torch.zeros(64, 3, 7, 7)}, "no stem.0.weight in it, but conv1.weight"),
         (lambda _: {}, "no stem.0.weight in it, but nothing"),
@@ -123,7 +126,7 @@ def test_wrong_paths_and_formats(tmp_path: Path) -> None:
         fcmae.convert_to_dense(tmp_path, format="onnx")
     with pytest.raises(ValueError, match="has no checkpoint in it"):
         fcmae.convert_to_dense(tmp_path)
-    with pytest.raises(ValueError, match="missing.safetensors does not exist"):
+    with pytest.raises(ValueError, match=r"missing\.safetensors does not exist"):
         fcmae.convert_to_dense(tmp_path / "missing.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read"):

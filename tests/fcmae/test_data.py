@@ -99,16 +99,12 @@ def test_a_steps_samples_do_not_depend_on_who_shares_them(world: int, accumulate
     """Step t holds positions 8t … 8t+7 of the stream, whatever the split over processes and micro-batches."""
     size = 8 // (world * accumulate)
     ranks = [
-        list(
-            SampleStream(10, batch_size=size, accumulation_steps=accumulate, rank=r, world_size=world, total_steps=5)
-        )
+        list(SampleStream(10, batch_size=size, accumulation_steps=accumulate, rank=r, world_size=world, total_steps=5))
         for r in range(world)
     ]
     whole = list(SampleStream(10, batch_size=8, total_steps=5))
     for step in range(5):
-        micro = [
-            key for m in range(accumulate) for r in range(world) for key in ranks[r][step * accumulate + m]
-        ]
+        micro = [key for m in range(accumulate) for r in range(world) for key in ranks[r][step * accumulate + m]]
         assert micro == whole[step]
 
 

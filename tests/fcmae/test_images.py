@@ -72,7 +72,7 @@ def test_sixteen_bit_grey_keeps_its_depth(tmp_path: Path, name: str) -> None:
 
 
 def test_sixteen_bit_colour_tiff(tmp_path: Path) -> None:
-    colour = (RGB.astype(np.uint16) * 257)
+    colour = RGB.astype(np.uint16) * 257
     tifffile.imwrite(tmp_path / "a.tif", colour, photometric="rgb")
     torch.testing.assert_close(read_image(tmp_path / "a.tif"), chw(RGB).float() / 255)
 
@@ -146,7 +146,7 @@ def test_unreadable_files_are_named(tmp_path: Path, make: Callable[[Path], objec
 
 def test_channels_that_do_not_fit(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
-    with pytest.raises(UnreadableImageError, match="5 channels come from TIFF or .npy files only"):
+    with pytest.raises(UnreadableImageError, match=r"5 channels come from TIFF or \.npy files only"):
         read_image(tmp_path / "a.png", 5)
     np.save(tmp_path / "a.npy", np.zeros((8, 9, 6), np.uint8))
     with pytest.raises(UnreadableImageError, match=r"\[8, 9, 6\] do not give 5 channels"):

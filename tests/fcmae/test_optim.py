@@ -18,7 +18,9 @@ def test_kernels_alone_are_decayed(name: str) -> None:
     assert len(decay) == len(list(model.parameters()))
     for parameter_name, p in model.named_parameters():
         exempt = p.ndim == 1
-        named = any(s in parameter_name for s in ("bias", "norm", "grn", "gamma", "mask_token", "stem.1", "downsample.0"))
+        named = any(
+            s in parameter_name for s in ("bias", "norm", "grn", "gamma", "mask_token", "stem.1", "downsample.0")
+        )
         assert exempt == named, parameter_name
         assert decay[id(p)] == (0 if exempt else 0.07), parameter_name
 

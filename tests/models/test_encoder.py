@@ -16,7 +16,7 @@ SMALL = "convnextv2_atto"
 
 
 def randomise(module: nn.Module) -> None:
-    """Give every parameter a value that matters: GRN and LayerScale start at (almost) nothing and would hide mistakes."""
+    """Give every parameter a value that matters: GRN and LayerScale start at almost nothing, which hides mistakes."""
     for name, parameter in module.named_parameters():
         if name.endswith(("grn.weight", "grn.bias", "gamma")):
             nn.init.normal_(parameter, std=0.5)
@@ -74,7 +74,7 @@ def test_float32_is_within_1e_4_of_the_oracle() -> None:
 
 @pytest.mark.parametrize("name", fcmae.list_models())
 def test_all_visible_equals_timm(name: str) -> None:
-    """Every V1 and V2 size: the encoder's state dict loads strictly but for the head's norm, and gives timm's features."""
+    """The encoder's state dict loads strictly but for the head's norm, and gives timm's features; every size."""
     with torch.device("meta"):  # no time spent on initial weights that are drawn anew below
         encoder = SparseConvNeXt(ModelConfig(name)).eval()
         dense = timm.create_model(name, num_classes=0).eval()
@@ -101,7 +101,11 @@ def test_masked_pixels_have_no_influence_at_all() -> None:
     masked = ~visible.repeat_interleave(32, 1).repeat_interleave(32, 2).unsqueeze(1).expand_as(images)
     out = encoder(images, visible)
     assert torch.equal(out.permute(0, 2, 3, 1)[~visible], torch.zeros(14, 320))
-    for junk in (torch.randn_like(images) * 1e6, torch.full_like(images, torch.inf), torch.full_like(images, torch.nan)):
+    for junk in (
+        torch.randn_like(images) * 1e6,
+        torch.full_like(images, torch.inf),
+        torch.full_like(images, torch.nan),
+    ):
         assert torch.equal(encoder(torch.where(masked, junk, images), visible), out)
 
 

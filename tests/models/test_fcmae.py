@@ -12,9 +12,7 @@ from tests.conftest import random_visible
 
 
 def small_model(**options: object) -> fcmae.FCMAE:
-    return fcmae.create_model(
-        "convnextv2_atto", **{"img_size": 64, "stem_stride": 2, "decoder_dim": 32, **options}
-    )
+    return fcmae.create_model("convnextv2_atto", **{"img_size": 64, "stem_stride": 2, "decoder_dim": 32, **options})
 
 
 def test_contract_of_the_readme() -> None:
@@ -40,7 +38,9 @@ def test_any_shape_channels_and_stem(hw: tuple[int, int], in_chans: int, stem_st
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("patches", "ratio", "kept"), [(49, 0.6, 20), (49, 0.5, 24), (16, 0.6, 6), (1, 0.6, 1), (4, 0, 4)])
+@pytest.mark.parametrize(
+    ("patches", "ratio", "kept"), [(49, 0.6, 20), (49, 0.5, 24), (16, 0.6, 6), (1, 0.6, 1), (4, 0, 4)]
+)
 def test_mask_ratio_rounds(patches: int, ratio: float, kept: int) -> None:
     """round(L · (1 − ratio)), never 0; 49 patches at 0.6 keep 20 where the official code keeps 19."""
     assert count_visible(patches, ratio) == kept

@@ -32,7 +32,7 @@ def poison(x: Tensor, visible: Tensor, side: int) -> Tensor:
 def compare(
     sparse: Callable[..., Tensor], oracle: Callable[..., Tensor], tensors: list[Tensor], dtype: torch.dtype
 ) -> None:
-    """Same value and same gradient to every tensor; ``sparse`` in ``dtype``, ``oracle`` in float64 on the same numbers."""
+    """Same value, same gradient to every tensor; ``sparse`` in ``dtype``, ``oracle`` in float64."""
     low = [t.to(dtype).requires_grad_() for t in tensors]
     high = [t.detach().double().requires_grad_() for t in low]
     got, expected = sparse(*low), oracle(*high)
@@ -190,9 +190,7 @@ def test_non_contiguous_inputs() -> None:
     torch.testing.assert_close(grn(x, b, b, 2), grn(x.contiguous(), b, b, 2))
     kernel = torch.randn(4, 3, 2, 2, dtype=torch.float64)
     torch.testing.assert_close(downsample(x, kernel, None), downsample(x.contiguous(), kernel, None))
-    assert torch.equal(
-        gather_image_patches(images, sites, 4), gather_image_patches(images.contiguous(), sites, 4)
-    )
+    assert torch.equal(gather_image_patches(images, sites, 4), gather_image_patches(images.contiguous(), sites, 4))
     x.requires_grad_()
     dy = torch.randn(6, sites.num_sites(2), dtype=torch.float64)[1::2].t()
     got = torch.autograd.grad(depthwise_conv(x, w, b, sites, 2), x, dy)[0]
@@ -219,7 +217,10 @@ def test_autocast_computes_in_its_dtype() -> None:
     [
         (lambda s: depthwise_conv(torch.randn(16, 3), torch.randn(3, 1, 4, 4), None, s, 2), "odd k"),
         (lambda s: depthwise_conv(torch.randn(16, 3), torch.randn(3, 3, 3, 3), None, s, 2), r"\[C, 1, k, k\]"),
-        (lambda s: depthwise_conv(torch.randn(15, 3), torch.randn(3, 1, 3, 3), None, s, 2), r"\[16, 3\], got \[15, 3\]"),
+        (
+            lambda s: depthwise_conv(torch.randn(15, 3), torch.randn(3, 1, 3, 3), None, s, 2),
+            r"\[16, 3\], got \[15, 3\]",
+        ),
         (lambda s: downsample(torch.randn(16, 3), torch.randn(4, 3, 3, 3), None), "2×2 kernel"),
         (lambda s: gather_image_patches(torch.randn(2, 3, 30, 32), s, 2), "do not fit"),
         (lambda s: gather_image_patches(torch.randn(3, 3, 32, 32), s, 2), "do not fit"),

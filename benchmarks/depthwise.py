@@ -1,0 +1,65 @@
+"""The depthwise convolution alone: forward, and its gradient to the weight by the library against by patch.
+
+python -m benchmarks.depthwise --model convnextv2_atto --batch-size 16
+"""
+
+import argparse
+
+import torch
+
+from benchmarks import timing
+from fcmae.models.fcmae import count_visible
+from fcmae.models.sizes import SIZES
+from fcmae.sparse import ActiveSites
+from fcmae.sparse import depthwise as dw
+
+PATCH = 32
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="convnextv2_atto", choices=SIZES)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--img-size", type=int, default=224)
+    parser.add_argument("--mask-ratio", type=float, default=0.6)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    grid = args.img_size // PATCH
+    kept = count_visible(grid * grid, args.mask_ratio)
+    visible = (torch.rand(args.batch_size, grid * grid).argsort(1) < kept).view(-1, grid, grid)
+    sites = ActiveSites(visible)
+    print(timing.machine())
+    print(
+        f"depthwise 7×7 of {args.model}, batch {args.batch_size}, {args.img_size}², "
+        f"{kept} of {grid * grid} patches visible, float32"
+    )
+    for side, channels in zip((8, 4, 2, 1), SIZES[args.model].dims, strict=True):
+        x, dy = torch.randn(2, sites.num_sites(side), channels)
+        weight = torch.randn(channels, 1, 7, 7)
+        index, shape = sites.grid_index(side), sites.grid_shape(side)
+        window, raster = sites.window_index(side, 3), sites.raster_index(side)
+        paths = {
+            "wgrad, library": lambda: dw._wgrad_by_library(x, dy, weight, index, shape),  # noqa: B023
+            "wgrad, by patch": lambda: dw._wgrad_by_patch(x, dy, weight, window, raster),  # noqa: B023
+            "wgrad, by image": lambda: dw._wgrad_by_image(x, dy, weight, index, shape),  # noqa: B023
+            "forward": lambda: dw._convolve(x, weight, None, index, shape),  # noqa: B023
+        }
+        if side == 1:
+            del paths["wgrad, by patch"]  # a 7×7 halo for each single site: not used there
+        if side > 2:
+            del paths["wgrad, by image"]  # kernels as large as the image: not used there
+        expected = paths["wgrad, library"]()
+        for name, run in paths.items():
+            if name != "forward" and not (run() - expected).norm() < 1e-4 * expected.norm():
+                raise SystemExit(f"not timed: {name} is wrong at s = {side}")
+        print(f"\ns = {side}, {channels} channels")
+        print(timing.table(timing.alternate(paths, args.repeats), args.batch_size, "wgrad, library"))
+
+
+if __name__ == "__main__":
+    main()
