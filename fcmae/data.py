@@ -8,6 +8,7 @@ whatever the number of processes, workers and micro-batches that share them.
 import logging
 import signal
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,18 +28,20 @@ from fcmae.models.fcmae import count_visible
 
 logger = logging.getLogger(__name__)
 
-PHOTOGRAPHS = {
-    "skimage.data": "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png "
-    "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png retina.jpg rocket.jpg",
-    "sklearn.datasets.images": "china.jpg flower.jpg",
-}
+# package → its photographs; the order is that of training, textures between the others
+PHOTOGRAPHS = (
+    ("skimage.data", "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png"),
+    ("skimage.data", "grass.png"),
+    ("sklearn.datasets.images", "flower.jpg"),
+    ("skimage.data", "gravel.png"),
+    ("sklearn.datasets.images", "china.jpg"),
+    ("skimage.data", "hubble_deep_field.jpg motorcycle_left.png ihc.png rocket.jpg moon.png retina.jpg"),
+)
 
 
 def embedded_photographs() -> list[Path]:
     """The photographs that lie inside scikit-image and scikit-learn; nothing is downloaded."""
-    from importlib.resources import files
-
-    return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS.items() for name in names.split()]
+    return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS for name in names.split()]
 
 
 def image_files(folder: str | Path) -> list[Path]:
@@ -116,10 +119,12 @@ class PretrainDataset(Dataset):
         images, masks = [], []
         for n in range(min(count, len(self.paths))):
             image, _ = self._read_or_next(n * len(self.paths) // min(count, len(self.paths)))
-            scale = max(height / image.shape[1], width / image.shape[2])
-            size = [max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale))]
-            image = TF.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
-            images.append(self.normalise(TF.center_crop(image, [height, width])))
+            rows, columns = image.shape[1:]
+            crop = [max(1, min(rows, columns * height // width)), max(1, min(columns, rows * width // height))]
+            image = TF.resize(
+                TF.center_crop(image, crop), [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
+            )
+            images.append(self.normalise(image))
             generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
             masks.append(random_visible(self.model.grid_hw, self.num_visible, generator))
         return Sample(torch.stack(images), torch.stack(masks), [])

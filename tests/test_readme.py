@@ -1,0 +1,70 @@
+"""The README's Python runs, and what it says of files, recipes and sizes is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import fcmae
+from fcmae import checkpoint as ckpt
+from fcmae.cli import parse_config, recipe_names
+from fcmae.models.sizes import SIZES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_using_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """With a run folder where the README has one, the block gives timm everything but the head."""
+    model = fcmae.create_model("convnextv2_tiny")
+    optimizer = torch.optim.AdamW(model.parameters())
+    config = {"name": "convnextv2_tiny"}
+    state = ckpt.TrainState(step=1, effective_batch=1, samples_per_epoch=1)
+    ckpt.save_checkpoint(tmp_path / "runs" / "mine", model, config, optimizer, state)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(python_blocks()[0], names)  # the README is ours
+    missing = re.findall(r"'([\w.]+)'", capsys.readouterr().out)
+    assert missing == ["head.norm.weight", "head.norm.bias", "head.fc.weight", "head.fc.bias"]
+    assert torch.equal(names["model"].stem[0].weight, model.encoder.stem[0].weight)
+
+
+def test_using_the_model() -> None:
+    names: dict = {}
+    exec(python_blocks()[1], names)  # the README is ours
+    out = names["out"]
+    assert (out.loss.shape, out.pred.shape, out.visible.shape) == ((), (2, 49, 3072), (2, 7, 7))
+    assert names["features"].shape == (2, 320, 7, 7)
+    assert names["model"].encoder.stem[0].weight.grad is not None
+
+
+def test_every_option_and_recipe_that_is_named_exists() -> None:
+    for file in DOCS:
+        text = file.read_text()
+        for recipe in re.findall(r"--config (\w+)(?= )", text):
+            assert recipe in recipe_names(), f"{file.name}: {recipe}"
+        for option, value in re.findall(r"--((?:model|data|train|log)\.\w+) (\[[^\]]*\]|[\w./]+)", text):
+            parse_config(["--data.path", "x", f"--{option}", value])
+
+
+def test_links_lead_somewhere() -> None:
+    for file in DOCS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
+            assert (file.parent / target).is_file(), f"{file.name}: {target}"
+
+
+def test_the_table_of_sizes_is_true() -> None:
+    rows = re.findall(r"\| `(convnextv2_\w+)` \| ([\d, ]+) \| ([\d, ]+) \| ([\d.]+) M \|", README)
+    assert {name for name, *_ in rows} == {name for name in SIZES if name.startswith("convnextv2")}
+    for name, depths, dims, millions in rows:
+        assert tuple(map(int, depths.split(", "))) == SIZES[name].depths
+        assert tuple(map(int, dims.split(", "))) == SIZES[name].dims
+        with torch.device("meta"):
+            encoder = fcmae.create_model(name).encoder
+        assert float(millions) == round(sum(p.numel() for p in encoder.parameters()) / 1e6, 1)
