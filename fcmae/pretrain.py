@@ -224,7 +224,8 @@ def fit(run: Run) -> None:
     if step < run.total_steps:
         logger.info("stopped at step %d of %d; saved. To go on: %s", step, run.total_steps, _command_to_go_on(run))
     else:
-        logger.info("done: %d steps. Weights: %s", step, ckpt.resolve_checkpoint(run.folder) / ckpt.MODEL)
+        logger.info("done: %d steps. Pictures and weights are in %s", step, run.folder)
+        logger.info('weights for timm: fcmae.convert_to_dense("%s")', run.folder)
 
 
 def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles) -> torch.Tensor:

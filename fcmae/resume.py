@@ -70,15 +70,20 @@ def check_same_run(config: PretrainConfig, checkpoint: Path) -> None:
         before = _flat(yaml.safe_load(file.read_text()))
     except (yaml.YAMLError, AttributeError) as error:
         raise UserError(f"{file} is not a configuration: {' '.join(str(error).split())}") from None
-    for key, now in _flat(config.as_dict()).items():
-        if key not in before or before[key] == now or key in FREE_TO_CHANGE or key.startswith("log."):
-            continue
-        if key == "train.epochs":
-            logger.warning("--train.epochs was %s and is %s now: the schedule changes from here on", before[key], now)
-            continue
+    changed = {
+        key: now
+        for key, now in _flat(config.as_dict()).items()
+        if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith("log.")
+    }
+    epochs = changed.pop("train.epochs", None)
+    for key, now in changed.items():
         raise UserError(
             f"--{key} is {now}, but {checkpoint} was trained with {before[key]}; "
             f"go on with the same, or give another --output to begin anew"
+        )
+    if epochs is not None:
+        logger.warning(
+            "--train.epochs was %s and is %s now: the schedule changes from here on", before["train.epochs"], epochs
         )
 
 
