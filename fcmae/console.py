@@ -59,5 +59,5 @@ def progress_bar(total_steps: int, step: int, is_main_process: bool) -> Progress
         unit="step",
         dynamic_ncols=True,
         disable=None if is_main_process else True,  # None: tqdm looks for a terminal
-        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left] {postfix}",
+        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]",
     )

@@ -93,7 +93,7 @@ def test_help_explains_every_option_with_its_default() -> None:
         (["--train.precision", "fp8"], "--train.precision: Expected a one of ['auto', 'fp32', 'bf16']. Got value: fp8"),
         (["--config", "/nowhere.yaml"], "--config: File does not exist: '/nowhere.yaml'"),
         (["--model.name", "resnet50"], "--model.name 'resnet50' is not known; choose one of convnextv2_atto, "),
-        (["--model.img_size", "100"], "--model.img_size must be a multiple of the patch size 16"),
+        (["--model.img_size", "100"], "--model.img_size must be a multiple of the patch size 8"),
         (["--model.stem_stride", "3"], "--model.stem_stride must be 1, 2 or 4, got 3"),
         (["--train.mask_ratio", "1"], "--train.mask_ratio must be between 0 and 1, got 1.0"),
         (["--train.batch_size", "0"], "--train.batch_size must be at least 1, got 0"),
