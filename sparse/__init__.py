@@ -5,8 +5,8 @@ inside a patch in Z-order. See :mod:`fcmae.sparse.sites`. The literal definition
 """
 
 from fcmae.sparse.depthwise import depthwise_conv
-from fcmae.sparse.grn import grn
 from fcmae.sparse.ops import densify, downsample, gather_image_patches, gather_sites
+from fcmae.sparse.response_norm import grn
 from fcmae.sparse.sites import ActiveSites
 
 __all__ = [
