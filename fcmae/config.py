@@ -1,5 +1,6 @@
 """What ``python -m fcmae.pretrain`` can be told, as frozen dataclasses; their docstrings are its ``--help``."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ class DataConfig:
     """Standard deviation of each channel; unset: as for the mean."""
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         _check_least(self, num_workers=0, repeat=1)
         _check_range(self.crop_scale, "crop_scale", 1.0)
         _check_range(self.crop_ratio, "crop_ratio", float("inf"))
@@ -84,6 +86,7 @@ class TrainConfig:
     """Compile the network with torch.compile; needs a C++ compiler on a CPU."""
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         _check_least(self, epochs=1, batch_size=1, accumulation_steps=1, warmup_epochs=0, min_lr=0, weight_decay=0)
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be between 0 and 1, got {self.mask_ratio}")
@@ -135,7 +138,8 @@ class PretrainConfig:
     """auto: go on from the newest checkpoint in the run folder, if any; none: never; or a run or checkpoint folder."""
 
     def __post_init__(self) -> None:
-        _check_least(self, seed=0)
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and less than 2⁶³, got {self.seed}")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, tuples as lists, as config.yaml holds it."""
@@ -146,6 +150,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
+
+
+def _check_finite(config: DataConfig | TrainConfig) -> None:
+    """NaN passes every comparison, so it has its own."""
+    for name, value in vars(config).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{name} must be finite, got {value}")
 
 
 def _check_least(config: object, **lowest: float) -> None:

@@ -6,6 +6,7 @@ The same file serves one process and many (``accelerate launch`` or ``torchrun``
 import contextlib
 import logging
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -143,7 +144,10 @@ def set_up(config: PretrainConfig) -> Run:
     model, optimizer = accelerator.prepare(bare_model, optimizer)
 
     if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {folder} cannot be made: {error.strerror}; give a folder that can be") from None
         data_path = None if config.data.path is None else str(Path(config.data.path).resolve())
         resolved = replace(config, output=str(folder), data=replace(config.data, path=data_path), resume="auto")
         header = f"# fcmae {fcmae.__version__}, torch {torch.__version__}, {accelerator.num_processes} process(es)\n"
@@ -315,7 +319,7 @@ def _non_finite(run: Run, what: str) -> NonFiniteError:
 
 def _command_to_go_on(run: Run) -> str:
     launcher = "accelerate launch" if run.accelerator.num_processes > 1 else "python"
-    return f"{launcher} -m fcmae.pretrain --config {run.folder / CONFIG}"
+    return f"{launcher} -m fcmae.pretrain --config {shlex.quote(str(run.folder / CONFIG))}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How a network is described: plain data, written into every run and every checkpoint."""
 
+import math
 from dataclasses import dataclass
 
 from fcmae.models.sizes import SIZES, Size, list_models, version_of
@@ -50,6 +51,8 @@ class ModelConfig:
         for field, lowest in (("in_chans", 1), ("decoder_depth", 0), ("decoder_dim", 1)):
             if getattr(self, field) < lowest:
                 raise ValueError(f"{field} must be at least {lowest}, got {getattr(self, field)}")
+        if not math.isfinite(self.ls_init_value):
+            raise ValueError(f"ls_init_value must be finite, got {self.ls_init_value}")
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
 

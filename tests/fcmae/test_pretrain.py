@@ -352,6 +352,8 @@ def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptur
     assert "does not exist; give a folder" in error_of([*tiny_args(), "--data.path", str(tmp_path / "no")], caplog)
     assert "holds no images" in error_of([*tiny_args(), "--data.path", str(empty)], caplog)
     assert "is a file; give a folder" in error_of([*tiny_args(), "--output", str(tmp_path / "file")], caplog)
+    below_a_file = str(tmp_path / "file" / "run")
+    assert "cannot be made: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
     assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
     assert "has no checkpoint in it" in error_of(tiny_args("run", "--resume", str(empty)), caplog)
     one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)
