@@ -39,6 +39,8 @@ class TrainState:
     """Images per step; a resumed run must have the same, or the stream of samples would shift."""
     samples_per_epoch: int
     """Samples in an epoch of the stream; with another number the order of samples changes."""
+    images_digest: str = ""
+    """Of the names of the images in their order."""
     pending_losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line of metrics.jsonl."""
 

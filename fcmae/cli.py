@@ -63,6 +63,8 @@ def parse_config(argv: Sequence[str]) -> PretrainConfig:
         raise UserError(_one_line(str(error))) from None
     groups: dict[str, Any] = {}
     for name, make in GROUPS.items():
+        if not isinstance(parsed[name], Namespace):
+            raise UserError(f"--{name} is a group of options, got {parsed[name]!r}")
         try:
             groups[name] = make(**_fields(parsed[name]))
         except ValueError as error:
@@ -103,7 +105,8 @@ def _with_recipes(argv: list[str]) -> list[str]:
 def _recipe_path(given: str) -> str:
     """A path that exists stays; a recipe's name, with or without configs/ and .yaml, becomes the shipped file."""
     name = Path(given).name.removesuffix(".yaml")
-    if Path(given).exists() or Path(given).parent.name not in ("", "configs") or name not in recipe_names():
+    parents = (Path("."), Path("configs"))
+    if Path(given).is_file() or Path(given).parent not in parents or name not in recipe_names():
         return given
     with as_file(files("fcmae.configs") / f"{name}.yaml") as path:
         return str(path)

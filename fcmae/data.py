@@ -10,10 +10,11 @@ import signal
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from timm.data.readers.reader_image_folder import find_images_and_targets
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -44,8 +45,10 @@ def embedded_photographs() -> list[Path]:
     return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS for name in names.split()]
 
 
-def image_files(folder: str | Path) -> list[Path]:
+def image_files(folder: str | Path, leave_out: Path | None = None) -> list[Path]:
     """Every image file in a folder and its subfolders, in natural order of the paths.
+
+    ``leave_out`` is a run folder, which may lie inside: its pictures are no training data.
 
     Raises:
         UserError: no such folder, or no file in it with the ending of an image.
@@ -53,12 +56,14 @@ def image_files(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
         what = "is a file, not a folder" if Path(folder).exists() else "does not exist"
         raise UserError(f"--data.path {folder} {what}; give a folder of images")
-    found, _ = find_images_and_targets(str(folder), types=EXTENSIONS)
+    found = [Path(path) for path, _ in find_images_and_targets(str(folder), types=EXTENSIONS)[0]]
+    if leave_out is not None:
+        found = [path for path in found if not path.resolve().is_relative_to(leave_out.resolve())]
     if not found:
         raise UserError(
             f"--data.path {folder} holds no images; looked in it and its subfolders for {' '.join(sorted(EXTENSIONS))}"
         )
-    return [Path(path) for path, _ in found]
+    return found
 
 
 class Sample(NamedTuple):
@@ -222,14 +227,20 @@ def _ignore_signals(_worker: int) -> None:
 
 
 class UnreadableFiles:
-    """Names each unreadable file in the log once, and counts them."""
+    """Names each unreadable file in the log once, and counts them, whichever process of the run met it."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self._new: list[str] = []
 
-    def note(self, messages: list[Any]) -> None:
-        """Warn about those that are new."""
-        for message in messages:
-            if message not in self.seen:
-                self.seen.add(message)
-                logger.warning("skipped, cannot be read: %s", message)
+    def note(self, messages: list[str]) -> None:
+        """Remember those of a batch until the next :meth:`share`."""
+        self._new += [message for message in messages if message not in self.seen]
+
+    def share(self, num_processes: int) -> None:
+        """Bring together what all processes noted, and warn about what is new; all must call it."""
+        messages = gather_object(self._new) if num_processes > 1 else self._new
+        for message in sorted(set(messages) - self.seen):
+            logger.warning("skipped, cannot be read: %s", message)
+        self.seen.update(messages)
+        self._new = []

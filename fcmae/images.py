@@ -43,8 +43,9 @@ def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
     their depth. More than four channels, or 16-bit colour, come from TIFF or .npy ([H, W, C] or [C, H, W]).
 
     Returns:
-        [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits (integers divided by the largest
-        value of their type; floating-point images beyond 0 … 1 stretched from their own minimum to maximum).
+        [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits. Unsigned 16-bit images are divided
+        by 65535; signed, 32-bit and floating-point images that go beyond 0 … 1 are stretched from their own minimum to
+        maximum. Colour PNGs of 16 bits are reduced to 8 (Pillow reads no more).
 
     Raises:
         UnreadableImageError: damaged, truncated, empty, of another kind, or with channels that do not fit.
@@ -68,7 +69,13 @@ def _wants_tifffile(path: Path, in_chans: int) -> bool:
         return True
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
-        return page.samplesperpixel > 1 and page.bitspersample > 8
+        if page.samplesperpixel > 1 and page.bitspersample > 8:
+            return True
+    try:
+        with Image.open(path):
+            return False
+    except Image.UnidentifiedImageError:  # no mode for it: float16, float64, two channels
+        return True
 
 
 def _from_pil(path: Path, in_chans: int) -> Tensor:
@@ -78,7 +85,9 @@ def _from_pil(path: Path, in_chans: int) -> Tensor:
         image = ImageOps.exif_transpose(opened)
         image.load()  # here, so that a truncated file fails here
         if image.mode.startswith("I") or image.mode == "F":
-            return _from_array(np.asarray(image), in_chans)
+            array = np.asarray(image)
+            # 16-bit PNGs come as 32-bit integers from some versions of Pillow
+            return _from_array(array.astype(np.uint16) if opened.format == "PNG" else array, in_chans)
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # a palette may have transparent entries, which conversion to RGB mistakes
         array = np.array(image.convert(PIL_MODES[in_chans]))
@@ -93,12 +102,9 @@ def _from_array(array: np.ndarray, in_chans: int) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
     if array.dtype == np.bool_:
         return torch.from_numpy(array.astype(np.float32))
-    if np.issubdtype(array.dtype, np.integer):
-        array = array.astype(np.float64)
-        # Pillow opens some 16-bit files as 32-bit integers
-        depth = 2**16 - 1 if array.max() <= 2**16 - 1 else 2**31 - 1
-        return torch.from_numpy((array / depth).clip(0, 1).astype(np.float32))
-    if np.issubdtype(array.dtype, np.floating):
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.astype(np.float32) / (2**16 - 1))
+    if np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating):
         return torch.from_numpy(_into_unit_range(array.astype(np.float32)))
     raise ValueError(f"values of type {array.dtype} are no image")
 

@@ -4,6 +4,7 @@ The same file serves one process and many (``accelerate launch`` or ``torchrun``
 """
 
 import contextlib
+import hashlib
 import logging
 import math
 import shlex
@@ -39,7 +40,7 @@ from fcmae.metrics import MetricsLog
 from fcmae.models import FCMAE
 from fcmae.optim import make_optimizer, make_schedule
 from fcmae.pictures import reconstruction_picture, save_picture
-from fcmae.resume import CONFIG, check_same_run, check_same_stream, checkpoint_to_resume, run_folder
+from fcmae.resume import CONFIG, HEADER, check_same_run, check_same_stream, checkpoint_to_resume, run_folder
 
 logger = logging.getLogger("fcmae")
 
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         pretrain(parse_config(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        logger.error("fcmae.pretrain: error: %s", error)
+        # one raised in a worker of the data loader comes wrapped in that worker's traceback; its last line is ours
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+        logger.error("fcmae.pretrain: error: %s", message)
         return 1
     except KeyboardInterrupt:
         logger.error("interrupted; what was not saved yet is lost")
@@ -116,7 +119,7 @@ def set_up(config: PretrainConfig) -> Run:
     folder = run_folder(config, accelerator)
     resume_from = checkpoint_to_resume(config, folder)
 
-    paths = embedded_photographs() if config.data.path is None else image_files(config.data.path)
+    paths = embedded_photographs() if config.data.path is None else image_files(config.data.path, leave_out=folder)
     dataset = PretrainDataset(paths, config.data, config.model, config.train.mask_ratio, config.seed)
     dataset.check_readable()
     num_patches = math.prod(config.model.grid_hw)
@@ -133,15 +136,21 @@ def set_up(config: PretrainConfig) -> Run:
     torch.manual_seed(config.seed)
     bare_model = FCMAE(config.model, config.train.mask_ratio)
     optimizer = make_optimizer(bare_model, config.train, effective_batch)
-    start = ckpt.TrainState(step=0, effective_batch=effective_batch, samples_per_epoch=len(dataset))
+    start = ckpt.TrainState(
+        step=0,
+        effective_batch=effective_batch,
+        samples_per_epoch=len(dataset),
+        images_digest=hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest(),
+    )
     if resume_from is not None:
         check_same_run(config, resume_from)
         check_same_stream(ckpt.read_state(resume_from), start, config, accelerator.num_processes)
-        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
-        start = replace(start, step=state.step, pending_losses=state.pending_losses)
     if config.train.compile:
         bare_model.compile()
     model, optimizer = accelerator.prepare(bare_model, optimizer)
+    if resume_from is not None:
+        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
+        start = replace(start, step=state.step, pending_losses=state.pending_losses)
 
     if accelerator.is_main_process:
         try:
@@ -149,8 +158,10 @@ def set_up(config: PretrainConfig) -> Run:
         except OSError as error:
             raise UserError(f"--output {folder} cannot be made: {error.strerror}; give a folder that can be") from None
         data_path = None if config.data.path is None else str(Path(config.data.path).resolve())
-        resolved = replace(config, output=str(folder), data=replace(config.data, path=data_path), resume="auto")
-        header = f"# fcmae {fcmae.__version__}, torch {torch.__version__}, {accelerator.num_processes} process(es)\n"
+        resolved = replace(
+            config, output=str(folder.resolve()), data=replace(config.data, path=data_path), resume="auto"
+        )
+        header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {accelerator.num_processes} process(es)\n"
         ckpt.write_atomically(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))
     logger.info(
         "%s on %s: %d images, %d steps of %d (%g epochs), %d of %d patches visible → %s",
@@ -197,6 +208,7 @@ def fit(run: Run) -> None:
             log_now = step % config.log.every == 0 or step == run.total_steps
             save_now = stop or step == run.total_steps or run.completes_epochs(step, config.log.checkpoint_every)
             if log_now or save_now:
+                unreadable.share(accelerator.num_processes)
                 pending += _read_losses(run, losses, step)
                 losses = []
             if log_now:
@@ -269,7 +281,13 @@ def _save(run: Run, state: ckpt.TrainState) -> None:
     if bad is not None:
         raise _non_finite(run, f"the weight {bad} is not finite after step {state.step}")
     if run.accelerator.is_main_process:
-        ckpt.save_checkpoint(run.folder, run.bare_model, run.config.as_dict()["model"], run.optimizer, state)
+        try:
+            ckpt.save_checkpoint(run.folder, run.bare_model, run.config.as_dict()["model"], run.optimizer, state)
+        except OSError as error:
+            raise UserError(
+                f"no checkpoint could be written to {run.folder} at step {state.step}: {error.strerror or error}; "
+                f"earlier ones are as they were"
+            ) from error
         ckpt.delete_old_checkpoints(run.folder, run.config.log.keep_checkpoints)
     run.accelerator.wait_for_everyone()
 
@@ -301,7 +319,9 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
 def _precision(config: PretrainConfig) -> str:
     wanted = config.train.precision
     if wanted == "auto":
-        wanted = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+        wanted = (
+            "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        )
     return {"fp32": "no", "bf16": "bf16"}[wanted]
 
 
@@ -314,11 +334,13 @@ def _device_name(accelerator: Accelerator) -> str:
 def _non_finite(run: Run, what: str) -> NonFiniteError:
     kept = ckpt.last_checkpoint(run.folder)
     kept_line = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
-    return NonFiniteError(f"{what}; stopped, {kept_line}. Try a lower --train.base_lr, or --train.clip_grad 1")
+    go_on = f"--resume {shlex.quote(str(kept))} --output ANOTHER and " if kept else ""
+    return NonFiniteError(f"{what}; stopped, {kept_line}. Try {go_on}a lower --train.base_lr, or --train.clip_grad 1")
 
 
 def _command_to_go_on(run: Run) -> str:
-    launcher = "accelerate launch" if run.accelerator.num_processes > 1 else "python"
+    processes = run.accelerator.num_processes
+    launcher = f"torchrun --nproc-per-node {processes}" if processes > 1 else shlex.quote(sys.executable)
     return f"{launcher} -m fcmae.pretrain --config {shlex.quote(str(run.folder / CONFIG))}"
 
 

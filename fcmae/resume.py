@@ -16,7 +16,7 @@ from fcmae.errors import UserError
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-CONFIG = "config.yaml"
+CONFIG, HEADER = "config.yaml", "# fcmae"  # the file, and how a run begins it
 # What a resumed run may have otherwise: it changes no number, or (the shares of a step's batch) is checked as a product
 FREE_TO_CHANGE = {
     *("output", "resume", "data.path", "data.num_workers", "data.cache"),
@@ -43,6 +43,9 @@ def checkpoint_to_resume(config: PretrainConfig, folder: Path) -> Path | None:
     if folder.is_file():
         raise UserError(f"--output {folder} is a file; give a folder")
     here = ckpt.last_checkpoint(folder)
+    taken = folder / CONFIG
+    if taken.is_file() and here is None and not taken.read_text(errors="replace").startswith(HEADER):
+        raise UserError(f"--output {folder} holds a {CONFIG} that no run wrote; give another --output")
     if config.resume == "auto":
         return here
     if config.resume == "none":
@@ -75,16 +78,16 @@ def check_same_run(config: PretrainConfig, checkpoint: Path) -> None:
         for key, now in _flat(config.as_dict()).items()
         if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith("log.")
     }
-    epochs = changed.pop("train.epochs", None)
-    for key, now in changed.items():
+    # a checkpoint named on purpose may be trained on in another way, say after a loss that was not finite
+    by_name = config.resume not in ("auto", "none")
+    may_change = {key for key in changed if key == "train.epochs" or (by_name and key.startswith("train."))}
+    for key in changed.keys() - may_change:
         raise UserError(
-            f"--{key} is {now}, but {checkpoint} was trained with {before[key]}; "
+            f"--{key} is {changed[key]}, but {checkpoint} was trained with {before[key]}; "
             f"go on with the same, or give another --output to begin anew"
         )
-    if epochs is not None:
-        logger.warning(
-            "--train.epochs was %s and is %s now: the schedule changes from here on", before["train.epochs"], epochs
-        )
+    for key in sorted(may_change):
+        logger.warning("--%s was %s and is %s now: training changes from here on", key, before[key], changed[key])
 
 
 def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, config: PretrainConfig, num_processes: int) -> None:
@@ -95,9 +98,10 @@ def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, config: Pret
             f"{now.effective_batch} (--train.batch_size {config.train.batch_size} × --train.accumulation_steps "
             f"{config.train.accumulation_steps} × {num_processes} processes); change one so that the product stays"
         )
-    if state.samples_per_epoch != now.samples_per_epoch:
+    if (state.samples_per_epoch, state.images_digest) != (now.samples_per_epoch, now.images_digest):
         logger.warning(
-            "an epoch had %d samples and has %d now: the order of samples changes from here on",
+            "these are not the images of the checkpoint (an epoch had %d samples and has %d now): "
+            "training changes from here on",
             state.samples_per_epoch, now.samples_per_epoch,
         )  # fmt: skip
 

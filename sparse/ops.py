@@ -27,6 +27,8 @@ def gather_image_patches(images: Tensor, sites: ActiveSites, side: int) -> Tenso
     batch, _, height, width = images.shape
     patch_h, patch_w = height // sites.height, width // sites.width
     fits = patch_h == patch_w and patch_h % side == 0 and patch_h > 0
+    if side < 1 or side & (side - 1):
+        raise ValueError(f"sites along the side of a patch must be a power of two, got {side}")
     if batch != sites.batch_size or not fits or height % sites.height or width % sites.width:
         raise ValueError(
             f"images {list(images.shape)} do not fit a mask {list(sites.visible.shape)} "

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 
-def zorder(side: int) -> tuple[Tensor, Tensor]:
-    """The (y, x) of each of the side·side sites of a patch in Z-order, two int64 tensors on the CPU."""
+def zorder(side: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """The (y, x) of each of the side·side sites of a patch in Z-order, two int64 tensors."""
     if side < 1 or side & (side - 1):
         raise ValueError(f"sites along the side of a patch must be a power of two, got {side}")
-    z = torch.arange(side * side)
+    z = torch.arange(side * side, device=device)
     y, x = torch.zeros_like(z), torch.zeros_like(z)
     for bit in range(side.bit_length() - 1):
         x |= (z >> (2 * bit) & 1) << bit
@@ -111,13 +111,13 @@ class ActiveSites:
     def _make_grid_index(self, side: int, _: int) -> Tensor:
         _, height, width = self.grid_shape(side)
         image_N, y_N, x_N = self._patch_corners(side)
-        zy, zx = (z.to(self.patches.device) for z in zorder(side))
+        zy, zx = zorder(side, self.patches.device)
         index_Nz = (image_N[:, None] * height + y_N[:, None] + zy) * width + x_N[:, None] + zx
         return index_Nz.flatten()
 
     def _make_raster_index(self, side: int, _: int) -> Tensor:
-        y, x = zorder(side)
-        z_of_raster = torch.argsort(y * side + x).to(self.patches.device)
+        y, x = zorder(side, self.patches.device)
+        z_of_raster = torch.argsort(y * side + x)
         first_row_N = torch.arange(self.batch_size * self.num_visible, device=self.patches.device) * side * side
         return z_of_raster[:, None] + first_row_N
 

@@ -65,19 +65,20 @@ def test_the_wheel_holds_every_module_and_every_recipe(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-@pytest.mark.parametrize("place", ["outside", "checkout", "models folder"])
+@pytest.mark.parametrize("place", ["outside", "checkout", "checkout, -P", "models folder"])
 def test_help_works_from_the_wheel_anywhere(installed: Path, tmp_path: Path, place: str) -> None:
     """Outside the checkout, inside it, and in a folder that has a models/ and a sparse/ of its own."""
-    cwd = ROOT if place == "checkout" else tmp_path
+    cwd = ROOT if place.startswith("checkout") else tmp_path
+    flags = ["-P"] if place.endswith("-P") else []  # -P: not the folder one is in, so the wheel inside the checkout too
     if place == "models folder":
         for name in ("models", "sparse", "configs"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the wrong one')")
-    done = run("-m", "fcmae.pretrain", "--help", cwd=cwd, PYTHONPATH=str(installed))
+    done = run(*flags, "-m", "fcmae.pretrain", "--help", cwd=cwd, PYTHONPATH=str(installed))
     assert done.returncode == 0, done.stderr
     assert "--train.mask_ratio" in done.stdout
     assert "pretrain_huge" in done.stdout
-    where = run("-c", "import fcmae.sparse as s; print(s.__file__)", cwd=cwd, PYTHONPATH=str(installed))
+    where = run(*flags, "-c", "import fcmae.sparse as s; print(s.__file__)", cwd=cwd, PYTHONPATH=str(installed))
     if place != "checkout":
         assert where.stdout.startswith(str(installed))
 

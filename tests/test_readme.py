@@ -53,6 +53,11 @@ def test_every_option_and_recipe_that_is_named_exists() -> None:
             parse_config(["--data.path", "x", f"--{option}", value])
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    for file in DOCS:
+        assert not re.findall(r"\b[A-Z]+_[A-Z_]+\b|TBD", file.read_text()), file.name
+
+
 def test_links_lead_somewhere() -> None:
     for file in DOCS:
         for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):

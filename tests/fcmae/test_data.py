@@ -133,6 +133,10 @@ def test_nested_and_flat_folders_in_natural_order(image_folder: Path, tmp_path: 
         shutil.copy(image_folder / "a" / "0.png", tmp_path / f"{i}.PNG")
     (tmp_path / "notes.txt").write_text("no image")
     assert [p.name for p in image_files(tmp_path)] == ["1.PNG", "9.PNG", "10.PNG"]
+    (tmp_path / "run").mkdir()
+    shutil.copy(tmp_path / "1.PNG", tmp_path / "run" / "picture.png")
+    assert len(image_files(tmp_path)) == 4
+    assert len(image_files(tmp_path, leave_out=tmp_path / "run")) == 3
 
 
 def test_unreadable_files_are_replaced_and_named(image_folder: Path, tmp_path: Path) -> None:

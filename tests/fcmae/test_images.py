@@ -103,6 +103,15 @@ def test_floating_point_images(tmp_path: Path) -> None:
         read_image(tmp_path / "nan.tif", 1)
 
 
+def test_signed_and_wide_integers_are_stretched(tmp_path: Path) -> None:
+    """CT values are negative too; nothing is clipped, and the scale does not jump with the type's size."""
+    values = np.linspace(-1000, 3000, 30).round().reshape(6, 5)
+    for dtype in (np.int16, np.int32, np.float64):
+        tifffile.imwrite(tmp_path / "a.tif", values.astype(dtype))
+        image = read_image(tmp_path / "a.tif", 1)[0]
+        torch.testing.assert_close(image, torch.from_numpy((values + 1000) / 4000).float())
+
+
 def test_one_pixel(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").flatten().tolist() == [1, 2, 3]

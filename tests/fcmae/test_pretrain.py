@@ -37,6 +37,21 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(ckpt.resolve_checkpoint(run) / ckpt.MODEL)
 
 
+SHORT = ("--train.epochs", "1", "--train.warmup_epochs", "0.5")  # 3 steps
+
+
+def gradient_difference(a: Path, b: Path) -> float:
+    """Relative difference of AdamW's mean gradients: linear in the gradients, while losses hardly move in 3 steps."""
+
+    def mean_gradient(run: Path) -> torch.Tensor:
+        state = torch.load(ckpt.resolve_checkpoint(run) / ckpt.OPTIMIZER, weights_only=True)["state"]
+        return torch.cat([state[i]["exp_avg"].flatten() for i in sorted(state)])
+
+    left, right = mean_gradient(a), mean_gradient(b)
+    assert right.norm() > 0
+    return float((left - right).norm() / right.norm())
+
+
 def assert_same_weights(a: Path, b: Path) -> None:
     left, right = weights(a), weights(b)
     assert left.keys() == right.keys()
@@ -156,9 +171,8 @@ def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, numb
     assert "Traceback" not in text
     run = tmp_path / "run"
     steps = metrics(run)[-1]["step"]
-    assert (
-        f"stopped at step {steps} of 1000; saved. To go on: python -m fcmae.pretrain --config {run}/config.yaml" in text
-    )
+    go_on = f"{sys.executable} -m fcmae.pretrain --config {run}/config.yaml"
+    assert f"stopped at step {steps} of 1000; saved. To go on: {go_on}" in text
     assert ckpt.read_state(ckpt.resolve_checkpoint(run)).step == steps
     assert main(["--config", f"{run}/config.yaml", "--train.epochs", str(-(-(steps + 3) * 4 // 10))]) == 0
     assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
@@ -195,31 +209,38 @@ def launch(args: list[str], *launcher: str) -> str:
 
 
 def test_two_processes_train_as_one(tiny_args: Args, tmp_path: Path) -> None:
-    """torchrun: the same samples a step, gradients averaged, so the same losses up to the order of sums."""
-    assert main(tiny_args("one")) == 0
-    args = tiny_args("two", "--train.batch_size", "1", "--train.accumulation_steps", "2")
-    text = launch(args, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517", "-m")
+    """torchrun: the same samples a step, gradients averaged over both; what either cannot read is named once."""
+    assert main(tiny_args("one", *SHORT)) == 0
+    args = tiny_args("two", *SHORT, "--train.batch_size", "1", "--train.accumulation_steps", "2")
+    text = launch(args, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     assert "2 × cpu" in text
-    assert text.count("done: 10 steps") == 1
+    assert text.count("done: 3 steps") == 1
+    assert gradient_difference(tmp_path / "two", tmp_path / "one") < 1e-4
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert [s for s, _ in one] == [s for s, _ in two]
-    assert abs(one[0][1] - two[0][1]) < 1e-6
-    torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=2e-3, atol=0)
+    torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
 
 
 def test_accelerate_launch(tiny_args: Args, tmp_path: Path) -> None:
-    assert main(tiny_args("plain")) == 0
-    launch(tiny_args("launched"), "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m")
-    one, two = losses(tmp_path / "plain"), losses(tmp_path / "launched")
-    torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=2e-3, atol=0)
+    assert main(tiny_args("plain", *SHORT)) == 0
+    launch(tiny_args("launched", *SHORT), "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m")
+    assert gradient_difference(tmp_path / "launched", tmp_path / "plain") < 1e-4
 
 
 def test_accumulation_is_a_larger_batch(tiny_args: Args, tmp_path: Path) -> None:
-    assert main(tiny_args("one")) == 0
-    assert main(tiny_args("four", "--train.batch_size", "1", "--train.accumulation_steps", "4")) == 0
-    torch.testing.assert_close(
-        torch.tensor(losses(tmp_path / "one")), torch.tensor(losses(tmp_path / "four")), rtol=2e-3, atol=0
-    )
+    """And the measure can tell: half of the micro-batches would not do."""
+    assert main(tiny_args("one", *SHORT)) == 0
+    assert main(tiny_args("four", *SHORT, "--train.batch_size", "1", "--train.accumulation_steps", "4")) == 0
+    assert main(tiny_args("other", *SHORT, "--seed", "1")) == 0
+    assert gradient_difference(tmp_path / "four", tmp_path / "one") < 1e-4
+    assert gradient_difference(tmp_path / "other", tmp_path / "one") > 1e-2
+
+
+def test_gradients_are_clipped(tiny_args: Args, tmp_path: Path) -> None:
+    """A bound far below the gradient's norm leaves a mean gradient of at most that norm."""
+    assert main(tiny_args("run", *SHORT, "--train.clip_grad", "1e-4")) == 0
+    state = torch.load(ckpt.resolve_checkpoint(tmp_path / "run") / ckpt.OPTIMIZER, weights_only=True)["state"]
+    norm = torch.cat([moments["exp_avg"].flatten() for moments in state.values()]).norm()
+    assert 0 < norm < 1e-4
 
 
 def test_gradients_are_summed_over_processes_once_a_step(tiny_args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,9 +283,13 @@ def test_the_step_of_a_nan_is_named_exactly(
     monkeypatch.setattr(module, "_train_step", nan_at_7)
     assert main(tiny_args("run", "--log.every", "10", "--log.checkpoint_every", "2")) == 1
     assert "the loss is nan at step 7; stopped, the last good checkpoint is kept: " in caplog.messages[-1]
-    assert caplog.messages[-1].count("step-00000005") == 1
+    assert "Try --resume " in caplog.messages[-1]
     assert "Traceback" not in caplog.text
-    assert ckpt.resolve_checkpoint(tmp_path / "run").name == "step-00000005"
+    kept = ckpt.resolve_checkpoint(tmp_path / "run")
+    assert kept.name == "step-00000005"
+    monkeypatch.setattr(module, "_train_step", real)
+    assert main(tiny_args("other", "--resume", str(kept), "--train.clip_grad", "1", "--train.base_lr", "0.01")) == 0
+    assert "--train.clip_grad was None and is 1.0 now: training changes from here on" in caplog.messages
 
 
 def test_unreadable_images_are_skipped_counted_and_named(
@@ -282,21 +307,17 @@ def test_unreadable_images_are_skipped_counted_and_named(
     assert metrics(tmp_path / "run")[-1]["unreadable_images"] == 2
 
 
-def test_bf16_and_compile_flags(tiny_args: Args, tmp_path: Path) -> None:
-    main(tiny_args("fp32"))
-    assert main(tiny_args("bf16", "--train.precision", "bf16")) == 0
-    low, high = torch.tensor(losses(tmp_path / "bf16")), torch.tensor(losses(tmp_path / "fp32"))
-    assert not torch.equal(low, high)
-    torch.testing.assert_close(low, high, rtol=0.05, atol=0)
+def test_bf16_autocast(tiny_args: Args, tmp_path: Path) -> None:
+    """Close to float32, and not float32."""
+    main(tiny_args("fp32", *SHORT))
+    assert main(tiny_args("bf16", *SHORT, "--train.precision", "bf16")) == 0
+    assert 1e-4 < gradient_difference(tmp_path / "bf16", tmp_path / "fp32") < 0.2
 
 
 def test_torch_compile_trains_the_same(tiny_args: Args, tmp_path: Path) -> None:
-    short = ["--train.epochs", "2"]
-    main(tiny_args("eager", *short))
-    assert main(tiny_args("compiled", *short, "--train.compile", "true")) == 0
-    torch.testing.assert_close(
-        torch.tensor(losses(tmp_path / "eager")), torch.tensor(losses(tmp_path / "compiled")), rtol=2e-3, atol=0
-    )
+    main(tiny_args("eager", *SHORT))
+    assert main(tiny_args("compiled", *SHORT, "--train.compile", "true")) == 0
+    assert gradient_difference(tmp_path / "compiled", tmp_path / "eager") < 1e-3
     assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()
 
 
@@ -329,7 +350,7 @@ def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplo
 def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("run")) == 0
     assert main(tiny_args("run", "--train.epochs", "8")) == 0
-    assert "--train.epochs was 4 and is 8 now: the schedule changes from here on" in caplog.messages
+    assert "--train.epochs was 4 and is 8 now: training changes from here on" in caplog.messages
     assert [s for s, _ in losses(tmp_path / "run")] == list(range(1, 21))
 
 
@@ -352,6 +373,8 @@ def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptur
     assert "does not exist; give a folder" in error_of([*tiny_args(), "--data.path", str(tmp_path / "no")], caplog)
     assert "holds no images" in error_of([*tiny_args(), "--data.path", str(empty)], caplog)
     assert "is a file; give a folder" in error_of([*tiny_args(), "--output", str(tmp_path / "file")], caplog)
+    (empty / "config.yaml").write_text("model: {name: convnextv2_atto}  # mine")
+    assert "holds a config.yaml that no run wrote" in error_of([*tiny_args(), "--output", str(empty)], caplog)
     below_a_file = str(tmp_path / "file" / "run")
     assert "cannot be made: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
     assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
