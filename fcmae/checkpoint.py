@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -56,12 +56,15 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, partial / MODEL, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
-    torch.save(optimizer.state_dict(), partial / OPTIMIZER)
-    (partial / STATE).write_text(json.dumps(asdict(state)) + "\n")
-    for file in partial.iterdir():
-        _sync(file)
-    _sync(partial)
+    try:
+        save_file(tensors, partial / MODEL, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
+        torch.save(optimizer.state_dict(), partial / OPTIMIZER)
+        (partial / STATE).write_text(json.dumps(asdict(state)) + "\n")
+        for file in partial.iterdir():
+            _sync(file)
+        _sync(partial)
+    except (SafetensorError, RuntimeError) as error:  # what the two libraries make of a full disk
+        raise OSError(f"{partial} cannot be written: {' '.join(str(error).split())}") from error
     shutil.rmtree(target, ignore_errors=True)  # left by a process that died before `last` named it
     partial.rename(target)
     _sync(folder)
@@ -110,17 +113,22 @@ def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder; None if it has none.
+    """The newest complete checkpoint of a run folder: the one that ``last`` names, or without it the last one there.
+
+    None if it has none.
 
     Raises:
         UserError: ``last`` names a checkpoint that is not there.
     """
     pointer = run / FOLDER / LAST
-    if not pointer.is_file():
-        return None
-    folder = pointer.parent / pointer.read_text().strip()
+    if not pointer.is_file():  # deleted, or the process died between the two renames of the first checkpoint
+        return max((file.parent for file in pointer.parent.glob(f"{PREFIX}*/{STATE}")), default=None)
+    folder = pointer.parent / pointer.read_text(errors="replace").strip()
     if not (folder / STATE).is_file():
-        raise UserError(f"{pointer} names {folder.name}, which is not there or not complete")
+        raise UserError(
+            f"{pointer} names {folder.name!r}, which is not there or not complete; delete {pointer} to go on from the "
+            f"newest checkpoint beside it"
+        )
     return folder
 
 

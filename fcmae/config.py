@@ -40,7 +40,11 @@ class DataConfig:
         _check_range(self.crop_ratio, "crop_ratio", float("inf"))
         if not 0 <= self.hflip <= 1:
             raise ValueError(f"hflip must be in [0, 1], got {self.hflip}")
-        if self.std is not None and min(self.std) <= 0:
+        if self.path == "":
+            raise ValueError("path is empty; give a folder of images")
+        if self.mean is not None and not all(0 <= mean <= 1 for mean in self.mean):
+            raise ValueError(f"mean must be in [0, 1], the range of pixel values, got {self.mean}")
+        if self.std is not None and not all(std > 0 for std in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
 
     def mean_std(self, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -140,6 +144,10 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be at least 0 and less than 2⁶³, got {self.seed}")
+        if self.output == "":
+            raise ValueError("output is empty; give a folder, or leave it out for runs/<model>-<date>-<time>")
+        if self.resume == "":
+            raise ValueError("resume is empty; it takes auto, none or a path")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, tuples as lists, as config.yaml holds it."""

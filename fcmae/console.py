@@ -1,6 +1,7 @@
 """What a run shows, and how it listens: the progress bar, and signals turned into a question asked between steps."""
 
 import contextlib
+import itertools
 import logging
 import signal
 import time
@@ -12,24 +13,38 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
+# Ctrl-C, the end of a job, a terminal that closes (Windows has no such signal)
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+STEPS_BETWEEN_QUESTIONS = 8
+
 
 @contextlib.contextmanager
 def signals_as_question(accelerator: Accelerator) -> Iterator[Callable[[], bool]]:
-    """While open, Ctrl-C and SIGTERM end nothing; the function given tells whether any process of the run got one.
+    """While open, Ctrl-C, SIGTERM and SIGHUP end nothing; the function tells whether any process of the run got one.
 
-    All processes must call it, once a step. A second Ctrl-C interrupts at once.
+    All processes must call it, once a step. Several processes ask one another only now and then, for a GPU must wait
+    for the answer. A second Ctrl-C interrupts at once.
     """
+    received: list[int] = []
+    calls = itertools.count(1)
+
+    def is_asked_to_stop() -> bool:
+        if accelerator.num_processes == 1:
+            return bool(received)
+        return next(calls) % STEPS_BETWEEN_QUESTIONS == 0 and accelerator.check_trigger()
 
     def note(number: int, _frame: object) -> None:
+        received.append(number)
         accelerator.set_trigger()
         logger.warning("%s: finishing this step, then saving", signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not in the main thread: signals are the calling program's affair
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, note) for number in ENDING_SIGNALS}
     try:
-        yield accelerator.check_trigger
+        yield is_asked_to_stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,6 +22,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
 from fcmae.config import DataConfig
+from fcmae.console import ENDING_SIGNALS
 from fcmae.errors import UserError
 from fcmae.images import EXTENSIONS, UnreadableImageError, read_image
 from fcmae.models import ModelConfig
@@ -57,6 +58,8 @@ def image_files(folder: str | Path, leave_out: Path | None = None) -> list[Path]
         what = "is a file, not a folder" if Path(folder).exists() else "does not exist"
         raise UserError(f"--data.path {folder} {what}; give a folder of images")
     found = [Path(path) for path, _ in find_images_and_targets(str(folder), types=EXTENSIONS)[0]]
+    # hidden ones are no photographs: ._a.jpg, .thumbnails/
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if leave_out is not None:
         found = [path for path in found if not path.resolve().is_relative_to(leave_out.resolve())]
     if not found:
@@ -146,7 +149,10 @@ class PretrainDataset(Dataset):
                 return self._read(place), unreadable
             except UnreadableImageError as error:
                 unreadable.append(str(error))
-        raise UserError(f"none of the {len(self.paths)} images can be read; the first: {unreadable[0]}")
+        raise UserError(
+            f"none of the {len(self.paths)} images of --data.path {self.data.path} can be read with --model.in_chans "
+            f"{self.model.in_chans}; the first: {unreadable[0]}"
+        )
 
     def _read(self, index: int) -> Tensor:
         if index in self._cache:
@@ -222,7 +228,7 @@ def _collate(samples: list[Sample]) -> Sample:
 
 def _ignore_signals(_worker: int) -> None:
     """Ctrl-C reaches the whole process group; workers must live until the training process has saved and ends them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

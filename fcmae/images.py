@@ -7,6 +7,7 @@ import tifffile
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
 
 EXTENSIONS = frozenset(
     [
@@ -40,7 +41,8 @@ def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
 
     Palette, CMYK, bilevel and YCbCr images are converted; an alpha channel is dropped unless ``in_chans`` is 2 or 4;
     grey images are repeated for 3 channels and colour images turned to grey for 1. Images of more than 8 bits keep
-    their depth. More than four channels, or 16-bit colour, come from TIFF or .npy ([H, W, C] or [C, H, W]).
+    their depth. More than four channels, or 16-bit colour, come from TIFF or .npy ([H, W, C] or [C, H, W]); the pages
+    of a TIFF are its channels.
 
     Returns:
         [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits. Unsigned 16-bit images are divided
@@ -53,9 +55,10 @@ def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
     path = Path(path)
     try:
         if path.suffix.lower() == ".npy":
-            return _from_array(np.load(path, allow_pickle=False), in_chans)
-        if path.suffix.lower() in (".tif", ".tiff") and _wants_tifffile(path, in_chans):
-            return _from_array(tifffile.imread(path), in_chans)
+            array = np.load(path, allow_pickle=False)
+            return _from_array(array, in_chans, colour=array.ndim == 3 and array.shape[2] in (3, 4))
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return _from_tiff(path, in_chans)
         return _from_pil(path, in_chans)
     # decoders of damaged files raise anything from OSError to IndexError and struct.error; all mean the same here
     except Exception as error:
@@ -63,19 +66,26 @@ def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
         raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
 
 
-def _wants_tifffile(path: Path, in_chans: int) -> bool:
-    """Whether Pillow would lose something: more than 8 bits in colour, or channels that it has no mode for."""
-    if in_chans not in PIL_MODES:
-        return True
+def _from_tiff(path: Path, in_chans: int) -> Tensor:
+    """By Pillow, which knows every encoding of colour, unless it would lose something: depth, channels or pages."""
     with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        if page.samplesperpixel > 1 and page.bitspersample > 8:
-            return True
+        series, page = tiff.series[0], tiff.pages.first
+        is_stack = bool(set(series.axes) - set("YXS"))  # pages of one shape; overviews and thumbnails are other series
+        is_deep = page.samplesperpixel > 1 and page.bitspersample > 8
+        if in_chans in PIL_MODES and not is_stack and not is_deep and _pillow_opens(path):
+            return _from_pil(path, in_chans)
+        encoding = tifffile.PHOTOMETRIC(page.photometric).name
+        if encoding not in ("RGB", "MINISBLACK"):
+            raise ValueError(f"a TIFF of several pages or over 8 bits must be RGB or MINISBLACK, not {encoding}")
+        return _from_array(series.asarray(), in_chans, colour=encoding == "RGB")
+
+
+def _pillow_opens(path: Path) -> bool:
     try:
         with Image.open(path):
-            return False
+            return True
     except Image.UnidentifiedImageError:  # no mode for it: float16, float64, two channels
-        return True
+        return False
 
 
 def _from_pil(path: Path, in_chans: int) -> Tensor:
@@ -87,15 +97,18 @@ def _from_pil(path: Path, in_chans: int) -> Tensor:
         if image.mode.startswith("I") or image.mode == "F":
             array = np.asarray(image)
             # 16-bit PNGs come as 32-bit integers from some versions of Pillow
-            return _from_array(array.astype(np.uint16) if opened.format == "PNG" else array, in_chans)
+            return _from_array(array.astype(np.uint16) if opened.format == "PNG" else array, in_chans, colour=False)
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # a palette may have transparent entries, which conversion to RGB mistakes
         array = np.array(image.convert(PIL_MODES[in_chans]))
     return torch.from_numpy(array).view(*array.shape[:2], in_chans).permute(2, 0, 1)
 
 
-def _from_array(array: np.ndarray, in_chans: int) -> Tensor:
-    array = _channels_first(np.asarray(array), in_chans)
+def _from_array(array: np.ndarray, in_chans: int, colour: bool) -> Tensor:
+    """``colour``: three channels are red, green and blue, and a fourth is alpha."""
+    if colour and in_chans == 1:
+        return TF.rgb_to_grayscale(_from_array(array, 3, colour))
+    array = _channels_first(np.asarray(array), in_chans, colour)
     if array.size == 0:
         raise ValueError(f"an image of {array.shape[1]}×{array.shape[2]} pixels")
     if array.dtype == np.uint8:
@@ -109,7 +122,7 @@ def _from_array(array: np.ndarray, in_chans: int) -> Tensor:
     raise ValueError(f"values of type {array.dtype} are no image")
 
 
-def _channels_first(array: np.ndarray, in_chans: int) -> np.ndarray:
+def _channels_first(array: np.ndarray, in_chans: int, colour: bool) -> np.ndarray:
     """[H, W], [H, W, C] or [C, H, W] → [in_chans, H, W]."""
     if array.ndim == 2:
         array = array[None]
@@ -121,7 +134,7 @@ def _channels_first(array: np.ndarray, in_chans: int) -> np.ndarray:
         return array
     if array.ndim == 3 and array.shape[0] == 1 and in_chans == 3:
         return array.repeat(3, axis=0)
-    if array.ndim == 3 and array.shape[0] == 4 and in_chans == 3:
+    if array.ndim == 3 and array.shape[0] == 4 and in_chans == 3 and colour:
         return array[:3]
     raise ValueError(f"values of shape {list(array.shape)} do not give {in_chans} channels (model.in_chans)")
 

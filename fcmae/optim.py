@@ -13,7 +13,7 @@ BASE_BATCH = 256  # the batch that base_lr is meant for
 def make_optimizer(model: nn.Module, train: TrainConfig, effective_batch: int) -> torch.optim.AdamW:
     """AdamW at base_lr × effective batch / 256; no decay on vectors: biases, norms, GRN, LayerScale, the mask token."""
     groups = param_groups_weight_decay(model, weight_decay=train.weight_decay)
-    return torch.optim.AdamW(groups, lr=train.base_lr * effective_batch / BASE_BATCH, betas=train.betas)
+    return torch.optim.AdamW(groups, lr=train.base_lr * effective_batch / BASE_BATCH, betas=train.betas, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, train: TrainConfig, total_steps: int) -> CosineLRScheduler:

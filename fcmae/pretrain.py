@@ -18,6 +18,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from filelock import FileLock
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import fcmae
@@ -40,7 +41,15 @@ from fcmae.metrics import MetricsLog
 from fcmae.models import FCMAE
 from fcmae.optim import make_optimizer, make_schedule
 from fcmae.pictures import reconstruction_picture, save_picture
-from fcmae.resume import CONFIG, HEADER, check_same_run, check_same_stream, checkpoint_to_resume, run_folder
+from fcmae.resume import (
+    CONFIG,
+    HEADER,
+    check_same_run,
+    check_same_stream,
+    checkpoint_to_resume,
+    make_and_lock,
+    run_folder,
+)
 
 logger = logging.getLogger("fcmae")
 
@@ -60,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # one raised in a worker of the data loader comes wrapped in that worker's traceback; its last line is ours
         message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
         logger.error("fcmae.pretrain: error: %s", message)
+        return 1
+    except OSError as error:  # a disk that is full, a folder that may not be written to; the message names the file
+        logger.error("fcmae.pretrain: error: %s", error)
         return 1
     except KeyboardInterrupt:
         logger.error("interrupted; what was not saved yet is lost")
@@ -99,6 +111,8 @@ class Run:
     optimizer: torch.optim.Optimizer
     start: ckpt.TrainState
     total_steps: int
+    lock: FileLock | None
+    """Held by the main process as long as it writes to the folder."""
 
     def epochs_done(self, step: int) -> float:
         """Epochs done after so many steps."""
@@ -151,12 +165,21 @@ def set_up(config: PretrainConfig) -> Run:
     if resume_from is not None:
         state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
+        if start.step >= total_steps and ckpt.last_checkpoint(folder) is None:
+            raise UserError(
+                f"{resume_from} is at step {start.step}, and --train.epochs {config.train.epochs} end at step "
+                f"{total_steps}: nothing is left to train; give more epochs"
+            )
+    if effective_batch > len(dataset):
+        logger.warning(
+            "a step takes %d samples (--train.batch_size × --train.accumulation_steps × processes), more than the %d "
+            "of an epoch: %d steps in all; a smaller batch makes more of them",
+            effective_batch, len(dataset), total_steps,
+        )  # fmt: skip
 
+    lock = None
     if accelerator.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {folder} cannot be made: {error.strerror}; give a folder that can be") from None
+        lock = make_and_lock(folder)
         data_path = None if config.data.path is None else str(Path(config.data.path).resolve())
         resolved = replace(
             config, output=str(folder.resolve()), data=replace(config.data, path=data_path), resume="auto"
@@ -170,7 +193,7 @@ def set_up(config: PretrainConfig) -> Run:
     )  # fmt: skip
     if resume_from is not None:
         logger.info("going on from %s, step %d of %d", resume_from, start.step, total_steps)
-    return Run(config, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps)
+    return Run(config, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, lock)
 
 
 def fit(run: Run) -> None:
@@ -190,6 +213,8 @@ def fit(run: Run) -> None:
 
     run.model.train()
     with contextlib.ExitStack() as stack:
+        if run.lock is not None:
+            stack.callback(run.lock.release)
         interrupted = stack.enter_context(signals_as_question(accelerator))
         metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
         bar = stack.enter_context(progress_bar(run.total_steps, step, accelerator.is_main_process))

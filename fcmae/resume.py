@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 
 from fcmae import checkpoint as ckpt
 from fcmae.config import PretrainConfig
@@ -49,7 +50,7 @@ def checkpoint_to_resume(config: PretrainConfig, folder: Path) -> Path | None:
     if config.resume == "auto":
         return here
     if config.resume == "none":
-        if here is not None:
+        if here is not None or taken.is_file():
             raise UserError(f"--output {folder} holds a run already; use --resume auto to go on, or another --output")
         return None
     try:
@@ -64,6 +65,23 @@ def checkpoint_to_resume(config: PretrainConfig, folder: Path) -> Path | None:
     return chosen
 
 
+def make_and_lock(folder: Path) -> FileLock:
+    """Make the run folder and keep other processes out of it until the lock is released, or this process dies.
+
+    Raises:
+        UserError: it cannot be made, or another process is training into it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"--output {folder} is being written to by another process; give another --output") from None
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be written to: {error.strerror}; give another") from None
+    return lock
+
+
 def check_same_run(config: PretrainConfig, checkpoint: Path) -> None:
     """UserError if a setting that shapes the numbers is not the one that the checkpoint was trained with."""
     file = checkpoint.parent.parent / CONFIG
@@ -71,7 +89,7 @@ def check_same_run(config: PretrainConfig, checkpoint: Path) -> None:
         return
     try:
         before = _flat(yaml.safe_load(file.read_text()))
-    except (yaml.YAMLError, AttributeError) as error:
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not a configuration: {' '.join(str(error).split())}") from None
     changed = {
         key: now

@@ -68,6 +68,11 @@ class FCMAE(nn.Module):
 
     def random_visible(self, images: Tensor) -> tuple[Tensor, int]:
         """A random mask [B, h, w] on the images' device, and how many patches it keeps per image."""
+        if images.ndim != 4 or min(images.shape[2:]) < self.patch_size:
+            raise ValueError(
+                f"images must be [B, C, H, W] of at least {self.patch_size}×{self.patch_size} pixels, "
+                f"got {list(images.shape)}"
+            )
         batch, _, height, width = images.shape
         grid_h, grid_w = height // self.patch_size, width // self.patch_size
         num_visible = count_visible(grid_h * grid_w, self.mask_ratio)

@@ -88,10 +88,19 @@ def test_help_explains_every_option_with_its_default() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train.epochs", "many"], "--train.epochs: Expected a int. Got value: many"),
+        (["--train.epochs", "many"], "--train.epochs: Expected a whole number. Got value: many"),
         (["--train.epoch", "3"], "--train.epoch"),
-        (["--train.precision", "fp8"], "--train.precision: Expected a one of ['auto', 'fp32', 'bf16']. Got value: fp8"),
-        (["--config", "/nowhere.yaml"], "--config: File does not exist: '/nowhere.yaml'"),
+        (["--train.precision", "fp8"], "--train.precision: Expected one of ['auto', 'fp32', 'bf16']. Got value: fp8"),
+        (
+            ["--config", "/nowhere.yaml"],
+            "--config /nowhere.yaml is neither a file nor a recipe; recipes: demo, pretrain_atto",
+        ),
+        (["--config", "/"], "--config / is a folder; give a YAML file"),
+        (
+            ["--model.img_size", "64,96"],
+            "--model.img_size: Expected a whole number or tuple[int, int] (written [1,2]). Got value: 64,96",
+        ),
+        (["--train.clip_grad", "x"], "--train.clip_grad: Expected a number or null. Got value: x"),
         (["--model.name", "resnet50"], "--model.name 'resnet50' is not known; choose one of convnextv2_atto, "),
         (["--model.img_size", "100"], "--model.img_size must be a multiple of the patch size 8"),
         (["--model.stem_stride", "3"], "--model.stem_stride must be 1, 2 or 4, got 3"),
@@ -115,5 +124,26 @@ def test_help_explains_every_option_with_its_default() -> None:
 def test_wrong_arguments_get_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as error:
         parse_config(arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x81\x82", "cannot be read as YAML"),
+        (b"a: b: c", "cannot be read as YAML"),
+        (b"", "holds no settings"),
+        (b"- 1", "holds no settings"),
+        (b"train: {epochs: null}", "--train.epochs is null; give a value, or leave it out for 800"),
+        (b"resume: null", "--resume is null"),
+        (b"trian: {epochs: 3}", "trian.epochs"),
+    ],
+)
+def test_wrong_files_get_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        parse_config(["--config", str(file), "--data.path", "x"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)

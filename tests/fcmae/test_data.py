@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fcmae.config import DataConfig
 from fcmae.data import (
@@ -150,6 +151,13 @@ def test_unreadable_files_are_replaced_and_named(image_folder: Path, tmp_path: P
     assert data[(0, 0)].unreadable == []
 
 
+def test_hidden_files_are_no_photographs(tmp_path: Path) -> None:
+    (tmp_path / ".thumbnails").mkdir()
+    for name in ("a.png", "._a.png", ".thumbnails/a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert image_files(tmp_path) == [tmp_path / "a.png"]
+
+
 def test_folders_without_a_usable_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         image_files(tmp_path / "nowhere")
@@ -158,7 +166,7 @@ def test_folders_without_a_usable_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"junk")
     with pytest.raises(UserError, match="is a file, not a folder"):
         image_files(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"none of the 1 images can be read; the first: .*a\.png: "):
+    with pytest.raises(UserError, match=r"none of the 1 images .* can be read .*; the first: .*a\.png: "):
         dataset(tmp_path).check_readable()
 
 

@@ -1,5 +1,6 @@
 """python -m fcmae.pretrain: what a run writes, that it can be stopped anywhere, and what it refuses."""
 
+import itertools
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fcmae import checkpoint as ckpt
+from fcmae import pretrain
 from fcmae.pretrain import main
 
 Args = Callable[..., list[str]]
@@ -59,9 +62,16 @@ def assert_same_weights(a: Path, b: Path) -> None:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """As if a signal came during this many'th step; the loop's own question is what is answered."""
-    asked = iter(range(1, 10**9))
-    monkeypatch.setattr(Accelerator, "check_trigger", lambda _self: next(asked) == steps)
+    """SIGTERM comes to this process during this many'th step."""
+    done = itertools.count(1)
+    train_step = pretrain._train_step
+
+    def step_with_signal(*args: Any) -> torch.Tensor:
+        if next(done) == steps:
+            signal.raise_signal(signal.SIGTERM)
+        return train_step(*args)
+
+    monkeypatch.setattr(pretrain, "_train_step", step_with_signal)
 
 
 def test_a_run_folder_holds_what_the_readme_says(tiny_args: Args, tmp_path: Path) -> None:
@@ -319,66 +329,3 @@ def test_torch_compile_trains_the_same(tiny_args: Args, tmp_path: Path) -> None:
     assert main(tiny_args("compiled", *SHORT, "--train.compile", "true")) == 0
     assert gradient_difference(tmp_path / "compiled", tmp_path / "eager") < 1e-3
     assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()
-
-
-def error_of(args: list[str], caplog: pytest.LogCaptureFixture) -> str:
-    caplog.clear()
-    assert main(args) == 1
-    message = caplog.messages[-1]
-    assert message.startswith("fcmae.pretrain: error: ")
-    assert "\n" not in message
-    return message
-
-
-def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert main(tiny_args("run")) == 0
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
-    other = error_of(tiny_args("run", "--model.decoder_dim", "32"), caplog)
-    assert "--model.decoder_dim is 32, but" in other
-    assert "was trained with 16" in other
-    assert "--seed is 1" in error_of(tiny_args("run", "--seed", "1"), caplog)
-    batch = error_of(tiny_args("run", "--train.batch_size", "8"), caplog)
-    assert "trained with 4 images per step, now it would be 8" in batch
-    older = str(tmp_path / "run" / "checkpoints" / "step-00000005")
-    assert "would write over it" in error_of(tiny_args("run", "--resume", older), caplog)
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
-    assert main(tiny_args("run")) == 0  # finished: nothing left to do
-    assert len(metrics(tmp_path / "run")) == 10
-
-
-def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert main(tiny_args("run")) == 0
-    assert main(tiny_args("run", "--train.epochs", "8")) == 0
-    assert "--train.epochs was 4 and is 8 now: training changes from here on" in caplog.messages
-    assert [s for s, _ in losses(tmp_path / "run")] == list(range(1, 21))
-
-
-def test_damaged_checkpoints_are_named(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert main(tiny_args("run")) == 0
-    last = ckpt.resolve_checkpoint(tmp_path / "run")
-    for name in (ckpt.MODEL, ckpt.OPTIMIZER, ckpt.STATE):
-        whole = (last / name).read_bytes()
-        (last / name).write_bytes(whole[: len(whole) // 2])
-        assert str(last / name) in error_of(tiny_args("run"), caplog)
-        (last / name).write_bytes(whole)
-    (last / ckpt.STATE).unlink()
-    assert "step-00000010, which is not there or not complete" in error_of(tiny_args("run"), caplog)
-
-
-def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    (tmp_path / "file").write_text("")
-    assert "does not exist; give a folder" in error_of([*tiny_args(), "--data.path", str(tmp_path / "no")], caplog)
-    assert "holds no images" in error_of([*tiny_args(), "--data.path", str(empty)], caplog)
-    assert "is a file; give a folder" in error_of([*tiny_args(), "--output", str(tmp_path / "file")], caplog)
-    (empty / "config.yaml").write_text("model: {name: convnextv2_atto}  # mine")
-    assert "holds a config.yaml that no run wrote" in error_of([*tiny_args(), "--output", str(empty)], caplog)
-    below_a_file = str(tmp_path / "file" / "run")
-    assert "cannot be made: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
-    assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
-    assert "has no checkpoint in it" in error_of(tiny_args("run", "--resume", str(empty)), caplog)
-    one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)
-    assert "masks none" in one_patch
-    assert not (tmp_path / "run").exists()  # an error leaves no folder behind
