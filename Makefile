@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help pretrain test lint types check clean
+.PHONY: help pretrain test minkowski lint types check clean
 help:            ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 12
 
@@ -25,6 +25,14 @@ pretrain: $(VENV)/.installed       ## pretrain on the embedded photographs (ARGS
 
 test: $(VENV)/.installed-dev       ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# MinkowskiEngine 0.5.4 for the CPU, from source, about five minutes; it needs a C++ compiler and OpenBLAS's headers.
+minkowski: $(VENV)/.installed-dev  ## install MinkowskiEngine, for --model.backend minkowski (optional)
+	@echo '#include <cblas.h>' | $${CXX:-c++} -E -x c++ - > /dev/null 2>&1 || ls /usr/include/*/cblas.h > /dev/null 2>&1 \
+		|| { echo 'MinkowskiEngine needs OpenBLAS: apt-get install libopenblas-dev (or your system'"'"'s package)'; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools wheel ninja
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings=--global-option=--cpu_only --config-settings=--global-option=--blas=openblas MinkowskiEngine==0.5.4
 
 lint: $(VENV)/.installed-dev       ## ruff: rules and format
 	$(BIN)/ruff check .

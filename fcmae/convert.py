@@ -79,7 +79,7 @@ def _load(ckpt: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tenso
 
 def _model_config(plain: dict[str, Any]) -> ModelConfig:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return ModelConfig(**fields)
+    return ModelConfig(**fields | {"backend": "auto"})  # the one of training may not be installed here
 
 
 def _encoder_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -281,7 +281,8 @@ def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles
         is_last = micro_batch == accumulate - 1
         # gradients are summed over processes once a step, with the last micro-batch
         with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.model):
-            loss = run.model(images, visible=visible, num_visible=run.dataset.num_visible).loss / accumulate
+            output = run.model(images, visible=visible, num_visible=run.dataset.num_visible, masked_only=True)
+            loss = output.loss / accumulate
             run.accelerator.backward(loss)
         total += loss.detach()
     if run.config.train.clip_grad is not None:

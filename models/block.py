@@ -6,7 +6,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from fcmae.models.layers import GRN, LAYER_NORM_EPS, DepthwiseConv, PointwiseConv
-from fcmae.sparse import ActiveSites
+from fcmae.sparse import GRID, ActiveSites, Backend, grn_mlp
 
 
 class Mlp(nn.Module):
@@ -21,10 +21,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, batch_size: int) -> Tensor:
         """[B·M, C] → the same."""
-        x = F.gelu(self.fc1(x))
-        if self.grn is not None:
-            x = self.grn(x, batch_size)
-        return self.fc2(x)
+        if self.grn is None:
+            return self.fc2(F.gelu(self.fc1(x)))
+        return grn_mlp(
+            x, self.fc1.weight.flatten(1), self.fc1.bias, self.grn.weight, self.grn.bias,
+            self.fc2.weight.flatten(1), self.fc2.bias, batch_size,
+        )  # fmt: skip
 
 
 class Block(nn.Module):
@@ -38,9 +40,10 @@ class Block(nn.Module):
         ls_init_value: float | None = None,
         drop_path: float = 0.0,
         conv_mlp: bool = False,
+        backend: Backend = GRID,
     ) -> None:
         super().__init__()
-        self.conv_dw = DepthwiseConv(dim)
+        self.conv_dw = DepthwiseConv(dim, backend)
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, use_grn, conv_mlp)
         self.gamma = None if ls_init_value is None else nn.Parameter(torch.full((dim,), ls_init_value))

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from fcmae.models.sizes import SIZES, Size, list_models, version_of
+from fcmae.sparse.backends import BackendName
 
 STEM_STRIDES = (1, 2, 4)
 
@@ -36,6 +38,12 @@ class ModelConfig:
     """Width of the decoder."""
     norm_pix_loss: bool = True
     """Predict pixels normalised per patch by the patch's own mean and variance."""
+    backend: BackendName = "auto"
+    """Who computes the encoder's convolutions: grid (pure PyTorch), triton (GPU kernels), minkowski (MinkowskiEngine,
+    installed apart) or masked (dense, the baseline); auto: grid. Changes speed, not results."""
+    checkpoint_stages: tuple[int, ...] = ()
+    """Stages, of 0 to 3, whose blocks are computed again in the backward pass instead of being kept: less memory, more
+    time."""
 
     def __post_init__(self) -> None:
         if self.name not in SIZES:
@@ -48,6 +56,11 @@ class ModelConfig:
                     f"img_size must be a multiple of the patch size {self.patch_size} (8 × stem_stride), "
                     f"got {self.img_size}"
                 )
+        if self.backend not in get_args(BackendName):
+            raise ValueError(f"backend must be one of {', '.join(get_args(BackendName))}, got {self.backend!r}")
+        stages = range(len(self.size.depths))
+        if not set(self.checkpoint_stages) <= set(stages):
+            raise ValueError(f"checkpoint_stages must be of 0 to {stages[-1]}, got {self.checkpoint_stages}")
         for field, lowest in (("in_chans", 1), ("decoder_depth", 0), ("decoder_dim", 1)):
             if getattr(self, field) < lowest:
                 raise ValueError(f"{field} must be at least {lowest}, got {getattr(self, field)}")

@@ -23,8 +23,11 @@ class Decoder(nn.Module):
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, x: Tensor, sites: ActiveSites) -> Tensor:
-        """[B·K, C_enc], the encoder's features of the visible patches → [B, h·w, out_dim]."""
+    def forward(self, x: Tensor, sites: ActiveSites, masked_only: bool = False) -> Tensor:
+        """[B·K, C_enc], the encoder's features of the visible patches → [B, h·w, out_dim].
+
+        With ``masked_only`` the masked patches' alone, [B, h·w − K, out_dim] in raster order.
+        """
         batch, height, width = sites.grid_shape(side=1)
         x = self.proj(x)
         tokens = self.mask_token.to(x.dtype).expand(batch * height * width, -1)
@@ -32,4 +35,6 @@ class Decoder(nn.Module):
         everywhere = ActiveSites.full(batch, height, width, x.device)
         for block in self.blocks:
             tokens = block(tokens, everywhere, side=1)
-        return self.pred(tokens).view(batch, height * width, -1)
+        if masked_only:
+            tokens = tokens.index_select(0, sites.masked_index())
+        return self.pred(tokens).view(batch, -1, self.pred.out_features)

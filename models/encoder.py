@@ -2,30 +2,38 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fcmae.models.block import Block
 from fcmae.models.config import ModelConfig
 from fcmae.models.layers import LAYER_NORM_EPS, Downsample, Stem, init_weights
-from fcmae.sparse import ActiveSites, densify
+from fcmae.models.masked import masked_forward
+from fcmae.sparse import ActiveSites, Backend, densify, gather_sites, resolve_backend
 
 
 class Stage(nn.Module):
     """A downsample (LayerNorm, 2×2 stride-2 convolution) except in the first stage, then blocks."""
 
-    def __init__(self, in_dim: int | None, dim: int, blocks: list[Block]) -> None:
+    def __init__(
+        self, in_dim: int | None, dim: int, blocks: list[Block], backend: Backend, recompute: bool = False
+    ) -> None:
         super().__init__()
-        self.downsample = (
-            nn.Identity()
-            if in_dim is None
-            else nn.Sequential(nn.LayerNorm(in_dim, eps=LAYER_NORM_EPS), Downsample(in_dim, dim))
+        self.downsample = nn.ModuleList(
+            [] if in_dim is None else [nn.LayerNorm(in_dim, eps=LAYER_NORM_EPS), Downsample(in_dim, dim, backend)]
         )
         self.blocks = nn.ModuleList(blocks)
+        self.recompute = recompute
 
     def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:
         """[B·K·(2s)², C_in] (the first stage: [B·K·s·s, C]) → [B·K·s·s, C]."""
-        x = self.downsample(x)
+        if self.downsample:
+            norm, conv = self.downsample
+            x = conv(norm(x), sites, 2 * side)
         for block in self.blocks:
-            x = block(x, sites, side)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, sites, side, use_reentrant=False)
+            else:
+                x = block(x, sites, side)
         return x
 
 
@@ -39,6 +47,7 @@ class SparseConvNeXt(nn.Module):
         super().__init__()
         depths, dims = config.size.depths, config.size.dims
         drop_path_rates = torch.linspace(0, config.drop_path_rate, sum(depths), device="cpu").split(list(depths))
+        self.backend = resolve_backend(config.backend)
         self.num_features = dims[-1]
         self.patch_size = config.patch_size
         self.stem = nn.ModuleList(
@@ -55,9 +64,12 @@ class SparseConvNeXt(nn.Module):
                         ls_init_value=config.ls_init_value if config.with_layer_scale else None,
                         drop_path=rate,
                         conv_mlp=config.size.conv_mlp,
+                        backend=self.backend,
                     )
                     for rate in drop_path_rates[i].tolist()
                 ],
+                backend=self.backend,
+                recompute=i in config.checkpoint_stages,
             )
             for i in range(len(depths))
         )
@@ -84,6 +96,9 @@ class SparseConvNeXt(nn.Module):
     def forward_sites(self, images: Tensor, sites: ActiveSites) -> Tensor:
         """[B, C, H, W] → features of the visible patches, [B·K, C_last], image by image in raster order."""
         self._check_fit(images, sites)
+        if self.backend.name == "masked":
+            dense = masked_forward(self.stem, self.stages, images, sites.visible)
+            return gather_sites(dense, sites, side=1)
         stem, norm = self.stem
         x = norm(stem(images, sites, self.sides[0]))
         for stage, side in zip(self.stages, self.sides, strict=True):

@@ -18,7 +18,8 @@ class FCMAEOutput(NamedTuple):
     loss: Tensor
     """Scalar, float32: mean squared error per patch, averaged over the masked patches; 0 where nothing is masked."""
     pred: Tensor
-    """[B, h·w, p·p·C]: predicted pixels of every patch, normalised per patch if ``norm_pix_loss``."""
+    """[B, h·w, p·p·C]: predicted pixels of every patch, normalised per patch if ``norm_pix_loss``; with ``masked_only``
+    [B, h·w − K, p·p·C], of the masked patches in raster order."""
     visible: Tensor
     """bool [B, h, w]: the patches that the encoder saw."""
 
@@ -49,13 +50,20 @@ class FCMAE(nn.Module):
             out_dim=config.patch_size**2 * config.in_chans,
         )
 
-    def forward(self, images: Tensor, visible: Tensor | None = None, num_visible: int | None = None) -> FCMAEOutput:
+    def forward(
+        self,
+        images: Tensor,
+        visible: Tensor | None = None,
+        num_visible: int | None = None,
+        masked_only: bool = False,
+    ) -> FCMAEOutput:
         """Reconstruct masked images.
 
         Args:
             images: [B, C, H, W], normalised.
             visible: bool [B, h, w], True = kept; None draws a random mask for each image from torch's generator.
             num_visible: patches kept per image in ``visible``, if known; spares a GPU the wait for it.
+            masked_only: predict the masked patches alone, all that the loss counts. Training does; it is faster.
 
         Raises:
             ValueError: sizes that do not fit, or images that keep different numbers of patches.
@@ -63,8 +71,11 @@ class FCMAE(nn.Module):
         if visible is None:
             visible, num_visible = self.random_visible(images)
         sites = ActiveSites(visible, num_visible)
-        pred = self.decoder(self.encoder.forward_sites(images, sites), sites)
-        return FCMAEOutput(self._loss(images, pred, sites), pred, visible)
+        pred = self.decoder(self.encoder.forward_sites(images, sites), sites, masked_only)
+        if sites.is_full:  # nothing to predict; keeps the graph
+            return FCMAEOutput(pred.sum(dtype=torch.promote_types(pred.dtype, torch.float32)) * 0.0, pred, visible)
+        of_masked = pred if masked_only else pred.flatten(0, 1).index_select(0, sites.masked_index())
+        return FCMAEOutput(self._loss(images, of_masked.flatten(0, -2), sites), pred, visible)
 
     def random_visible(self, images: Tensor) -> tuple[Tensor, int]:
         """A random mask [B, h, w] on the images' device, and how many patches it keeps per image."""
@@ -80,16 +91,13 @@ class FCMAE(nn.Module):
         return (rank_BL < num_visible).view(batch, grid_h, grid_w), num_visible
 
     def _loss(self, images: Tensor, pred: Tensor, sites: ActiveSites) -> Tensor:
-        """Mean squared error of each masked patch, averaged over masked patches; always in float32 or wider."""
-        if sites.is_full:
-            return pred.sum() * 0.0  # nothing to predict; keeps the graph
-        image_B = torch.arange(len(images), device=images.device)[:, None]
-        target = patchify(images, self.patch_size)[image_B, sites.masked_patches]
+        """Mean squared error of the masked patches, ``pred`` [B·(h·w − K), p·p·C]; in float32 or wider."""
+        target = patchify(images, self.patch_size).flatten(0, 1).index_select(0, sites.masked_index())
         target = target.to(torch.promote_types(target.dtype, torch.float32))
         if self.config.norm_pix_loss:
             mean, std = patch_mean_std(target)
             target = (target - mean) / std
-        return (pred[image_B, sites.masked_patches].to(target.dtype) - target).square().mean()
+        return (pred.to(target.dtype) - target).square().mean()
 
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
         """Pictures of a forward pass, in the images' own normalisation.

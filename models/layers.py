@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcmae.sparse import ActiveSites, depthwise_conv, downsample, gather_image_patches, grn
+from fcmae.sparse import ActiveSites, Backend, gather_image_patches
 
 LAYER_NORM_EPS = 1e-6  # the papers' and timm's; torch's default is 1e-5
 
@@ -23,23 +23,25 @@ class Stem(nn.Conv2d):
 class Downsample(nn.Conv2d):
     """2×2 stride-2 convolution."""
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, backend: Backend) -> None:
         super().__init__(in_dim, out_dim, kernel_size=2, stride=2)
+        self.backend = backend
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:  # type: ignore[override]
         """[B·K·s·s, in] → [B·K·(s/2)², out]."""
-        return downsample(x, self.weight, self.bias)
+        return self.backend.downsample(x, self.weight, self.bias, sites, side)
 
 
 class DepthwiseConv(nn.Conv2d):
     """Submanifold depthwise convolution."""
 
-    def __init__(self, dim: int, kernel_size: int = 7) -> None:
+    def __init__(self, dim: int, backend: Backend, kernel_size: int = 7) -> None:
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.backend = backend
 
     def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:  # type: ignore[override]
         """[B·K·s·s, dim] → the same."""
-        return depthwise_conv(x, self.weight, self.bias, sites, side)
+        return self.backend.depthwise_conv(x, self.weight, self.bias, sites, side)
 
 
 class PointwiseConv(nn.Conv2d):
@@ -54,16 +56,12 @@ class PointwiseConv(nn.Conv2d):
 
 
 class GRN(nn.Module):
-    """Global response normalisation over the sites of each image; γ = β = 0 at the start."""
+    """γ and β of global response normalisation, 0 at the start; the MLP around it computes it."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, x: Tensor, batch_size: int) -> Tensor:
-        """[B·M, dim] → the same."""
-        return grn(x, self.weight, self.bias, batch_size)
 
 
 def init_weights(module: nn.Module) -> None:

@@ -20,5 +20,7 @@ def unpatchify(patches: Tensor, patch_size: int, grid_hw: tuple[int, int]) -> Te
 
 def patch_mean_std(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and √(unbiased variance + 1e-6) of each patch over all its values: [..., p·p·C] → two [..., 1] (MAE)."""
-    variance, mean = patches.var(-1, keepdim=True), patches.mean(-1, keepdim=True)
+    mean = patches.mean(-1, keepdim=True)
+    # the library's var took four times as long on a CPU
+    variance = (patches - mean).square().sum(-1, keepdim=True) / (patches.shape[-1] - 1)
     return mean, (variance + NORM_EPS).sqrt()

@@ -1,10 +1,12 @@
 """Submanifold depthwise convolution, the one operation that looks at neighbours.
 
 Forward and dgrad scatter the sites to a channels-last grid, convolve, and gather: the library's depthwise kernel is
-fast, and an empty position adds nothing. Its wgrad is not fast: on a CPU it took about ten times the forward. There the
-gradient to the weight is computed as a depthwise convolution too, patch by patch: the kernel is the patch's output
-gradient, the input is the patch with its halo, and (batch, channel) are the channels. That visits the visible patches
-alone and was 2 to 7 times as fast on 2 cores (benchmarks/depthwise.py).
+fast, and an empty position adds nothing. On a CPU, where patches are large against the kernel, they are convolved patch
+by patch instead, each with its halo as an image of a batch: the masked positions are not computed at all.
+
+The library's wgrad is not fast: on a CPU it took about ten times the forward. There the gradient to the weight is
+computed as a depthwise convolution too, patch by patch: the kernel is the patch's output gradient, the input is the
+patch with its halo, and (batch, channel) are the channels. benchmarks/depthwise.py times all of them.
 """
 
 import math
@@ -35,20 +37,45 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     Raises:
         ValueError: an even or oblong kernel, or rows or channels that do not fit.
     """
+    check_args(x, weight, sites, side)
+    x, weight, bias = autocast_args(x, weight, bias)
+    # the indices enter as plain tensors: made inside the function, torch.compile could not follow the cache they go to
+    grid = None if sites.rows_are_grid(side) else sites.grid_index(side)
+    patch_window = raster_of_z = window = raster = None
+    if x.device.type == "cpu" and side > 1:
+        radius = weight.shape[-1] // 2
+        if _by_patch_is_less_work(sites, side, radius):
+            patch_window, raster_of_z = sites.patch_window_index(side, radius), sites.raster_of_z(side)
+        window, raster = sites.window_index(side, radius), sites.raster_index(side)  # for wgrad
+    shape = sites.grid_shape(side)
+    return _DepthwiseConv.apply(x, weight, bias, grid, patch_window, raster_of_z, window, raster, shape)
+
+
+def _by_patch_is_less_work(sites: ActiveSites, side: int, radius: int) -> bool:
+    """Patches with their halos hold more positions than the grid where patches are small, or few are masked.
+
+    A position on the grid costs more: it is scattered and computed, masked or not. At a ratio of 2.55 (7×7 kernel,
+    s = 4, 20 of 49 patches) by patch still took 0.8 to 0.9 of the time.
+    """
+    windows = sites.num_visible * (side + 2 * radius) ** 2
+    return windows <= 2.6 * sites.height * sites.width * side**2
+
+
+def check_args(x: Tensor, weight: Tensor, sites: ActiveSites, side: int) -> None:
+    """ValueError unless this is a depthwise kernel of odd size, and features of these sites."""
     channels, one, kernel, kernel_w = weight.shape
     if one != 1 or kernel != kernel_w or kernel % 2 == 0:
         raise ValueError(f"a depthwise kernel is [C, 1, k, k] with odd k, got {list(weight.shape)}")
     if x.shape != (sites.num_sites(side), channels):
         raise ValueError(f"features must be [{sites.num_sites(side)}, {channels}], got {list(x.shape)}")
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    # the indices enter as plain tensors: made inside the function, torch.compile could not follow the cache they go to
-    grid = None if sites.rows_are_grid(side) else sites.grid_index(side)
-    window = raster = None
-    if side > 1 and x.device.type == "cpu":  # what _wgrad_by_patch needs
-        window, raster = sites.window_index(side, kernel // 2), sites.raster_index(side)
-    return _DepthwiseConv.apply(x, weight, bias, grid, window, raster, sites.grid_shape(side))
+
+
+def autocast_args(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """In autocast's dtype, where it is on."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 GridShape = tuple[int, int, int]
@@ -57,22 +84,46 @@ GridShape = tuple[int, int, int]
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None,
-        grid: Tensor | None, window: Tensor | None, raster: Tensor | None, shape: GridShape,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, grid: Tensor | None,
+        patch_window: Tensor | None, raster_of_z: Tensor | None, window: Tensor | None, raster: Tensor | None,
+        shape: GridShape,
     ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(x, weight, grid, window, raster)
+        ctx.save_for_backward(x, weight, grid, patch_window, raster_of_z, window, raster)
         ctx.shape = shape
+        if patch_window is not None and raster_of_z is not None:
+            return _convolve_by_patch(x, weight, bias, patch_window, raster_of_z)
         return _convolve(x, weight, bias, grid, shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, grid, window, raster = ctx.saved_tensors
+        x, weight, grid, patch_window, raster_of_z, window, raster = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        dx = _convolve(dy, weight.flip(2, 3), None, grid, ctx.shape) if needs_x else None
-        dweight = _wgrad(x, dy, weight, grid, window, raster, ctx.shape) if needs_weight else None
-        dbias = dy.sum(0, dtype=torch.promote_types(dy.dtype, torch.float32)).to(dy.dtype) if needs_bias else None
-        return dx, dweight, dbias, None, None, None, None
+        dx = dweight = dbias = None
+        if needs_x and patch_window is not None:
+            dx = _convolve_by_patch(dy, weight.flip(2, 3), None, patch_window, raster_of_z)
+        elif needs_x:
+            dx = _convolve(dy, weight.flip(2, 3), None, grid, ctx.shape)
+        if needs_weight:
+            dweight = _wgrad(x, dy, weight, grid, window, raster, ctx.shape)
+        if needs_bias:
+            dbias = dy.sum(0, dtype=torch.promote_types(dy.dtype, torch.float32)).to(dy.dtype)
+        return dx, dweight, dbias, None, None, None, None, None, None
+
+
+def _convolve_by_patch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, patch_window: Tensor, raster_of_z: Tensor
+) -> Tensor:
+    channels, side = weight.shape[0], math.isqrt(len(raster_of_z))
+    halo_side = side + weight.shape[-1] - 1
+    x_NYXC = _with_zero_row(x).index_select(0, patch_window.flatten()).view(-1, halo_side, halo_side, channels)
+    out_NCyx = F.conv2d(x_NYXC.permute(0, 3, 1, 2), weight, bias, groups=channels)
+    return out_NCyx.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, raster_of_z).view(-1, channels)
+
+
+def _with_zero_row(x: Tensor) -> Tensor:
+    """[rows, C] → [rows + 1, C]; empty positions of a window point to the last row."""
+    return torch.cat([x, x.new_zeros(1, x.shape[1])])
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Tensor | None, shape: GridShape) -> Tensor:
@@ -106,8 +157,7 @@ def _wgrad_by_library(x: Tensor, dy: Tensor, weight: Tensor, grid: Tensor | None
 def _wgrad_by_patch(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster: Tensor) -> Tensor:
     channels = weight.shape[0]
     side, halo_side = (math.isqrt(len(index)) for index in (raster, window))
-    x_and_zero = torch.cat([x, x.new_zeros(1, channels)])  # the row that empty halo positions point to
-    x_yxNC = x_and_zero.index_select(0, window.flatten()).view(halo_side, halo_side, -1, channels)
+    x_yxNC = _with_zero_row(x).index_select(0, window.flatten()).view(halo_side, halo_side, -1, channels)
     dy_yxNC = dy.index_select(0, raster.flatten()).view(side, side, -1, channels)
     return _correlate(x_yxNC, dy_yxNC)
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+EPS = 1e-6
 
-def grn(x: Tensor, weight: Tensor, bias: Tensor, batch_size: int, eps: float = 1e-6) -> Tensor:
+
+def grn(x: Tensor, weight: Tensor, bias: Tensor, batch_size: int, eps: float = EPS) -> Tensor:
     """γ · (X · n) + β + X with n = g / (mean over channels of g + eps), g = ‖X‖₂ over the image's own sites.
 
     The official code takes the norm over the sites of the whole batch; here, as in the paper, images do not mix.
@@ -30,30 +32,45 @@ class _GRN(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BMC: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        norm_B1C = _norm(x_BMC)
-        mean_B11 = norm_B1C.mean(dim=2, keepdim=True) + eps
-        scale_B1C = 1 + weight * (norm_B1C / mean_B11)
-        ctx.save_for_backward(x_BMC, weight, bias, norm_B1C, mean_B11)
-        return torch.addcmul(bias.to(x_BMC.dtype), x_BMC, scale_B1C.to(x_BMC.dtype))
+        norm_B1C = response_norm(x_BMC)
+        ctx.save_for_backward(x_BMC, weight, bias, norm_B1C)
+        ctx.eps = eps
+        return torch.addcmul(bias.to(x_BMC.dtype), x_BMC, scale_of(weight, norm_B1C, eps).to(x_BMC.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BMC: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x_BMC, weight, bias, norm_B1C, mean_B11 = ctx.saved_tensors
+        x_BMC, weight, bias, norm_B1C = ctx.saved_tensors
         wide = norm_B1C.dtype
-        normed_B1C = norm_B1C / mean_B11
         dyx_B1C = (dy_BMC * x_BMC).sum(1, keepdim=True, dtype=wide)
-        d_normed = weight * dyx_B1C
-        # n = g/m, m = mean(g) + eps:  dg = dn/m − mean over channels of (dn·n/m);  dx gets dg·x/g, taken as 0 at g = 0
-        d_norm = (d_normed - (d_normed * normed_B1C).mean(dim=2, keepdim=True)) / mean_B11
-        through_norm = torch.where(norm_B1C > 0, d_norm / norm_B1C, 0.0)
-        scale = 1 + weight * normed_B1C
+        through_norm = through_norm_of(weight * dyx_B1C, norm_B1C, ctx.eps)
+        scale = scale_of(weight, norm_B1C, ctx.eps)
         dx = torch.addcmul(dy_BMC * scale.to(dy_BMC.dtype), x_BMC, through_norm.to(x_BMC.dtype))
-        dweight = (dyx_B1C * normed_B1C).sum((0, 1)).to(weight.dtype)
+        dweight = (dyx_B1C * normed_of(norm_B1C, ctx.eps)).sum((0, 1)).to(weight.dtype)
         return dx, dweight, dy_BMC.sum((0, 1), dtype=wide).to(bias.dtype), None
 
 
-def _norm(x_BMC: Tensor) -> Tensor:
+def normed_of(norm_B1C: Tensor, eps: float = EPS) -> Tensor:
+    """n = g / (mean over channels of g + eps)."""
+    return norm_B1C / (norm_B1C.mean(dim=2, keepdim=True) + eps)
+
+
+def scale_of(weight: Tensor, norm_B1C: Tensor, eps: float = EPS) -> Tensor:
+    """a = 1 + γ · n, what GRN multiplies each channel of an image with."""
+    return 1 + weight * normed_of(norm_B1C, eps)
+
+
+def through_norm_of(d_normed: Tensor, norm_B1C: Tensor, eps: float = EPS) -> Tensor:
+    """What of a gradient to n comes to x, in units of x: dg / g, taken as 0 at g = 0.
+
+    n = g/m, m = mean(g) + eps, so dg = dn/m − mean over channels of (dn · n/m); and d‖x‖/dx = x/‖x‖.
+    """
+    mean_B11 = norm_B1C.mean(dim=2, keepdim=True) + eps
+    d_norm = (d_normed - (d_normed * norm_B1C / mean_B11).mean(dim=2, keepdim=True)) / mean_B11
+    return torch.where(norm_B1C > 0, d_norm / norm_B1C, 0.0)
+
+
+def response_norm(x_BMC: Tensor) -> Tensor:
     """‖x‖₂ over the sites of each image, [B, 1, C], accumulated in float32 or wider."""
     wide = torch.promote_types(x_BMC.dtype, torch.float32)
     if x_BMC.device.type == "cpu" and x_BMC.dtype == wide:

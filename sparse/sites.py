@@ -12,6 +12,7 @@ one side of a patch, N = B·K patches, C channels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +57,8 @@ class ActiveSites:
         self.masked_patches = order_BL[:, num_visible:]
         """int64 [B, h·w − K]: raster index of each masked patch."""
         self._cache: dict[tuple[str, int, int], Tensor] = {}
+        self.extras: dict[str, Any] = {}
+        """What a backend keeps with the sites of a batch."""
 
     @classmethod
     def full(cls, batch_size: int, height: int, width: int, device: torch.device | str = "cpu") -> "ActiveSites":
@@ -84,6 +87,10 @@ class ActiveSites:
         """int64 [B·K·s·s]: place of each row in the flattened [B·h·s·w·s] grid."""
         return self._once("grid", side, 0, self._make_grid_index)
 
+    def masked_index(self) -> Tensor:
+        """int64 [B·(h·w − K)]: place of each masked patch in the flattened [B·h·w] patch grid."""
+        return self._once("masked", 1, 0, self._make_masked_index)
+
     def raster_index(self, side: int) -> Tensor:
         """int64 [s·s, N]: the row of each site, sites of a patch in raster order, patches last."""
         return self._once("raster", side, 0, self._make_raster_index)
@@ -94,6 +101,25 @@ class ActiveSites:
         Where the halo leaves the image or meets a masked patch the index is ``num_sites(side)``, one past the last row.
         """
         return self._once("window", side, radius, self._make_window_index)
+
+    def patch_window_index(self, side: int, radius: int) -> Tensor:
+        """int64 [N, (s + 2·radius)²]: :meth:`window_index`, window by window."""
+        return self._once("patch window", side, radius, lambda s, r: self.window_index(s, r).t().contiguous())
+
+    def raster_of_z(self, side: int) -> Tensor:
+        """int64 [s·s]: place in raster order of each site of a patch, in Z-order."""
+        return self._once("raster of z", side, 0, self._make_raster_of_z)
+
+    def patch_slot(self) -> Tensor:
+        """int32 [B, h, w]: which of the N visible patches each cell of the patch grid is; −1 where masked."""
+        return self._once("slot", 1, 0, self._make_patch_slot)
+
+    def coordinates(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, y and x of each row on the grid of sites, three int64 [B·K·s·s]."""
+        image_N, y_N, x_N = self._patch_corners(side)
+        zy, zx = zorder(side, self.patches.device)
+        image_Nz = image_N[:, None].expand(-1, side * side)
+        return image_Nz.flatten(), (y_N[:, None] + zy).flatten(), (x_N[:, None] + zx).flatten()
 
     def _once(self, kind: str, side: int, radius: int, make: Callable[[int, int], Tensor]) -> Tensor:
         key = (kind, side, radius)
@@ -110,14 +136,25 @@ class ActiveSites:
 
     def _make_grid_index(self, side: int, _: int) -> Tensor:
         _, height, width = self.grid_shape(side)
-        image_N, y_N, x_N = self._patch_corners(side)
-        zy, zx = zorder(side, self.patches.device)
-        index_Nz = (image_N[:, None] * height + y_N[:, None] + zy) * width + x_N[:, None] + zx
-        return index_Nz.flatten()
+        image, y, x = self.coordinates(side)
+        return (image * height + y) * width + x
+
+    def _make_masked_index(self, _side: int, _: int) -> Tensor:
+        image_B1 = torch.arange(self.batch_size, device=self.patches.device)[:, None]
+        return (image_B1 * self.height * self.width + self.masked_patches).flatten()
+
+    def _make_patch_slot(self, _side: int, _: int) -> Tensor:
+        slot = torch.full(self.visible.shape, -1, dtype=torch.int32, device=self.patches.device)
+        number = torch.arange(self.patches.numel(), dtype=torch.int32, device=self.patches.device)
+        slot.flatten(1).scatter_(1, self.patches, number.view_as(self.patches))
+        return slot
+
+    def _make_raster_of_z(self, side: int, _: int) -> Tensor:
+        y, x = zorder(side, self.patches.device)
+        return y * side + x
 
     def _make_raster_index(self, side: int, _: int) -> Tensor:
-        y, x = zorder(side, self.patches.device)
-        z_of_raster = torch.argsort(y * side + x)
+        z_of_raster = torch.argsort(self.raster_of_z(side))
         first_row_N = torch.arange(self.batch_size * self.num_visible, device=self.patches.device) * side * side
         return z_of_raster[:, None] + first_row_N
 

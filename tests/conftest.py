@@ -1,9 +1,14 @@
 """Shared by all tests: a fixed seed for each, two threads, and the masks that are easy to get wrong."""
 
+import importlib.util
+import os
+
 import pytest
 import torch
 
 torch.set_num_threads(2)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: its kernels then run on the CPU
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +31,11 @@ GRIDS = [
     pytest.param((2, 1, 5, 2), id="one-row"),
     pytest.param((1, 4, 1, 2), id="one-column-batch-1"),
 ]
+
+HAVE_MINKOWSKI = importlib.util.find_spec("MinkowskiEngine") is not None
+# CI installs MinkowskiEngine and sets this, so that its tests cannot pass by skipping
+if os.environ.get("REQUIRE_MINKOWSKI") and not HAVE_MINKOWSKI:
+    raise ImportError("REQUIRE_MINKOWSKI is set, but MinkowskiEngine is not installed; make minkowski installs it")
+minkowski = pytest.param(
+    "minkowski", marks=pytest.mark.skipif(not HAVE_MINKOWSKI, reason="make minkowski installs MinkowskiEngine")
+)

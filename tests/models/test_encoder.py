@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import fcmae
-from fcmae.models import ModelConfig, SparseConvNeXt
+from fcmae.models import ModelConfig, SparseConvNeXt, sizes
 from fcmae.sparse import ActiveSites
-from tests.conftest import GRIDS, random_visible
+from tests.conftest import GRIDS, minkowski, random_visible
 from tests.models.dense_oracle import encode
 
 # small enough for the literal oracle in float64, and still the real depths of a real size
@@ -53,6 +53,49 @@ def test_encoder_is_the_masked_dense_network(grid: tuple[int, int, int, int], st
     batch, height, width, _ = grid
     images = torch.randn(batch, 2, height * config.patch_size, width * config.patch_size, dtype=torch.float64)
     assert_equal_to_oracle(encoder, images, visible, 1e-10)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_grn": False, "use_layer_scale": True, "ls_init_value": 0.3}])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_baseline_is_the_masked_dense_network(grid: tuple[int, int, int, int], options: dict) -> None:
+    encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, backend="masked", **options)).double()
+    randomise(encoder)
+    batch, height, width, _ = grid
+    images = torch.randn(batch, 3, height * 16, width * 16, dtype=torch.float64)
+    assert_equal_to_oracle(encoder, images, random_visible(*grid), 1e-10)
+
+
+@pytest.mark.parametrize("backend", ["triton", minkowski])
+def test_backends_compute_the_same_network(backend: str) -> None:
+    """Forward and every gradient, float32, through all stages; one block a stage, for the interpreter is slow."""
+    size = sizes.Size((1, 1, 1, 1), (4, 8, 12, 16))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sizes.SIZES, SMALL, size)
+        encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=1, backend=backend))
+    randomise(encoder)
+    assert_equal_to_oracle(encoder, torch.randn(2, 3, 16, 24), random_visible(2, 2, 3, 3), 1e-4)
+
+
+def test_recomputed_stages_give_the_same_gradients() -> None:
+    """Bit for bit, with drop path, and what is kept for the backward pass shrinks."""
+    images, visible = torch.randn(2, 3, 64, 64), random_visible(2, 4, 4, 6)
+    results, kept = [], []
+    for stages in ((), (0, 2)):
+        torch.manual_seed(0)
+        encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, drop_path_rate=0.5, checkpoint_stages=stages))
+        sizes_of_saved: list[int] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes_of_saved.append(tensor.numel())  # noqa: B023  # read in this round
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = encoder(images, visible)
+        kept.append(sum(sizes_of_saved))
+        results.append((out.detach(), *torch.autograd.grad(out.square().sum(), list(encoder.parameters()))))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+    assert kept[1] < 0.6 * kept[0]
 
 
 @pytest.mark.parametrize("options", [{}, {"use_grn": False}, {"use_layer_scale": True, "ls_init_value": 0.3}])

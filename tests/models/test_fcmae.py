@@ -73,6 +73,25 @@ def test_loss_is_the_mean_over_masked_patches_only(norm_pix_loss: bool) -> None:
     torch.testing.assert_close(out.loss, torch.stack(errors).mean())
 
 
+def test_the_masked_patches_alone_give_the_same_loss() -> None:
+    model = small_model()
+    images, visible = torch.randn(2, 3, 64, 48), random_visible(2, 4, 3, 5)
+    whole, part = model(images, visible), model(images, visible, masked_only=True)
+    torch.testing.assert_close(part.pred, whole.pred[~visible.flatten(1)].view(2, 7, -1))
+    torch.testing.assert_close(part.loss, whole.loss)
+    grads = [torch.autograd.grad(out.loss, list(model.parameters())) for out in (whole, part)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_with_nothing_masked_the_loss_is_zero_and_has_a_gradient() -> None:
+    model = small_model()
+    for masked_only in (False, True):
+        out = model(torch.randn(1, 3, 64, 64), torch.ones(1, 4, 4, dtype=torch.bool), masked_only=masked_only)
+        assert out.loss.item() == 0
+        out.loss.backward()
+
+
 def test_predicting_nothing_scores_one() -> None:
     model = small_model()
     torch.nn.init.zeros_(model.decoder.pred.weight)

@@ -1,0 +1,99 @@
+"""The convolutions through MinkowskiEngine 0.5.4, a second engine for parity and comparison.
+
+Both the depthwise and the strided convolution are MinkowskiEngine's own modules, on its own coordinate maps and kernel
+maps; they carry a dense convolution's weights, and rows stay in the order of :mod:`fcmae.sparse.sites`, so that
+LayerNorm, Linear layers and GRN are shared with the other backends.
+
+Nothing here is imported unless this backend is asked for. MinkowskiEngine 0.5.4 is older than Python 3.10, and imports
+only where ``collections.Sequence`` exists.
+"""
+
+import collections
+import collections.abc
+import importlib
+from functools import cache
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.func import functional_call
+
+from fcmae.sparse.depthwise import check_args
+from fcmae.sparse.sites import ActiveSites
+
+for _name in ("Sequence", "Mapping", "Iterable"):
+    if not hasattr(collections, _name):
+        setattr(collections, _name, getattr(collections.abc, _name))
+engine = importlib.import_module("MinkowskiEngine")
+
+
+def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
+    """As :func:`fcmae.sparse.depthwise.depthwise_conv`; float32 or float64, without autocast."""
+    check_args(x, weight, sites, side)
+    channels, _, kernel, _ = weight.shape
+    module = _channelwise(channels, kernel, bias is not None, x.device)
+    parameters = {"kernel": rearrange(weight, "c 1 y x -> (x y) c")}  # its offsets run along the first axis fastest
+    return _apply(module, parameters, x, bias, sites, side)
+
+
+def downsample(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
+    """As :func:`fcmae.sparse.ops.downsample`, from ``side`` to ``side / 2`` sites along a patch."""
+    module = _strided(weight.shape[1], weight.shape[0], bias is not None, x.device)
+    parameters = {"kernel": rearrange(weight, "o i y x -> (x y) i o")}
+    return _apply(module, parameters, x, bias, sites, side, coordinates=_coordinate_maps(sites)[1][side // 2])
+
+
+def _apply(
+    module: Any, parameters: dict[str, Tensor], x: Tensor, bias: Tensor | None, sites: ActiveSites, side: int,
+    **options: Any,
+) -> Tensor:  # fmt: skip
+    if bias is not None:
+        parameters["bias"] = bias[None]
+    manager, keys = _coordinate_maps(sites)
+    tensor = engine.SparseTensor(
+        x.contiguous(), coordinate_map_key=keys[side], coordinate_manager=manager, device=x.device
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        return functional_call(module, parameters, (tensor,), options).F
+
+
+# A module here is a shape alone, its weights are the caller's at each call
+@cache
+def _channelwise(channels: int, kernel: int, bias: bool, device: torch.device) -> Any:
+    module = engine.MinkowskiChannelwiseConvolution(channels, kernel_size=kernel, bias=bias, dimension=2)
+    return module.to(device).requires_grad_(False)
+
+
+@cache
+def _strided(in_channels: int, out_channels: int, bias: bool, device: torch.device) -> Any:
+    module = engine.MinkowskiConvolution(in_channels, out_channels, kernel_size=2, stride=2, bias=bias, dimension=2)
+    return module.to(device).requires_grad_(False)
+
+
+def _coordinate_maps(sites: ActiveSites) -> tuple[Any, dict[int, Any]]:
+    """The manager, and for each side the key of its coordinate map, rows in our order; kept with the sites."""
+    if "minkowski" not in sites.extras:
+        manager = engine.CoordinateManager(D=2)
+        sites.extras["minkowski"] = manager, _Keys(sites, manager)
+    return sites.extras["minkowski"]
+
+
+class _Keys(dict):
+    """side → coordinate map key, made when asked for."""
+
+    LARGEST = 8
+
+    def __init__(self, sites: ActiveSites, manager: Any) -> None:
+        super().__init__()
+        self.sites, self.manager = sites, manager
+
+    def __missing__(self, side: int) -> Any:
+        stride = max(1, self.LARGEST // side)
+        image, y, x = self.sites.coordinates(side)
+        coordinates = torch.stack([image, y * stride, x * stride], dim=1).int()
+        key, (unique, _) = self.manager.insert_and_map(coordinates.contiguous(), [stride, stride])
+        if not torch.equal(unique.cpu().long(), torch.arange(len(coordinates))):
+            raise RuntimeError("MinkowskiEngine reordered the coordinates of a batch")
+        self[side] = key
+        return key

@@ -1,0 +1,118 @@
+"""The submanifold depthwise convolution by Triton kernels, as operators that torch.compile and autograd know.
+
+On a CPU it runs under Triton's interpreter alone (``TRITON_INTERPRET=1`` before the process starts), which is how it is
+tested where there is no GPU.
+"""
+
+import os
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.library import custom_op
+
+from fcmae.sparse.depthwise import autocast_args, check_args
+from fcmae.sparse.sites import ActiveSites
+from fcmae.sparse.triton_kernels import convolve_kernel, wgrad_kernel
+
+BLOCK_ROWS, MAX_BLOCK_CHANNELS = 32, 64
+WGRAD_PROGRAMS = 512
+"""About how many chunks the rows are cut into for wgrad: enough for every multiprocessor, few enough to sum."""
+
+
+def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
+    """As :func:`fcmae.sparse.depthwise.depthwise_conv`; float32, bfloat16 or float16, sums in float32.
+
+    Raises:
+        ValueError: arguments that do not fit, or tensors that Triton cannot reach.
+    """
+    check_args(x, weight, sites, side)
+    x, weight, bias = autocast_args(x, weight, bias)
+    if x.dtype == torch.float64:
+        raise ValueError("the triton backend sums in float32; take backend 'grid' for float64")
+    if x.device.type == "cpu" and not is_interpreting():
+        raise ValueError("the triton backend needs a GPU, these features are on the CPU; take backend 'grid'")
+    patches, slot = sites.patches.flatten().to(torch.int32), sites.patch_slot()
+    return _convolve_op(
+        x.contiguous(), _taps_first(weight), bias, patches, slot, sites.num_visible, side, weight.shape[-1], False
+    )
+
+
+def is_interpreting() -> bool:
+    """Whether kernels run in Triton's interpreter."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def _taps_first(weight: Tensor) -> Tensor:
+    """[C, 1, k, k] → contiguous [k·k, C]: the channels of a tap side by side, as features have them."""
+    return weight.flatten(1).t().contiguous()
+
+
+def _blocks(rows: int, channels: int) -> tuple[int, int]:
+    return BLOCK_ROWS, min(MAX_BLOCK_CHANNELS, max(16, triton.next_power_of_2(channels)))
+
+
+@custom_op("fcmae::submanifold_depthwise_conv", mutates_args=())
+def _convolve_op(
+    x: Tensor, taps: Tensor, bias: Tensor | None, patches: Tensor, slot: Tensor,
+    num_visible: int, side: int, size: int, flip: bool,
+) -> Tensor:  # fmt: skip
+    out = torch.empty_like(x)
+    rows, channels = x.shape
+    block_rows, block_channels = _blocks(rows, channels)
+    grid = (triton.cdiv(rows, block_rows), triton.cdiv(channels, block_channels))
+    convolve_kernel[grid](
+        x, taps, taps if bias is None else bias, out, patches, slot, rows, channels,
+        HAS_BIAS=bias is not None, FLIP=flip, HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible,
+        BITS=side.bit_length() - 1, SIZE=size, BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
+    )  # fmt: skip
+    return out
+
+
+@custom_op("fcmae::submanifold_depthwise_wgrad", mutates_args=())
+def _wgrad_op(x: Tensor, dy: Tensor, patches: Tensor, slot: Tensor, num_visible: int, side: int, size: int) -> Tensor:
+    """float32 [k·k, C]."""
+    rows, channels = x.shape
+    block_rows, block_channels = _blocks(rows, channels)
+    blocks_per_program = triton.cdiv(triton.cdiv(rows, block_rows), WGRAD_PROGRAMS)
+    chunks = triton.cdiv(rows, block_rows * blocks_per_program)
+    partial = torch.empty(chunks, size * size, channels, device=x.device, dtype=torch.float32)
+    grid = (chunks, triton.cdiv(channels, block_channels), size)
+    wgrad_kernel[grid](
+        x, dy, partial, patches, slot, rows, channels, blocks_per_program,
+        HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible, BITS=side.bit_length() - 1, SIZE=size,
+        SIZE_POW2=triton.next_power_of_2(size), BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
+    )  # fmt: skip
+    return partial.sum(0)
+
+
+@_convolve_op.register_fake
+def _(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+@_wgrad_op.register_fake
+def _(x: Tensor, dy: Tensor, patches: Tensor, slot: Tensor, num_visible: int, side: int, size: int) -> Tensor:
+    return x.new_empty(size * size, x.shape[1], dtype=torch.float32)
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, taps, bias, patches, slot, ctx.num_visible, ctx.side, ctx.size, ctx.flip = inputs
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.save_for_backward(x, taps, patches, slot)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, taps, patches, slot = ctx.saved_tensors
+    needs_x, needs_taps, needs_bias, *_ = ctx.needs_input_grad
+    where = (patches, slot, ctx.num_visible, ctx.side, ctx.size)
+    dy = dy.contiguous()
+    # the sites are their own neighbours' neighbours, so dgrad is the same convolution with the kernel turned round
+    dx = _convolve_op(dy, taps, None, *where, not ctx.flip) if needs_x else None
+    dtaps = _wgrad_op(x, dy, *where).to(taps.dtype) if needs_taps else None
+    dbias = dy.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if needs_bias else None
+    return dx, dtaps, dbias, None, None, None, None, None, None
+
+
+_convolve_op.register_autograd(_backward, setup_context=_save)
