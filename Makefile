@@ -28,11 +28,12 @@ test: $(VENV)/.installed-dev       ## run the tests
 
 # MinkowskiEngine 0.5.4 for the CPU, from source, about five minutes; it needs a C++ compiler and OpenBLAS's headers.
 minkowski: $(VENV)/.installed-dev  ## install MinkowskiEngine, for --model.backend minkowski (optional)
-	@echo '#include <cblas.h>' | $${CXX:-c++} -E -x c++ - > /dev/null 2>&1 || ls /usr/include/*/cblas.h > /dev/null 2>&1 \
-		|| { echo 'MinkowskiEngine needs OpenBLAS: apt-get install libopenblas-dev (or your system'"'"'s package)'; exit 1; }
+	@echo '#include <cblas.h>' | $${CXX:-c++} -E -x c++ - > /dev/null 2>&1 \
+		|| { echo 'MinkowskiEngine needs a C++ compiler and OpenBLAS (Debian: apt-get install g++ libopenblas-dev)'; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools wheel ninja
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --no-build-isolation \
 		--config-settings=--global-option=--cpu_only --config-settings=--global-option=--blas=openblas MinkowskiEngine==0.5.4
+	$(BIN)/python -W ignore -c 'import fcmae.sparse.minkowski'
 
 lint: $(VENV)/.installed-dev       ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,90 +1,52 @@
-"""Encoder forward + backward: sparse against the same network as masked dense convolution.
+"""The encoder alone, forward + backward: backend against backend.
 
-    python -m benchmarks.encoder --model convnextv2_atto --batch-size 16
+    python -m benchmarks.encoder --models convnextv2_atto --backends grid masked minkowski
 
-The two paths carry the same weights, see the same images and the same mask, and run alternately in one process. A path
-whose output or gradients are wrong is not timed. The baseline's MLP is timed both as 1×1 convolutions and as Linear
-layers.
+Every path carries the same weights and sees the same images and masks.
 """
 
 import argparse
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks import timing
-from benchmarks.masked import MaskedDenseEncoder
-from fcmae.models import FCMAE, ModelConfig
-
-TOLERANCE = 1e-3  # relative, float32, gradients summed over 16 images through 12 to 36 blocks
+from benchmarks.compare import Row, options, print_table
+from benchmarks.weights import randomise_grn
+from fcmae.models import ModelConfig, SparseConvNeXt
+from fcmae.models.fcmae import count_visible
 
 
-def randomise_grn(module: nn.Module) -> None:
-    """GRN starts as the identity; give it something to do, so that a wrong one is noticed."""
-    for name, parameter in module.named_parameters():
-        if "grn" in name:
-            nn.init.normal_(parameter, std=0.5)
+def make_rows(args: argparse.Namespace) -> list[Row]:
+    """Model × dtype × backend."""
+    rows, device = [], torch.device(args.device)
+    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device)
+    for name in args.models:
+        config = ModelConfig(name, img_size=args.img_size)
+        first = SparseConvNeXt(config).to(device)
+        randomise_grn(first)
+        grid_h, grid_w = config.grid_hw
+        order = torch.rand(args.batch_size, grid_h * grid_w, device=device).argsort(1)
+        visible = (order < count_visible(grid_h * grid_w, args.mask_ratio)).view(-1, grid_h, grid_w)
+        dy = torch.randn(args.batch_size, first.num_features, grid_h, grid_w, device=device)
+        for dtype in args.dtypes:
+            for backend in args.backends:
+                encoder = SparseConvNeXt(ModelConfig(name, img_size=args.img_size, backend=backend)).to(device)
+                encoder.load_state_dict(first.state_dict())
+                if args.compile and backend != "minkowski":
+                    encoder.compile()
 
+                def forward(encoder=encoder, visible=visible, dy=dy):
+                    return (encoder(images, visible).float() * dy).sum()
 
-def forward_backward(
-    encoder: nn.Module, images: Tensor, visible: Tensor, dy: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Output and the gradient of every parameter."""
-    encoder.zero_grad(set_to_none=True)
-    out = encoder(images, visible)
-    out.backward(dy)
-    gradients = {n.removeprefix("net."): p.grad.flatten() for n, p in encoder.named_parameters() if p.grad is not None}
-    return out, gradients
-
-
-def check_equal(name: str, got: tuple[Tensor, dict], expected: tuple[Tensor, dict]) -> None:
-    """Refuse to time a path that computes something else."""
-    pairs = {"output": (got[0], expected[0])} | {k: (got[1][k], expected[1][k]) for k in expected[1]}
-    for what, (a, b) in pairs.items():
-        error = float((a - b).norm().detach() / b.norm().detach())
-        if not error < TOLERANCE:
-            raise SystemExit(f"not timed: {name} differs from the sparse encoder in {what} by {error:.1e}")
+                rows.append(Row(name, backend, dtype, encoder, forward))
+    return rows
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="convnextv2_atto")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--mask-ratio", type=float, default=0.6)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-
+    args = options(__doc__).parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = FCMAE(ModelConfig(args.model, img_size=args.img_size), mask_ratio=args.mask_ratio)
-    randomise_grn(model.encoder)
-    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size)
-    visible, kept = model.random_visible(images)
-    dy = torch.randn_like(model.encoder(images, visible).detach())
-
-    encoders: dict[str, nn.Module] = {
-        "sparse": model.encoder,
-        "masked, 1×1 conv": MaskedDenseEncoder(args.model, model.encoder, conv_mlp=True),
-        "masked, Linear": MaskedDenseEncoder(args.model, model.encoder, conv_mlp=False),
-    }
-    expected = forward_backward(model.encoder, images, visible, dy)
-    for name, encoder in encoders.items():
-        check_equal(name, forward_backward(encoder, images, visible, dy), expected)
-
-    def run_of(encoder: nn.Module):
-        return lambda: forward_backward(encoder, images, visible, dy)
-
-    seconds = timing.alternate({name: run_of(encoder) for name, encoder in encoders.items()}, args.repeats)
-    masked = min(list(encoders)[1:], key=lambda name: sorted(seconds[name])[args.repeats // 2])
-    print(timing.machine())
-    print(
-        f"{args.model} encoder, forward + backward, batch {args.batch_size}, {args.img_size}², "
-        f"{kept} of {visible[0].numel()} patches visible, float32, {args.repeats} rounds"
-    )
-    print(timing.table(seconds, args.batch_size, masked))
+    print_table(make_rows(args), args, "Encoder, forward + backward")
 
 
 if __name__ == "__main__":

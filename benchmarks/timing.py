@@ -38,8 +38,10 @@ def table(seconds: dict[str, list[float]], images: int, baseline: str) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Processor, threads and torch's version, in one line."""
+def machine(device: torch.device | None = None) -> str:
+    """Processor, threads (or the GPU's name) and torch's version, in one line."""
+    if device is not None and device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
