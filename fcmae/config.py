@@ -21,7 +21,8 @@ class DataConfig:
     repeat: int = 1
     """Crops taken of each image in an epoch."""
     cache: bool = False
-    """Keep decoded images in memory; for sets that fit, once per worker."""
+    """Keep decoded images in memory; for sets that fit, once per worker. JPEGs are then decoded at full size, where
+    otherwise a crop that is far larger than img_size is decoded at half its size or less: the same but for rounding."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest share of the image's area that a random crop covers."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)

@@ -7,7 +7,7 @@ whatever the number of processes, workers and micro-batches that share them.
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as TF
 from fcmae.config import DataConfig
 from fcmae.console import ENDING_SIGNALS
 from fcmae.errors import UserError
-from fcmae.images import EXTENSIONS, UnreadableImageError, read_image
+from fcmae.images import EXTENSIONS, ImageFile, UnreadableImageError, decoded, open_image
 from fcmae.models import ModelConfig
 from fcmae.models.fcmae import count_visible
 
@@ -73,7 +73,7 @@ class Sample(NamedTuple):
     """One training sample, or a batch of them."""
 
     image: Tensor
-    """float32 [C, H, W], normalised; in a batch [B, C, H, W]."""
+    """uint8 [C, H, W], or float32 in 0 … 1 for images of more than 8 bits; in a batch [B, C, H, W]."""
     visible: Tensor
     """bool [h, w]; in a batch [B, h, w]."""
     unreadable: list[str]
@@ -91,31 +91,33 @@ class PretrainDataset(Dataset):
         self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
         mean, std = data.mean_std(model.in_chans)
         self.mean_C11, self.std_C11 = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
-        self._cache: dict[int, Tensor] = {}
+        self._cache: dict[int, ImageFile] = {}
 
     def __len__(self) -> int:
         return len(self.paths) * self.data.repeat
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        image, unreadable = self._read_or_next(index % len(self.paths))
+        seed = sample_seed(self.seed, epoch, index)
+        return self._first_readable(index % len(self.paths), lambda file: self._random_crop(file, seed))
+
+    def _random_crop(self, file: ImageFile, seed: int) -> Sample:
         random = torch.default_generator.get_state()
         try:  # torchvision draws from torch's own generator; what others draw from it must not change
-            torch.default_generator.manual_seed(sample_seed(self.seed, epoch, index))
-            crop = RandomResizedCrop.get_params(image, list(self.data.crop_scale), list(self.data.crop_ratio))
+            torch.default_generator.manual_seed(seed)
+            shape_alone = torch.empty(1, file.height, file.width, device="meta")
+            crop = RandomResizedCrop.get_params(shape_alone, list(self.data.crop_scale), list(self.data.crop_ratio))
             flip = bool(torch.rand(()) < self.data.hflip)
             visible = random_visible(self.model.grid_hw, self.num_visible)
         finally:
             torch.default_generator.set_state(random)
-        size = list(self.model.image_hw)
-        image = TF.resized_crop(image, *crop, size=size, interpolation=InterpolationMode.BICUBIC, antialias=True)
-        image = self.normalise(image)
-        return Sample(image.flip(-1) if flip else image, visible, unreadable)
+        image = resized_crop(file, crop, self.model.image_hw)
+        return Sample(image.flip(-1) if flip else image, visible, [])
 
     def normalise(self, image: Tensor) -> Tensor:
-        """uint8 or float32 in 0 … 1 → float32 of about zero mean and unit variance; [..., C, H, W]."""
-        unit = TF.to_dtype(image, torch.float32, scale=True).clamp(0, 1)  # bicubic resizing overshoots
-        return (unit - self.mean_C11) / self.std_C11
+        """uint8 or float32 in 0 … 1 → float32 of about zero mean and unit variance; [..., C, H, W], on any device."""
+        unit = TF.to_dtype(image, torch.float32, scale=True)
+        return (unit - self.mean_C11.to(unit.device)) / self.std_C11.to(unit.device)
 
     def denormalise(self, image: Tensor) -> Tensor:
         """The converse, clipped to 0 … 1."""
@@ -123,30 +125,33 @@ class PretrainDataset(Dataset):
 
     def fixed_samples(self, count: int) -> Sample:
         """A batch of evenly spaced images, cropped at the centre, with fixed masks; for pictures."""
-        height, width = self.model.image_hw
-        images, masks = [], []
-        for n in range(min(count, len(self.paths))):
-            image, _ = self._read_or_next(n * len(self.paths) // min(count, len(self.paths)))
-            rows, columns = image.shape[1:]
-            crop = [max(1, min(rows, columns * height // width)), max(1, min(columns, rows * width // height))]
-            image = TF.resize(
-                TF.center_crop(image, crop), [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
-            )
-            images.append(self.normalise(image))
+        count = min(count, len(self.paths))
+        samples = []
+        for n in range(count):
             generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
-            masks.append(random_visible(self.model.grid_hw, self.num_visible, generator))
-        return Sample(torch.stack(images), torch.stack(masks), [])
+            visible = random_visible(self.model.grid_hw, self.num_visible, generator)
+            image = self._first_readable(n * len(self.paths) // count, self._centre_crop).image
+            samples.append(Sample(image, visible, []))
+        return collate(samples)
+
+    def _centre_crop(self, file: ImageFile) -> Sample:
+        height, width = self.model.image_hw
+        rows = max(1, min(file.height, file.width * height // width))
+        columns = max(1, min(file.width, file.height * width // height))
+        crop = ((file.height - rows) // 2, (file.width - columns) // 2, rows, columns)
+        return Sample(resized_crop(file, crop, (height, width)), torch.empty(0), [])
 
     def check_readable(self) -> None:
         """UserError unless at least one file can be read; reads until it finds one."""
-        self._read_or_next(0)
+        self._first_readable(0, self._centre_crop)
 
-    def _read_or_next(self, index: int) -> tuple[Tensor, list[str]]:
+    def _first_readable(self, index: int, take: Callable[[ImageFile], Sample]) -> Sample:
+        """What ``take`` makes of this image, or of the next in the list that can be read."""
         unreadable: list[str] = []
         for offset in range(len(self.paths)):
             place = (index + offset) % len(self.paths)
             try:
-                return self._read(place), unreadable
+                return take(self._open(place))._replace(unreadable=unreadable)
             except UnreadableImageError as error:
                 unreadable.append(str(error))
         raise UserError(
@@ -154,13 +159,28 @@ class PretrainDataset(Dataset):
             f"{self.model.in_chans}; the first: {unreadable[0]}"
         )
 
-    def _read(self, index: int) -> Tensor:
+    def _open(self, index: int) -> ImageFile:
         if index in self._cache:
             return self._cache[index]
-        image = read_image(self.paths[index], self.model.in_chans)
+        file = open_image(self.paths[index], self.model.in_chans)
         if self.data.cache:
-            self._cache[index] = image
-        return image
+            file = self._cache[index] = decoded(file)
+        return file
+
+
+def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    """(top, left, height, width) of an image, resized; [C, *size], uint8 or float32 in 0 … 1.
+
+    A crop of at least twice the size lets a JPEG be decoded at half its size or less.
+    """
+    image = file.decode(min(crop[2] // size[0], crop[3] // size[1]))
+    reduced = round(file.height / image.shape[1])  # 1, or the power of two that the decoder chose
+    top, left, height, width = (round(length / reduced) for length in crop)
+    height, width = min(height, image.shape[1] - top), min(width, image.shape[2] - left)
+    resized = TF.resized_crop(
+        image, top, left, height, width, size=list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)  # bicubic resizing overshoots
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -212,15 +232,19 @@ def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool
         dataset,
         batch_sampler=stream,  # an index here is (epoch, index)
         num_workers=dataset.data.num_workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
     )
 
 
-def _collate(samples: list[Sample]) -> Sample:
+def collate(samples: list[Sample]) -> Sample:
+    """Samples → a batch; uint8 unless one of its images has more than 8 bits."""
+    images = [s.image for s in samples]
+    if len({image.dtype for image in images}) > 1:
+        images = [TF.to_dtype(image, torch.float32, scale=True) for image in images]
     return Sample(
-        torch.stack([s.image for s in samples]),
+        torch.stack(images),
         torch.stack([s.visible for s in samples]),
         [path for s in samples for path in s.unreadable],
     )

@@ -1,5 +1,9 @@
 """Image files to tensors: every kind of file that people have, at its own depth; one error for those that fail."""
 
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,7 @@ import tifffile
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as TF
 
 EXTENSIONS = frozenset(
@@ -29,11 +34,56 @@ EXTENSIONS = frozenset(
         ".webp",
     ]
 )
+JPEG = (".jpg", ".jpeg", ".jfif")
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 class UnreadableImageError(Exception):
     """A file that holds no image that could be used; the message is its path and the reason."""
+
+
+@dataclass
+class ImageFile:
+    """An image whose size is known, and whose pixels may not be decoded yet."""
+
+    path: Path
+    height: int
+    width: int
+    _decode: Callable[[int], Tensor]
+
+    def decode(self, reduce: int = 1) -> Tensor:
+        """The pixels, as :func:`read_image` describes them.
+
+        Args:
+            reduce: how many times smaller, in height and in width, the caller could take it. A JPEG is then decoded
+                at a half, a quarter or an eighth of its size, which its cosine transform makes cheap; others are not.
+
+        Raises:
+            UnreadableImageError: damaged, truncated, or with channels that do not fit.
+        """
+        with _one_error(self.path):
+            return self._decode(reduce)
+
+
+def decoded(file: ImageFile) -> ImageFile:
+    """The same with its pixels in memory, at full size."""
+    image = file.decode()
+    return ImageFile(file.path, file.height, file.width, lambda _: image)
+
+
+def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
+    """An image file, upright, opened; a JPEG is not decoded yet.
+
+    Raises:
+        UnreadableImageError: damaged, empty, of another kind, or with channels that do not fit.
+    """
+    path = Path(path)
+    with _one_error(path):
+        if path.suffix.lower() in JPEG and in_chans == 3:
+            return _open_jpeg(path)
+        image = _read(path, in_chans)
+    return ImageFile(path, image.shape[1], image.shape[2], lambda _: image)
 
 
 def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
@@ -52,18 +102,42 @@ def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
     Raises:
         UnreadableImageError: damaged, truncated, empty, of another kind, or with channels that do not fit.
     """
-    path = Path(path)
+    return open_image(path, in_chans).decode()
+
+
+@contextlib.contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    """Decoders of damaged files raise anything from OSError to IndexError and struct.error; all mean the same here."""
     try:
-        if path.suffix.lower() == ".npy":
-            array = np.load(path, allow_pickle=False)
-            return _from_array(array, in_chans, colour=array.ndim == 3 and array.shape[2] in (3, 4))
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _from_tiff(path, in_chans)
-        return _from_pil(path, in_chans)
-    # decoders of damaged files raise anything from OSError to IndexError and struct.error; all mean the same here
+        yield
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
+
+
+def _read(path: Path, in_chans: int) -> Tensor:
+    if path.suffix.lower() == ".npy":
+        array = np.load(path, allow_pickle=False)
+        return _from_array(array, in_chans, colour=array.ndim == 3 and array.shape[2] in (3, 4))
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _from_tiff(path, in_chans)
+    return _from_pil(path, in_chans)
+
+
+def _open_jpeg(path: Path) -> ImageFile:
+    """Pillow reads the header; torchvision decodes, a third faster, what it decodes alike and refuses if truncated."""
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as header:
+        orientation = header.getexif().get(ORIENTATION, 1)
+        plain = header.format == "JPEG" and orientation == 1 and header.mode in ("RGB", "L")
+        width, height = reversed(header.size) if orientation in LYING else header.size
+
+    def decode(reduce: int) -> Tensor:
+        if plain and reduce < 2:
+            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return _from_pil(io.BytesIO(data), 3, reduce)
+
+    return ImageFile(path, height, width, decode)
 
 
 def _from_tiff(path: Path, in_chans: int) -> Tensor:
@@ -88,10 +162,12 @@ def _pillow_opens(path: Path) -> bool:
         return False
 
 
-def _from_pil(path: Path, in_chans: int) -> Tensor:
+def _from_pil(file: Path | io.BytesIO, in_chans: int, reduce: int = 1) -> Tensor:
     if in_chans not in PIL_MODES:
         raise ValueError(f"{in_chans} channels come from TIFF or .npy files only")
-    with Image.open(path) as opened:
+    with Image.open(file) as opened:
+        if reduce > 1 and opened.format == "JPEG":  # decodes at the nearest of 1/2, 1/4, 1/8 that is not smaller
+            opened.draft(opened.mode, (opened.width // reduce, opened.height // reduce))
         image = ImageOps.exif_transpose(opened)
         image.load()  # here, so that a truncated file fails here
         if image.mode.startswith("I") or image.mode == "F":

@@ -276,7 +276,7 @@ def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles
     for micro_batch in range(accumulate):
         batch = next(batches)
         unreadable.note(batch.unreadable)
-        images = batch.image.to(device, non_blocking=True)
+        images = run.dataset.normalise(batch.image.to(device, non_blocking=True))
         visible = batch.visible.to(device, non_blocking=True)
         is_last = micro_batch == accumulate - 1
         # gradients are summed over processes once a step, with the last micro-batch
@@ -323,7 +323,7 @@ def _draw(run: Run, step: int) -> None:
     if run.accelerator.is_main_process:
         model, dataset = run.bare_model, run.dataset
         sample = dataset.fixed_samples(run.config.log.pictures_count)
-        images = sample.image.to(run.accelerator.device)
+        images = dataset.normalise(sample.image.to(run.accelerator.device))
         model.eval()
         with torch.no_grad(), run.accelerator.autocast():
             output = FCMAE.forward(model, images, sample.visible.to(images.device))

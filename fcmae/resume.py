@@ -20,7 +20,7 @@ RUNS = Path("runs")
 CONFIG, HEADER = "config.yaml", "# fcmae"  # the file, and how a run begins it
 # What a resumed run may have otherwise: it changes no number, or (the shares of a step's batch) is checked as a product
 FREE_TO_CHANGE = {
-    *("output", "resume", "data.path", "data.num_workers", "data.cache"),
+    *("output", "resume", "data.path", "data.num_workers"),
     *("model.backend", "model.checkpoint_stages"),
     *("train.compile", "train.batch_size", "train.accumulation_steps"),
 }

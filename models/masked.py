@@ -4,16 +4,18 @@ After each operation that would spread values, or biases, into masked positions,
 numbers equal the sparse encoder's; nothing else is added. GRN's sums over the grid are then sums over active sites.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcmae.models.block import Block
 from fcmae.models.layers import GRN
 from fcmae.sparse.response_norm import EPS
 
 
-def masked_forward(stem: nn.ModuleList, stages: nn.ModuleList, images: Tensor, visible: Tensor) -> Tensor:
+def masked_forward(stem: Any, stages: Any, images: Tensor, visible: Tensor) -> Tensor:
     """[B, C, H, W] and [B, h, w] → the last stage's features [B, C_last, h, w], zero where not visible."""
     conv, norm = stem
     x = (images * _blow_up(visible, images.shape[2] // visible.shape[1])).contiguous(memory_format=torch.channels_last)
@@ -41,7 +43,7 @@ def _block(block: Block, x: Tensor, m: Tensor) -> Tensor:
     return x + block.drop_path(y) * m
 
 
-def _conv(conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
+def _conv(conv: torch.nn.Conv2d, x_BHWC: Tensor) -> Tensor:
     """A dense convolution, whatever the layer's own forward does; [B, H, W, C] is channels-last to the library."""
     x = x_BHWC.permute(0, 3, 1, 2)
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups).permute(0, 2, 3, 1)

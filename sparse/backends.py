@@ -10,6 +10,7 @@ What a backend needs is imported when it is chosen, not before.
 
 import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
@@ -64,7 +65,7 @@ def resolve_backend(name: str) -> Backend:
     return GRID._replace(name="masked") if name == "masked" else GRID
 
 
-def _import(name: str, module: str):  # a module
+def _import(name: str, module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:

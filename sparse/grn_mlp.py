@@ -27,8 +27,8 @@ SITES_PER_CHANNEL = 2  # from here on scaling W₂ for each image costs less tha
 
 
 def grn_mlp(
-    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, grn_weight: Tensor, grn_bias: Tensor, fc2_weight: Tensor,
-    fc2_bias: Tensor, batch_size: int,
+    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, grn_weight: Tensor, grn_bias: Tensor, fc2_weight: Tensor,
+    fc2_bias: Tensor | None, batch_size: int,
 ) -> Tensor:  # fmt: skip
     """fc2(grn(gelu(fc1(x)))), by the way that is the faster one here; same numbers.
 
@@ -42,6 +42,8 @@ def grn_mlp(
     Returns:
         [B·M, C_out]. Under autocast, in its dtype.
     """
+    if fc1_bias is None or fc2_bias is None:
+        raise ValueError("both Linear layers need a bias")
     weights = (fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias)
     sites = x.shape[0] // batch_size
     if x.device.type != "cpu" or torch.compiler.is_compiling() or sites < SITES_PER_CHANNEL * fc2_weight.shape[0]:
@@ -49,9 +51,12 @@ def grn_mlp(
         return F.linear(wide, fc2_weight, fc2_bias)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
-        x, weights = x.to(dtype), tuple(w.to(dtype) for w in weights)
+        x = x.to(dtype)
+        casts = [weight.to(dtype) for weight in weights]
+    else:
+        casts = list(weights)
     images = max(1, min(batch_size, CHUNK_BYTES // (sites * fc1_weight.shape[0] * x.element_size())))
-    return _GRNMlp.apply(x, *weights, batch_size, images)
+    return _GRNMlp.apply(x, *casts, batch_size, images)
 
 
 class _GRNMlp(torch.autograd.Function):

@@ -11,6 +11,7 @@ only where ``collections.Sequence`` exists.
 import collections
 import collections.abc
 import importlib
+import warnings
 from functools import cache
 from typing import Any
 
@@ -25,7 +26,9 @@ from fcmae.sparse.sites import ActiveSites
 for _name in ("Sequence", "Mapping", "Iterable"):
     if not hasattr(collections, _name):
         setattr(collections, _name, getattr(collections.abc, _name))
-engine = importlib.import_module("MinkowskiEngine")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that it was built for the CPU alone
+    engine = importlib.import_module("MinkowskiEngine")
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:

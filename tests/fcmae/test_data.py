@@ -4,20 +4,25 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.v2 import functional as TF
 
 from fcmae.config import DataConfig
 from fcmae.data import (
     PretrainDataset,
     SampleStream,
+    collate,
     embedded_photographs,
     image_files,
     make_loader,
     sample_seed,
 )
 from fcmae.errors import UserError
+from fcmae.images import read_image
 from fcmae.models import ModelConfig
 
 MODEL = ModelConfig(img_size=32, stem_stride=1)
@@ -49,7 +54,7 @@ def test_taking_a_sample_leaves_torchs_generator_alone(image_folder: Path) -> No
 def test_what_a_sample_is(image_folder: Path) -> None:
     sample = dataset(image_folder)[(0, 0)]
     assert sample.image.shape == (3, 32, 32)
-    assert sample.image.dtype == torch.float32
+    assert sample.image.dtype == torch.uint8
     assert sample.visible.shape == (4, 4)
     assert int(sample.visible.sum()) == 6
     assert sample.unreadable == []
@@ -180,3 +185,35 @@ def test_one_pixel_images_can_be_cropped(tmp_path: Path) -> None:
         assert data[(epoch, 0)].image.isfinite().all()
         assert data[(epoch, 1)].image.shape == (3, 32, 32)
     assert data.fixed_samples(8).image.shape == (2, 3, 32, 32)
+
+
+def test_crops_are_torchvisions(image_folder: Path) -> None:
+    """Box and flip are what torchvision's transforms draw from the same seed, and so are the pixels."""
+    data = dataset(image_folder)
+    for index in range(10):
+        torch.manual_seed(sample_seed(0, 3, index))
+        image = read_image(data.paths[index])
+        box = RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3])
+        flip = torch.rand(()) < 0.5
+        expected = TF.resized_crop(image, *box, size=[32, 32], interpolation=InterpolationMode.BICUBIC, antialias=True)
+        assert torch.equal(data[(3, index)].image, expected.flip(-1) if flip else expected)
+
+
+def test_a_reduced_jpeg_gives_the_same_crop(tmp_path: Path) -> None:
+    """An image far larger than the crop: decoded small or in full (as the cache does), nearly the same pixels."""
+    y, x = np.mgrid[:512, :480]
+    Image.fromarray(np.stack([y // 3, x // 3, (y + x) // 5], axis=2).astype(np.uint8)).save(tmp_path / "a.jpg")
+    small, full = dataset(tmp_path)[(0, 0)], dataset(tmp_path, cache=True)[(0, 0)]
+    assert torch.equal(small.visible, full.visible)
+    assert not torch.equal(small.image, full.image)  # it was decoded in another way
+    assert (small.image.short() - full.image.short()).abs().float().mean() < 4
+
+
+def test_batches_of_mixed_depth(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), (51, 51, 51)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((40, 40), 13107, np.uint16)).save(tmp_path / "b.png")  # both 0.2
+    data = dataset(tmp_path)
+    batch = collate([data[(0, 0)], data[(0, 1)]])
+    torch.testing.assert_close(batch.image, torch.full((2, 3, 32, 32), 0.2))
+    assert collate([data[(0, 0)]]).image.dtype == torch.uint8
+    torch.testing.assert_close(data.normalise(batch.image)[0], data.normalise(collate([data[(0, 0)]]).image)[0])

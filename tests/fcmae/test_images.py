@@ -8,8 +8,9 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as TF
 
-from fcmae.images import UnreadableImageError, read_image
+from fcmae.images import UnreadableImageError, open_image, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 GREY16 = np.linspace(0, 65535, 30).round().astype(np.uint16).reshape(6, 5)
@@ -122,6 +123,39 @@ def test_orientation_from_exif(tmp_path: Path) -> None:
     exif[0x0112] = 6  # stored lying on its side
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
     assert torch.equal(read_image(tmp_path / "a.png"), chw(np.rot90(RGB, -1)))
+
+
+# red falls to the right, green downwards, blue both ways: whatever is turned or mirrored shows
+_Y, _X = np.mgrid[:72, :96]
+SMOOTH = Image.fromarray(np.stack([250 - 2 * _X, 250 - 3 * _Y, _X + _Y], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_are_what_pillow_decodes(tmp_path: Path, mode: str, progressive: bool) -> None:
+    SMOOTH.convert(mode).save(tmp_path / "a.jpg", quality=95, progressive=progressive)
+    expected = chw(np.array(Image.open(tmp_path / "a.jpg").convert("RGB"))).short()
+    difference = (read_image(tmp_path / "a.jpg").short() - expected).abs()
+    assert difference.max() <= 4  # two builds of one library; a colour that is mistaken is far off
+    assert difference.float().mean() < 0.5
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(("reduce", "factor"), [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (9, 8)])
+def test_jpegs_are_decoded_smaller_where_that_is_enough(
+    tmp_path: Path, reduce: int, factor: int, orientation: int
+) -> None:
+    """The size is known before decoding, upright; a reduced image is the image, blurred by its own scaling."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    SMOOTH.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    file = open_image(tmp_path / "a.jpg")
+    assert (file.height, file.width) == ((72, 96) if orientation in (1, 3) else (96, 72))
+    image = file.decode(reduce)
+    assert image.shape == (3, -(-file.height // factor), -(-file.width // factor))
+    full = read_image(tmp_path / "a.jpg")
+    small = TF.resize(full, list(image.shape[1:]), antialias=True)
+    assert (small.short() - image.short()).abs().float().mean() < 3
 
 
 def _jpeg(path: Path) -> None:
