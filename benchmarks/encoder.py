@@ -6,6 +6,7 @@ Every path carries the same weights and sees the same images and masks.
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 
@@ -20,7 +21,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
     rows, device = [], torch.device(args.device)
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device)
     for name in args.models:
-        config = ModelConfig(name, img_size=args.img_size)
+        config = ModelConfig(name, img_size=args.img_size, checkpoint_stages=tuple(args.checkpoint_stages))
         first = SparseConvNeXt(config).to(device)
         randomise_grn(first)
         grid_h, grid_w = config.grid_hw
@@ -29,7 +30,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
         dy = torch.randn(args.batch_size, first.num_features, grid_h, grid_w, device=device)
         for dtype in args.dtypes:
             for backend in args.backends:
-                encoder = SparseConvNeXt(ModelConfig(name, img_size=args.img_size, backend=backend)).to(device)
+                encoder = SparseConvNeXt(replace(config, backend=backend)).to(device)
                 encoder.load_state_dict(first.state_dict())
                 if args.compile and backend != "minkowski":
                     encoder.compile()

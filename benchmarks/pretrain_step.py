@@ -8,6 +8,7 @@ ratio (75%, as published), so its row has no ratio to ``masked``: compare images
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 
@@ -22,12 +23,13 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
     rows, device = [], torch.device(args.device)
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device)
     for name in args.models:
-        first = FCMAE(ModelConfig(name, img_size=args.img_size), args.mask_ratio).to(device)
+        config = ModelConfig(name, img_size=args.img_size, checkpoint_stages=tuple(args.checkpoint_stages))
+        first = FCMAE(config, args.mask_ratio).to(device)
         randomise_grn(first)
         visible, kept = first.random_visible(images)
         for dtype in args.dtypes:
             for backend in args.backends:
-                model = FCMAE(ModelConfig(name, img_size=args.img_size, backend=backend), args.mask_ratio).to(device)
+                model = FCMAE(replace(config, backend=backend), args.mask_ratio).to(device)
                 model.load_state_dict(first.state_dict())
                 if args.compile and backend != "minkowski":
                     model.compile()

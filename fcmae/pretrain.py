@@ -50,6 +50,7 @@ from fcmae.resume import (
     make_and_lock,
     run_folder,
 )
+from fcmae.sparse import BackendError
 
 logger = logging.getLogger("fcmae")
 
@@ -148,7 +149,12 @@ def set_up(config: PretrainConfig) -> Run:
     total_steps = math.ceil(config.train.epochs * len(dataset) / effective_batch)
 
     torch.manual_seed(config.seed)
-    bare_model = FCMAE(config.model, config.train.mask_ratio)
+    try:
+        bare_model = FCMAE(config.model, config.train.mask_ratio)
+    except BackendError as error:  # not installed
+        raise UserError(f"--model.{error}") from None
+    if missing := bare_model.encoder.backend.missing_on(accelerator.device):
+        raise UserError(f"--model.backend {config.model.backend} needs {missing}; take grid")
     optimizer = make_optimizer(bare_model, config.train, effective_batch)
     start = ckpt.TrainState(
         step=0,

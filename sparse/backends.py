@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from fcmae.sparse import depthwise, ops
@@ -40,6 +41,8 @@ class Backend(NamedTuple):
     """(x, weight, bias, sites, side) → x's shape; see :func:`fcmae.sparse.depthwise_conv`."""
     downsample: Downsample
     """(x, weight, bias, sites, side) → [rows / 4, C_out], ``side`` being that of ``x``."""
+    missing_on: Callable[[torch.device], str | None] = lambda _device: None
+    """What this backend lacks to run on a device, in words; None: nothing."""
 
 
 def _downsample(x: Tensor, weight: Tensor, bias: Tensor | None, _sites: ActiveSites, _side: int) -> Tensor:
@@ -58,10 +61,11 @@ def resolve_backend(name: str) -> Backend:
     if name not in get_args(BackendName):
         raise BackendError(f"backend must be one of {', '.join(get_args(BackendName))}, got {name!r}")
     if name == "triton":
-        return Backend(name, _import(name, "fcmae.sparse.triton_depthwise").depthwise_conv, _downsample)
+        module = _import(name, "fcmae.sparse.triton_depthwise")
+        return Backend(name, module.depthwise_conv, _downsample, module.missing_on)
     if name == "minkowski":
-        minkowski = _import(name, "fcmae.sparse.minkowski")
-        return Backend(name, minkowski.depthwise_conv, minkowski.downsample)
+        module = _import(name, "fcmae.sparse.minkowski")
+        return Backend(name, module.depthwise_conv, module.downsample, module.missing_on)
     return GRID._replace(name="masked") if name == "masked" else GRID
 
 

@@ -47,6 +47,13 @@ def downsample(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSite
     return _apply(module, parameters, x, bias, sites, side, coordinates=_coordinate_maps(sites)[1][side // 2])
 
 
+def missing_on(device: torch.device) -> str | None:
+    """A build for CPUs cannot reach a GPU."""
+    if device.type == "cpu" or (device.type == "cuda" and engine.is_cuda_available()):
+        return None
+    return f"MinkowskiEngine built for {device.type}"
+
+
 def _apply(
     module: Any, parameters: dict[str, Tensor], x: Tensor, bias: Tensor | None, sites: ActiveSites, side: int,
     **options: Any,

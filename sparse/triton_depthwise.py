@@ -31,17 +31,18 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     x, weight, bias = autocast_args(x, weight, bias)
     if x.dtype == torch.float64:
         raise ValueError("the triton backend sums in float32; take backend 'grid' for float64")
-    if x.device.type == "cpu" and not is_interpreting():
-        raise ValueError("the triton backend needs a GPU, these features are on the CPU; take backend 'grid'")
+    if missing := missing_on(x.device):
+        raise ValueError(f"the triton backend needs {missing}; take backend 'grid'")
     patches, slot = sites.patches.flatten().to(torch.int32), sites.patch_slot()
     return _convolve_op(
         x.contiguous(), _taps_first(weight), bias, patches, slot, sites.num_visible, side, weight.shape[-1], False
     )
 
 
-def is_interpreting() -> bool:
-    """Whether kernels run in Triton's interpreter."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+def missing_on(device: torch.device) -> str | None:
+    """On a CPU the kernels run in Triton's interpreter alone."""
+    interpreting = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+    return "a GPU" if device.type == "cpu" and not interpreting else None
 
 
 def _taps_first(weight: Tensor) -> Tensor:

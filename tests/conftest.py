@@ -16,6 +16,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter takes its time for each program, not for each row."""
+    if "TRITON_INTERPRET" in os.environ:
+        monkeypatch.setattr("fcmae.sparse.triton_depthwise.BLOCK_ROWS", 1024)
+
+
 def random_visible(batch: int, height: int, width: int, num_visible: int) -> torch.Tensor:
     """bool [B, h, w] with the same number of patches kept in each image."""
     order = torch.rand(batch, height * width).argsort(1)

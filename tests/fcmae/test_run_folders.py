@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,32 @@ def test_a_disk_that_is_full_is_one_line(
     message = error_of(tiny_args("run"), caplog)
     assert "no checkpoint could be written" in message
     assert "No space left on device" in message
+
+
+def test_a_backend_that_cannot_run_here_is_one_line(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcmae.sparse.triton_depthwise.missing_on", lambda _: "a GPU")
+    message = error_of(tiny_args("run", "--model.backend", "triton"), caplog)
+    assert "--model.backend triton needs a GPU; take grid" in message
+    monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
+    monkeypatch.delitem(sys.modules, "fcmae.sparse.minkowski", raising=False)
+    message = error_of(tiny_args("run", "--model.backend", "minkowski"), caplog)
+    assert "--model.backend 'minkowski' needs MinkowskiEngine" in message
+    assert "make minkowski" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_go_on_with_another_backend(tiny_args: Args, tmp_path: Path) -> None:
+    """Backend and recomputation are no part of the run: the same losses but for rounding."""
+    assert main(tiny_args("grid")) == 0
+    other = ("--model.backend", "masked", "--model.checkpoint_stages", "[0,1]")
+    first = str(tmp_path / "grid" / "checkpoints" / "step-00000005")
+    assert main(tiny_args("other", "--resume", first, *other)) == 0
+    for a, b in zip(metrics(tmp_path / "grid")[5:], metrics(tmp_path / "other"), strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+    assert main(tiny_args("other", "--train.epochs", "5")) == 0  # and back, in its own folder
 
 
 def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

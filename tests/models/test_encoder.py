@@ -65,6 +65,7 @@ def test_the_baseline_is_the_masked_dense_network(grid: tuple[int, int, int, int
     assert_equal_to_oracle(encoder, images, random_visible(*grid), 1e-10)
 
 
+@pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize("backend", ["triton", minkowski])
 def test_backends_compute_the_same_network(backend: str) -> None:
     """Forward and every gradient, float32, through all stages; one block a stage, for the interpreter is slow."""

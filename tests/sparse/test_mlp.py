@@ -1,0 +1,67 @@
+"""The MLP with GRN as one function: equal to its four layers, whatever the chunks, and on both sides of the choice."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from fcmae.sparse import grn_mlp
+from tests.sparse.against_oracle import TOLERANCE, compare
+
+BATCH, DIM, HIDDEN = 3, 4, 9
+
+
+def weights() -> list[Tensor]:
+    return [
+        torch.randn(HIDDEN, DIM), torch.randn(HIDDEN), torch.randn(HIDDEN), torch.randn(HIDDEN),
+        torch.randn(DIM, HIDDEN), torch.randn(DIM),
+    ]  # fmt: skip
+
+
+def by_definition(x: Tensor, w1: Tensor, b1: Tensor, gamma: Tensor, beta: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    """Image by image, with the paper's formulas."""
+    out = []
+    for image in x.view(BATCH, -1, x.shape[1]):
+        wide = F.gelu(image @ w1.t() + b1)
+        norm = wide.square().sum(0).sqrt()
+        out.append((gamma * wide * (norm / (norm.mean() + 1e-6)) + beta + wide) @ w2.t() + b2)
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("chunk_bytes", [1, 1000, 1 << 20])  # one image at a time, two and one, all at once
+@pytest.mark.parametrize("sites", [1, 2 * DIM - 1, 2 * DIM, 16])
+def test_it_is_its_four_layers(
+    sites: int, chunk_bytes: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcmae.sparse.mlp.CHUNK_BYTES", chunk_bytes)
+    compare(lambda x, *w: grn_mlp(x, *w, BATCH), by_definition, [torch.randn(BATCH * sites, DIM), *weights()], dtype)
+
+
+def test_gradcheck() -> None:
+    args = [t.double().requires_grad_() for t in (torch.randn(BATCH * 16, DIM), *weights())]
+    assert gradcheck(lambda *a: grn_mlp(*a, BATCH), args)
+
+
+def test_features_that_are_not_contiguous_and_a_gradient_that_is_not() -> None:
+    x = torch.randn(DIM, BATCH * 16).t()
+    compare(lambda x, *w: grn_mlp(x, *w, BATCH).t().contiguous().t(), by_definition, [x, *weights()], torch.float32)
+
+
+def test_dead_channels_have_finite_gradients() -> None:
+    """GELU(−∞ …) is 0: a channel that is 0 at every site has no norm to divide by."""
+    w = weights()
+    w[0][0], w[1][0] = 0, -1e4
+    args = [t.requires_grad_() for t in (torch.randn(BATCH * 16, DIM), *w)]
+    out = grn_mlp(*args, BATCH)
+    assert out.isfinite().all()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out.square().sum(), args))
+
+
+def test_autocast_computes_in_bfloat16() -> None:
+    x, w = torch.randn(BATCH * 16, DIM), weights()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = grn_mlp(x, *w, BATCH)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), by_definition(x, *w), atol=0.5, rtol=0.05)
