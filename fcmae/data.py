@@ -91,6 +91,7 @@ class PretrainDataset(Dataset):
         self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
         mean, std = data.mean_std(model.in_chans)
         self.mean_C11, self.std_C11 = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
+        self._mean_std: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._cache: dict[int, ImageFile] = {}
 
     def __len__(self) -> int:
@@ -116,12 +117,19 @@ class PretrainDataset(Dataset):
 
     def normalise(self, image: Tensor) -> Tensor:
         """uint8 or float32 in 0 … 1 → float32 of about zero mean and unit variance; [..., C, H, W], on any device."""
-        unit = TF.to_dtype(image, torch.float32, scale=True)
-        return (unit - self.mean_C11.to(unit.device)) / self.std_C11.to(unit.device)
+        mean_C11, std_C11 = self._mean_std_on(image.device)
+        return (TF.to_dtype(image, torch.float32, scale=True) - mean_C11) / std_C11
 
     def denormalise(self, image: Tensor) -> Tensor:
         """The converse, clipped to 0 … 1."""
-        return (image * self.std_C11.to(image) + self.mean_C11.to(image)).clamp(0, 1)
+        mean_C11, std_C11 = self._mean_std_on(image.device)
+        return (image * std_C11 + mean_C11).clamp(0, 1)
+
+    def _mean_std_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Copied to a device once: each copy makes a GPU finish what it has."""
+        if device not in self._mean_std:
+            self._mean_std[device] = self.mean_C11.to(device), self.std_C11.to(device)
+        return self._mean_std[device]
 
     def fixed_samples(self, count: int) -> Sample:
         """A batch of evenly spaced images, cropped at the centre, with fixed masks; for pictures."""
@@ -174,7 +182,9 @@ def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[i
     A crop of at least twice the size lets a JPEG be decoded at half its size or less.
     """
     image = file.decode(min(crop[2] // size[0], crop[3] // size[1]))
-    reduced = round(file.height / image.shape[1])  # 1, or the power of two that the decoder chose
+    longer = 1 if file.height > file.width else 2
+    decoded_to, full = image.shape[longer], max(file.height, file.width)
+    reduced = min((1, 2, 4, 8), key=lambda n: abs(n * decoded_to - full))
     top, left, height, width = (round(length / reduced) for length in crop)
     height, width = min(height, image.shape[1] - top), min(width, image.shape[2] - left)
     resized = TF.resized_crop(

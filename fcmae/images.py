@@ -80,8 +80,8 @@ def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
     """
     path = Path(path)
     with _one_error(path):
-        if path.suffix.lower() in JPEG and in_chans == 3:
-            return _open_jpeg(path)
+        if path.suffix.lower() in JPEG and in_chans in PIL_MODES:
+            return _open_jpeg(path, in_chans)
         image = _read(path, in_chans)
     return ImageFile(path, image.shape[1], image.shape[2], lambda _: image)
 
@@ -124,8 +124,8 @@ def _read(path: Path, in_chans: int) -> Tensor:
     return _from_pil(path, in_chans)
 
 
-def _open_jpeg(path: Path) -> ImageFile:
-    """Pillow reads the header; torchvision decodes, a third faster, what it decodes alike and refuses if truncated."""
+def _open_jpeg(path: Path, in_chans: int) -> ImageFile:
+    """Pillow reads the header; torchvision decodes, a third faster, what the two decode alike."""
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as header:
         orientation = header.getexif().get(ORIENTATION, 1)
@@ -133,9 +133,11 @@ def _open_jpeg(path: Path) -> ImageFile:
         width, height = reversed(header.size) if orientation in LYING else header.size
 
     def decode(reduce: int) -> Tensor:
-        if plain and reduce < 2:
-            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-        return _from_pil(io.BytesIO(data), 3, reduce)
+        if plain and in_chans == 3 and reduce < 2:
+            # what torchvision refuses, such as a missing end marker after whole pixels, Pillow may still read
+            with contextlib.suppress(RuntimeError):
+                return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return _from_pil(io.BytesIO(data), in_chans, reduce)
 
     return ImageFile(path, height, width, decode)
 
@@ -167,7 +169,7 @@ def _from_pil(file: Path | io.BytesIO, in_chans: int, reduce: int = 1) -> Tensor
         raise ValueError(f"{in_chans} channels come from TIFF or .npy files only")
     with Image.open(file) as opened:
         if reduce > 1 and opened.format == "JPEG":  # decodes at the nearest of 1/2, 1/4, 1/8 that is not smaller
-            opened.draft(opened.mode, (opened.width // reduce, opened.height // reduce))
+            opened.draft(opened.mode, (max(1, opened.width // reduce), max(1, opened.height // reduce)))
         image = ImageOps.exif_transpose(opened)
         image.load()  # here, so that a truncated file fails here
         if image.mode.startswith("I") or image.mode == "F":

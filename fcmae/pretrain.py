@@ -133,6 +133,7 @@ def set_up(config: PretrainConfig) -> Run:
         logger.setLevel(logging.ERROR)
     folder = run_folder(config, accelerator)
     resume_from = checkpoint_to_resume(config, folder)
+    newest = ckpt.last_checkpoint(folder)
 
     paths = embedded_photographs() if config.data.path is None else image_files(config.data.path, leave_out=folder)
     dataset = PretrainDataset(paths, config.data, config.model, config.train.mask_ratio, config.seed)
@@ -186,6 +187,8 @@ def set_up(config: PretrainConfig) -> Run:
     lock = None
     if accelerator.is_main_process:
         lock = make_and_lock(folder)
+        if ckpt.last_checkpoint(folder) != newest:  # between our reading of it and the lock
+            raise UserError(f"--output {folder} got a checkpoint of another process just now; run again to go on")
         data_path = None if config.data.path is None else str(Path(config.data.path).resolve())
         resolved = replace(
             config, output=str(folder.resolve()), data=replace(config.data, path=data_path), resume="auto"

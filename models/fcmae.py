@@ -110,6 +110,8 @@ class FCMAE(nn.Module):
             where masked and the original pixels where visible.
         """
         target = patchify(images, self.patch_size)
+        if output.pred.shape[1] != target.shape[1]:
+            raise ValueError("pictures need a prediction of every patch; run the model without masked_only")
         pred = output.pred.to(target.dtype)
         if self.config.norm_pix_loss:
             mean, std = patch_mean_std(target)
@@ -133,10 +135,10 @@ def create_model(name: str = "convnextv2_atto", *, mask_ratio: float = 0.6, **co
         mask_ratio: share of the patches masked when the caller brings no mask.
         config: further fields of :class:`fcmae.ModelConfig`: ``img_size``, ``in_chans``, ``stem_stride``, ``use_grn``,
             ``use_layer_scale``, ``ls_init_value``, ``drop_path_rate``, ``decoder_depth``, ``decoder_dim``,
-            ``norm_pix_loss``.
+            ``norm_pix_loss``, ``backend``, ``checkpoint_stages``.
 
     Raises:
-        ValueError: an unknown name or a value out of range.
+        ValueError: an unknown name, a value out of range, or a backend that is not installed.
         TypeError: an unknown field.
     """
     return FCMAE(ModelConfig(name=name, **config), mask_ratio=mask_ratio)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fcmae.models.block import Block
 from fcmae.models.layers import GRN
@@ -18,29 +19,33 @@ from fcmae.sparse.response_norm import EPS
 def masked_forward(stem: Any, stages: Any, images: Tensor, visible: Tensor) -> Tensor:
     """[B, C, H, W] and [B, h, w] → the last stage's features [B, C_last, h, w], zero where not visible."""
     conv, norm = stem
-    x = (images * _blow_up(visible, images.shape[2] // visible.shape[1])).contiguous(memory_format=torch.channels_last)
-    x = norm(_conv(conv, x.permute(0, 2, 3, 1)))
-    x = x * _mask(visible, x)
+    seen = _blow_up(visible, images.shape[2] // visible.shape[1])
+    x = images.masked_fill(~seen, 0).contiguous(memory_format=torch.channels_last)
+    x = _masked(norm(_conv(conv, x.permute(0, 2, 3, 1))), visible)
     for stage in stages:
         if stage.downsample:
             norm, conv = stage.downsample
-            x = _conv(conv, norm(x))
-            x = x * _mask(visible, x)
+            x = _masked(_conv(conv, norm(x)), visible)
         for block in stage.blocks:
-            x = _block(block, x, _mask(visible, x))
+            if stage.recompute and torch.is_grad_enabled():
+                x = checkpoint(_block, block, x, visible, use_reentrant=False)
+            else:
+                x = _block(block, x, visible)
     return x.permute(0, 3, 1, 2)
 
 
-def _block(block: Block, x: Tensor, m: Tensor) -> Tensor:
+def _block(block: Block, x: Tensor, visible: Tensor) -> Tensor:
     y = block.norm(_conv(block.conv_dw, x))
-    y = F.gelu(block.mlp.fc1(y)) * m
+    y = _masked(F.gelu(block.mlp.fc1(y)), visible)
     if isinstance(block.mlp.grn, GRN):
-        norm = y.norm(dim=(1, 2), keepdim=True)
-        y = y + block.mlp.grn.bias + block.mlp.grn.weight * y * (norm / (norm.mean(-1, keepdim=True) + EPS))
+        gamma, beta = block.mlp.grn.weight, block.mlp.grn.bias
+        norm = y.norm(dim=(1, 2), keepdim=True, dtype=torch.promote_types(y.dtype, torch.float32))
+        scale = 1 + gamma * (norm / (norm.mean(-1, keepdim=True) + EPS))
+        y = torch.addcmul(beta.to(y.dtype), y, scale.to(y.dtype))
     y = block.mlp.fc2(y)
     if block.gamma is not None:
         y = y * block.gamma
-    return x + block.drop_path(y) * m
+    return x + _masked(block.drop_path(y), visible)
 
 
 def _conv(conv: torch.nn.Conv2d, x_BHWC: Tensor) -> Tensor:
@@ -49,9 +54,10 @@ def _conv(conv: torch.nn.Conv2d, x_BHWC: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups).permute(0, 2, 3, 1)
 
 
-def _mask(visible: Tensor, x_BHWC: Tensor) -> Tensor:
-    """[B, H, W, 1] at the resolution of ``x``."""
-    return _blow_up(visible, x_BHWC.shape[1] // visible.shape[1]).permute(0, 2, 3, 1).to(x_BHWC.dtype)
+def _masked(x_BHWC: Tensor, visible: Tensor) -> Tensor:
+    """Zero where not visible, at the resolution and in the precision of ``x``."""
+    mask = _blow_up(visible, x_BHWC.shape[1] // visible.shape[1])
+    return x_BHWC * mask.permute(0, 2, 3, 1).to(x_BHWC.dtype)
 
 
 def _blow_up(visible: Tensor, factor: int) -> Tensor:

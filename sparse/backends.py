@@ -72,5 +72,7 @@ def resolve_backend(name: str) -> Backend:
 def _import(name: str, module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise BackendError(f"backend {name!r} needs {error.name}, which cannot be imported; {INSTALL[name]}") from error
+    # a build that does not fit its libraries raises other things than ImportError
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        what = getattr(error, "name", None) or " ".join(str(error).split())
+        raise BackendError(f"backend {name!r} needs {what}, which cannot be imported; {INSTALL[name]}") from error

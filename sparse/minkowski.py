@@ -99,7 +99,9 @@ class _Keys(dict):
         self.sites, self.manager = sites, manager
 
     def __missing__(self, side: int) -> Any:
-        stride = max(1, self.LARGEST // side)
+        if side > self.LARGEST:
+            raise ValueError(f"the minkowski backend takes up to {self.LARGEST} sites along a patch, got {side}")
+        stride = self.LARGEST // side
         image, y, x = self.sites.coordinates(side)
         coordinates = torch.stack([image, y * stride, x * stride], dim=1).int()
         key, (unique, _) = self.manager.insert_and_map(coordinates.contiguous(), [stride, stride])

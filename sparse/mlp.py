@@ -44,19 +44,18 @@ def grn_mlp(
     """
     if fc1_bias is None or fc2_bias is None:
         raise ValueError("both Linear layers need a bias")
-    weights = (fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias)
     sites = x.shape[0] // batch_size
     if x.device.type != "cpu" or torch.compiler.is_compiling() or sites < SITES_PER_CHANNEL * fc2_weight.shape[0]:
         wide = grn(F.gelu(F.linear(x, fc1_weight, fc1_bias)), grn_weight, grn_bias, batch_size)
         return F.linear(wide, fc2_weight, fc2_bias)
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):  # γ and β stay as they are, as in the layers one by one
         dtype = torch.get_autocast_dtype("cpu")
-        x = x.to(dtype)
-        casts = [weight.to(dtype) for weight in weights]
-    else:
-        casts = list(weights)
+        x, fc1_weight, fc1_bias = x.to(dtype), fc1_weight.to(dtype), fc1_bias.to(dtype)
+        fc2_weight, fc2_bias = fc2_weight.to(dtype), fc2_bias.to(dtype)
     images = max(1, min(batch_size, CHUNK_BYTES // (sites * fc1_weight.shape[0] * x.element_size())))
-    return _GRNMlp.apply(x, *casts, batch_size, images)
+    return _GRNMlp.apply(
+        x, fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias, batch_size, images
+    )  # fmt: skip
 
 
 class _GRNMlp(torch.autograd.Function):
@@ -70,7 +69,7 @@ class _GRNMlp(torch.autograd.Function):
         h_BMH = x.new_empty(batch, sites, hidden)
         norm_B1H = x.new_empty(batch, 1, hidden, dtype=torch.promote_types(x.dtype, torch.float32))
         g_bMH = x.new_empty(images, sites, hidden)
-        bias = torch.addmv(b2, w2, beta)
+        bias = torch.addmv(b2, w2, beta.to(w2.dtype))
         for rows, some in _chunks(batch, images, sites):
             h, norm = h_BMH[some], norm_B1H[some]
             g = g_bMH[: len(h)]
@@ -108,15 +107,15 @@ class _GRNMlp(torch.autograd.Function):
             dw2 += (p_bOH * scale).sum(0)
             dgamma += (dyg_b1H * normed_of(norm)).sum((0, 1))
             # dg = a · (dout W₂) + through · g, then back through GELU, all in one buffer
-            torch.mul(g, through_norm_of(gamma * dyg_b1H, norm).to(g.dtype), out=dh)
+            torch.mul(g, through_norm_of(gamma * dyg_b1H, norm, g.dtype), out=dh)
             dh.baddbmm_(dout_bMO, w2 * scale.to(w2.dtype))
             torch.ops.aten.gelu_backward.grad_input(dh, h, grad_input=dh)
             dh_rows = dh.flatten(0, 1)
             dw1 += dh_rows.t() @ x[rows]
             db1 += dh_rows.t() @ ones[: len(dh_rows)]
             torch.mm(dh_rows, w1, out=dx[rows])
-        grads = (dw1, db1, dgamma, dbeta, dw2, db2)
-        return dx, *(grad.to(w1.dtype) for grad in grads), None, None
+        dw1, db1, dw2, db2 = (grad.to(w1.dtype) for grad in (dw1, db1, dw2, db2))
+        return dx, dw1, db1, dgamma.to(gamma.dtype), dbeta.to(beta.dtype), dw2, db2, None, None
 
 
 def _chunks(batch: int, images: int, sites: int) -> list[tuple[slice, slice]]:

@@ -43,9 +43,9 @@ class _GRN(torch.autograd.Function):
         x_BMC, weight, bias, norm_B1C = ctx.saved_tensors
         wide = norm_B1C.dtype
         dyx_B1C = (dy_BMC * x_BMC).sum(1, keepdim=True, dtype=wide)
-        through_norm = through_norm_of(weight * dyx_B1C, norm_B1C, ctx.eps)
+        through_norm = through_norm_of(weight * dyx_B1C, norm_B1C, x_BMC.dtype, ctx.eps)
         scale = scale_of(weight, norm_B1C, ctx.eps)
-        dx = torch.addcmul(dy_BMC * scale.to(dy_BMC.dtype), x_BMC, through_norm.to(x_BMC.dtype))
+        dx = torch.addcmul(dy_BMC * scale.to(dy_BMC.dtype), x_BMC, through_norm)
         dweight = (dyx_B1C * normed_of(norm_B1C, ctx.eps)).sum((0, 1)).to(weight.dtype)
         return dx, dweight, dy_BMC.sum((0, 1), dtype=wide).to(bias.dtype), None
 
@@ -60,14 +60,17 @@ def scale_of(weight: Tensor, norm_B1C: Tensor, eps: float = EPS) -> Tensor:
     return 1 + weight * normed_of(norm_B1C, eps)
 
 
-def through_norm_of(d_normed: Tensor, norm_B1C: Tensor, eps: float = EPS) -> Tensor:
-    """What of a gradient to n comes to x, in units of x: dg / g, taken as 0 at g = 0.
+def through_norm_of(d_normed: Tensor, norm_B1C: Tensor, dtype: torch.dtype, eps: float = EPS) -> Tensor:
+    """What of a gradient to n comes to x, in units of x: dg / g, taken as 0 at g = 0; in ``dtype``.
 
     n = g/m, m = mean(g) + eps, so dg = dn/m − mean over channels of (dn · n/m); and d‖x‖/dx = x/‖x‖.
     """
     mean_B11 = norm_B1C.mean(dim=2, keepdim=True) + eps
     d_norm = (d_normed - (d_normed * norm_B1C / mean_B11).mean(dim=2, keepdim=True)) / mean_B11
-    return torch.where(norm_B1C > 0, d_norm / norm_B1C, 0.0)
+    through = torch.where(norm_B1C > 0, d_norm / norm_B1C, 0.0)
+    if dtype == torch.float16:  # a channel that is nearly dead: beyond its range, and ∞ · 0 would be NaN
+        through = through.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    return through.to(dtype)
 
 
 def response_norm(x_BMC: Tensor) -> Tensor:

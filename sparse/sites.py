@@ -114,6 +114,10 @@ class ActiveSites:
         """int32 [B, h, w]: which of the N visible patches each cell of the patch grid is; −1 where masked."""
         return self._once("slot", 1, 0, self._make_patch_slot)
 
+    def patch_cell(self) -> Tensor:
+        """int32 [N]: :attr:`patches`, flattened."""
+        return self._once("cell", 1, 0, lambda _s, _r: self.patches.flatten().to(torch.int32))
+
     def coordinates(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image, y and x of each row on the grid of sites, three int64 [B·K·s·s]."""
         image_N, y_N, x_N = self._patch_corners(side)

@@ -17,8 +17,9 @@ from fcmae.sparse.sites import ActiveSites
 from fcmae.sparse.triton_kernels import convolve_kernel, wgrad_kernel
 
 BLOCK_ROWS, MAX_BLOCK_CHANNELS = 32, 64
-WGRAD_PROGRAMS = 512
-"""About how many chunks the rows are cut into for wgrad: enough for every multiprocessor, few enough to sum."""
+WGRAD_PROGRAMS = 4096
+"""About how many programs wgrad is cut into: enough for every multiprocessor, few enough to sum."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
@@ -29,11 +30,14 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     """
     check_args(x, weight, sites, side)
     x, weight, bias = autocast_args(x, weight, bias)
-    if x.dtype == torch.float64:
-        raise ValueError("the triton backend sums in float32; take backend 'grid' for float64")
+    if x.dtype not in DTYPES or weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype):
+        raise ValueError(
+            f"the triton backend takes features, weight and bias of one type, float32, bfloat16 or float16, got "
+            f"{x.dtype} and {weight.dtype}; take backend 'grid' for float64"
+        )
     if missing := missing_on(x.device):
         raise ValueError(f"the triton backend needs {missing}; take backend 'grid'")
-    patches, slot = sites.patches.flatten().to(torch.int32), sites.patch_slot()
+    patches, slot = sites.patch_cell(), sites.patch_slot()
     return _convolve_op(
         x.contiguous(), _taps_first(weight), bias, patches, slot, sites.num_visible, side, weight.shape[-1], False
     )
@@ -63,11 +67,12 @@ def _convolve_op(
     rows, channels = x.shape
     block_rows, block_channels = _blocks(rows, channels)
     grid = (triton.cdiv(rows, block_rows), triton.cdiv(channels, block_channels))
-    convolve_kernel[grid](
-        x, taps, taps if bias is None else bias, out, patches, slot, rows, channels,
-        HAS_BIAS=bias is not None, FLIP=flip, HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible,
-        BITS=side.bit_length() - 1, SIZE=size, BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        convolve_kernel[grid](
+            x, taps, taps if bias is None else bias, out, patches, slot, rows, channels,
+            HAS_BIAS=bias is not None, FLIP=flip, HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible,
+            BITS=side.bit_length() - 1, SIZE=size, BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
+        )  # fmt: skip
     return out
 
 
@@ -76,15 +81,16 @@ def _wgrad_op(x: Tensor, dy: Tensor, patches: Tensor, slot: Tensor, num_visible:
     """float32 [k·k, C]."""
     rows, channels = x.shape
     block_rows, block_channels = _blocks(rows, channels)
-    blocks_per_program = triton.cdiv(triton.cdiv(rows, block_rows), WGRAD_PROGRAMS)
-    chunks = triton.cdiv(rows, block_rows * blocks_per_program)
+    channel_blocks, row_blocks = triton.cdiv(channels, block_channels), triton.cdiv(rows, block_rows)
+    blocks_per_program = triton.cdiv(row_blocks * channel_blocks * size * size, WGRAD_PROGRAMS)
+    chunks = triton.cdiv(row_blocks, blocks_per_program)
     partial = torch.empty(chunks, size * size, channels, device=x.device, dtype=torch.float32)
-    grid = (chunks, triton.cdiv(channels, block_channels), size)
-    wgrad_kernel[grid](
-        x, dy, partial, patches, slot, rows, channels, blocks_per_program,
-        HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible, BITS=side.bit_length() - 1, SIZE=size,
-        SIZE_POW2=triton.next_power_of_2(size), BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        wgrad_kernel[(chunks, channel_blocks, size * size)](
+            x, dy, partial, patches, slot, rows, channels, blocks_per_program,
+            HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible, BITS=side.bit_length() - 1, SIZE=size,
+            BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
+        )  # fmt: skip
     return partial.sum(0)
 
 

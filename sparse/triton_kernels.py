@@ -83,31 +83,26 @@ def convolve_kernel(
 def wgrad_kernel(
     x_ptr, dy_ptr, out_ptr, patches_ptr, slot_ptr, num_rows, channels, blocks_per_program,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, SIZE: tl.constexpr,
-    SIZE_POW2: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Share of one chunk of rows in the gradient to one row of the kernel: Σ over its rows of dy · x[neighbour at tap].
+    """Share of one chunk of rows in the gradient to one tap of the kernel: Σ over its rows of dy · x[neighbour at tap].
 
     out float32 [chunks, SIZE·SIZE, channels], to be summed over chunks: no atomics, so the same numbers every time.
     """
-    chunk, tap_y = tl.program_id(0), tl.program_id(2)
+    chunk, tap = tl.program_id(0), tl.program_id(2)
     channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     is_channel = channel < channels
-    taps = tl.arange(0, SIZE_POW2)
-    total = tl.zeros((SIZE_POW2, BLOCK_CHANNELS), dtype=tl.float32)
+    total = tl.zeros((BLOCK_ROWS, BLOCK_CHANNELS), dtype=tl.float32)
     for block in range(blocks_per_program):
         row = (chunk * blocks_per_program + block) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         is_row = row < num_rows
         image, y, x = _place(row, patches_ptr, WIDTH, K, BITS, is_row)
-        offset = row.to(tl.int64)[:, None] * channels + channel[None, :]
-        dy = tl.load(dy_ptr + offset, mask=is_row[:, None] & is_channel[None, :], other=0).to(tl.float32)
-        for tap_x in tl.static_range(SIZE):
-            near, is_there = _row_at(
-                image, y + tap_y - SIZE // 2, x + tap_x - SIZE // 2, slot_ptr, HEIGHT, WIDTH, BITS, is_row
-            )
-            offset = near.to(tl.int64)[:, None] * channels + channel[None, :]
-            there = is_there[:, None] & is_channel[None, :]
-            product = tl.sum(dy * tl.load(x_ptr + offset, mask=there, other=0).to(tl.float32), axis=0)
-            total += tl.where(taps[:, None] == tap_x, product[None, :], 0.0)
-    tap = tap_y * SIZE + taps
-    offset = (chunk * SIZE * SIZE + tap)[:, None] * channels + channel[None, :]
-    tl.store(out_ptr + offset, total, mask=(taps < SIZE)[:, None] & is_channel[None, :])
+        near, is_there = _row_at(
+            image, y + tap // SIZE - SIZE // 2, x + tap % SIZE - SIZE // 2, slot_ptr, HEIGHT, WIDTH, BITS, is_row
+        )
+        there = is_there[:, None] & is_channel[None, :]
+        dy = tl.load(dy_ptr + row.to(tl.int64)[:, None] * channels + channel[None, :], mask=there, other=0)
+        x_near = tl.load(x_ptr + near.to(tl.int64)[:, None] * channels + channel[None, :], mask=there, other=0)
+        total += dy.to(tl.float32) * x_near.to(tl.float32)
+    offset = (chunk * SIZE * SIZE + tap).to(tl.int64) * channels + channel
+    tl.store(out_ptr + offset, tl.sum(total, axis=0), mask=is_channel)

@@ -74,16 +74,20 @@ def test_backends_compute_the_same_network(backend: str) -> None:
         patch.setitem(sizes.SIZES, SMALL, size)
         encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=1, backend=backend))
     randomise(encoder)
-    assert_equal_to_oracle(encoder, torch.randn(2, 3, 16, 24), random_visible(2, 2, 3, 3), 1e-4)
+    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    images, visible = torch.randn(2, 3, 16, 24, device=device), random_visible(2, 2, 3, 3).to(device)
+    assert_equal_to_oracle(encoder.to(device), images, visible, 1e-4)
 
 
-def test_recomputed_stages_give_the_same_gradients() -> None:
+@pytest.mark.parametrize("backend", ["grid", "masked"])
+def test_recomputed_stages_give_the_same_gradients(backend: str) -> None:
     """Bit for bit, with drop path, and what is kept for the backward pass shrinks."""
     images, visible = torch.randn(2, 3, 64, 64), random_visible(2, 4, 4, 6)
     results, kept = [], []
     for stages in ((), (0, 2)):
         torch.manual_seed(0)
-        encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, drop_path_rate=0.5, checkpoint_stages=stages))
+        options = {"drop_path_rate": 0.5, "checkpoint_stages": stages, "backend": backend}
+        encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, **options))
         sizes_of_saved: list[int] = []
 
         def pack(tensor: Tensor) -> Tensor:

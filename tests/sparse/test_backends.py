@@ -15,8 +15,13 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKENDS = ["grid", "triton", minkowski]
 
 
-def randn(*shapes: tuple[int, ...]) -> list[Tensor]:
-    return [torch.randn(shape, device=DEVICE) for shape in shapes]
+def device_for(backend: str) -> str:
+    """What make minkowski builds is for the CPU."""
+    return "cpu" if backend == "minkowski" else DEVICE
+
+
+def randn(*shapes: tuple[int, ...], device: str = DEVICE) -> list[Tensor]:
+    return [torch.randn(shape, device=device) for shape in shapes]
 
 
 @pytest.mark.usefixtures("_few_programs")
@@ -27,13 +32,13 @@ def randn(*shapes: tuple[int, ...]) -> list[Tensor]:
 def test_depthwise_conv(backend: str, grid: tuple[int, int, int, int], side: int, kernel: int) -> None:
     """float32: value, dgrad, wgrad and the bias's gradient; kernels are random, so a flip or a transposition shows."""
     conv = resolve_backend(backend).depthwise_conv
-    visible = random_visible(*grid).to(DEVICE)
+    visible = random_visible(*grid).to(device_for(backend))
     sites = ActiveSites(visible)
     compare(
         lambda x, w, b: conv(x, w, b, sites, side),
         lambda x, w, b: gather_sites(ref.depthwise_conv(densify(x, sites, side), w, b, visible, side), sites, side),
         [
-            t.to(DEVICE)
+            t.to(device_for(backend))
             for t in (torch.randn(sites.num_sites(side), 5), torch.randn(5, 1, kernel, kernel), torch.randn(5))
         ],
         torch.float32,
@@ -45,12 +50,12 @@ def test_depthwise_conv(backend: str, grid: tuple[int, int, int, int], side: int
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_downsample(backend: str, grid: tuple[int, int, int, int], side: int) -> None:
     downsample = resolve_backend(backend).downsample
-    visible = random_visible(*grid).to(DEVICE)
+    visible = random_visible(*grid).to(device_for(backend))
     sites = ActiveSites(visible)
     compare(
         lambda x, w, b: downsample(x, w, b, sites, side),
         lambda x, w, b: gather_sites(ref.downsample(densify(x, sites, side), w, b, visible, side), sites, side // 2),
-        randn((sites.num_sites(side), 3), (6, 3, 2, 2), (6,)),
+        randn((sites.num_sites(side), 3), (6, 3, 2, 2), (6,), device=device_for(backend)),
         torch.float32,
     )
 
