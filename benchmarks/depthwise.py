@@ -1,9 +1,10 @@
-"""The depthwise convolution alone: forward, and its gradient to the weight by the library against by patch.
+"""The depthwise convolution alone: forward, and its gradient to the weight, each in every way there is.
 
 python -m benchmarks.depthwise --model convnextv2_atto --batch-size 16
 """
 
 import argparse
+import functools
 
 import torch
 
@@ -47,15 +48,18 @@ def main() -> None:
             "wgrad, library": lambda: dw._wgrad_by_library(x, dy, weight, index, shape),  # noqa: B023
             "wgrad, by patch": lambda: dw._wgrad_by_patch(x, dy, weight, window, raster),  # noqa: B023
             "wgrad, by image": lambda: dw._wgrad_by_image(x, dy, weight, index, shape),  # noqa: B023
-            "forward": lambda: dw._convolve(x, weight, None, index, shape),  # noqa: B023
+            "forward, by grid": lambda: dw._convolve(x, weight, None, index, shape),  # noqa: B023
         }
+        if side > 1:
+            windows = sites.patch_window_index(side, 3), sites.raster_of_z(side)
+            paths["forward, by patch"] = functools.partial(dw._convolve_by_patch, x, weight, None, *windows)
         if side == 1:
             del paths["wgrad, by patch"]  # a 7×7 halo for each single site: not used there
         if side > 2:
             del paths["wgrad, by image"]  # kernels as large as the image: not used there
-        expected = paths["wgrad, library"]()
         for name, run in paths.items():
-            if name != "forward" and not (run() - expected).norm() < 1e-4 * expected.norm():
+            expected = paths["forward, by grid" if name.startswith("forward") else "wgrad, library"]()
+            if not (run() - expected).norm() < 1e-4 * expected.norm():
                 raise SystemExit(f"not timed: {name} is wrong at s = {side}")
         print(f"\ns = {side}, {channels} channels")
         print(timing.table(timing.alternate(paths, args.repeats), args.batch_size, "wgrad, library"))
