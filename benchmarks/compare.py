@@ -17,7 +17,10 @@ from benchmarks import timing
 from benchmarks.measure import PEAK_SIZE, MatrixProducts, matmul_peak, peak_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # relative, of the gradients of all parameters together
+# Relative: of the output and of each gradient, and of all gradients together. In bfloat16 a few gradients (the biases of
+# the first norms, sums that nearly cancel) are off by 0.16 from float32, by the same amount in every backend; the whole
+# is off by 0.005.
+EACH, TOGETHER = {"fp32": 1e-3, "bf16": 0.3}, {"fp32": 1e-4, "bf16": 0.02}
 
 
 class Row(NamedTuple):
@@ -28,22 +31,18 @@ class Row(NamedTuple):
     dtype: str
     network: nn.Module
     forward: Callable[[], Tensor]
-    """A scalar to call backward on."""
+    gradient: Tensor | None = None
+    """To the output, for backward; None: it is a scalar loss."""
 
 
 def options(description: str) -> argparse.ArgumentParser:
     """The command line that the comparisons share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.batch_options(description)
     parser.add_argument("--models", nargs="+", default=["convnextv2_atto"])
     parser.add_argument("--backends", nargs="+", default=["grid", "masked"])
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=DTYPES)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--mask-ratio", type=float, default=0.6)
     parser.add_argument("--checkpoint-stages", nargs="*", type=int, default=[], help="recompute these stages' blocks")
     parser.add_argument("--compile", action="store_true", help="torch.compile every path")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
 
@@ -54,26 +53,26 @@ def step(row: Row, device: torch.device) -> Callable[[], Tensor]:
     def run() -> Tensor:
         row.network.zero_grad(set_to_none=True)
         with torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
-            loss = row.forward()
-        loss.backward()
+            out = row.forward()
+        out.backward(row.gradient if row.gradient is None else row.gradient.to(out.dtype))
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return loss.detach()
+        return out.detach()
 
     return run
 
 
 def check_equal(rows: list[Row], device: torch.device) -> None:
-    """Refuse to time a path whose loss or gradients are not those of the first of its model."""
-    expected: dict[str, Tensor] = {}
-    for row in sorted(rows, key=lambda row: TOLERANCE[row.dtype]):  # the most precise first
-        loss = step(row, device)()
-        gradients = [p.grad.float().flatten() for p in row.network.parameters() if p.grad is not None]
-        got = torch.cat([loss.float().view(1), *gradients])
-        first = expected.setdefault(row.model, got)
-        error = float((got - first).norm() / first.norm())
-        if not error < TOLERANCE[row.dtype]:
-            raise SystemExit(f"not timed: {row.model} {row.backend} {row.dtype} differs from the first by {error:.1e}")
+    """Refuse to time a path that differs from the most precise of its model in the output or in any gradient."""
+    expected: dict[str, dict[str, Tensor]] = {}
+    for row in sorted(rows, key=lambda row: EACH[row.dtype]):
+        got = {"the output": step(row, device)().float()}
+        got |= {f"the gradient of {n}": p.grad.float() for n, p in row.network.named_parameters() if p.grad is not None}
+        got["all gradients together"] = torch.cat([t.flatten() for name, t in got.items() if name != "the output"])
+        for what, first in expected.setdefault(row.model, got).items():
+            error = float((got[what] - first).norm() / first.norm())
+            if not error < (TOGETHER if what.startswith("all") else EACH)[row.dtype]:
+                raise SystemExit(f"not timed: {row.model} {row.backend} {row.dtype} differs in {what} by {error:.1e}")
 
 
 def print_table(rows: list[Row], args: argparse.Namespace, title: str) -> None:

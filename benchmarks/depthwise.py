@@ -3,13 +3,12 @@
 python -m benchmarks.depthwise --model convnextv2_atto --batch-size 16
 """
 
-import argparse
 import functools
 
 import torch
 
 from benchmarks import timing
-from fcmae.models.fcmae import count_visible
+from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
 from fcmae.sparse import ActiveSites
 from fcmae.sparse import depthwise as dw
@@ -19,21 +18,15 @@ PATCH = 32
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.batch_options(__doc__)
     parser.add_argument("--model", default="convnextv2_atto", choices=SIZES)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--mask-ratio", type=float, default=0.6)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     grid = args.img_size // PATCH
     kept = count_visible(grid * grid, args.mask_ratio)
-    visible = (torch.rand(args.batch_size, grid * grid).argsort(1) < kept).view(-1, grid, grid)
-    sites = ActiveSites(visible)
+    sites = ActiveSites(random_visible(args.batch_size, (grid, grid), kept))
     print(timing.machine())
     print(
         f"depthwise 7×7 of {args.model}, batch {args.batch_size}, {args.img_size}², "

@@ -6,6 +6,8 @@ Every path carries the same weights and sees the same images and masks.
 """
 
 import argparse
+import functools
+import math
 from dataclasses import replace
 
 import torch
@@ -13,7 +15,7 @@ import torch
 from benchmarks.compare import Row, options, print_table
 from benchmarks.weights import randomise_grn
 from fcmae.models import ModelConfig, SparseConvNeXt
-from fcmae.models.fcmae import count_visible
+from fcmae.models.fcmae import count_visible, random_visible
 
 
 def make_rows(args: argparse.Namespace) -> list[Row]:
@@ -24,10 +26,9 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
         config = ModelConfig(name, img_size=args.img_size, checkpoint_stages=tuple(args.checkpoint_stages))
         first = SparseConvNeXt(config).to(device)
         randomise_grn(first)
-        grid_h, grid_w = config.grid_hw
-        order = torch.rand(args.batch_size, grid_h * grid_w, device=device).argsort(1)
-        visible = (order < count_visible(grid_h * grid_w, args.mask_ratio)).view(-1, grid_h, grid_w)
-        dy = torch.randn(args.batch_size, first.num_features, grid_h, grid_w, device=device)
+        num_visible = count_visible(math.prod(config.grid_hw), args.mask_ratio)
+        visible = random_visible(args.batch_size, config.grid_hw, num_visible, device=device)
+        dy = torch.randn(args.batch_size, first.num_features, *config.grid_hw, device=device)
         for dtype in args.dtypes:
             for backend in args.backends:
                 encoder = SparseConvNeXt(replace(config, backend=backend)).to(device)
@@ -35,10 +36,8 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
                 if args.compile and backend != "minkowski":
                     encoder.compile()
 
-                def forward(encoder=encoder, visible=visible, dy=dy):
-                    return (encoder(images, visible).float() * dy).sum()
-
-                rows.append(Row(name, backend, dtype, encoder, forward))
+                forward = functools.partial(encoder, images, visible)
+                rows.append(Row(name, backend, dtype, encoder, forward, gradient=dy))
     return rows
 
 

@@ -7,7 +7,6 @@ Torchvision's chain is ImageFolder with RandomResizedCrop, RandomHorizontalFlip,
 uint8, which training normalises on its device.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -32,12 +31,10 @@ def make_jpegs(folder: Path, size: tuple[int, int], quality: int) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.options(__doc__, repeats=9)
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=375)
     parser.add_argument("--quality", type=int, default=90)
-    parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

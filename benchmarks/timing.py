@@ -1,5 +1,6 @@
 """Time several ways of doing the same in one process, alternately: a noisy machine then disturbs all alike."""
 
+import argparse
 import platform
 import statistics
 import time
@@ -7,6 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+
+def options(description: str, repeats: int = 15) -> argparse.ArgumentParser:
+    """The command line that all benchmarks share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--img-size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds in which every path runs once")
+    return parser
+
+
+def batch_options(description: str) -> argparse.ArgumentParser:
+    """The same for those that run on a batch of masked images."""
+    parser = options(description)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--mask-ratio", type=float, default=0.6)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
 
 
 def alternate(paths: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

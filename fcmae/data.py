@@ -26,7 +26,7 @@ from fcmae.console import ENDING_SIGNALS
 from fcmae.errors import UserError
 from fcmae.images import EXTENSIONS, ImageFile, UnreadableImageError, decoded, open_image
 from fcmae.models import ModelConfig
-from fcmae.models.fcmae import count_visible
+from fcmae.models.fcmae import count_visible, random_visible
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class PretrainDataset(Dataset):
             shape_alone = torch.empty(1, file.height, file.width, device="meta")
             crop = RandomResizedCrop.get_params(shape_alone, list(self.data.crop_scale), list(self.data.crop_ratio))
             flip = bool(torch.rand(()) < self.data.hflip)
-            visible = random_visible(self.model.grid_hw, self.num_visible)
+            visible = random_visible(1, self.model.grid_hw, self.num_visible)[0]
         finally:
             torch.default_generator.set_state(random)
         image = resized_crop(file, crop, self.model.image_hw)
@@ -137,7 +137,7 @@ class PretrainDataset(Dataset):
         samples = []
         for n in range(count):
             generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
-            visible = random_visible(self.model.grid_hw, self.num_visible, generator)
+            visible = random_visible(1, self.model.grid_hw, self.num_visible, generator=generator)[0]
             image = self._first_readable(n * len(self.paths) // count, self._centre_crop).image
             samples.append(Sample(image, visible, []))
         return collate(samples)
@@ -196,12 +196,6 @@ def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[i
 def sample_seed(seed: int, epoch: int, index: int) -> int:
     """A 63-bit seed that is well mixed: neighbours have nothing in common."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def random_visible(grid_hw: tuple[int, int], num_visible: int, generator: torch.Generator | None = None) -> Tensor:
-    """One random mask, bool [h, w] with ``num_visible`` patches kept."""
-    rank = torch.rand(grid_hw[0] * grid_hw[1], generator=generator).argsort().argsort()
-    return (rank < num_visible).view(grid_hw)
 
 
 class SampleStream(Sampler[list[tuple[int, int]]]):

@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class UnreadableImageError(Exception):
 
 @dataclass
 class ImageFile:
-    """An image whose size is known, and whose pixels may not be decoded yet."""
+    """An image whose size is known, and whose pixels may not be decoded yet; can be pickled, for worker processes."""
 
     path: Path
     height: int
@@ -68,8 +69,7 @@ class ImageFile:
 
 def decoded(file: ImageFile) -> ImageFile:
     """The same with its pixels in memory, at full size."""
-    image = file.decode()
-    return ImageFile(file.path, file.height, file.width, lambda _: image)
+    return _in_memory(file.path, file.decode())
 
 
 def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
@@ -82,8 +82,7 @@ def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
     with _one_error(path):
         if path.suffix.lower() in JPEG and in_chans in PIL_MODES:
             return _open_jpeg(path, in_chans)
-        image = _read(path, in_chans)
-    return ImageFile(path, image.shape[1], image.shape[2], lambda _: image)
+        return _in_memory(path, _read(path, in_chans))
 
 
 def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
@@ -110,6 +109,8 @@ def _one_error(path: Path) -> Iterator[None]:
     """Decoders of damaged files raise anything from OSError to IndexError and struct.error; all mean the same here."""
     try:
         yield
+    except MemoryError:  # says nothing of the file
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
@@ -132,14 +133,23 @@ def _open_jpeg(path: Path, in_chans: int) -> ImageFile:
         plain = header.format == "JPEG" and orientation == 1 and header.mode in ("RGB", "L")
         width, height = reversed(header.size) if orientation in LYING else header.size
 
-    def decode(reduce: int) -> Tensor:
-        if plain and in_chans == 3 and reduce < 2:
-            # what torchvision refuses, such as a missing end marker after whole pixels, Pillow may still read
-            with contextlib.suppress(RuntimeError):
-                return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-        return _from_pil(io.BytesIO(data), in_chans, reduce)
+    return ImageFile(path, height, width, partial(_decode_jpeg, data, plain and in_chans == 3, in_chans))
 
-    return ImageFile(path, height, width, decode)
+
+def _decode_jpeg(data: bytes, plain: bool, in_chans: int, reduce: int) -> Tensor:
+    if plain and reduce < 2:
+        # what torchvision refuses, such as a missing end marker after whole pixels, Pillow may still read
+        with contextlib.suppress(RuntimeError):
+            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    return _from_pil(io.BytesIO(data), in_chans, reduce)
+
+
+def _in_memory(path: Path, image: Tensor) -> ImageFile:
+    return ImageFile(path, image.shape[1], image.shape[2], partial(_at_full_size, image))
+
+
+def _at_full_size(image: Tensor, _reduce: int) -> Tensor:
+    return image
 
 
 def _from_tiff(path: Path, in_chans: int) -> Tensor:

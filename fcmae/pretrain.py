@@ -39,6 +39,7 @@ from fcmae.data import (
 from fcmae.errors import UserError
 from fcmae.metrics import MetricsLog
 from fcmae.models import FCMAE
+from fcmae.models.patches import enlarge_mask
 from fcmae.optim import make_optimizer, make_schedule
 from fcmae.pictures import reconstruction_picture, save_picture
 from fcmae.resume import (
@@ -338,8 +339,7 @@ def _draw(run: Run, step: int) -> None:
             output = FCMAE.forward(model, images, sample.visible.to(images.device))
         model.train()
         masked, pasted = model.reconstruct(images, output)
-        patch = run.config.model.patch_size
-        where = output.visible.repeat_interleave(patch, 1).repeat_interleave(patch, 2).unsqueeze(1)
+        where = enlarge_mask(output.visible, run.config.model.patch_size)
         original, masked, pasted = (dataset.denormalise(x.float()) for x in (images, masked, pasted))
         picture = reconstruction_picture(original, masked, pasted, where, run.config.train.mask_ratio)
         save_picture(picture, run.folder / PICTURES / f"step-{step:08d}.png")

@@ -1,6 +1,5 @@
 """Which folder a run writes to, whether it goes on from a checkpoint, and whether it may."""
 
-import errno
 import logging
 from datetime import datetime
 from pathlib import Path
@@ -79,12 +78,8 @@ def make_and_lock(folder: Path) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"--output {folder} is being written to by another process; give another --output") from None
-    except (OSError, NotImplementedError) as error:
-        if getattr(error, "errno", errno.ENOSYS) in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-            logger.warning("%s is on a file system without locks: see that one run at a time writes to it", folder)
-            return lock
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--output {folder} cannot be written to: {reason}; give another") from None
+    except OSError as error:  # where the file system has no flock at all, filelock itself takes a lock file instead
+        raise UserError(f"--output {folder} cannot be made or locked: {error.strerror}; give another") from None
     return lock
 
 

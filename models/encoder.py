@@ -1,5 +1,8 @@
 """The sparse ConvNeXt encoder: runs on the visible patches, carries timm's parameter names and dense shapes."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -30,11 +33,14 @@ class Stage(nn.Module):
             norm, conv = self.downsample
             x = conv(norm(x), sites, 2 * side)
         for block in self.blocks:
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, sites, side, use_reentrant=False)
-            else:
-                x = block(x, sites, side)
+            x = self.call(block, x, sites, side)
         return x
+
+    def call(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
+        """block(*args), to be computed again in the backward pass if this stage is to."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
 
 
 class SparseConvNeXt(nn.Module):

@@ -1,5 +1,6 @@
 """FCMAE (arXiv 2301.00808, section 3): mask, encode what is visible, decode everything, score what was masked."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -84,11 +85,9 @@ class FCMAE(nn.Module):
                 f"images must be [B, C, H, W] of at least {self.patch_size}×{self.patch_size} pixels, "
                 f"got {list(images.shape)}"
             )
-        batch, _, height, width = images.shape
-        grid_h, grid_w = height // self.patch_size, width // self.patch_size
-        num_visible = count_visible(grid_h * grid_w, self.mask_ratio)
-        rank_BL = torch.rand(batch, grid_h * grid_w, device=images.device).argsort(1).argsort(1)
-        return (rank_BL < num_visible).view(batch, grid_h, grid_w), num_visible
+        grid_hw = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+        num_visible = count_visible(math.prod(grid_hw), self.mask_ratio)
+        return random_visible(len(images), grid_hw, num_visible, device=images.device), num_visible
 
     def _loss(self, images: Tensor, pred: Tensor, sites: ActiveSites) -> Tensor:
         """Mean squared error of the masked patches, ``pred`` [B·(h·w − K), p·p·C]; in float32 or wider."""
@@ -125,6 +124,20 @@ class FCMAE(nn.Module):
 def count_visible(num_patches: int, mask_ratio: float) -> int:
     """K = round(L · (1 − mask_ratio)), at least 1 and at most L (the official code truncates)."""
     return min(num_patches, max(1, round(num_patches * (1 - mask_ratio))))
+
+
+def random_visible(
+    batch_size: int,
+    grid_hw: tuple[int, int],
+    num_visible: int,
+    *,
+    device: torch.device | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Random masks, bool [B, h, w] with ``num_visible`` patches kept in each; every such mask is as likely."""
+    height, width = grid_hw
+    rank_BL = torch.rand(batch_size, height * width, device=device, generator=generator).argsort(1).argsort(1)
+    return (rank_BL < num_visible).view(batch_size, height, width)
 
 
 def create_model(name: str = "convnextv2_atto", *, mask_ratio: float = 0.6, **config: Any) -> FCMAE:

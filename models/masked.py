@@ -9,17 +9,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from fcmae.models.block import Block
 from fcmae.models.layers import GRN
+from fcmae.models.patches import enlarge_mask
 from fcmae.sparse.response_norm import EPS
 
 
 def masked_forward(stem: Any, stages: Any, images: Tensor, visible: Tensor) -> Tensor:
     """[B, C, H, W] and [B, h, w] → the last stage's features [B, C_last, h, w], zero where not visible."""
     conv, norm = stem
-    seen = _blow_up(visible, images.shape[2] // visible.shape[1])
+    seen = enlarge_mask(visible, images.shape[2] // visible.shape[1])
     x = images.masked_fill(~seen, 0).contiguous(memory_format=torch.channels_last)
     x = _masked(norm(_conv(conv, x.permute(0, 2, 3, 1))), visible)
     for stage in stages:
@@ -27,10 +27,7 @@ def masked_forward(stem: Any, stages: Any, images: Tensor, visible: Tensor) -> T
             norm, conv = stage.downsample
             x = _masked(_conv(conv, norm(x)), visible)
         for block in stage.blocks:
-            if stage.recompute and torch.is_grad_enabled():
-                x = checkpoint(_block, block, x, visible, use_reentrant=False)
-            else:
-                x = _block(block, x, visible)
+            x = stage.call(_block, block, x, visible)
     return x.permute(0, 3, 1, 2)
 
 
@@ -56,10 +53,5 @@ def _conv(conv: torch.nn.Conv2d, x_BHWC: Tensor) -> Tensor:
 
 def _masked(x_BHWC: Tensor, visible: Tensor) -> Tensor:
     """Zero where not visible, at the resolution and in the precision of ``x``."""
-    mask = _blow_up(visible, x_BHWC.shape[1] // visible.shape[1])
+    mask = enlarge_mask(visible, x_BHWC.shape[1] // visible.shape[1])
     return x_BHWC * mask.permute(0, 2, 3, 1).to(x_BHWC.dtype)
-
-
-def _blow_up(visible: Tensor, factor: int) -> Tensor:
-    """[B, h, w] → [B, 1, h·factor, w·factor]."""
-    return visible.repeat_interleave(factor, 1).repeat_interleave(factor, 2).unsqueeze(1)

@@ -18,6 +18,11 @@ def unpatchify(patches: Tensor, patch_size: int, grid_hw: tuple[int, int]) -> Te
     )
 
 
+def enlarge_mask(visible: Tensor, factor: int) -> Tensor:
+    """bool [B, h, w] → [B, 1, h·factor, w·factor]: the mask of pixels, or of the sites of a stage."""
+    return visible.repeat_interleave(factor, 1).repeat_interleave(factor, 2).unsqueeze(1)
+
+
 def patch_mean_std(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and √(unbiased variance + 1e-6) of each patch over all its values: [..., p·p·C] → two [..., 1] (MAE)."""
     mean = patches.mean(-1, keepdim=True)

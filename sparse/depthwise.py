@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fcmae.sparse.ops import gather_from_grid, scatter_to_grid
+from fcmae.sparse.ops import autocast_args, gather_from_grid, scatter_to_grid
 from fcmae.sparse.sites import ActiveSites
 
 
@@ -68,14 +68,6 @@ def check_args(x: Tensor, weight: Tensor, sites: ActiveSites, side: int) -> None
         raise ValueError(f"a depthwise kernel is [C, 1, k, k] with odd k, got {list(weight.shape)}")
     if x.shape != (sites.num_sites(side), channels):
         raise ValueError(f"features must be [{sites.num_sites(side)}, {channels}], got {list(x.shape)}")
-
-
-def autocast_args(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """In autocast's dtype, where it is on."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return x, weight, bias
-    dtype = torch.get_autocast_dtype(x.device.type)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 GridShape = tuple[int, int, int]

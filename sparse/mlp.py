@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fcmae.sparse.ops import autocast_args
 from fcmae.sparse.response_norm import grn, normed_of, response_norm, scale_of, through_norm_of
 
 CHUNK_BYTES = 6 << 20  # of h: a few times this should fit the caches of two cores
@@ -48,10 +49,9 @@ def grn_mlp(
     if x.device.type != "cpu" or torch.compiler.is_compiling() or sites < SITES_PER_CHANNEL * fc2_weight.shape[0]:
         wide = grn(F.gelu(F.linear(x, fc1_weight, fc1_bias)), grn_weight, grn_bias, batch_size)
         return F.linear(wide, fc2_weight, fc2_bias)
-    if torch.is_autocast_enabled("cpu"):  # γ and β stay as they are, as in the layers one by one
-        dtype = torch.get_autocast_dtype("cpu")
-        x, fc1_weight, fc1_bias = x.to(dtype), fc1_weight.to(dtype), fc1_bias.to(dtype)
-        fc2_weight, fc2_bias = fc2_weight.to(dtype), fc2_bias.to(dtype)
+    # γ and β stay as they are, as in the layers one by one
+    x, fc1_weight, fc1_bias = autocast_args(x, fc1_weight, fc1_bias)
+    x, fc2_weight, fc2_bias = autocast_args(x, fc2_weight, fc2_bias)
     images = max(1, min(batch_size, CHUNK_BYTES // (sites * fc1_weight.shape[0] * x.element_size())))
     return _GRNMlp.apply(
         x, fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias, batch_size, images

@@ -92,3 +92,11 @@ def gather_from_grid(grid: Tensor, index: Tensor | None) -> Tensor:
     """[B, H, W, C] → [rows, C]; index None: all, in raster order."""
     rows = grid.reshape(-1, grid.shape[-1])
     return rows if index is None else rows.index_select(0, index)
+
+
+def autocast_args(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """In autocast's dtype, where it is on."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

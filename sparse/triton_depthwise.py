@@ -12,7 +12,8 @@ import triton
 from torch import Tensor
 from torch.library import custom_op
 
-from fcmae.sparse.depthwise import autocast_args, check_args
+from fcmae.sparse.depthwise import check_args
+from fcmae.sparse.ops import autocast_args
 from fcmae.sparse.sites import ActiveSites
 from fcmae.sparse.triton_kernels import convolve_kernel, wgrad_kernel
 
@@ -54,8 +55,8 @@ def _taps_first(weight: Tensor) -> Tensor:
     return weight.flatten(1).t().contiguous()
 
 
-def _blocks(rows: int, channels: int) -> tuple[int, int]:
-    return BLOCK_ROWS, min(MAX_BLOCK_CHANNELS, max(16, triton.next_power_of_2(channels)))
+def _block_channels(channels: int) -> int:
+    return min(MAX_BLOCK_CHANNELS, max(16, triton.next_power_of_2(channels)))
 
 
 @custom_op("fcmae::submanifold_depthwise_conv", mutates_args=())
@@ -65,13 +66,13 @@ def _convolve_op(
 ) -> Tensor:  # fmt: skip
     out = torch.empty_like(x)
     rows, channels = x.shape
-    block_rows, block_channels = _blocks(rows, channels)
-    grid = (triton.cdiv(rows, block_rows), triton.cdiv(channels, block_channels))
+    block_channels = _block_channels(channels)
+    grid = (triton.cdiv(rows, BLOCK_ROWS), triton.cdiv(channels, block_channels))
     with torch.cuda.device_of(x):  # Triton launches on the current device
         convolve_kernel[grid](
             x, taps, taps if bias is None else bias, out, patches, slot, rows, channels,
             HAS_BIAS=bias is not None, FLIP=flip, HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible,
-            BITS=side.bit_length() - 1, SIZE=size, BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
+            BITS=side.bit_length() - 1, SIZE=size, BLOCK_ROWS=BLOCK_ROWS, BLOCK_CHANNELS=block_channels,
         )  # fmt: skip
     return out
 
@@ -80,8 +81,8 @@ def _convolve_op(
 def _wgrad_op(x: Tensor, dy: Tensor, patches: Tensor, slot: Tensor, num_visible: int, side: int, size: int) -> Tensor:
     """float32 [k·k, C]."""
     rows, channels = x.shape
-    block_rows, block_channels = _blocks(rows, channels)
-    channel_blocks, row_blocks = triton.cdiv(channels, block_channels), triton.cdiv(rows, block_rows)
+    block_channels = _block_channels(channels)
+    channel_blocks, row_blocks = triton.cdiv(channels, block_channels), triton.cdiv(rows, BLOCK_ROWS)
     blocks_per_program = triton.cdiv(row_blocks * channel_blocks * size * size, WGRAD_PROGRAMS)
     chunks = triton.cdiv(row_blocks, blocks_per_program)
     partial = torch.empty(chunks, size * size, channels, device=x.device, dtype=torch.float32)
@@ -89,7 +90,7 @@ def _wgrad_op(x: Tensor, dy: Tensor, patches: Tensor, slot: Tensor, num_visible:
         wgrad_kernel[(chunks, channel_blocks, size * size)](
             x, dy, partial, patches, slot, rows, channels, blocks_per_program,
             HEIGHT=slot.shape[1], WIDTH=slot.shape[2], K=num_visible, BITS=side.bit_length() - 1, SIZE=size,
-            BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels,
+            BLOCK_ROWS=BLOCK_ROWS, BLOCK_CHANNELS=block_channels,
         )  # fmt: skip
     return partial.sum(0)
 

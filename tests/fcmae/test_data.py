@@ -1,5 +1,6 @@
 """The stream of samples: order, crops, flips and masks depend on seed, epoch and index alone; nothing is dropped."""
 
+import pickle
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_workers_change_nothing(image_folder: Path, workers: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(batches(0), batches(workers), strict=True))
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_data_set_in_use_can_be_sent_to_a_worker(tmp_path: Path, cache: bool, suffix: str) -> None:
+    """Where processes are not forked (macOS, Windows, Python from 3.14 on), workers get it pickled."""
+    Image.new("RGB", (40, 40), (10, 200, 30)).save(tmp_path / f"a.{suffix}")
+    data = dataset(tmp_path, cache=cache)
+    data.check_readable()
+    assert torch.equal(pickle.loads(pickle.dumps(data))[(0, 0)].image, data[(0, 0)].image)
+
+
 def test_no_sample_is_dropped() -> None:
     """10 samples in batches of 4: three epochs are 7.5 steps; each epoch holds every sample exactly once."""
     batches = list(SampleStream(10, batch_size=4, seed=0, total_steps=8))
@@ -171,7 +182,10 @@ def test_folders_without_a_usable_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"junk")
     with pytest.raises(UserError, match="is a file, not a folder"):
         image_files(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"none of the 1 images .* can be read .*; the first: .*a\.png: "):
+    with pytest.raises(
+        UserError,
+        match=r"none of the 1 images of --data.path None can be read with --model.in_chans 3; the first: .*a\.png: ",
+    ):
         dataset(tmp_path).check_readable()
 
 

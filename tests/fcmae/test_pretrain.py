@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fcmae import checkpoint as ckpt
-from fcmae import pretrain
+from fcmae import console, pretrain
 from fcmae.pretrain import main
 
 Args = Callable[..., list[str]]
@@ -156,8 +157,10 @@ def command(args: list[str], *launcher: str) -> list[str]:
     return [sys.executable, *(launcher or ("-m",)), "fcmae.pretrain", *args]
 
 
-def start(args: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(command(args), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def start(args: list[str], *launcher: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(args, *launcher), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def wait_for_lines(run: Path, count: int) -> None:
@@ -170,7 +173,7 @@ def wait_for_lines(run: Path, count: int) -> None:
 LONG = ["--train.epochs", "400", "--data.num_workers", "2", "--log.checkpoint_every", "2"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, number: signal.Signals) -> None:
     """The signal goes to the whole process group, workers included, as a terminal's Ctrl-C does."""
     process = start(tiny_args("run", *LONG))
@@ -218,16 +221,44 @@ def launch(args: list[str], *launcher: str) -> str:
     return done.stderr
 
 
-def test_two_processes_train_as_one(tiny_args: Args, tmp_path: Path) -> None:
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+
+
+def test_two_processes_train_as_one(tiny_args: Args, image_folder: Path, tmp_path: Path) -> None:
     """torchrun: the same samples a step, gradients averaged over both; what either cannot read is named once."""
-    assert main(tiny_args("one", *SHORT)) == 0
-    args = tiny_args("two", *SHORT, "--train.batch_size", "1", "--train.accumulation_steps", "2")
-    text = launch(args, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    shutil.copytree(image_folder, tmp_path / "images")
+    broken = tmp_path / "images" / "a" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    options = (*SHORT, "--data.path", str(tmp_path / "images"))
+    assert main(tiny_args("one", *options)) == 0
+    args = tiny_args("two", *options, "--train.batch_size", "1", "--train.accumulation_steps", "2")
+    text = launch(args, *TORCHRUN)
     assert "2 × cpu" in text
+    assert text.count(f"skipped, cannot be read: {broken}") == 1
+    assert metrics(tmp_path / "two")[-1]["unreadable_images"] == 1
     assert text.count("done: 3 steps") == 1
     assert gradient_difference(tmp_path / "two", tmp_path / "one") < 1e-4
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
+
+
+def test_two_processes_stop_together_and_go_on(tiny_args: Args, tmp_path: Path) -> None:
+    """SIGTERM reaches one process of two; both stop after the same step, and the run goes on from there."""
+    args = [*tiny_args("run", *LONG, "--train.batch_size", "2"), "--data.num_workers", "0"]
+    process = start(args, *TORCHRUN)
+    wait_for_lines(tmp_path / "run", 3)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 0, text[-3000:]
+    run = tmp_path / "run"
+    saved = ckpt.read_state(ckpt.resolve_checkpoint(run)).step
+    assert saved % console.STEPS_BETWEEN_QUESTIONS == 0
+    assert text.count(f"stopped at step {saved} of 1000; saved. To go on: torchrun --nproc-per-node 2 -m") == 1
+    assert [m["step"] for m in metrics(run)] == list(range(1, saved + 1))
+    epochs = str(-(-(saved + 3) * 4 // 10))
+    assert main([*args, "--train.batch_size", "4", "--train.epochs", epochs]) == 0  # on one process
+    assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
 
 
 def test_accelerate_launch(tiny_args: Args, tmp_path: Path) -> None:

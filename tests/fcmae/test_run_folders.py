@@ -1,5 +1,6 @@
 """What python -m fcmae.pretrain refuses, in one line, and that nothing is lost or written over."""
 
+import errno
 import json
 import shutil
 import sys
@@ -75,6 +76,17 @@ def test_a_folder_is_written_by_one_run_at_a_time(
     lock.release()
     assert main(tiny_args("run")) == 0
     assert main(tiny_args("run", "--train.epochs", "5")) == 0  # released at the end
+
+
+def test_a_folder_that_cannot_be_locked_is_not_written_to(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    assert "cannot be made or locked: No locks available" in error_of(tiny_args("run"), caplog)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_finished_run_has_nothing_to_give_to_another_folder(
@@ -160,7 +172,7 @@ def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptur
     (empty / "config.yaml").write_text("model: {name: convnextv2_atto}  # mine")
     assert "holds a config.yaml that no run wrote" in error_of([*tiny_args(), "--output", str(empty)], caplog)
     below_a_file = str(tmp_path / "file" / "run")
-    assert "cannot be written to: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
+    assert "cannot be made or locked: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
     assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
     assert "has no checkpoint in it" in error_of(tiny_args("run", "--resume", str(empty)), caplog)
     one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)
