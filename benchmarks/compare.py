@@ -17,9 +17,9 @@ from benchmarks import timing
 from benchmarks.measure import PEAK_SIZE, MatrixProducts, matmul_peak, peak_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Relative: of the output and of each gradient, and of all gradients together. In bfloat16 a few gradients (the biases of
-# the first norms, sums that nearly cancel) are off by 0.16 from float32, by the same amount in every backend; the whole
-# is off by 0.005.
+# Relative: of the output and of each gradient, and of all gradients together. In bfloat16 a few gradients (biases of
+# the first norms, sums that nearly cancel) are off by 0.16 from float32, by as much in every backend; the whole is off
+# by 0.005.
 EACH, TOGETHER = {"fp32": 1e-3, "bf16": 0.3}, {"fp32": 1e-4, "bf16": 0.02}
 
 
