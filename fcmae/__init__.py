@@ -14,12 +14,14 @@ if (_checkout / "pyproject.toml").is_file():
     __path__.append(str(_checkout))
 
 if TYPE_CHECKING:
-    from fcmae.convert import convert_to_dense as convert_to_dense
     from fcmae.models import FCMAE as FCMAE
     from fcmae.models import FCMAEOutput as FCMAEOutput
     from fcmae.models import ModelConfig as ModelConfig
     from fcmae.models import create_model as create_model
     from fcmae.models import list_models as list_models
+    from fcmae.weights.convert import convert_to_dense as convert_to_dense
+    from fcmae.weights.dense import create_dense as create_dense
+    from fcmae.weights.load import load_model as load_model
 
 __version__ = "0.1.0"
 
@@ -27,11 +29,13 @@ _HOME_OF = {
     "FCMAE": "fcmae.models",
     "FCMAEOutput": "fcmae.models",
     "ModelConfig": "fcmae.models",
-    "convert_to_dense": "fcmae.convert",
+    "convert_to_dense": "fcmae.weights.convert",
+    "create_dense": "fcmae.weights.dense",
     "create_model": "fcmae.models",
     "list_models": "fcmae.models",
+    "load_model": "fcmae.weights.load",
 }
-__all__ = ["FCMAE", "FCMAEOutput", "ModelConfig", "convert_to_dense", "create_model", "list_models"]
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,11 +18,12 @@ from accelerate.utils import gather_object
 from timm.data.readers.reader_image_folder import find_images_and_targets
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
 from fcmae.config import DataConfig
 from fcmae.console import ENDING_SIGNALS
+from fcmae.crops import centre_crop, resized_crop
 from fcmae.errors import UserError
 from fcmae.images import EXTENSIONS, ImageFile, UnreadableImageError, decoded, open_image
 from fcmae.models import ModelConfig
@@ -143,11 +144,7 @@ class PretrainDataset(Dataset):
         return collate(samples)
 
     def _centre_crop(self, file: ImageFile) -> Sample:
-        height, width = self.model.image_hw
-        rows = max(1, min(file.height, file.width * height // width))
-        columns = max(1, min(file.width, file.height * width // height))
-        crop = ((file.height - rows) // 2, (file.width - columns) // 2, rows, columns)
-        return Sample(resized_crop(file, crop, (height, width)), torch.empty(0), [])
+        return Sample(centre_crop(file, self.model.image_hw), torch.empty(0), [])
 
     def check_readable(self) -> None:
         """UserError unless at least one file can be read; reads until it finds one."""
@@ -174,23 +171,6 @@ class PretrainDataset(Dataset):
         if self.data.cache:
             file = self._cache[index] = decoded(file)
         return file
-
-
-def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
-    """(top, left, height, width) of an image, resized; [C, *size], uint8 or float32 in 0 … 1.
-
-    A crop of at least twice the size lets a JPEG be decoded at half its size or less.
-    """
-    image = file.decode(min(crop[2] // size[0], crop[3] // size[1]))
-    longer = 1 if file.height > file.width else 2
-    decoded_to, full = image.shape[longer], max(file.height, file.width)
-    reduced = min((1, 2, 4, 8), key=lambda n: abs(n * decoded_to - full))
-    top, left, height, width = (round(length / reduced) for length in crop)
-    height, width = min(height, image.shape[1] - top), min(width, image.shape[2] - left)
-    resized = TF.resized_crop(
-        image, top, left, height, width, size=list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
-    )
-    return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)  # bicubic resizing overshoots
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:

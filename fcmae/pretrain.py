@@ -24,6 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import fcmae
 from fcmae import checkpoint as ckpt
 from fcmae.cli import parse_config
+from fcmae.command import exit_status
 from fcmae.config import PretrainConfig
 from fcmae.console import progress_bar, signals_as_question
 from fcmae.data import (
@@ -64,21 +65,7 @@ class NonFiniteError(UserError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, also after an interruption that was saved; 1 after an error."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        pretrain(parse_config(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        # one raised in a worker of the data loader comes wrapped in that worker's traceback; its last line is ours
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
-        logger.error("fcmae.pretrain: error: %s", message)
-        return 1
-    except OSError as error:  # a disk that is full, a folder that may not be written to; the message names the file
-        logger.error("fcmae.pretrain: error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; what was not saved yet is lost")
-        return 130
-    return 0
+    return exit_status("fcmae.pretrain", lambda: pretrain(parse_config(sys.argv[1:] if argv is None else argv)))
 
 
 def pretrain(config: PretrainConfig) -> Path:

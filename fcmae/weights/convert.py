@@ -41,9 +41,15 @@ def convert_to_dense(ckpt: str | Path | Mapping[str, Tensor], format: str = "tim
     """
     if format not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    return whole_encoder(ckpt)[0]
+
+
+def whole_encoder(ckpt: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ModelConfig]:
+    """The encoder's weights under timm's names, checked, and the configuration that they are of."""
     source, tensors, config = _load(ckpt)
     state = _encoder_part(tensors)
-    expected = _expected_shapes(state, config, source)
+    config = config or _guess_config(state, source)
+    expected = _expected_shapes(config)
     missing = sorted(expected.keys() - state.keys())
     extra = sorted(state.keys() - expected.keys())
     wrong = sorted(k for k in state.keys() & expected.keys() if state[k].shape != expected[k])
@@ -55,7 +61,7 @@ def convert_to_dense(ckpt: str | Path | Mapping[str, Tensor], format: str = "tim
     left = len(tensors) - len(state)
     if left:
         logger.info("%s: %d tensors of the decoder or head have no place in a dense encoder", source, left)
-    return state
+    return state, config
 
 
 def _load(ckpt: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor], ModelConfig | None]:
@@ -90,8 +96,7 @@ def _encoder_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in bare.items() if not k.startswith(NOT_ENCODER)}
 
 
-def _expected_shapes(state: dict[str, Tensor], config: ModelConfig | None, source: str) -> dict[str, torch.Size]:
-    config = config or _guess_config(state, source)
+def _expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
         return {k: v.shape for k, v in SparseConvNeXt(config).state_dict().items()}
 

@@ -1,0 +1,1 @@
+"""What a network has learned: feature collapse, nearest neighbours, linear probe, and their pictures."""

@@ -1,0 +1,34 @@
+"""Crops of image files, resized; a JPEG is decoded at a reduced size where the crop allows it."""
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from fcmae.images import ImageFile
+
+
+def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    """(top, left, height, width) of an image, resized; [C, *size], uint8 or float32 in 0 … 1.
+
+    A crop of at least twice the size lets a JPEG be decoded at half its size or less.
+    """
+    image = file.decode(min(crop[2] // size[0], crop[3] // size[1]))
+    longer = 1 if file.height > file.width else 2
+    decoded_to, full = image.shape[longer], max(file.height, file.width)
+    reduced = min((1, 2, 4, 8), key=lambda n: abs(n * decoded_to - full))
+    top, left, height, width = (round(length / reduced) for length in crop)
+    height, width = min(height, image.shape[1] - top), min(width, image.shape[2] - left)
+    resized = TF.resized_crop(
+        image, top, left, height, width, size=list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)  # bicubic resizing overshoots
+
+
+def centre_crop(file: ImageFile, image_hw: tuple[int, int]) -> Tensor:
+    """The largest crop of this shape at the centre, resized; [C, H, W], uint8 or float32 in 0 … 1."""
+    height, width = image_hw
+    rows = max(1, min(file.height, file.width * height // width))
+    columns = max(1, min(file.width, file.height * width // height))
+    crop = ((file.height - rows) // 2, (file.width - columns) // 2, rows, columns)
+    return resized_crop(file, crop, (height, width))
