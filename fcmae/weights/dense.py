@@ -47,7 +47,7 @@ def create_dense(
     features_only = timm_kwargs.pop("features_only", False)
     out_indices: Sequence[int] | int | None = timm_kwargs.pop("out_indices", None)
     in_chans = timm_kwargs.pop("in_chans", weights.config.in_chans)
-    model = timm.create_model(
+    model: Any = timm.create_model(
         weights.config.name, num_classes=0 if features_only else num_classes, in_chans=in_chans,
         **ablations(weights) | timm_kwargs,
     )  # fmt: skip
@@ -77,7 +77,7 @@ def ablations(weights: Weights) -> dict[str, Any]:
     return kwargs
 
 
-def _make_stem(model: nn.Module, weights: Weights, in_chans: int) -> None:
+def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
     """Put the stem of the weights in the place of timm's, and correct what timm knows of the strides."""
     stride, dim = weights.config.stem_stride, weights.config.size.dims[0]
     if weights.has_mmearth_stem:

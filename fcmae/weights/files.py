@@ -3,6 +3,7 @@
 import argparse
 import logging
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 PICKLED = "pytorch_model.bin"
 # Entries of a checkpoint under which the weights lie, the likelier first
 ENTRIES = ("model", "state_dict", "model_state_dict", "module", "net")
+
+# torch's message: "Trying to load unsupported GLOBAL posix.mkdir whose …", "Unsupported global: GLOBAL a.B was not …"
+REFUSED = re.compile(r"(?:GLOBAL|class) ([\w.]+\w)")
 
 
 class Source(NamedTuple):
@@ -82,13 +86,12 @@ def _unpickled(file: Path, allow_pickle: bool) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         text = str(error)
-        if not allow_pickle and ("Unsupported global" in text or "Unsupported class" in text or "GLOBAL" in text):
-            what = next((word for word in text.split() if "." in word and word.strip("`.,").count(".")), "a class")
+        if not allow_pickle and (refused := REFUSED.search(text)):
             raise UserError(
-                f"{file} holds more than tensors ({what.strip('`.,:')}), and loading it would run code that it brings; "
-                f"if you trust where it is from: --allow_pickle (in Python allow_pickle=True)"
+                f"{file} holds more than tensors ({refused[1]}), and loading it would run code that it brings; if you "
+                f"trust where it is from: --allow_pickle (in Python allow_pickle=True)"
             ) from None
-        raise UserError(f"{file} cannot be read, it is no torch or safetensors file: {_first_line(text)}") from None
+        raise UserError(f"{file} cannot be read; it is no file of torch or safetensors") from None
     except Exception as error:  # torch raises anything from EOFError to RuntimeError for a truncated file
         raise UserError(f"{file} cannot be read, is it whole? {_first_line(str(error))}") from error
 

@@ -58,7 +58,7 @@ def write(conversion: Conversion, ckpt: object, dst: Path, format: str, overwrit
     _replace(dst / MODEL, lambda file: _save(state, file))
     for name, values in texts.items():
         text = json.dumps(values, indent=2) + "\n"
-        _replace(dst / name, lambda file, text=text: file.write_text(text))  # type: ignore[misc]
+        _replace(dst / name, lambda file, text=text: file.write_text(text))
     return [dst / MODEL, *(dst / name for name in texts)]
 
 

@@ -177,7 +177,7 @@ def as_mmearth(official: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_training_checkpoint(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Official dense weights as MinkowskiEngine's layers hold them: offset i of a kernel is (y, x) = (i % k, i // k)."""
+    """Official dense weights as MinkowskiEngine's layers hold them: offset i of a kernel is y = i % k, x = i // k."""
     converted = {}
     for name, tensor in official.items():
         is_sparse = not name.startswith("downsample_layers.0.")

@@ -79,7 +79,7 @@ def test_a_strange_key_raises_and_is_named(
     strange = data.draw(st.sampled_from([like + "_ema", like + ".extra", "strange", like.replace(".0.", ".77.", 1)]))
     if strange in theirs:
         return
-    with pytest.raises(ValueError, match="unknown|more than one network") as error:
+    with pytest.raises(ValueError, match=r"unknown|more than one network") as error:
         fcmae.convert_to_dense(theirs | {strange: torch.empty(1, device="meta")})
     assert strange in str(error.value) or "more than one" in str(error.value)
 
@@ -95,13 +95,13 @@ def test_a_misshapen_key_raises_and_is_named(
     shape = [n + 1 if axis == grow else n for axis, n in enumerate(theirs[bad].shape)]
     if bad.endswith(("stem.0.weight", "0.0.weight", "patch_embeddings.weight", "stem_orig.0.weight")) and grow == 1:
         return  # a stem of one channel more is whole
-    with pytest.raises(ValueError, match="expected|a stem may have") as error:
+    with pytest.raises(ValueError, match=r"expected|a stem may have") as error:
         fcmae.convert_to_dense(theirs | {bad: torch.empty(shape, device="meta")})
     assert bad in str(error.value)
 
 
 def named(name: str, message: str) -> bool:
-    """In the source's spelling, a layer of MinkowskiEngine as the dense one that it stands for, MMEarth's as official."""
+    """In the source's spelling; a layer of MinkowskiEngine as the dense one it stands for, MMEarth's as official."""
     if "initial" in name or "stem_orig" in name:
         name = "downsample_layers.0."
     elif "downsample_layers" in name:
