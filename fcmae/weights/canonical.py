@@ -76,11 +76,9 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
         raise UserError(
             f"{weights.origin} does not hold one whole {weights.config.name} ({weights.format}): {'; '.join(problems)}"
         )
-    if source.config is None and recognised.format != "timm" and weights.config.with_grn:
-        logger.info(
-            "%s: %s, %s. If they are ConvNeXt V2's published weights, their licence is CC BY-NC 4.0 in every format",
-            weights.origin, weights.config.name, weights.format,
-        )  # fmt: skip
+    logger.info("%s: %s, format %s", weights.origin, weights.config.name, weights.format)
+    if source.config is None and weights.config.with_grn:
+        logger.info("(the weights published with ConvNeXt V2 are under CC BY-NC 4.0, in every format)")
     return weights
 
 
