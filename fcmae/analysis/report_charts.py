@@ -1,0 +1,144 @@
+"""What the report draws: plain data for chart.js, and for each chart the sentence that says the same in words."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fcmae.analysis.collapse_file import DepthCurve
+from fcmae.analysis.curves import SMOOTH_FROM, indices_to_draw, running_mean
+from fcmae.analysis.run_folder import RunFolder, Series
+
+LOSS, LR, RATE, KNN = "loss", "lr", "images_per_second", "knn_top1"
+STAGE_DISTANCE = "cosine_distance_stage_"
+COLOURS = 4  # of report.css
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart of the page."""
+
+    id: str
+    title: str
+    summary: str
+    """In words, for whoever does not see it."""
+    note: str
+    """Shown under the chart; may be empty."""
+    data: dict[str, Any]
+    """For chart.js: {x: {label, whole}, y: {label, min?}, series: [{name, x, y, colour, epoch?, pale?}]}; null is a gap."""
+
+
+def loss_chart(run: RunFolder) -> Chart | None:
+    """The loss of the lines, and from ``SMOOTH_FROM`` lines on their running mean."""
+    if (loss := run.series.get(LOSS)) is None:
+        return None
+    every = run.config.get("log.every")
+    name = f"mean of {every} steps" if isinstance(every, int) and every > 1 else "loss"
+    curves = {name: loss}
+    if len(loss.value) >= SMOOTH_FROM:
+        window = len(loss.value) // 50 | 1
+        curves[f"running mean of {window} lines"] = loss._replace(value=running_mean(loss.value, window))
+    label = "loss (1 = predicting each patch's mean)" if run.config.get("model.norm_pix_loss") is True else "loss"
+    return _over_training("loss", "Loss", label, curves, pale_first=len(curves) > 1)
+
+
+def rate_charts(run: RunFolder) -> list[Chart]:
+    """Learning rate and throughput, of those that are there."""
+    wanted = [("lr", LR, "Learning rate", "learning rate"), ("throughput", RATE, "Throughput", "images / s")]
+    return [
+        _over_training(id, title, label, {label: run.series[key]}, least=0)
+        for id, key, title, label in wanted
+        if key in run.series
+    ]
+
+
+def stage_distance_chart(run: RunFolder) -> Chart | None:
+    """Feature collapse over training: each stage's mean cosine distance between channels."""
+    stages = sorted(
+        (int(name.removeprefix(STAGE_DISTANCE)), name)
+        for name in run.series
+        if name.removeprefix(STAGE_DISTANCE).isdecimal()
+    )
+    curves = {f"stage {stage}": run.series[name] for stage, name in stages}
+    label = "mean cosine distance between channels"
+    return _over_training("stages", "Feature diversity, by stage", label, curves, least=0) if curves else None
+
+
+def knn_chart(run: RunFolder) -> Chart | None:
+    """Top-1 accuracy of the k nearest neighbours over training."""
+    if (knn := run.series.get(KNN)) is None:
+        return None
+    curves = {"top-1": knn._replace(value=100 * knn.value)}
+    return _over_training("knn", "kNN accuracy", "top-1 accuracy (%)", curves, least=0)
+
+
+def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
+    """Distance against depth: x is the layer's place, 0 the first and 1 the last, as in the paper's figure."""
+    if not curves:
+        return None
+    series = [
+        {
+            "name": name,
+            "x": _rounded(np.linspace(0, 1, len(distances))),
+            "y": _rounded(np.array(distances)),
+            "colour": i % COLOURS,
+        }
+        for i, (name, distances) in enumerate(curves)
+    ]
+    words = "; ".join(f"{name}: from {d[0]:.3g} in the first layer to {d[-1]:.3g} in the last" for name, d in curves)
+    data = {
+        "x": {"label": "depth (0 = first block, 1 = last)", "whole": False},
+        "y": {"label": "mean cosine distance between channels", "min": 0},
+        "series": series,
+    }
+    return Chart("depth", "Feature diversity, by depth", f"Mean cosine distance by depth. {words}.", "", data)
+
+
+def _over_training(
+    id: str, title: str, label: str, curves: dict[str, Series], least: float | None = None, pale_first: bool = False
+) -> Chart:
+    series, notes = [], []
+    for name, curve in curves.items():
+        kept = indices_to_draw(curve.value)
+        if len(kept) < len(curve.value) and not notes:
+            notes.append(
+                f"Drawn are {len(kept):,} of {len(curve.value):,} lines: the smallest and the largest of each stretch."
+            )
+        series.append(
+            {
+                "name": name,
+                "x": _rounded(curve.step[kept], digits=15),
+                "y": _rounded(curve.value[kept]),
+                "epoch": _rounded(curve.epoch[kept]),
+                "colour": 0 if pale_first else len(series) % COLOURS,
+                "pale": pale_first and not series,
+            }
+        )
+    data = {
+        "x": {"label": "step", "whole": True},
+        "y": {"label": label, **({} if least is None else {"min": least})},
+        "series": series,
+    }
+    main = {name: curve for i, (name, curve) in enumerate(curves.items()) if not (pale_first and i)}
+    summary = f"{title} over steps. {' '.join(_in_words(name, curve) for name, curve in main.items())}"
+    return Chart(id, title, summary, " ".join(notes), data)
+
+
+def _in_words(name: str, curve: Series) -> str:
+    there = np.flatnonzero(np.isfinite(curve.value))
+    if not len(there):
+        return f"{name}: no finite value."
+    first, last = there[0], there[-1]
+    low, high = curve.value[there].min(), curve.value[there].max()
+    return (
+        f"{name}: {curve.value[first]:.4g} at step {curve.step[first]:,.0f}, {curve.value[last]:.4g} at step "
+        f"{curve.step[last]:,.0f}; lowest {low:.4g}, highest {high:.4g}."
+    )
+
+
+def _rounded(values: np.ndarray, digits: int = 6) -> list[float | int | None]:
+    """To significant digits, whole numbers without a point: half the bytes. NaN, which JSON has not, is null."""
+    rounded = (float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in values.tolist())
+    return [int(value) if value is not None and value.is_integer() else value for value in rounded]
