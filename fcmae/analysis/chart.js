@@ -13,7 +13,7 @@ function makeChart(figure, data) {
   const svg = figure.querySelector("svg");
   const readout = figure.querySelector(".readout");
   const button = figure.querySelector(".reset");
-  const full = wholeDomain(data.series.flatMap((series) => series.x));
+  const full = wholeDomain(data.series.flatMap((series) => series.x), data.x.whole);
   let domain = full;
   let plot = null; // of the last drawing: {left, top, width, height, x(value), y(value)}
   let cursor = null; // x value that is read off, or null
@@ -26,12 +26,11 @@ function makeChart(figure, data) {
     svg.style.height = `${height}px`;
     svg.replaceChildren();
 
-    const yTicks = niceTicks(...yDomain(data, domain, domain === full), height / 44);
+    const yTicks = niceTicks(...yDomain(data, domain, domain === full), height / 40);
     const yLabels = tickLabels(yTicks);
     const left = Math.ceil(Math.max(...yLabels.map((label) => label.length)) * DIGIT) + 10;
     plot = makePlot(left, 24, width - left - 12, height - 24 - 42, domain, [yTicks.low, yTicks.high]);
-    const xTicks = niceTicks(...domain, plot.width / 90, data.x.whole);
-    drawAxes(svg, plot, xTicks, tickLabels(xTicks), yTicks, yLabels, data);
+    drawAxes(svg, plot, ticksThatFit(domain, plot.width, data.x.whole), yTicks, yLabels, data);
 
     const clip = node("clipPath", { id: `${figure.id}-clip` }, node("defs", {}, svg));
     node("rect", { x: plot.left, y: plot.top - 4, width: plot.width, height: plot.height + 8 }, clip);
@@ -130,7 +129,7 @@ function makePlot(left, top, width, height, xDomain, yDomain) {
   return { left, top, width, height, x: ofX, y: ofY, value };
 }
 
-function drawAxes(svg, plot, xTicks, xLabels, yTicks, yLabels, data) {
+function drawAxes(svg, plot, xTicks, yTicks, yLabels, data) {
   const axes = node("g", { "aria-hidden": "true" }, svg);
   const [right, bottom] = [plot.left + plot.width, plot.top + plot.height];
   yTicks.ticks.forEach((tick, i) => {
@@ -139,6 +138,7 @@ function drawAxes(svg, plot, xTicks, xLabels, yTicks, yLabels, data) {
     node("text", { class: "y-tick", x: plot.left - 6, y: y + 4, "text-anchor": "end" }, axes, yLabels[i]);
   });
   node("line", { class: "axis", x1: plot.left, x2: right, y1: bottom, y2: bottom }, axes);
+  const xLabels = tickLabels(xTicks);
   xTicks.ticks.forEach((tick, i) => {
     const x = Math.round(plot.x(tick));
     node("line", { class: "axis", x1: x, x2: x, y1: bottom, y2: bottom + 4 }, axes);
@@ -191,9 +191,11 @@ function writeReadout(readout, data, at) {
 
 // Scales ------------------------------------------------------------------------------------------------------------
 
-function wholeDomain(values) {
+// From the first value to the last; from 0 where steps begin near it, as they do but for a run that went on elsewhere.
+function wholeDomain(values, isWhole) {
   let [low, high] = [Infinity, -Infinity]; // not Math.min(...values): thousands of arguments
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  if (isWhole && low > 0 && low < high / 8) low = 0;
   return low < high ? [low, high] : [low - 1, low + 1];
 }
 
@@ -206,11 +208,22 @@ function yDomain(data, domain, isFull) {
     }
   }
   if (low > high) return isFull ? [0, 1] : yDomain(data, [-Infinity, Infinity], true);
-  if (data.y.min !== undefined && isFull) low = Math.min(low, data.y.min);
-  return low < high ? [low, high] : [low - (Math.abs(low) / 10 || 1), high + (Math.abs(high) / 10 || 1)];
+  const isFixed = isFull && data.y.min !== undefined && low >= data.y.min;
+  if (isFixed) low = data.y.min;
+  const margin = (high - low) * 0.05 || Math.abs(high) / 10 || 1;
+  return [isFixed ? low : low - margin, high + margin];
 }
 
-// Ticks 1, 2 or 5 × 10ⁿ apart, about `most` of them. An axis of whole numbers keeps its ends; others are widened to ticks.
+// As many ticks as have room for their labels, 14 pixels between two.
+function ticksThatFit(domain, width, whole) {
+  for (let most = width / 40; ; most *= 0.8) {
+    const found = niceTicks(...domain, most, whole);
+    const widest = Math.max(...tickLabels(found).map((label) => label.length)) * DIGIT + 14;
+    if (found.ticks.length <= 2 || (found.step / (domain[1] - domain[0])) * width >= widest) return found;
+  }
+}
+
+// Ticks 1, 2 or 5 × 10ⁿ apart between low and high, about `most` of them.
 function niceTicks(low, high, most, whole = false) {
   const least = (high - low) / Math.max(1, most);
   const power = 10 ** Math.floor(Math.log10(least));

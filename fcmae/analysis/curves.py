@@ -31,7 +31,7 @@ def indices_to_draw(values: np.ndarray, limit: int = MAX_POINTS) -> np.ndarray:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the ``window`` (odd) values around each value, [n] → [n]; at the ends of those there are. NaN stay NaN."""
+    """Mean of the ``window`` (odd) values around each, [n] → [n]; at the ends of those there are. NaN stay NaN."""
     half, n = window // 2, len(values)
     finite = np.isfinite(values)
     # running sums about the mean: of a million values, sums about 0 would lose digits

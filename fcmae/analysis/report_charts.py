@@ -14,6 +14,7 @@ from fcmae.analysis.run_folder import RunFolder, Series
 LOSS, LR, RATE, KNN = "loss", "lr", "images_per_second", "knn_top1"
 STAGE_DISTANCE = "cosine_distance_stage_"
 COLOURS = 4  # of report.css
+RUNNING_MEAN = "running mean of"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Chart:
     note: str
     """Shown under the chart; may be empty."""
     data: dict[str, Any]
-    """For chart.js: {x: {label, whole}, y: {label, min?}, series: [{name, x, y, colour, epoch?, pale?}]}; null is a gap."""
+    """For chart.js, which says in its first lines what it takes."""
 
 
 def loss_chart(run: RunFolder) -> Chart | None:
@@ -36,22 +37,19 @@ def loss_chart(run: RunFolder) -> Chart | None:
         return None
     every = run.config.get("log.every")
     name = f"mean of {every} steps" if isinstance(every, int) and every > 1 else "loss"
-    curves = {name: loss}
-    if len(loss.value) >= SMOOTH_FROM:
-        window = len(loss.value) // 50 | 1
-        curves[f"running mean of {window} lines"] = loss._replace(value=running_mean(loss.value, window))
     label = "loss (1 = predicting each patch's mean)" if run.config.get("model.norm_pix_loss") is True else "loss"
-    return _over_training("loss", "Loss", label, curves, pale_first=len(curves) > 1)
+    return _over_training("loss", "Loss", label, _with_running_mean(name, loss))
 
 
 def rate_charts(run: RunFolder) -> list[Chart]:
     """Learning rate and throughput, of those that are there."""
-    wanted = [("lr", LR, "Learning rate", "learning rate"), ("throughput", RATE, "Throughput", "images / s")]
-    return [
-        _over_training(id, title, label, {label: run.series[key]}, least=0)
-        for id, key, title, label in wanted
-        if key in run.series
-    ]
+    charts = []
+    if (lr := run.series.get(LR)) is not None:
+        charts.append(_over_training("lr", "Learning rate", "learning rate", {"lr": lr}, least=0))
+    if (rate := run.series.get(RATE)) is not None:
+        curves = _with_running_mean("throughput", rate)
+        charts.append(_over_training("throughput", "Throughput", "images / s", curves, least=0))
+    return charts
 
 
 def stage_distance_chart(run: RunFolder) -> Chart | None:
@@ -96,10 +94,17 @@ def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
     return Chart("depth", "Feature diversity, by depth", f"Mean cosine distance by depth. {words}.", "", data)
 
 
-def _over_training(
-    id: str, title: str, label: str, curves: dict[str, Series], least: float | None = None, pale_first: bool = False
-) -> Chart:
+def _with_running_mean(name: str, series: Series) -> dict[str, Series]:
+    """The series, and where it is long what it is when its noise is averaged out."""
+    if len(series.value) < SMOOTH_FROM:
+        return {name: series}
+    window = len(series.value) // 50 | 1
+    return {name: series, f"{RUNNING_MEAN} {window:,} lines": series._replace(value=running_mean(series.value, window))}
+
+
+def _over_training(id: str, title: str, label: str, curves: dict[str, Series], least: float | None = None) -> Chart:
     series, notes = [], []
+    pale_first = any(name.startswith(RUNNING_MEAN) for name in curves)
     for name, curve in curves.items():
         kept = indices_to_draw(curve.value)
         if len(kept) < len(curve.value) and not notes:

@@ -5,6 +5,7 @@ The file asks nothing of any network, and its Content-Security-Policy forbids a 
 
 import base64
 import hashlib
+import re
 from datetime import UTC, datetime
 from importlib.resources import files
 
@@ -27,7 +28,10 @@ def render_report(run: RunFolder) -> str:
     loss, rates = loss_chart(run), rate_charts(run)
     stages, depth, knn = stage_distance_chart(run), depth_chart(read_depth_curves(run.path)), knn_chart(run)
     charts = [chart for chart in (loss, *rates, stages, depth, knn) if chart is not None]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["breakable"] = _breakable
     return environment.from_string(_asset("report.html")).render(
         run=run,
         name=run.path.resolve().name,
@@ -48,6 +52,11 @@ def render_report(run: RunFolder) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
+
+
+def _breakable(text: str) -> Markup:
+    """The text with places where a narrow screen may break it: after a dot, a slash or an underscore."""
+    return Markup("<wbr>").join(re.split(r"(?<=[./_])", text))
 
 
 def _asset(name: str) -> str:

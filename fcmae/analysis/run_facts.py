@@ -88,9 +88,9 @@ def _steps(run: RunFolder) -> Fact | None:
     if planned is None:
         return Fact("Steps", f"{done:,}")
     total, exact = planned
+    about = "" if exact else "≈\N{NO-BREAK SPACE}"
     share = f"{min(done / total, 1):.0%}" if total else ""
-    epochs = run.config["train.epochs"]
-    return Fact("Steps", f"{done:,} of {'' if exact else '≈ '}{total:,}", f"{share} of {epochs:,} epochs")
+    return Fact("Steps", f"{done:,} of {about}{total:,}", f"{share} of {run.config['train.epochs']:,} epochs")
 
 
 def _loss(run: RunFolder) -> Fact | None:
