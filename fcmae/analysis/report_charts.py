@@ -15,6 +15,7 @@ LOSS, LR, RATE, KNN = "loss", "lr", "images_per_second", "knn_top1"
 STAGE_DISTANCE = "cosine_distance_stage_"
 COLOURS = 4  # of report.css
 RUNNING_MEAN = "running mean of"
+DISTANCE = "mean cosine distance between channels"
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ def stage_distance_chart(run: RunFolder) -> Chart | None:
         if name.removeprefix(STAGE_DISTANCE).isdecimal()
     )
     curves = {f"stage {stage}": run.series[name] for stage, name in stages}
-    label = "mean cosine distance between channels"
-    return _over_training("stages", "Feature diversity, by stage", label, curves, least=0) if curves else None
+    return _over_training("stages", "Feature diversity, by stage", DISTANCE, curves, least=0) if curves else None
 
 
 def knn_chart(run: RunFolder) -> Chart | None:
@@ -73,25 +73,21 @@ def knn_chart(run: RunFolder) -> Chart | None:
 
 
 def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
-    """Distance against depth: x is the layer's place, 0 the first and 1 the last, as in the paper's figure."""
+    """Distance against depth, as in the paper's figure of feature collapse."""
+    curves = [curve for curve in curves if curve.distances]
     if not curves:
         return None
     series = [
-        {
-            "name": name,
-            "x": _rounded(np.linspace(0, 1, len(distances))),
-            "y": _rounded(np.array(distances)),
-            "colour": i % COLOURS,
-        }
-        for i, (name, distances) in enumerate(curves)
+        {"name": name, "x": _rounded(np.array(depths)), "y": _rounded(np.array(distances)), "colour": i % COLOURS}
+        for i, (name, depths, distances) in enumerate(curves)
     ]
-    words = "; ".join(f"{name}: from {d[0]:.3g} in the first layer to {d[-1]:.3g} in the last" for name, d in curves)
+    words = " ".join(f"{name}: {d[0]:.3g} in the first block, {d[-1]:.3g} in the last." for name, _, d in curves)
     data = {
         "x": {"label": "depth (0 = first block, 1 = last)", "whole": False},
-        "y": {"label": "mean cosine distance between channels", "min": 0},
+        "y": {"label": DISTANCE, "min": 0},
         "series": series,
     }
-    return Chart("depth", "Feature diversity, by depth", f"Mean cosine distance by depth. {words}.", "", data)
+    return Chart("depth", "Feature diversity, by depth", f"{DISTANCE} over depth. {words}", "", data)
 
 
 def _with_running_mean(name: str, series: Series) -> dict[str, Series]:

@@ -48,3 +48,14 @@ def training_lines() -> Iterator[dict[str, Any]]:
         if i % 10 == 0:
             stages = {f"cosine_distance_stage_{stage}": 0.5 - 0.1 * stage * done for stage in range(4)}
             yield place | stages | {"knn_top1": 0.1 + 0.5 * done}
+
+
+def collapse_file(distances: dict[str, list[float | None]]) -> dict[str, Any]:
+    """What ``python -m fcmae.collapse`` writes, of the keys that the report reads."""
+    return {
+        "settings": {"tap": "act"},
+        "models": {
+            name: {"blocks": [{"depth": i / (len(rows) - 1), "distance": row} for i, row in enumerate(rows)]}
+            for name, rows in distances.items()
+        },
+    }

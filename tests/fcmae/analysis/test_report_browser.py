@@ -20,7 +20,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from fcmae.report import write_report
-from tests.fcmae.analysis.made_runs import made_run
+from tests.fcmae.analysis.made_runs import collapse_file, made_run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -49,8 +49,7 @@ return {x: boxes('.x-tick'), y: boxes('.y-tick, .y-label'), frame: [box(argument
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a run that has everything, in a folder with a name that could break out."""
     run = made_run(tmp_path_factory.mktemp("runs") / "it's <b>&amp;", data_path="/x/</script><script>document.title=1")
-    layers = [{"name": f"block {i}", "cosine_distance": 0.5 - 0.02 * i} for i in range(12)]
-    (run / "collapse.json").write_text(json.dumps({"layers": layers}))
+    (run / "collapse.json").write_text(json.dumps(collapse_file({"</text>": [0.5 - 0.02 * i for i in range(12)]})))
     return write_report(run)
 
 

@@ -16,7 +16,7 @@ from fcmae.analysis.run_facts import headline_facts, steps_planned, training_sec
 from fcmae.analysis.run_folder import read_run
 from fcmae.checkpoint import FOLDER
 from fcmae.report import main, write_report
-from tests.fcmae.analysis.made_runs import made_run, training_lines
+from tests.fcmae.analysis.made_runs import collapse_file, made_run, training_lines
 
 EVIL = "/data/</script><script>alert(1)</script>&\"'<!--<img src=x onerror=alert(2)>\u2028"
 
@@ -87,11 +87,10 @@ def test_what_the_user_named_cannot_break_out(tmp_path: Path) -> None:
     """Paths and settings come out as text: as many tags as in the page of a harmless run, and JSON that parses."""
     harmless = page_of(made_run(tmp_path / "harmless"))
     run = made_run(tmp_path / 'a"<b>&amp;<script>alert(3)<', data_path=EVIL)
-    collapse = {"name": EVIL, "layers": [{"cosine_distance": 0.5}, {"cosine_distance": 0.25}]}
     page = page_of(run)
     assert [tag for tag, _ in page.tags if tag != "wbr"] == [tag for tag, _ in harmless.tags if tag != "wbr"]
     assert page.text.count(EVIL) >= 1  # the table; the YAML has it quoted
-    (run / "collapse.json").write_text(json.dumps(collapse))
+    (run / "collapse.json").write_text(json.dumps(collapse_file({EVIL: [0.5, 0.25]})))
     page = page_of(run)
     assert page.charts()["depth"]["series"][0]["name"] == EVIL
     assert len(page.all("script")) == 2
@@ -175,22 +174,19 @@ def test_broken_lines_are_counted_and_left_out(tmp_path: Path, caplog: pytest.Lo
     assert f"{len(bad)} broken line(s)" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "collapse",
-    [
-        {"layers": [{"name": "stages.0.blocks.0", "cosine_distance": 0.5}, {"name": "b", "cosine_distance": 0.25}]},
-        {"results": [{"model": "x", "blocks": [{"distance": 0.5}, {"distance": 0.25}]}]},
-        {"mean_cosine_distances": [0.5, 0.25], "images": 12},
-    ],
-)
-def test_collapse_by_depth(tmp_path: Path, collapse: dict) -> None:
+@pytest.mark.parametrize("place", ["collapse.json", "collapse/collapse.json"])
+def test_collapse_by_depth(tmp_path: Path, place: str) -> None:
     run = made_run(tmp_path / "run")
-    (run / "collapse.json").write_text(json.dumps(collapse))
-    [series] = page_of(run).charts()["depth"]["series"]
-    assert (series["x"], series["y"]) == ([0, 1], [0.5, 0.25])
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).write_text(json.dumps(collapse_file({"V2": [0.5, None, 0.25], "V1": [0.5, 0.125]})))
+    v2, v1 = page_of(run).charts()["depth"]["series"]
+    assert (v2["name"], v2["x"], v2["y"]) == ("V2", [0, 0.5, 1], [0.5, None, 0.25])
+    assert (v1["name"], v1["x"], v1["y"]) == ("V1", [0, 1], [0.5, 0.125])
 
 
-@pytest.mark.parametrize("text", ['{"images": 3}', "{", "[]", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ['{"images": 3}', "{", "[]", "[" * 100_000, '{"models": []}', '{"models": {"a": {"blocks": [{}]}}}']
+)
 def test_a_collapse_file_that_says_nothing_is_left_out(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
