@@ -33,7 +33,8 @@ function makeChart(figure, data) {
     drawAxes(svg, plot, ticksThatFit(domain, plot.width, data.x.whole), yTicks, yLabels, data);
 
     const clip = node("clipPath", { id: `${figure.id}-clip` }, node("defs", {}, svg));
-    node("rect", { x: plot.left, y: plot.top - 4, width: plot.width, height: plot.height + 8 }, clip);
+    // four pixels more on each side: half a dot
+    node("rect", { x: plot.left - 4, y: plot.top - 4, width: plot.width + 8, height: plot.height + 8 }, clip);
     const lines = node("g", { "clip-path": `url(#${figure.id}-clip)`, "aria-hidden": "true" }, svg);
     data.series.forEach((series) => drawSeries(lines, series, plot, domain));
     node("g", { class: "overlay", "aria-hidden": "true" }, svg);

@@ -99,12 +99,13 @@ def _with_running_mean(name: str, series: Series) -> dict[str, Series]:
 
 
 def _over_training(id: str, title: str, label: str, curves: dict[str, Series], least: float | None = None) -> Chart:
-    series, notes = [], []
+    series: list[dict[str, Any]] = []
+    note = ""
     pale_first = any(name.startswith(RUNNING_MEAN) for name in curves)
     for name, curve in curves.items():
         kept = indices_to_draw(curve.value)
-        if len(kept) < len(curve.value) and not notes:
-            notes.append(
+        if len(kept) < len(curve.value) and not note:
+            note = (
                 f"Drawn are {len(kept):,} of {len(curve.value):,} lines: the smallest and the largest of each stretch."
             )
         series.append(
@@ -124,7 +125,7 @@ def _over_training(id: str, title: str, label: str, curves: dict[str, Series], l
     }
     main = {name: curve for i, (name, curve) in enumerate(curves.items()) if not (pale_first and i)}
     summary = f"{title} over steps. {' '.join(_in_words(name, curve) for name, curve in main.items())}"
-    return Chart(id, title, summary, " ".join(notes), data)
+    return Chart(id, title, summary, note, data)
 
 
 def _in_words(name: str, curve: Series) -> str:

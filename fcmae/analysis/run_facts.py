@@ -95,9 +95,9 @@ def _steps(run: RunFolder) -> Fact | None:
 
 def _loss(run: RunFolder) -> Fact | None:
     loss = run.series.get(LOSS)
-    there = np.flatnonzero(np.isfinite(loss.value)) if loss is not None else []
-    if loss is None or not len(there):
+    if loss is None or not np.isfinite(loss.value).any():
         return None
+    there = np.flatnonzero(np.isfinite(loss.value))
     lowest = there[loss.value[there].argmin()]
     name = "Final loss" if (planned := steps_planned(run)) and steps_done(run) >= planned[0] else "Last loss"
     return Fact(name, f"{loss.value[there[-1]]:.4f}", f"lowest {loss.value[lowest]:.4f}, step {loss.step[lowest]:,.0f}")
