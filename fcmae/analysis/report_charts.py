@@ -13,7 +13,7 @@ from fcmae.analysis.run_folder import RunFolder, Series
 
 LOSS, LR, RATE, KNN = "loss", "lr", "images_per_second", "knn_top1"
 STAGE_DISTANCE = "cosine_distance_stage_"
-COLOURS = 4  # of report.css
+COLOURS = 6  # of report.css
 RUNNING_MEAN = "running mean of"
 DISTANCE = "mean cosine distance between channels"
 

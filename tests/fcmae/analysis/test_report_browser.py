@@ -265,7 +265,7 @@ def test_dark_mode_changes_the_page_and_the_lines(page: webdriver.Chrome) -> Non
 def test_text_has_contrast(chromium: webdriver.Chrome, report: Path, scheme: str) -> None:
     """WCAG AA: 4.5 to 1 for text, 3 to 1 for lines, on the card and on the page."""
     page = opened(chromium, report, scheme=scheme)
-    names = ["page", "card", "text", "muted", "link", "s0", "s1", "s2", "s3"]
+    names = ["page", "card", "text", "muted", "link", "s0", "s1", "s2", "s3", "s4", "s5"]
     found: dict[str, str] = page.execute_script(
         "const s = getComputedStyle(document.documentElement);"
         "return Object.fromEntries(arguments[0].map((n) => [n, s.getPropertyValue('--' + n).trim()]))",
