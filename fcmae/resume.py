@@ -21,7 +21,7 @@ CONFIG, HEADER = "config.yaml", "# fcmae"  # the file, and how a run begins it
 # What a resumed run may have otherwise: it changes no number, or (the shares of a step's batch) is checked as a product
 FREE_TO_CHANGE = {
     *("output", "resume", "data.path", "data.num_workers"),
-    *("model.backend", "model.checkpoint_stages"),
+    *("model.backend", "model.checkpoint_stages", "model.init_from"),
     *("train.compile", "train.batch_size", "train.accumulation_steps"),
 }
 
