@@ -68,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="runs of fcmae.pretrain as the masked sparse network that was trained, at its mask ratio; else dense, "
         "seeing everything (timm names always are)")  # fmt: skip
     add("--pretrained", action="store_true", help="give timm names the weights that timm has (downloads them)")
+    add("--allow_pickle", action="store_true",
+        help="unpickle whatever a weights file holds, which runs code that the file brings")  # fmt: skip
     add("--effective_rank", action="store_true", help="measure the effective rank too; takes longer")
     add("--img_size", type=int, metavar="PIXELS",
         help="side of the images; unset: a run's own, that of timm networks which take no other, else 224")  # fmt: skip
@@ -100,8 +102,8 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
     pictures: dict[str, Figure] = {}
     for named in names:
         subject = load_subject(
-            named, sparse=options.sparse, pretrained=options.pretrained, img_size=options.img_size,
-            seed=options.seed, device=device,
+            named, sparse=options.sparse, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
+            img_size=options.img_size, seed=options.seed, device=device,
         )  # fmt: skip
         wanted = [block.name for block in choose_blocks(find_blocks(subject.model), options.layers)]
         rows, picture = _analyse(named, subject, paths, wanted, options)
