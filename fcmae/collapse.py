@@ -105,8 +105,7 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
             named, sparse=options.sparse, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
             img_size=options.img_size, seed=options.seed, device=device,
         )  # fmt: skip
-        wanted = [block.name for block in choose_blocks(find_blocks(subject.model), options.layers)]
-        rows, picture = _analyse(named, subject, paths, wanted, options)
+        rows, picture = _analyse(named, subject, paths, options)
         results[named.label], pictures[MAPS.format(named.file_name)] = rows, picture
         height, width = subject.image_hw
         described[named.label] = {
@@ -148,7 +147,7 @@ def _check(options: argparse.Namespace, names: list[Named]) -> Path:
 
 
 def _analyse(
-    named: Named, subject: Subject, paths: list[Path], layers: list[str], options: argparse.Namespace
+    named: Named, subject: Subject, paths: list[Path], options: argparse.Namespace
 ) -> tuple[list[BlockCollapse], Figure]:
     """The rows of a model and its picture of channels; the images are read once."""
     drawn: list[Tensor] = []
@@ -161,13 +160,14 @@ def _analyse(
             yield normalise(batch.images, subject.mean, subject.std)
 
     try:
+        choose_blocks(find_blocks(subject.model), options.layers)  # what is wrong there is better said at once
         rows = analyze_collapse(
             subject.model, batches(), options.tap, effective_rank=options.effective_rank, seed=options.seed
         )
         if not drawn:
             raise UserError(f"--picture {options.picture}: neither that image nor any after it can be read")
         image = normalise(drawn[0], subject.mean, subject.std)
-        maps = feature_maps(subject.model, image, layers, options.tap, seed=options.seed)
+        maps = feature_maps(subject.model, image, options.layers, options.tap, seed=options.seed)
     except UserError as error:
         raise UserError(f"{named.label}: {error}") from error
     except (RuntimeError, AssertionError, ValueError) as error:  # too small, not a size it takes, out of memory
