@@ -24,6 +24,7 @@ import fcmae
 from fcmae.analysis.collapse_analysis import BlockCollapse, analyze_collapse
 from fcmae.analysis.collapse_pictures import depth_axes
 from fcmae.analysis.taps import TAPS
+from fcmae.checkpoint import read_state, resolve_checkpoint
 from fcmae.config import DataConfig, LogConfig, PretrainConfig, PretrainModelConfig, TrainConfig
 from fcmae.crop_batches import crop_batches, normalise
 from fcmae.data import embedded_photographs
@@ -70,10 +71,13 @@ def analyse(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[B
     untrained = FCMAE(config.model)  # as pretrain draws it
     images = photographs(config)
     ratio = args.mask_ratio if args.masked else 0.0
-    trained = fcmae.load_model(pretrain(config))
+    folder = pretrain(config)
+    state = read_state(resolve_checkpoint(folder))
+    if state.step * state.effective_batch < args.epochs * state.samples_per_epoch:
+        raise SystemExit("stopped; the same command goes on from there")
     return {
         name: analyze_collapse(model, images, args.tap, mask_ratio=ratio, seed=seed)
-        for name, model in ((style + UNTRAINED, untrained), (style, trained))
+        for name, model in ((style + UNTRAINED, untrained), (style, fcmae.load_model(folder)))
     }
 
 
@@ -139,9 +143,8 @@ def main() -> None:
     title = f"{args.name}, {args.epochs} epochs of FCMAE, {len(args.seeds)} seed(s), tap: {args.tap}, {seen}"
     draw(rows, title).savefig(folder / "collapse.png")
     print(f"{title}; mean over all blocks, then the last, lowest … highest seed\n")
-    print(
-        "| network | distance, all blocks | distance, last block | dead, all | saturated, all |\n|---|---|---|---|---|"
-    )
+    print("| network | distance, all blocks | distance, last block | dead, all | saturated, all |")
+    print("|---|---|---|---|---|")
     for name, by_seed in rows.items():
         means = {
             field: [statistics.fmean(getattr(row, field) for row in found) for found in by_seed.values()]
