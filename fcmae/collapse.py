@@ -62,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", default="collapse", metavar="DIR", help="folder for the table and the figures")
     add("--overwrite", action="store_true", help="replace what an earlier analysis wrote there")
     add("--tap", default="act", choices=TAPS,
-        help="tensor of each block: output of the expansion layer, after the activation, after GRN (where there is none, "
-        "after the activation), or of the block (blocks without an MLP, ResNet's, always)")  # fmt: skip
+        help="tensor of each block: output of the expansion layer, after the activation, after GRN (where there "
+        "is none, after the activation), or of the block (blocks without an MLP, ResNet's, always)")  # fmt: skip
     add("--sparse", action="store_true",
         help="runs of fcmae.pretrain as the masked sparse network that was trained, at its mask ratio; else dense, "
         "seeing everything (timm names always are)")  # fmt: skip
