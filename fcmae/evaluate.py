@@ -17,7 +17,7 @@ import torch
 from fcmae.analysis.accuracy import Accuracy, top_accuracy
 from fcmae.analysis.features import Embedder, embedder, pixels
 from fcmae.analysis.knn import knn_scores
-from fcmae.analysis.labelled import DIGITS, LabelledData, labelled_digits, labelled_folder, labelled_timm
+from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_folder, labelled_timm
 from fcmae.analysis.linear_probe import fit_probe
 from fcmae.checkpoint import write_atomically
 from fcmae.command import exit_status
@@ -87,13 +87,13 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
             rows.append(_row(subject, data, image_hw, device, options))
 
     for subject in subjects:
-        image_hw = _image_hw(subject, options.img_size, data)
+        image_hw = _image_hw(subject, options)
         row(subject, image_hw)
         if subject.fresh is not None:
             torch.manual_seed(options.seed)
             row(subject.fresh(), image_hw)
     for in_chans in sorted({subject.in_chans for subject in subjects}):
-        row(pixels(in_chans), _image_hw(pixels(in_chans), options.img_size, data))
+        row(pixels(in_chans), _image_hw(pixels(in_chans), options))
 
     result = {
         "data": data.name,
@@ -157,11 +157,12 @@ def _labelled_data(options: argparse.Namespace) -> LabelledData:
     )
 
 
-def _image_hw(subject: Embedder, img_size: int | None, data: LabelledData) -> tuple[int, int]:
-    if img_size is not None:
-        return img_size, img_size
+def _image_hw(subject: Embedder, options: argparse.Namespace) -> tuple[int, int]:
+    if options.img_size is not None:
+        return options.img_size, options.img_size
     height, width = subject.image_hw or (IMG_SIZE, IMG_SIZE)
-    return (min(height, DIGITS_SIZE), min(width, DIGITS_SIZE)) if data.name == DIGITS else (height, width)
+    of_digits = options.data_path is None
+    return (min(height, DIGITS_SIZE), min(width, DIGITS_SIZE)) if of_digits else (height, width)
 
 
 def _row(
