@@ -21,6 +21,7 @@ from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_fold
 from fcmae.analysis.linear_probe import fit_probe
 from fcmae.checkpoint import write_atomically
 from fcmae.command import exit_status
+from fcmae.devices import choose_device
 from fcmae.errors import UserError
 
 logger = logging.getLogger("fcmae")
@@ -108,22 +109,6 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         write_atomically(file, json.dumps(result, indent=2) + "\n")
         logger.info("written: %s", file)
     return result
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of this name; ``auto``: the accelerator if there is one.
-
-    Raises:
-        UserError: torch does not know it, or it is not here.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name} cannot be used here: {str(error).strip().splitlines()[0]}") from None
-    return device
 
 
 def _check(options: argparse.Namespace) -> None:
