@@ -7,6 +7,7 @@ be another network's. So every network is asked in the same way.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,8 +109,8 @@ def _of_checkpoint(ckpt: str, device: torch.device) -> Embedder:
     mean, std = normalisation(ckpt, config.in_chans)
 
     def with_weights(title: str, weights: dict[str, Tensor]) -> Embedder:
-        network = dense_network(weights, config).to(device)
-        return Embedder(title, _pooled(network), config.in_chans, mean, std, _image_hw(ckpt))
+        network = dense_network(weights, config).to(device).eval()
+        return Embedder(title, partial(pool, network), config.in_chans, mean, std, _image_hw(ckpt))
 
     def fresh() -> Embedder:
         return with_weights(f"{_described(config)}, random", SparseConvNeXt(config).state_dict())
@@ -146,7 +147,7 @@ def _of_timm(name: str, device: torch.device, pretrained: bool) -> Embedder:
     chans, height, width = trained["input_size"]
     return Embedder(
         name if pretrained else f"{name}, random",
-        _pooled(network.to(device)),
+        partial(pool, network.to(device).eval()),
         chans,
         tuple(trained["mean"]),
         tuple(trained["std"]),
@@ -155,17 +156,12 @@ def _of_timm(name: str, device: torch.device, pretrained: bool) -> Embedder:
     )
 
 
-def _pooled(network: Any) -> Callable[[Tensor], Tensor]:
-    """Images → the mean of the last feature map; of networks without a [B, C, h, w] map, what timm's own head pools."""
-    network.eval()
-
-    def embed(images: Tensor) -> Tensor:
-        x = network.forward_features(images)
-        if x.ndim == 4 and x.shape[1] == network.num_features:
-            return x.mean((2, 3))
-        return network.forward_head(x, pre_logits=True)
-
-    return embed
+def pool(network: Any, images: Tensor) -> Tensor:
+    """The mean of the last feature map, [B, D]; of networks that have no [B, C, h, w], what timm's own head pools."""
+    x = network.forward_features(images)
+    if x.ndim == 4 and x.shape[1] == network.num_features:
+        return x.mean((2, 3))
+    return network.forward_head(x, pre_logits=True)
 
 
 def _image_hw(ckpt: str) -> tuple[int, int] | None:

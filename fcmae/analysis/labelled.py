@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from torchvision.transforms.v2 import functional as TF
 
+from fcmae.config import DIGITS
 from fcmae.crop_batches import crop_batches
 from fcmae.crops import centre_crop
 from fcmae.data import image_files
@@ -24,7 +25,6 @@ from fcmae.images import PIL_MODES, ImageFile
 
 logger = logging.getLogger(__name__)
 
-DIGITS = "digits"
 TRAIN, TEST = "train", ("val", "validation", "test")  # names of the subfolders that split a folder
 
 
