@@ -37,33 +37,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options, with their defaults in the help."""
+    """The options."""
     parser = argparse.ArgumentParser(
         prog="python -m fcmae.evaluate",
-        description=__doc__.split(":", 1)[1].replace("``", "").strip(),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="How much labelled images tell of pretrained features, by nearest neighbours and a linear probe. "
+        "Beside each checkpoint stand the same network with random weights and the raw pixels: what is not above them "
+        "was not learned.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("ckpt", nargs="+", help="a run folder, checkpoint folder or weights file, or a timm name (random weights)")
+    add("ckpt", nargs="+", metavar="CKPT",
+        help="a run folder, checkpoint folder or weights file, or a timm name (random weights)")  # fmt: skip
     add("--pretrained", action="store_true", help="give timm names the weights that timm has (downloads them)")
     add("--data.path", dest="data_path", metavar="DIR",
-        help="folder with a subfolder for each class, or with train/ and val/ that have them; unset: scikit-learn's "
-        "handwritten digits")  # fmt: skip
+        help="folder with a subfolder for each class, or with train/ and val/ that have them (default: the handwritten "
+        "digits of scikit-learn)")  # fmt: skip
     add("--data.dataset", dest="data_dataset", metavar="NAME",
-        help="a dataset of timm.data.create_dataset instead, such as torch/cifar10, lying in --data.path")  # fmt: skip
-    add("--data.train_split", dest="train_split", default="train", help="split to learn from, of --data.dataset")
-    add("--data.test_split", dest="test_split", default="validation", help="split to be asked, of --data.dataset")
+        help="a dataset of timm.data.create_dataset, such as torch/cifar10, that lies in --data.path")  # fmt: skip
+    add("--data.train_split", dest="train_split", metavar="SPLIT", default="train",
+        help="part of --data.dataset to learn from (default: %(default)s)")  # fmt: skip
+    add("--data.test_split", dest="test_split", metavar="SPLIT", default="validation",
+        help="part of --data.dataset to test on (default: %(default)s)")  # fmt: skip
     add("--data.download", dest="download", action="store_true", help="let --data.dataset be downloaded")
-    add("--test_share", type=float, default=0.2, help="share of each class that is test, where nothing else says")
-    add("--img_size", type=int, metavar="PIXELS",
-        help=f"side of the images; unset: the run's, otherwise {IMG_SIZE}; digits: {DIGITS_SIZE} at most")  # fmt: skip
-    add("--k", type=int, default=20, help="nearest neighbours that vote")
-    add("--temperature", type=float, default=0.07, help="of their votes: exp(cosine similarity / temperature)")
-    add("--batch_size", type=int, default=64, help="images at a time; changes no result")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one")
-    add("--seed", type=int, default=0, help="of the splits and of the random weights")
-    add("--output", metavar="DIR", help=f"folder for {RESULT}; unset: the table alone")
+    add("--test_share", type=float, default=0.2, metavar="SHARE",
+        help="share of each class to test on, where nothing else says (default: %(default)s)")  # fmt: skip
+    add("--img_size", type=int, metavar="N",
+        help=f"pixels along a side (default: the run's, otherwise {IMG_SIZE}; digits: {DIGITS_SIZE} at most)")  # fmt: skip
+    add("--k", type=int, default=20, metavar="N", help="nearest neighbours that vote (default: %(default)s)")
+    add("--temperature", type=float, default=0.07, metavar="T",
+        help="of their votes, exp(cosine similarity / T) (default: %(default)s)")  # fmt: skip
+    add("--batch_size", type=int, default=64, metavar="N",
+        help="images at a time, changes no result (default: %(default)s)")  # fmt: skip
+    add("--device", default="auto",
+        help="cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="N",
+        help="of the splits and of the random weights (default: %(default)s)")  # fmt: skip
+    add("--output", metavar="DIR", help=f"folder for {RESULT} (default: the table alone)")
     add("--overwrite", action="store_true", help=f"replace {RESULT} if it is there")
     return parser
 

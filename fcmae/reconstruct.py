@@ -38,14 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options, with their defaults in the help."""
+    """The options."""
     parser = argparse.ArgumentParser(
         prog="python -m fcmae.reconstruct",
-        description=__doc__.split(":", 1)[1].replace("``", "").strip(),
+        description="What a pretrained network makes of masked images, as pictures: originals, what the encoder sees, "
+        "and the reconstruction with the visible pixels pasted in. One picture for each mask ratio, and one for a mask "
+        "of your own.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("ckpt", help="a run folder, checkpoint folder or model.safetensors of fcmae.pretrain, decoder included")
+    add(
+        "ckpt",
+        metavar="CKPT",
+        help="a run folder, checkpoint folder or model.safetensors of fcmae.pretrain, decoder included",
+    )
     add("--data.path", dest="data_path", metavar="DIR",
         help="folder of images, flat or nested; unset: photographs of scikit-image and scikit-learn")  # fmt: skip
     add("--output", required=True, metavar="DIR", help="folder for reconstruction-60.png and so on")
@@ -54,9 +60,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--mask", metavar="FILE",
         help="a mask for all images: an image of any size, white = visible, a patch as most of its pixels; or a .npy "
         "file of bool [h, w], a value a patch, True = visible; draws reconstruction-mask.png")  # fmt: skip
-    add("--images", type=int, default=8, help="images in a picture, evenly spaced over the folder (default: 8)")
+    add(
+        "--images",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images in a picture, evenly spaced over the folder (default: 8)",
+    )
     add("--img_size", type=_image_hw, metavar="N or H,W", help="size of the crops in pixels (default: the run's)")
-    add("--seed", type=int, default=0, help="of the random masks (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="of the random masks (default: 0)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, …; auto: the accelerator if any (default: auto)")
     add("--overwrite", action="store_true", help="replace pictures of the same names")
     return parser
