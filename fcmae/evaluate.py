@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--test_share", type=float, default=0.2, metavar="SHARE",
         help="share of each class to test on, where nothing else says (default: %(default)s)")  # fmt: skip
     add("--img_size", type=int, metavar="N",
-        help=f"pixels along a side (default: the run's, otherwise {IMG_SIZE}; digits: {DIGITS_SIZE} at most)")  # fmt: skip
+        help=f"pixels a side (default: the run's, otherwise {IMG_SIZE}; digits: at most {DIGITS_SIZE})")  # fmt: skip
     add("--k", type=int, default=20, metavar="N", help="nearest neighbours that vote (default: %(default)s)")
     add("--temperature", type=float, default=0.07, metavar="T",
         help="of their votes, exp(cosine similarity / T) (default: %(default)s)")  # fmt: skip
