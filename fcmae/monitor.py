@@ -4,6 +4,7 @@ Measuring is done on a dense copy of the encoder (the network of :mod:`fcmae.eva
 generators that others draw from: it changes no number of the training.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_fold
 from fcmae.config import DIGITS, PretrainConfig
 from fcmae.data import PretrainDataset
 from fcmae.models import FCMAE
+
+logger = logging.getLogger(__name__)
 
 GROUP = "monitor"  # of TensorBoard's points
 BATCH, NEIGHBOURS = 32, 20
@@ -83,7 +86,10 @@ def cosine_distance(x_BCHW: Tensor) -> Tensor:
 
 def _labelled_data(config: PretrainConfig) -> LabelledData | None:
     data, limit = config.monitor.data, config.monitor.images
-    if data is None or not config.monitor.every:
+    if data is None:
+        return None
+    if not config.monitor.every:
+        logger.warning("--monitor.data %s is not used: --monitor.every is 0", data)
         return None
     if data == DIGITS:
         return labelled_digits(seed=config.seed, limit=limit)

@@ -201,9 +201,15 @@ def test_wrong_options_get_one_line_and_no_run_folder(
 
 
 def test_the_folder_is_noted_with_its_whole_path(
-    tiny_args: Args, tmp_path: Path, classes: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_args: Args,
+    tmp_path: Path,
+    classes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Also while it is not used, which is said."""
     monkeypatch.chdir(classes.parent)
     options = ["--train.epochs", "1", "--train.warmup_epochs", "0", "--monitor.data", classes.name]
     assert pretrain.main(tiny_args("run", *options)) == 0
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["monitor"]["data"] == str(classes.resolve())
+    assert "--monitor.every is 0" in caplog.text
