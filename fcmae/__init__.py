@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fcmae.models import list_models as list_models
     from fcmae.weights.convert import convert_to_dense as convert_to_dense
     from fcmae.weights.dense import create_dense as create_dense
+    from fcmae.weights.load import load_encoder as load_encoder
     from fcmae.weights.load import load_model as load_model
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOME_OF = {
     "create_dense": "fcmae.weights.dense",
     "create_model": "fcmae.models",
     "list_models": "fcmae.models",
+    "load_encoder": "fcmae.weights.load",
     "load_model": "fcmae.weights.load",
 }
 __all__ = sorted(_HOME_OF)

@@ -12,12 +12,17 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from fcmae.config import DataConfig, LogConfig, MonitorConfig, PretrainConfig, TrainConfig
+from fcmae.config import DataConfig, LogConfig, MonitorConfig, PretrainConfig, PretrainModelConfig, TrainConfig
 from fcmae.errors import UserError
-from fcmae.models.config import ModelConfig
 
 DEMO = "demo"
-GROUPS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "log": LogConfig, "monitor": MonitorConfig}
+GROUPS = {
+    "model": PretrainModelConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "log": LogConfig,
+    "monitor": MonitorConfig,
+}
 
 DESCRIPTION = """Pretrain a ConvNeXt on unlabelled images with FCMAE.
 

@@ -12,6 +12,20 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
+class PretrainModelConfig(ModelConfig):
+    """The network, and where its first weights are from."""
+
+    init_from: str | None = None
+    """Weights to start from instead of fresh ones: a run folder, a checkpoint folder or a file, of fcmae, timm,
+    transformers, mmpretrain or the official code. A resumed run does not read it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init_from == "":
+            raise ValueError("init_from is empty; give a file or a folder, or leave it out for fresh weights")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """The images and how they are cropped."""
 
@@ -155,7 +169,7 @@ class MonitorConfig:
 class PretrainConfig:
     """The run."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)

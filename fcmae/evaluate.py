@@ -8,7 +8,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fcmae.analysis.features import Embedder, embedder, pixels
 from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_folder, labelled_timm
 from fcmae.analysis.linear_probe import fit_probe
+from fcmae.analysis.subjects import parse_names
 from fcmae.checkpoint import write_atomically
 from fcmae.command import exit_status
 from fcmae.devices import choose_device
@@ -47,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("ckpt", nargs="+", metavar="CKPT",
-        help="a run folder, checkpoint folder or weights file, or a timm name (random weights)")  # fmt: skip
+        help="a run folder, checkpoint folder or weights file, or a timm name (random weights); LABEL=CKPT names its "
+        "row")  # fmt: skip
     add("--pretrained", action="store_true", help="give timm names the weights that timm has (downloads them)")
     add("--data.path", dest="data_path", metavar="DIR",
         help="folder with a subfolder for each class, or with train/ and val/ that have them (default: the handwritten "
@@ -84,26 +86,22 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         UserError: something the user can mend.
     """
     _check(options)
+    named_networks = parse_names(options.ckpt)
     device = choose_device(options.device)
     data = _labelled_data(options)
-    subjects = [embedder(ckpt, device, options.pretrained) for ckpt in options.ckpt]
+    subjects = [embedder(named, device, options.pretrained, options.seed) for named in named_networks]
     rows: list[dict[str, Any]] = []
-    done: set[tuple[Any, ...]] = set()
-
-    def row(subject: Embedder, image_hw: tuple[int, int]) -> None:
-        key = (subject.name, image_hw, subject.mean, subject.std)
-        if key not in done:  # runs of one architecture share a random network
-            done.add(key)
-            rows.append(_row(subject, data, image_hw, device, options))
-
+    fresh_ones: set[Hashable] = set()
     for subject in subjects:
         image_hw = _image_hw(subject, options)
-        row(subject, image_hw)
-        if subject.fresh is not None:
-            torch.manual_seed(options.seed)
-            row(subject.fresh(), image_hw)
+        rows.append(_row(subject, data, image_hw, device, options))
+        kind = (subject.architecture, subject.mean, subject.std, image_hw)
+        if subject.fresh is not None and kind not in fresh_ones:  # runs of one kind share a random network
+            fresh_ones.add(kind)
+            rows.append(_row(subject.fresh(), data, image_hw, device, options))
     for in_chans in sorted({subject.in_chans for subject in subjects}):
-        row(pixels(in_chans), _image_hw(pixels(in_chans), options))
+        raw = pixels(in_chans)
+        rows.append(_row(raw, data, _image_hw(raw, options), device, options))
 
     result = {
         "data": data.name,

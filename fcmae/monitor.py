@@ -1,23 +1,25 @@
 """What features are worth while training goes on: nearest neighbours on labelled images, and signs of feature collapse.
 
-Measuring is done on a dense copy of the encoder (the network of :mod:`fcmae.evaluate`) and draws nothing from torch's
-generators that others draw from: it changes no number of the training.
+Measuring is done on a copy of the encoder, which sees whole images, and draws nothing from torch's generators that
+others draw from: it changes no number of the training.
 """
 
 import logging
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fcmae.analysis.accuracy import top_accuracy
-from fcmae.analysis.features import Embedder, dense_network, pool
+from fcmae.analysis.collapse_analysis import analyze_collapse
+from fcmae.analysis.features import Embedder
 from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_folder
 from fcmae.config import DIGITS, PretrainConfig
 from fcmae.data import PretrainDataset
-from fcmae.models import FCMAE
+from fcmae.models import FCMAE, SparseConvNeXt
 
 logger = logging.getLogger(__name__)
 
@@ -46,28 +48,29 @@ class Monitor:
         Raises:
             UserError: no image can be read, or features are not finite.
         """
-        # a fresh network draws its first weights, and data loaders a seed, whether or not they have a use for it
+        # a new network draws its first weights, and data loaders a seed, whether or not they have a use for it
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            network = dense_network(model.encoder.state_dict(), self.config.model).to(device).eval()
-            return self._distances(network, device) | self._neighbours(network, device)
+            encoder = SparseConvNeXt(replace(self.config.model, backend="grid", checkpoint_stages=()))
+            encoder.load_state_dict(model.encoder.state_dict())
+            encoder.to(device).eval()
+            return self._distances(encoder, device) | self._neighbours(encoder, device)
 
-    def _distances(self, network: Any, device: torch.device) -> dict[str, float]:
-        """Mean over the images, for each stage's last feature map."""
+    def _distances(self, encoder: SparseConvNeXt, device: torch.device) -> dict[str, float]:
+        """Mean over the images and the blocks of each stage."""
         images = self.dataset.fixed_samples(self.config.monitor.images).image
-        batches = []
-        for some in images.split(BATCH):
-            _, maps = network.forward_intermediates(self.dataset.normalise(some.to(device)))
-            batches.append(torch.stack([cosine_distance(x_BCHW) for x_BCHW in maps]))
-        return {f"cosine_distance_stage{n}": d for n, d in enumerate(torch.cat(batches, 1).mean(1).tolist())}
+        batches = (self.dataset.normalise(some.to(device)) for some in images.split(BATCH))
+        rows = analyze_collapse(encoder, batches)
+        stages = sorted({row.stage for row in rows})
+        return {f"cosine_distance_stage{n}": fmean(row.distance for row in rows if row.stage == n) for n in stages}
 
-    def _neighbours(self, network: Any, device: torch.device) -> dict[str, float]:
+    def _neighbours(self, encoder: SparseConvNeXt, device: torch.device) -> dict[str, float]:
         if self.labelled is None:
             return {}
         model = self.config.model
         mean, std = self.config.data.mean_std(model.in_chans)
-        encoder = Embedder("the encoder", lambda images: pool(network, images), model.in_chans, mean, std)
+        embedder = Embedder("the encoder", partial(_pooled, encoder), model.in_chans, mean, std)
         train, test = (
-            encoder.features(part, model.image_hw, BATCH, device) for part in (self.labelled.train, self.labelled.test)
+            embedder.features(part, model.image_hw, BATCH, device) for part in (self.labelled.train, self.labelled.test)
         )
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         k = min(NEIGHBOURS, len(train.labels))
@@ -75,13 +78,11 @@ class Monitor:
         return {"knn_top1": top_accuracy(scores, test.labels).share}
 
 
-def cosine_distance(x_BCHW: Tensor) -> Tensor:
-    """Mean of (1 − cos) / 2 over all pairs of an image's channels, [B] (arXiv 2301.00808, section 4); 0: collapsed.
-
-    The cosines of all pairs add up to the square of the summed unit vectors.
-    """
-    unit_BCL = F.normalize(x_BCHW.flatten(2), dim=2)
-    return (1 - unit_BCL.sum(1).square().sum(1) / x_BCHW.shape[1] ** 2) / 2
+def _pooled(encoder: SparseConvNeXt, images: Tensor) -> Tensor:
+    """[B, C, H, W] → [B, C_last]: the mean over all patches of whole images."""
+    height, width = (size // encoder.patch_size for size in images.shape[2:])
+    visible = torch.ones(len(images), height, width, dtype=torch.bool, device=images.device)
+    return encoder(images, visible).mean((2, 3))
 
 
 def _labelled_data(config: PretrainConfig) -> LabelledData | None:

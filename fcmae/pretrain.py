@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -54,6 +55,7 @@ from fcmae.resume import (
     run_folder,
 )
 from fcmae.sparse import BackendError
+from fcmae.weights.load import load_encoder
 
 logger = logging.getLogger("fcmae")
 
@@ -149,6 +151,11 @@ def set_up(config: PretrainConfig) -> Run:
         raise UserError(f"--model.{error}") from None
     if missing := bare_model.encoder.backend.missing_on(accelerator.device):
         raise UserError(f"--model.backend {config.model.backend} needs {missing}; take grid")
+    if config.model.init_from is not None and resume_from is None:
+        try:
+            load_encoder(bare_model, config.model.init_from)
+        except UserError as error:
+            raise UserError(f"--model.init_from: {error}") from None
     optimizer = make_optimizer(bare_model, config.train, effective_batch)
     start = ckpt.TrainState(
         step=0,
@@ -182,11 +189,14 @@ def set_up(config: PretrainConfig) -> Run:
         lock = make_and_lock(folder)
         if ckpt.last_checkpoint(folder) != newest:  # between our reading of it and the lock
             raise UserError(f"--output {folder} got a checkpoint of another process just now; run again to go on")
-        data_path = None if config.data.path is None else str(Path(config.data.path).resolve())
         resolved = replace(
-            config, output=str(folder.resolve()), data=replace(config.data, path=data_path), resume="auto",
+            config,
+            output=str(folder.resolve()),
+            data=replace(config.data, path=_absolute(config.data.path)),
+            model=replace(config.model, init_from=_absolute(config.model.init_from)),
             monitor=config.monitor.resolved(),
-        )  # fmt: skip
+            resume="auto",
+        )
         header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {accelerator.num_processes} process(es)\n"
         ckpt.write_atomically(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))
     logger.info(
@@ -315,7 +325,7 @@ def _save(run: Run, state: ckpt.TrainState) -> None:
         raise _non_finite(run, f"the weight {bad} is not finite after step {state.step}")
     if run.accelerator.is_main_process:
         try:
-            ckpt.save_checkpoint(run.folder, run.bare_model, run.config.as_dict()["model"], run.optimizer, state)
+            ckpt.save_checkpoint(run.folder, run.bare_model, _network(run.config), run.optimizer, state)
         except OSError as error:
             raise UserError(
                 f"no checkpoint could be written to {run.folder} at step {state.step}: {error.strerror or error}; "
@@ -323,6 +333,11 @@ def _save(run: Run, state: ckpt.TrainState) -> None:
             ) from error
         ckpt.delete_old_checkpoints(run.folder, run.config.log.keep_checkpoints)
     run.accelerator.wait_for_everyone()
+
+
+def _network(config: PretrainConfig) -> dict[str, Any]:
+    """The fields of ModelConfig, which a checkpoint's header holds."""
+    return {name: value for name, value in config.as_dict()["model"].items() if name != "init_from"}
 
 
 def _draw(run: Run, step: int) -> None:
@@ -363,6 +378,10 @@ def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
 def _seed_step(seed: int, step: int, rank: int) -> None:
     """Drop path draws from torch's generator: the same draws whether or not the run was stopped before this step."""
     torch.manual_seed(sample_seed(seed, step, rank))
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 def _precision(config: PretrainConfig) -> str:

@@ -22,7 +22,7 @@ CONFIG, HEADER = "config.yaml", "# fcmae"  # the file, and how a run begins it
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
     *("output", "resume", "data.path", "data.num_workers"),
-    *("model.backend", "model.checkpoint_stages"),
+    *("model.backend", "model.checkpoint_stages", "model.init_from"),
     *("train.compile", "train.batch_size", "train.accumulation_steps"),
 }
 

@@ -33,6 +33,10 @@ class BackendError(ValueError):
     """A backend that is not known, or that is not installed."""
 
 
+def _nothing(_device: torch.device) -> None:
+    """Backends of plain PyTorch run everywhere. (A lambda could not be pickled, nor then could a network.)"""
+
+
 class Backend(NamedTuple):
     """The operations that look at neighbours, or may."""
 
@@ -41,7 +45,7 @@ class Backend(NamedTuple):
     """(x, weight, bias, sites, side) → x's shape; see :func:`fcmae.sparse.depthwise_conv`."""
     downsample: Downsample
     """(x, weight, bias, sites, side) → [rows / 4, C_out], ``side`` being that of ``x``."""
-    missing_on: Callable[[torch.device], str | None] = lambda _device: None
+    missing_on: Callable[[torch.device], str | None] = _nothing
     """What this backend lacks to run on a device, in words; None: nothing."""
 
 

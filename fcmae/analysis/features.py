@@ -4,29 +4,25 @@ The norm that timm's classifier puts between the two is left out: a pretrained e
 be another network's. So every network is asked in the same way.
 """
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
+from timm.layers.grn import GlobalResponseNorm
+from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcmae.analysis.labelled import Batches
-from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
+from fcmae.analysis.subjects import Named, load_subject
 from fcmae.crop_batches import normalise
 from fcmae.errors import UserError
-from fcmae.models import ModelConfig, SparseConvNeXt
-from fcmae.weights.convert import whole_encoder
-from fcmae.weights.load import normalisation
+from fcmae.models.layers import init_weights
 
-logger = logging.getLogger(__name__)
-
-LAYER_SCALE = 1e-6  # any number: the checkpoint's own takes its place
+LAYER_SCALE = 1e-6  # of a fresh network, as in the paper
 
 
 class Features(NamedTuple):
@@ -49,9 +45,11 @@ class Embedder:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_hw: tuple[int, int] | None = None
-    """Of the images that it was trained on, if it says."""
+    """Of the images that it usually takes, if it takes some usually."""
+    architecture: Hashable = None
+    """Two of one architecture have the same random weights under one seed."""
     fresh: Callable[[], "Embedder"] | None = None
-    """The same with random weights, drawn from torch's generator."""
+    """The same with random weights, unless it has them."""
 
     def features(self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device) -> Features:
         """The vectors of all images that can be read, and their classes.
@@ -86,74 +84,61 @@ def pixels(in_chans: int, side: int = 16) -> Embedder:
     return Embedder(f"raw pixels, {side}×{side}", embed, in_chans, (0.0,) * in_chans, (1.0,) * in_chans)
 
 
-def embedder(name: str, device: torch.device, pretrained: bool = False) -> Embedder:
-    """The network that a path or a name means, on the device.
+def embedder(named: Named, device: torch.device, pretrained: bool = False, seed: int = 0) -> Embedder:
+    """The dense network that a path or a name means, on the device.
 
     Args:
-        name: a run folder, checkpoint folder or weights file; or the name of a timm network.
+        named: a run folder, checkpoint folder or weights file; or a timm network.
         device: where it is to run.
         pretrained: give a timm network the weights that timm has for it (downloads them) instead of random ones.
+        seed: of random weights.
 
     Raises:
-        UserError: neither, or weights that cannot be had.
+        UserError: weights that cannot be read or had.
     """
-    if Path(name).exists():
-        return _of_checkpoint(name, device)
-    if not timm.is_model(name):
-        raise UserError(f"{name} is neither a run, a checkpoint or a weights file, nor the name of a timm network")
-    return _of_timm(name, device, pretrained)
 
+    def load(pretrained: bool) -> Any:
+        return load_subject(named, sparse=False, pretrained=pretrained, img_size=None, seed=seed, device=device)
 
-def _of_checkpoint(ckpt: str, device: torch.device) -> Embedder:
-    state, config = whole_encoder(ckpt)
-    mean, std = normalisation(ckpt, config.in_chans)
+    subject = load(pretrained)
+    architecture = tuple((name, tuple(tensor.shape)) for name, tensor in subject.model.named_parameters())
+    random_name = f"{subject.model.pretrained_cfg.get('architecture', named.label)}, random weights"
 
-    def with_weights(title: str, weights: dict[str, Tensor]) -> Embedder:
-        network = dense_network(weights, config).to(device).eval()
-        return Embedder(title, partial(pool, network), config.in_chans, mean, std, _image_hw(ckpt))
+    def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
+        embed = partial(pool, network.eval())
+        return Embedder(name, embed, subject.in_chans, subject.mean, subject.std, subject.image_hw, architecture, fresh)
 
     def fresh() -> Embedder:
-        return with_weights(f"{_described(config)}, random", SparseConvNeXt(config).state_dict())
+        return made(random_name, fresh_weights(subject.model, seed) if named.is_path else load(pretrained=False).model)
 
-    return replace(with_weights(ckpt, state), fresh=fresh)
+    return made(named.label, subject.model, fresh) if named.is_path or pretrained else made(random_name, subject.model)
 
 
-def dense_network(state: dict[str, Tensor], config: ModelConfig) -> nn.Module:
-    """A timm network without classifier that computes what the encoder of this configuration does on whole images."""
-    network = timm.create_model(
-        config.name,
-        num_classes=0,
-        in_chans=config.in_chans,
-        use_grn=config.with_grn,
-        ls_init_value=LAYER_SCALE if config.with_layer_scale else None,
-    )
-    side = config.stem_stride
-    if side != network.stem[0].kernel_size[0]:  # timm's own option for it would halve the first stage too
-        network.stem[0] = nn.Conv2d(config.in_chans, config.size.dims[0], side, side)
-    loaded = network.load_state_dict(state, strict=False)
-    strangers = [*loaded.unexpected_keys, *(key for key in loaded.missing_keys if not key.startswith("head."))]
-    if strangers:
-        raise UserError(f"timm's {config.name} has no place for, or lacks: {', '.join(strangers[:5])}")
+def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of a timm ConvNeXt with the weights that training begins with, drawn from torch's generator.
+
+    Raises:
+        TypeError: a layer whose first weights are not known.
+    """
+    torch.manual_seed(seed)
+    network = copy.deepcopy(network)
+    known: set[nn.Parameter] = set()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            init_weights(module)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif isinstance(module, GlobalResponseNorm):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, ConvNeXtBlock) and module.gamma is not None:
+            nn.init.constant_(module.gamma, LAYER_SCALE)
+        else:
+            continue
+        known.update(module.parameters(recurse=False))
+    if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
+        raise TypeError(f"it is not known how {', '.join(left[:3])} begin")
     return network
-
-
-def _of_timm(name: str, device: torch.device, pretrained: bool) -> Embedder:
-    try:
-        network = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # whatever the download, or the reading of what came, runs into
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"timm cannot give {name}{' with weights' if pretrained else ''}: {reason}") from error
-    trained = network.pretrained_cfg
-    chans, height, width = trained["input_size"]
-    return Embedder(
-        name if pretrained else f"{name}, random",
-        partial(pool, network.to(device).eval()),
-        chans,
-        tuple(trained["mean"]),
-        tuple(trained["std"]),
-        (height, width) if trained.get("fixed_input_size") else None,
-        (lambda: _of_timm(name, device, pretrained=False)) if pretrained else None,
-    )
 
 
 def pool(network: Any, images: Tensor) -> Tensor:
@@ -162,30 +147,3 @@ def pool(network: Any, images: Tensor) -> Tensor:
     if x.ndim == 4 and x.shape[1] == network.num_features:
         return x.mean((2, 3))
     return network.forward_head(x, pre_logits=True)
-
-
-def _image_hw(ckpt: str) -> tuple[int, int] | None:
-    """Size of the images that a run of this toolkit was trained on; None for weights from elsewhere."""
-    path = Path(ckpt)
-    if path.is_file() and path.suffix != ".safetensors" and path.name != "last":
-        return None
-    _, plain = read_model(path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL)
-    if plain is None:
-        return None
-    size = plain["img_size"]
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _described(config: ModelConfig) -> str:
-    """Its name, and what is not as usual."""
-    usual = ModelConfig(config.name)
-    said = [config.name]
-    if config.stem_stride != usual.stem_stride:
-        said.append(f"stem {config.stem_stride}")
-    if config.in_chans != usual.in_chans:
-        said.append(f"{config.in_chans} channels")
-    if config.with_grn != usual.with_grn:
-        said.append("with GRN" if config.with_grn else "without GRN")
-    if config.with_layer_scale != usual.with_layer_scale:
-        said.append("with LayerScale" if config.with_layer_scale else "without LayerScale")
-    return ", ".join(said)

@@ -1,132 +1,118 @@
-"""FCMAE weights as a dense network's, key by key: the encoder's parameters have dense shapes and timm's names."""
+"""Weights of any format as a dense network's, in the format of the library that is to use them."""
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
 from fcmae.errors import UserError
-from fcmae.models import ModelConfig, SparseConvNeXt
-from fcmae.models.sizes import SIZES, version_of
+from fcmae.weights.canonical import Weights, read_weights
+from fcmae.weights.names import from_timm
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("timm",)
-ENCODER = "encoder."
-# What a state dict may hold beside an encoder
-NOT_ENCODER = ("decoder.", "head.")
+FORMATS = ("timm", "official", "transformers")
 
 
-def convert_to_dense(ckpt: str | Path | Mapping[str, Tensor], format: str = "timm") -> dict[str, Tensor]:
-    """The encoder's weights under a dense network's names.
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion gave."""
+
+    weights: Weights
+    """What was read."""
+    state: dict[str, Tensor]
+    """Under the target's names, in its shapes."""
+    source_names: dict[str, str]
+    """target's name → the source's."""
+    left: list[str]
+    """Names of the source that have no place in the target."""
+
+
+def convert_to_dense(
+    ckpt: str | Path | Mapping[str, Any], format: str = "timm", *, allow_pickle: bool = False
+) -> dict[str, Tensor]:
+    """The weights of a ConvNeXt under the names, and in the shapes, of a dense network.
 
     ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks ``head.norm`` alone,
-    which an encoder does not have. (A network with ``stem_stride`` 1 or 2 has a stem of that kernel and stride: put
-    ``torch.nn.Conv2d(in_chans, dim, s, s)`` in the place of the timm model's ``stem[0]`` first.)
+    which a pretrained encoder does not have; :func:`fcmae.create_dense` does this, and sees to other stems, channels
+    and classifiers.
 
     Args:
-        ckpt: a run folder, a checkpoint folder, a ``.safetensors`` file written by fcmae, or a state dict: an FCMAE's,
-            an encoder's, or one that is converted already, which comes back unchanged.
-        format: "timm".
+        ckpt: a run folder, a checkpoint folder (also of transformers or timm), a ``.safetensors``, ``.pt``, ``.pth`` or
+            ``.bin`` file, or a state dict. Of fcmae, timm, transformers, mmpretrain, MMEarth, or the official code:
+            published, fine-tuned, or its training checkpoints in MinkowskiEngine's layout. ConvNeXt V1 too.
+        format: of what is returned. "timm"; "official", as the published files (``downsample_layers.0.0.weight``);
+            "transformers", the names of ``ConvNextV2Model`` or ``ConvNextModel``, or of their
+            ``…ForImageClassification`` if there is a classifier.
+        allow_pickle: unpickle whatever a file holds, which runs code that the file brings.
 
     Returns:
-        A dict of tensors: shapes and dtypes as they were, no copy.
+        A dict of tensors: dtypes as they were, copied only where the layout differs. What has no place in it, such as a
+        decoder or an optimiser, is listed in the log.
 
     Raises:
-        ValueError: an unknown format, no checkpoint at the path, or keys that are missing, extra or of a wrong shape.
+        ValueError: an unknown format, nothing that could be read at the path, or keys that are missing, unknown, of a
+            wrong shape or not finite.
     """
+    return convert(ckpt, format, allow_pickle=allow_pickle).state
+
+
+def convert(ckpt: str | Path | Mapping[str, Any], format: str = "timm", *, allow_pickle: bool = False) -> Conversion:
+    """As :func:`convert_to_dense`, with a report."""
     if format not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    return whole_encoder(ckpt)[0]
-
-
-def whole_encoder(ckpt: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ModelConfig]:
-    """The encoder's weights under timm's names, checked, and the configuration that they are of."""
-    source, tensors, config = _load(ckpt)
-    state = _encoder_part(tensors)
-    config = config or _guess_config(state, source)
-    expected = _expected_shapes(config)
-    missing = sorted(expected.keys() - state.keys())
-    extra = sorted(state.keys() - expected.keys())
-    wrong = sorted(k for k in state.keys() & expected.keys() if state[k].shape != expected[k])
-    problems = [f"missing {', '.join(missing)}"] if missing else []
-    problems += [f"not of this encoder: {', '.join(extra)}"] if extra else []
-    problems += [f"{k} is {list(state[k].shape)}, expected {list(expected[k])}" for k in wrong]
-    if problems:
-        raise UserError(f"{source} does not hold one whole encoder: {'; '.join(problems)}")
-    left = len(tensors) - len(state)
+    weights = read_weights(ckpt, allow_pickle)
+    _check_has_place(weights, format)
+    prefix = ""
+    if format == "transformers" and "head.fc.weight" in weights.head:
+        prefix = "convnextv2." if weights.config.with_grn else "convnext."
+    state, source_names = {}, {}
+    for name, tensor in {**weights.encoder, **weights.head}.items():
+        target = _target_name(name, format, prefix)
+        state[target] = _target_shape(name, tensor, format)
+        source_names[target] = weights.source_names[name]
+    left = weights.left + [weights.source_names[name] for name in weights.decoder]
     if left:
-        logger.info("%s: %d tensors of the decoder or head have no place in a dense encoder", source, left)
-    return state, config
+        logger.info("%s: no place in a dense encoder for %s", weights.origin, _abridged(left))
+    return Conversion(weights, state, source_names, left)
 
 
-def _load(ckpt: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor], ModelConfig | None]:
-    """Where the tensors are from, the tensors, and the configuration if the file tells it."""
-    if isinstance(ckpt, Mapping):
-        strangers = [str(k) for k, v in ckpt.items() if not isinstance(v, Tensor)]
-        if strangers:
-            raise UserError(f"a state dict maps names to tensors; these are none: {', '.join(strangers[:5])}")
-        return "the state dict", dict(ckpt), None
-    path = Path(ckpt)
-    if path.is_file() and path.suffix != ".safetensors" and path.name != "last":
+def _target_name(name: str, format: str, prefix: str) -> str:
+    if format == "transformers" and name.startswith("head.fc."):
+        return name.replace("head.fc.", "classifier.")
+    target = from_timm(name, format)
+    if target is None:
+        raise UserError(f"{name} has no place in the {format} format")
+    return prefix + target
+
+
+def _target_shape(name: str, tensor: Tensor, format: str) -> Tensor:
+    if format == "timm":
+        return tensor
+    if ".mlp.grn." in name:
+        return tensor.reshape(1, 1, 1, -1)
+    return tensor.flatten(1) if ".mlp.fc" in name and tensor.ndim == 4 else tensor
+
+
+def _check_has_place(weights: Weights, format: str) -> None:
+    """UserError for networks that the format's own code cannot build."""
+    if format == "timm":
+        return
+    if weights.has_mmearth_stem:
         raise UserError(
-            f"{path} is no .safetensors file; give a run folder, a checkpoint folder or a .safetensors file"
+            f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the {format} "
+            f"format; fcmae.create_dense makes a timm network with it"
         )
-    file = path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
-    if not file.is_file():
-        raise UserError(f"{file} does not exist")
-    tensors, config = read_model(file)
-    return str(file), tensors, None if config is None else _model_config(config)
+    if weights.config.with_grn and weights.config.with_layer_scale:
+        raise UserError(f"{weights.origin}: the {format} format has no network with both GRN and LayerScale; take timm")
 
 
-def _model_config(plain: dict[str, Any]) -> ModelConfig:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return ModelConfig(**fields | {"backend": "auto"})  # the one of training may not be installed here
-
-
-def _encoder_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys of the encoder, without prefixes that wrappers (DDP, torch.compile) put before it."""
-    bare = {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in tensors.items()}
-    if any(k.startswith(ENCODER) for k in bare):
-        return {k.removeprefix(ENCODER): v for k, v in bare.items() if k.startswith(ENCODER)}
-    return {k: v for k, v in bare.items() if not k.startswith(NOT_ENCODER)}
-
-
-def _expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {k: v.shape for k, v in SparseConvNeXt(config).state_dict().items()}
-
-
-def _guess_config(state: dict[str, Tensor], source: str) -> ModelConfig:
-    """The configuration whose encoder has these depths and widths."""
-    depths = tuple(
-        len({k.split(".")[3] for k in state if k.startswith(f"stages.{stage}.blocks.")}) for stage in range(4)
-    )
-    dims = tuple(
-        next(
-            (v.shape[0] for k, v in state.items() if k.startswith(f"stages.{s}.blocks.") and k.endswith("norm.bias")), 0
-        )
-        for s in range(4)
-    )
-    stem = state.get("stem.0.weight")
-    if stem is None or stem.ndim != 4:
-        some = ", ".join(sorted(state)[:3]) or "nothing"
-        raise UserError(f"{source} does not hold an fcmae or timm ConvNeXt encoder: no stem.0.weight in it, but {some}")
-    with_grn = any(k.endswith("grn.weight") for k in state)
-    with_scale = any(k.endswith("gamma") for k in state)
-    names = [name for name, size in SIZES.items() if (size.depths, size.dims) == (depths, dims)]
-    if not names:
-        raise UserError(f"{source} does not hold one whole encoder: no size has depths {depths} and dims {dims}")
-    name = next((n for n in names if version_of(n).use_grn == with_grn), names[0])
-    return ModelConfig(
-        name=name,
-        img_size=stem.shape[-1] * 8,
-        in_chans=stem.shape[1],
-        stem_stride=stem.shape[-1],
-        use_grn=with_grn,
-        use_layer_scale=with_scale,
-    )
+def _abridged(names: list[str]) -> str:
+    groups: dict[str, int] = {}
+    for name in names:
+        group = name.split(".")[0] + (".…" if "." in name else "")
+        groups[group] = groups.get(group, 0) + 1
+    return ", ".join(f"{group} ({count} tensors)" if group.endswith("…") else group for group, count in groups.items())

@@ -1,29 +1,103 @@
 """A checkpoint's encoder as a timm network, ready to use: for fine-tuning, or as a backbone."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
-from torch import Tensor, nn
+from timm.layers import LayerNorm2d
+from timm.models import FeatureListNet
+from torch import nn
 
-from fcmae.weights.convert import whole_encoder
+from fcmae.errors import UserError
+from fcmae.models.sizes import version_of
+from fcmae.weights.canonical import Weights, read_weights
+from fcmae.weights.channels import to_channels
+from fcmae.weights.load import normalisation
+
+logger = logging.getLogger(__name__)
+
+TIMM_STEM_STRIDE = 4
+LAYER_NORM_EPS = 1e-6
 
 
-def create_dense(ckpt: str | Path | Mapping[str, Tensor], num_classes: int = 0, **timm_kwargs: Any) -> nn.Module:
+def create_dense(
+    ckpt: str | Path | Mapping[str, Any], num_classes: int = 0, *, allow_pickle: bool = False, **timm_kwargs: Any
+) -> nn.Module:
     """A timm ConvNeXt with a checkpoint's weights in it.
 
     Args:
-        ckpt: as of :func:`fcmae.convert_to_dense`.
-        num_classes: outputs of a fresh classifier; 0: none, the network gives features.
-        timm_kwargs: for ``timm.create_model``: ``in_chans``, ``drop_path_rate``, ``features_only=True``, …
+        ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
+        num_classes: outputs of the classifier; 0: none, the network gives pooled features. The checkpoint's classifier
+            is taken if it has as many, else a fresh one.
+        allow_pickle: as of :func:`fcmae.convert_to_dense`.
+        timm_kwargs: for ``timm.create_model``: ``drop_path_rate``, … For another ``in_chans`` than the checkpoint's the
+            first convolution is adapted as timm does. ``features_only=True`` gives a list of feature maps,
+            [B, C, H / reduction, W / reduction], of the stages ``out_indices`` (all four).
+
+    Returns:
+        The network in training mode, as timm gives it. ``model.pretrained_cfg`` has the mean and standard deviation of
+        the run's images, which ``timm.data.resolve_model_data_config`` reads.
 
     Raises:
         ValueError: as :func:`fcmae.convert_to_dense`.
     """
-    state, config = whole_encoder(ckpt)
-    model = timm.create_model(config.name, num_classes=num_classes, use_grn=config.with_grn, **timm_kwargs)
-    if timm_kwargs.get("features_only"):  # timm's wrapper has stem_0 and stages_0 for stem.0 and stages.0
-        state = {name.replace(".", "_", 1): tensor for name, tensor in state.items()}
-    model.load_state_dict(state, strict=False)
+    weights = read_weights(ckpt, allow_pickle)
+    features_only = timm_kwargs.pop("features_only", False)
+    out_indices: Sequence[int] | int | None = timm_kwargs.pop("out_indices", None)
+    in_chans = timm_kwargs.pop("in_chans", weights.config.in_chans)
+    model: Any = timm.create_model(
+        weights.config.name, num_classes=0 if features_only else num_classes, in_chans=in_chans,
+        **ablations(weights) | timm_kwargs,
+    )  # fmt: skip
+    _make_stem(model, weights, in_chans)
+    state = to_channels(weights, "stem.0.weight", in_chans) | _head_for(weights, model, features_only)
+    loaded = model.load_state_dict(state, strict=False)
+    lost = [name for name in loaded.missing_keys if not name.startswith("head.")] + loaded.unexpected_keys
+    if lost:
+        raise UserError(f"{weights.origin} does not fit timm's {weights.config.name}: {', '.join(lost[:5])}")
+    mean, std = normalisation(ckpt, in_chans)
+    config = dict(model.pretrained_cfg, mean=mean, std=std, num_classes=num_classes, url="", hf_hub_id=None)
+    if features_only:
+        indices = (0, 1, 2, 3) if out_indices is None else out_indices
+        model = FeatureListNet(model, out_indices=indices, flatten_sequential=True)
+    model.pretrained_cfg = model.default_cfg = config
     return model
+
+
+def ablations(weights: Weights) -> dict[str, Any]:
+    """timm's arguments where the network differs from the size of its name."""
+    config, version = weights.config, version_of(weights.config.name)
+    kwargs: dict[str, Any] = {}
+    if config.with_grn != version.use_grn:
+        kwargs["use_grn"] = config.with_grn
+    if config.with_layer_scale != version.use_layer_scale:
+        kwargs["ls_init_value"] = config.ls_init_value if config.with_layer_scale else None
+    return kwargs
+
+
+def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
+    """Put the stem of the weights in the place of timm's, and correct what timm knows of the strides."""
+    stride, dim = weights.config.stem_stride, weights.config.size.dims[0]
+    if weights.has_mmearth_stem:
+        model.stem = nn.Sequential(
+            nn.Conv2d(in_chans, dim, 3),
+            LayerNorm2d(dim, eps=LAYER_NORM_EPS),
+            nn.GELU(),
+            nn.Conv2d(dim, dim, stride, stride, padding=stride // 2, groups=dim),
+            LayerNorm2d(dim, eps=LAYER_NORM_EPS),
+        )
+    elif stride != TIMM_STEM_STRIDE:
+        model.stem[0] = nn.Conv2d(in_chans, dim, stride, stride)
+    for info in model.feature_info:
+        info["reduction"] = info["reduction"] * stride // TIMM_STEM_STRIDE
+
+
+def _head_for(weights: Weights, model: nn.Module, features_only: bool) -> dict[str, Any]:
+    """Of the checkpoint's head what the network has a place for; what it has not is said."""
+    wanted = {} if features_only else {k: v for k, v in model.state_dict().items() if k.startswith("head.")}
+    taken = {k: v for k, v in weights.head.items() if k in wanted and wanted[k].shape == v.shape}
+    if left := [k for k in weights.head if k not in taken]:
+        logger.info("%s: its %s not taken", weights.origin, " and ".join(left) + (" is" if len(left) == 1 else " are"))
+    return taken

@@ -1,13 +1,23 @@
-"""Runs back to networks: an FCMAE as it was trained, decoder included, and what its images were like."""
+"""Weights into networks of this toolkit: a run's own FCMAE again, or any checkpoint as the start of a new one."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
+from torch import Tensor, nn
 
 from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
 from fcmae.config import DataConfig
 from fcmae.errors import UserError
-from fcmae.models import FCMAE, ModelConfig
+from fcmae.models import FCMAE, SparseConvNeXt
+from fcmae.weights.canonical import Weights, read_weights
+from fcmae.weights.channels import to_channels
+from fcmae.weights.files import model_config
+from fcmae.weights.layouts import in_shape
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
@@ -24,8 +34,7 @@ def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
     tensors, plain = read_model(file)
     if plain is None:
         raise UserError(f"{file} was not written by fcmae.pretrain; it has no configuration in its header")
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    model = FCMAE(ModelConfig(**fields | {"backend": backend}), mask_ratio=_run_value(file, "train", "mask_ratio", 0.6))
+    model = FCMAE(model_config(plain, backend), mask_ratio=_run_value(file, "train", "mask_ratio", 0.6))
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -33,10 +42,91 @@ def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
     return model.eval()
 
 
-def normalisation(ckpt: str | Path, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def load_encoder(
+    model: FCMAE | SparseConvNeXt, ckpt: str | Path | Mapping[str, Any], *, allow_pickle: bool = False
+) -> bool:
+    """Put a checkpoint's weights into a network, to pretrain further on images of one's own.
+
+    The encoder must be there whole and of the same size; a first convolution for another number of channels is adapted
+    as timm does. The decoder is taken too where the checkpoint has one of the same shapes (ours, or that of an official
+    training checkpoint); else it keeps its fresh weights, and the log says so.
+
+    Args:
+        model: changed in place.
+        ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
+        allow_pickle: as there.
+
+    Returns:
+        Whether the decoder's weights were loaded too.
+
+    Raises:
+        ValueError: as :func:`fcmae.convert_to_dense`, or weights of another network.
+    """
+    weights = read_weights(ckpt, allow_pickle)
+    encoder = model.encoder if isinstance(model, FCMAE) else model
+    wanted = encoder.state_dict()
+    if weights.has_mmearth_stem:
+        raise UserError(
+            f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) looks beyond a patch, which "
+            f"the sparse encoder does not; weights with its original stem can be loaded"
+        )
+    state = to_channels(weights, "stem.0.weight", wanted["stem.0.weight"].shape[1])
+    if problems := _differences(state, wanted):
+        raise UserError(f"{weights.origin} holds a {weights.config.name} that is not this network: {problems}")
+    encoder.load_state_dict(state, strict=True)
+    with_decoder = isinstance(model, FCMAE) and _load_decoder(model.decoder, weights)
+    fresh = "" if with_decoder or not isinstance(model, FCMAE) else "; the decoder starts afresh"
+    logger.info(
+        "encoder%s from %s (%s)%s", " and decoder" if with_decoder else "", weights.origin, weights.format, fresh
+    )
+    return with_decoder
+
+
+def _load_decoder(decoder: nn.Module, weights: Weights) -> bool:
+    if not weights.decoder:
+        return False
+    wanted = decoder.state_dict()
+    given = {name.removeprefix("decoder."): tensor for name, tensor in weights.decoder.items()}
+    state = {name: in_shape(t, wanted[name].shape) if name in wanted else t for name, t in given.items()}
+    if "mask_token" in wanted and "mask_token" in state:
+        state["mask_token"] = state["mask_token"].flatten()  # official: [1, C, 1, 1]
+    if problems := _differences(state, wanted):
+        logger.warning("%s: its decoder is another and was left out: %s", weights.origin, problems)
+        return False
+    decoder.load_state_dict(state, strict=True)
+    return True
+
+
+def _differences(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What keeps a state dict from fitting, a few names of each kind; empty if nothing does."""
+    missing = sorted(wanted.keys() - state.keys())
+    unknown = sorted(state.keys() - wanted.keys())
+    shapes = [
+        f"{k} is {list(state[k].shape)}, the network's {list(wanted[k].shape)}"
+        for k in sorted(state.keys() & wanted.keys())
+        if state[k].shape != wanted[k].shape
+    ]
+    kinds = {"missing ": missing, "not in the network: ": unknown, "": shapes}
+    return "; ".join(
+        prefix + ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for prefix, names in kinds.items()
+        if names
+    )
+
+
+def normalisation(ckpt: object, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel that the images of a run had; ImageNet's where no run says."""
-    file = _model_file(ckpt)
-    mean, std = (_run_value(file, "data", name, None) for name in ("mean", "std"))
+    mean = std = None
+    if isinstance(ckpt, str | Path):
+        try:
+            file = _model_file(ckpt)
+        except UserError:  # of another toolkit
+            file = Path(ckpt)
+        mean, std = (_run_value(file, "data", name, None) for name in ("mean", "std"))
+        if mean and len(mean) != in_chans:
+            mean = None
+        if std and len(std) != in_chans:
+            std = None
     return DataConfig(mean=mean and tuple(mean), std=std and tuple(std)).mean_std(in_chans)
 
 
@@ -45,10 +135,14 @@ def _model_file(ckpt: str | Path) -> Path:
     return path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
 
 
-def _run_value(file: Path, group: str, name: str, default):  # type: ignore[no-untyped-def]
+def _run_value(file: Path, group: str, name: str, default: Any) -> Any:
     """A setting from the config.yaml of the run that a checkpoint's file lies in, if it lies in one."""
     config = file.parent.parent.parent / "config.yaml"
     if not config.is_file():
         return default
-    value = (yaml.safe_load(config.read_text()) or {}).get(group, {}).get(name)
+    try:
+        plain = yaml.safe_load(config.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return default
+    value = plain.get(group, {}).get(name) if isinstance(plain, dict) else None
     return default if value is None else value

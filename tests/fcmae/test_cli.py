@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from fcmae.cli import build_parser, parse_config, recipe_names
-from fcmae.config import PretrainConfig
+from fcmae.config import PretrainConfig, PretrainModelConfig
 from fcmae.errors import UserError
-from fcmae.models import ModelConfig
 
 PAPER_SIZES = ["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
 
@@ -20,7 +19,7 @@ def test_without_data_or_configuration_it_is_the_demo() -> None:
     assert demo.data.path is None
     assert demo.model.img_size == 64
     assert parse_config(["--model.name", "convnextv2_tiny"]).model.img_size == 64  # still the demo, another size
-    assert parse_config(["--data.path", "x"]).model == ModelConfig()
+    assert parse_config(["--data.path", "x"]).model == PretrainModelConfig()
 
 
 @pytest.mark.parametrize("form", ["pretrain_tiny", "configs/pretrain_tiny.yaml", "pretrain_tiny.yaml"])
@@ -40,7 +39,7 @@ def test_a_file_of_ones_own_comes_before_a_recipe_of_that_name(tmp_path: Path, m
 def test_recipes_have_the_papers_values(size: str) -> None:
     """Table 8 of arXiv 2301.00808; an effective batch of 4096 on one device."""
     config = parse_config(["--config", f"pretrain_{size}"])
-    assert config.model == ModelConfig(name=f"convnextv2_{size}")
+    assert config.model == PretrainModelConfig(name=f"convnextv2_{size}")
     assert (config.model.decoder_dim, config.model.decoder_depth, config.model.norm_pix_loss) == (512, 1, True)
     train = config.train
     assert train.batch_size * train.accumulation_steps == 4096

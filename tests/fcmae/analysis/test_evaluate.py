@@ -15,10 +15,11 @@ from sklearn.datasets import load_digits
 
 from fcmae import checkpoint as ckpt
 from fcmae import load_model
-from fcmae.analysis import features, labelled
+from fcmae.analysis import labelled
 from fcmae.analysis.accuracy import Accuracy, top_accuracy
-from fcmae.analysis.features import embedder, pixels
+from fcmae.analysis.features import Embedder, embedder, fresh_weights, pixels
 from fcmae.analysis.labelled import labelled_digits, labelled_folder, labelled_timm, stratified_split
+from fcmae.analysis.subjects import parse_names
 from fcmae.errors import UserError
 from fcmae.evaluate import main
 from fcmae.models import FCMAE, ModelConfig
@@ -37,6 +38,10 @@ def save_run(folder: Path, **config: Any) -> Path:
         folder, model, asdict(described), torch.optim.SGD(model.parameters()), ckpt.TrainState(1, 1, 1)
     )
     return folder
+
+
+def network_of(name: str) -> Embedder:
+    return embedder(parse_names([name])[0], CPU)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +97,7 @@ def test_a_checkpoints_features_are_the_encoders(tmp_path: Path, config: dict[st
     run = save_run(tmp_path / "run", **config)
     chans = config.get("in_chans", 3)
     images = torch.randn(2, chans, 32, 32)
-    network = embedder(str(run), CPU)
+    network = network_of(str(run))
     model = load_model(run)
     grid = 32 // model.patch_size
     with torch.no_grad():
@@ -105,10 +110,29 @@ def test_a_checkpoints_features_are_the_encoders(tmp_path: Path, config: dict[st
         assert not torch.allclose(network.fresh().embed(images), ours, atol=0.1 * float(ours.std()))
 
 
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"use_grn": False, "ls_init_value": 1e-6}, {"num_classes": 3}, {"in_chans": 7, "conv_mlp": True}]
+)
+def test_fresh_weights_are_those_that_training_begins_with(kwargs: dict[str, Any]) -> None:
+    """As timm draws them: every parameter anew, of timm's mean and deviation; the given network stays."""
+    network = timm.create_model("convnextv2_atto", **({"num_classes": 0} | kwargs))
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 5.0)
+    fresh = fresh_weights(network, seed=0)
+    as_timm = timm.create_model("convnextv2_atto", **({"num_classes": 0} | kwargs))
+    for (name, ours), theirs in zip(fresh.named_parameters(), as_timm.parameters(), strict=True):
+        torch.testing.assert_close(ours.mean(), theirs.mean(), atol=2e-3, rtol=0, msg=name)
+        torch.testing.assert_close(ours.std(), theirs.std(), atol=2e-3, rtol=0, msg=name)
+    assert all((parameter == 5).all() for parameter in network.parameters())
+    again, other = fresh_weights(network, seed=0), fresh_weights(network, seed=1)
+    assert torch.equal(fresh.stem[0].weight, again.stem[0].weight)
+    assert not torch.equal(fresh.stem[0].weight, other.stem[0].weight)
+
+
 def test_a_run_brings_its_normalisation(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", in_chans=1)
     (run / "config.yaml").write_text("data: {mean: [0.25], std: [2.0]}\n")
-    network = embedder(str(run), CPU)
+    network = network_of(str(run))
     assert (network.mean, network.std) == ((0.25,), (2.0,))
     assert network.fresh is not None
     assert (network.fresh().mean, network.fresh().std) == ((0.25,), (2.0,))
@@ -119,13 +143,13 @@ def test_timm_names_are_networks_too() -> None:
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.manual_seed(0)
-        ours = embedder("convnext_atto", CPU)
+        ours = network_of("convnext_atto")
         torch.manual_seed(0)
         theirs = timm.create_model("convnext_atto", num_classes=0).eval()
         torch.testing.assert_close(ours.embed(images), theirs.forward_features(images).mean((2, 3)))
         assert ours.fresh is None
         assert "random" in ours.name
-        tokens = embedder("vit_tiny_patch16_224", CPU)
+        tokens = network_of("vit_tiny_patch16_224")
         assert tokens.embed(torch.randn(2, 3, 224, 224)).shape == (2, 192)
         assert tokens.image_hw == (224, 224)
 
@@ -213,17 +237,13 @@ def test_timm_datasets(colours: Path, tmp_path: Path) -> None:
 def test_from_end_to_end(run: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Colours are told apart by anything; the table and the file say the same, and a second run says it again."""
     out = tmp_path / "out"
-    arguments = [
-        str(run),
-        str(run / "checkpoints" / "step-00000001" / "model.safetensors"),
-        "--data.path",
-        str(colours),
-    ]
+    file = run / "checkpoints" / "step-00000001" / "model.safetensors"
+    arguments = [f"trained={run}", f"again={file}", "--data.path", str(colours)]
     assert main([*arguments, "--output", str(out), "--k", "5"]) == 0
     result = json.loads((out / "evaluation.json").read_text())
     printed = capsys.readouterr().out
     names = [row["name"] for row in result["results"]]
-    assert names == [arguments[0], "convnextv2_atto, stem 1, random", arguments[1], "raw pixels, 16×16"]
+    assert names == ["trained", "convnextv2_atto, random weights", "again", "raw pixels, 16×16"]
     for row in result["results"]:
         assert row["name"] in printed
         assert (row["train_images"] + row["test_images"], row["classes"]) == (30, 3)
@@ -262,7 +282,7 @@ def test_without_data_it_is_digits(capsys: pytest.CaptureFixture[str], monkeypat
     printed = capsys.readouterr().out
     assert "digits: 200 images to learn from, 200 to test, 10 classes" in printed
     assert "kNN top-5" in printed
-    assert printed.count("convnextv2_atto, random") == 1  # it is its own baseline
+    assert printed.count("convnextv2_atto, random weights") == 1  # it is its own baseline
 
 
 @pytest.mark.parametrize(
@@ -301,6 +321,6 @@ def test_wrong_input_gets_one_line(
 
 def test_features_that_are_not_numbers_are_refused() -> None:
     network = pixels(3)
-    damaged = features.Embedder("damaged", lambda images: network.embed(images) / 0, 3, network.mean, network.std)
+    damaged = Embedder("damaged", lambda images: network.embed(images) / 0, 3, network.mean, network.std)
     with pytest.raises(UserError, match="damaged gives features that are not finite"):
         damaged.features(labelled_digits(limit=5).train, (8, 8), 5, CPU)

@@ -15,11 +15,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fcmae import checkpoint as ckpt
 from fcmae import pretrain
+from fcmae.analysis.accuracy import top_accuracy
+from fcmae.analysis.collapse_analysis import analyze_collapse
+from fcmae.analysis.features import embedder
+from fcmae.analysis.knn import knn_scores
+from fcmae.analysis.subjects import parse_names
 from fcmae.cli import parse_config
 from fcmae.data import PretrainDataset, image_files
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
-from fcmae.monitor import Monitor, cosine_distance
+from fcmae.monitor import Monitor
 
 Args = Callable[..., list[str]]
 CPU = torch.device("cpu")
@@ -93,26 +98,33 @@ def test_nothing_is_drawn_and_the_mode_stays(image_folder: Path, classes: Path, 
     assert monitor.measure(model, CPU) == first  # drop path is off
 
 
-def test_distances_are_those_of_the_encoders_stages(image_folder: Path) -> None:
-    """The last stage's, from the sparse encoder that sees everything; mean over images of the mean over pairs."""
+def test_distances_are_those_of_the_collapse_analysis(image_folder: Path) -> None:
+    """Of whole training images: the mean over the blocks of a stage."""
     monitor, model = monitored(image_folder)
     measured = monitor.measure(model, CPU)
-    images = monitor.dataset.normalise(monitor.dataset.fixed_samples(256).image)
-    with torch.no_grad():
-        features = model.encoder(images, torch.ones(len(images), 4, 4, dtype=torch.bool)).flatten(2).double()
-    each = [(1 - torch.cosine_similarity(x[:, None], x[None], dim=2)).mean() / 2 for x in features]
-    assert measured["cosine_distance_stage3"] == pytest.approx(float(torch.stack(each).mean()), rel=1e-4)
     assert "knn_top1" not in measured
+    images = monitor.dataset.normalise(monitor.dataset.fixed_samples(256).image)
+    for stage, depth in enumerate((2, 2, 6, 2)):
+        blocks = [row.distance for row in analyze_collapse(model.encoder, images) if row.stage == stage]
+        assert len(blocks) == depth
+        assert measured[f"cosine_distance_stage{stage}"] == pytest.approx(sum(blocks) / depth, rel=1e-6)
 
 
-def test_cosine_distance_by_its_definition() -> None:
-    """1/C² Σᵢ Σⱼ (1 − cos(Xᵢ, Xⱼ)) / 2; equal channels give 0, opposite pairs ½."""
-    x = torch.randn(3, 6, 4, 5, dtype=torch.float64)
-    pairs = torch.nn.functional.cosine_similarity(x.flatten(2)[:, :, None], x.flatten(2)[:, None], dim=3)
-    torch.testing.assert_close(cosine_distance(x), ((1 - pairs) / 2).mean((1, 2)))
-    one = torch.randn(2, 1, 4, 4)
-    assert cosine_distance(one.expand(2, 8, 4, 4)).abs().max() < 1e-6
-    torch.testing.assert_close(cosine_distance(torch.cat([one, -one], 1)), torch.full((2,), 0.5))
+@pytest.mark.parametrize("backend", ["grid", "masked"])
+def test_neighbours_are_those_of_evaluate(image_folder: Path, tmp_path: Path, backend: str) -> None:
+    """The same accuracy from a checkpoint's dense network, whatever computes the training."""
+    options = ["--monitor.data", "digits", "--monitor.images", "60", "--model.backend", backend]
+    monitor, model = monitored(image_folder, *options)
+    state = ckpt.TrainState(step=1, effective_batch=1, samples_per_epoch=1)
+    described = {"name": "convnextv2_atto", "img_size": 32, "stem_stride": 1}
+    ckpt.save_checkpoint(tmp_path / "run", model, described, torch.optim.SGD(model.parameters()), state)
+    network = embedder(parse_names([str(tmp_path / "run")])[0], CPU)
+    train, test = (
+        network.features(part, (32, 32), 32, CPU)
+        for part in (monitor.labelled.train, monitor.labelled.test)  # type: ignore[union-attr]
+    )
+    scores = knn_scores(train.x, train.labels, test.x, 10)
+    assert monitor.measure(model, CPU)["knn_top1"] == top_accuracy(scores, test.labels).share
 
 
 def test_digits_are_labelled_images_too(image_folder: Path) -> None:

@@ -98,9 +98,9 @@ def without(state: dict, *keys: str) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: without(s, "encoder.stages.2.blocks.3.norm.weight"), "missing stages.2.blocks.3.norm.weight"),
-        (lambda s: without(s, "encoder.stages.0.blocks.1.mlp.grn.weight"), "missing stages.0.blocks.1.mlp.grn.weight"),
-        (lambda s: s | {"encoder.stages.0.extra": torch.zeros(1)}, "not of this encoder: stages.0.extra"),
+        (lambda s: without(s, "encoder.stages.2.blocks.3.norm.weight"), "missing encoder.stages.2.blocks.3.norm.w"),
+        (lambda s: without(s, "encoder.stages.0.blocks.1.mlp.grn.bias"), "missing encoder.stages.0.blocks.1.mlp.grn.b"),
+        (lambda s: s | {"encoder.stages.0.extra": torch.zeros(1)}, "unknown encoder.stages.0.extra"),
         (
             lambda s: s | {"encoder.stages.0.blocks.0.conv_dw.weight": torch.zeros(40, 1, 5, 5)},
             r"conv_dw.weight is \[40, 1, 5, 5\], expected \[40, 1, 7, 7\]",
@@ -109,10 +109,10 @@ def without(state: dict, *keys: str) -> dict:
             lambda s: {k: v for k, v in s.items() if ".stages.3.blocks.1." not in k},
             r"no size has depths \(2, 2, 6, 1\)",
         ),
-        (lambda s: without(s, "encoder.stem.0.weight"), "no stem.0.weight in it"),
-        (lambda _: {"conv1.weight": torch.zeros(64, 3, 7, 7)}, "no stem.0.weight in it, but conv1.weight"),
-        (lambda _: {}, "no stem.0.weight in it, but nothing"),
-        (lambda s: {"model": s}, "these are none: model"),
+        (lambda s: without(s, "encoder.stem.0.weight"), "missing encoder.stem.0.weight"),
+        (lambda _: {"conv1.weight": torch.zeros(64, 3, 7, 7)}, "holds no ConvNeXt encoder of .*, but conv1.weight"),
+        (lambda _: {}, "holds no ConvNeXt encoder of .*, but nothing"),
+        (lambda s: s | {"epoch": 3}, "these are none: epoch"),
     ],
 )
 def test_what_is_not_one_whole_encoder_raises_and_names_it(change: Callable[[dict], dict], message: str) -> None:
@@ -122,7 +122,7 @@ def test_what_is_not_one_whole_encoder_raises_and_names_it(change: Callable[[dic
 
 
 def test_wrong_paths_and_formats(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="format must be one of timm, got 'onnx'"):
+    with pytest.raises(ValueError, match="format must be one of timm, official, transformers, got 'onnx'"):
         fcmae.convert_to_dense(tmp_path, format="onnx")
     with pytest.raises(ValueError, match="has no checkpoint in it"):
         fcmae.convert_to_dense(tmp_path)
@@ -131,6 +131,3 @@ def test_wrong_paths_and_formats(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read"):
         fcmae.convert_to_dense(tmp_path / "cut.safetensors")
-    (tmp_path / "a.pth").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a\.pth is no \.safetensors file"):
-        fcmae.convert_to_dense(tmp_path / "a.pth")

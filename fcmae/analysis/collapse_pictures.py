@@ -1,0 +1,104 @@
+"""The figures of the collapse analysis: distance against depth (the paper's figure 4) and feature maps (figure 3)."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from fcmae.analysis.feature_maps import FeatureMaps
+
+DEAD, SATURATED, MASKED = "#e41a1c", "#ff9800", "#c8c8c8"
+DOTS_PER_INCH = 150
+GAP = 0.12  # between maps, in widths of a map
+
+
+def depth_axes(figure: Figure) -> Axes:
+    """Axes of figure 4: cosine distance against normalised depth."""
+    axes = figure.add_subplot()
+    axes.set_xlabel("normalised layer index (0: first block, 1: last)")
+    axes.set_ylabel("feature cosine distance")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(0, 0.52)  # 1/2 is the most there can be
+    axes.grid(alpha=0.3)
+    return axes
+
+
+def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], title: str) -> Figure:
+    """A line a model.
+
+    Args:
+        lines: label → (depth, distance, half the height of the band around it) of each block.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(7, 4.2 + 0.22 * len(lines)), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = depth_axes(figure)
+    axes.set_title(title, fontsize=10)
+    for (label, points), marker in zip(lines.items(), _cycle("os^Dv<>P*X", len(lines)), strict=True):
+        depth, distance, error = np.array(points).T
+        (line,) = axes.plot(depth, distance, marker=marker, markersize=4, linewidth=1.5, label=label)
+        axes.fill_between(depth, distance - error, distance + error, color=line.get_color(), alpha=0.2, linewidth=0)
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=1)
+    return figure
+
+
+def feature_map_figure(label: str, image: Tensor, layers: Sequence[FeatureMaps]) -> Figure:
+    """One image, and beside it a panel a block with its channels' maps, all of a block on one colour scale.
+
+    Args:
+        label: of the model.
+        image: [C, H, W] in 0 … 1; of more than three channels the first three are shown, of two the first.
+        layers: what to draw.
+    """
+    figure = Figure(figsize=(2.6 + 4.6 * len(layers), 5.8), dpi=DOTS_PER_INCH, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
+    figure.suptitle(label, fontsize=12)
+    first, *panels = figure.subplots(1, 1 + len(layers), width_ratios=[0.5] + [1.0] * len(layers))
+    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    first.imshow(shown.permute(1, 2, 0).clamp(0, 1).numpy())
+    first.set_title("image", fontsize=9)
+    first.set_axis_off()
+    for axes, layer in zip(panels, layers, strict=True):
+        _draw_maps(axes, layer)
+    handles = [
+        Line2D([], [], marker="s", linestyle="", markersize=10, markerfacecolor="none", markeredgewidth=2,
+               markeredgecolor=colour, label=name)
+        for colour, name in ((DEAD, "dead channel"), (SATURATED, "saturated channel (constant over positions)"))
+    ]  # fmt: skip
+    if any(layer.maps.isnan().any() for layer in layers):
+        handles.append(Line2D([], [], marker="s", linestyle="", markersize=10, color=MASKED, label="masked"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    return figure
+
+
+def _draw_maps(axes: Axes, layer: FeatureMaps) -> None:
+    maps = layer.maps.numpy()
+    count, height, width = maps.shape
+    columns = math.ceil(math.sqrt(count))
+    low, high = np.nanpercentile(maps, (1, 99))
+    colours = colormaps["viridis"].with_extremes(bad=MASKED)
+    aspect = height / width
+    for number, (each, dead, saturated) in enumerate(zip(maps, layer.dead, layer.saturated, strict=True)):
+        left, top = number % columns * (1 + GAP), number // columns * (aspect + GAP)
+        box = (left, left + 1, top + aspect, top)
+        axes.imshow(each, cmap=colours, vmin=low, vmax=high, extent=box, interpolation="nearest")
+        if dead or saturated:
+            colour = DEAD if dead else SATURATED
+            axes.add_patch(Rectangle((left, top), 1, aspect, fill=False, edgecolor=colour, linewidth=1.8))
+    axes.set_xlim(-GAP, columns * (1 + GAP))
+    axes.set_ylim(math.ceil(count / columns) * (aspect + GAP), -GAP)
+    axes.set_axis_off()
+    axes.set_title(
+        f"{layer.layer} ({layer.tap}), {height}×{width}\n{count} of {layer.channels} channels; of all: distance "
+        f"{layer.distance:.3f},\ndead {layer.dead_share:.1%}, saturated {layer.saturated_share:.1%}",
+        fontsize=9,
+    )
+
+
+def _cycle(markers: str, count: int) -> str:
+    return (markers * (count // len(markers) + 1))[:count]

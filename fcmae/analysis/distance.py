@@ -1,0 +1,126 @@
+"""How much the channels of a layer differ: the cosine distance of ConvNeXt V2 (arXiv 2301.00808, section 3).
+
+For one image and one layer, X_i is the map of channel i, flattened over the positions:
+
+    d = 1/C² · Σ_i Σ_j (1 − cos(X_i, X_j)) / 2          i = j included
+
+0: all channels show the same. (1 − 1/C) / 2: they have nothing in common. With u_i = X_i / ‖X_i‖ the double sum is one
+squared norm, ``Σ_ij u_i · u_j = ‖Σ_i u_i‖²``, so that d = (1 − ‖mean_i u_i‖²) / 2 costs O(C·M), not O(C²·M).
+
+**Dead channels**, zero everywhere, have no direction. Two dead channels count as identical (cosine 1), a dead and a
+living one as unrelated (cosine 0). This keeps what the distance means: a channel is at distance 0 from itself, and a
+layer that is all dead has collapsed, d = 0 (if two zeros had cosine 0 it would score 1/2, the most there is). It is
+what the formula gives if the dead channels share one extra position of their own: they then have a unit vector too.
+
+Shape letters: B images, M positions of an image, C channels.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+DEAD_BELOW = 0.01
+"""A channel counts as dead below this share of the image's RMS over all channels: GELU leaves no exact zeros. A channel
+whose input is below −3 everywhere is meant."""
+SATURATED_BELOW = 0.05
+"""A living channel counts as saturated if its standard deviation over the positions is below this share of its RMS:
+nearly the same everywhere, it tells nothing of where."""
+
+
+class ChannelStatistics(NamedTuple):
+    """Of one layer's features; statistics in float32, or float64 for float64 features."""
+
+    distance: Tensor
+    """[B]: d."""
+    dead: Tensor
+    """bool [B, C]: RMS over the positions at most :data:`DEAD_BELOW` of the RMS over all channels, or zero."""
+    saturated: Tensor
+    """bool [B, C]: not dead, and nearly constant over the positions (see :data:`SATURATED_BELOW`). With one position
+    alone every living channel is."""
+
+
+def cosine_distance(
+    features: Tensor, *, channels: Literal["last", "first"] = "last", batch_size: int | None = None
+) -> Tensor:
+    """Mean pairwise cosine distance of the channels, one number an image.
+
+    Args:
+        features: [B, H, W, C] or tokens [B, N, C]; with ``channels="first"`` [B, C, H, W] or [B, C, N]; with
+            ``batch_size`` the site matrix [B·M, C] of the sparse encoder. The order of the positions does not matter.
+        channels: which axis they are.
+        batch_size: B, for a site matrix.
+
+    Returns:
+        [B], 0 … 1/2, computed in float32, or in float64 for float64. A channel whose squared norm is below that type's
+        smallest normal number (about 1e-38, 1e-308) is dead; see the module for what becomes of dead ones.
+
+    Raises:
+        ValueError: features of another shape, or empty ones.
+    """
+    return channel_statistics(as_positions(features, channels, batch_size)).distance
+
+
+def as_positions(features: Tensor, channels: str = "last", batch_size: int | None = None) -> Tensor:
+    """Features of any of these shapes as [B, M, C], without a copy where strides allow; ValueError for other shapes."""
+    if channels not in ("last", "first"):
+        raise ValueError(f"channels must be 'last' or 'first', got {channels!r}")
+    if not features.is_floating_point():
+        raise ValueError(f"features must be floating-point numbers, got {features.dtype}")
+    if features.numel() == 0:
+        raise ValueError(f"features are empty: {list(features.shape)}")
+    if batch_size is not None:
+        if features.ndim != 2 or channels != "last" or batch_size < 1 or len(features) % batch_size:
+            raise ValueError(
+                f"with batch_size={batch_size} features must be a site matrix [{batch_size}·M, C], "
+                f"got {list(features.shape)}"
+            )
+        return features.reshape(batch_size, -1, features.shape[1])
+    if features.ndim not in (3, 4):
+        raise ValueError(
+            f"features must have 3 axes (tokens) or 4 (an image grid), got {list(features.shape)}; "
+            f"a site matrix needs batch_size"
+        )
+    return features.flatten(2).transpose(1, 2) if channels == "first" else features.flatten(1, -2)
+
+
+def channel_statistics(x_BMC: Tensor) -> ChannelStatistics:
+    """Distance, dead and saturated channels of each image: three passes over the features, none over pairs."""
+    x_BMC = x_BMC.detach().to(torch.promote_types(x_BMC.dtype, torch.float32))
+    with torch.autocast(x_BMC.device.type, enabled=False):  # else it would take the product below in bfloat16
+        # On a CPU image by image: the squares then stay in the cache. It took half the time.
+        parts = x_BMC.split(1) if x_BMC.device.type == "cpu" else (x_BMC,)
+        return ChannelStatistics(*(torch.cat(each) for each in zip(*map(_statistics, parts), strict=True)))
+
+
+def _statistics(x_BMC: Tensor) -> ChannelStatistics:
+    positions, num_channels = x_BMC.shape[1:]
+    energy_BC = x_BMC.square().sum(1)
+    mean_BC = x_BMC.mean(1)
+    zero_BC = energy_BC < torch.finfo(energy_BC.dtype).tiny
+    # Σ_i u_i at every position, one matrix-vector product an image; dead channels have the extra position
+    inverse_norm_BC = energy_BC.rsqrt().masked_fill(zero_BC, 0)
+    sum_BM = (x_BMC @ inverse_norm_BC.unsqueeze(2)).squeeze(2)
+    sum_B = sum_BM.square().sum(1) + zero_BC.sum(1).square()
+    distance_B = ((1 - sum_B / num_channels**2) / 2).clamp_min(0)  # rounding; NaN stays NaN
+    power_BC = energy_BC / positions
+    dead_BC = zero_BC | (power_BC <= DEAD_BELOW**2 * power_BC.mean(1, keepdim=True))
+    variance_BC = power_BC - mean_BC.square()
+    return ChannelStatistics(distance_B, dead_BC, ~dead_BC & (variance_BC < SATURATED_BELOW**2 * power_BC))
+
+
+def effective_ranks(x_BMC: Tensor) -> Tensor:
+    """exp of the entropy of the normalised singular values of the unit channels (Roy and Vetterli 2007), [B].
+
+    1: all channels are multiples of one; min(M, C): they spread over as many directions evenly. Dead channels are left
+    out; without any living one it is 0. Needs the Gram matrix, O(C·M·min(C, M)), and its eigenvalues.
+    """
+    x_BMC = x_BMC.detach().to(torch.promote_types(x_BMC.dtype, torch.float32))
+    with torch.autocast(x_BMC.device.type, enabled=False):
+        norm_B1C = x_BMC.square().sum(1, keepdim=True).sqrt()
+        unit_BMC = torch.where(norm_B1C.square() < torch.finfo(x_BMC.dtype).tiny, 0, x_BMC / norm_B1C)
+        flat = unit_BMC if x_BMC.shape[1] <= x_BMC.shape[2] else unit_BMC.mT  # the smaller of the two Gram matrices
+        value = torch.linalg.eigvalsh(flat @ flat.mT).clamp_min(0).sqrt()
+    total = value.sum(1, keepdim=True)
+    entropy = torch.special.entr(value / total).sum(1)
+    return torch.where(total.squeeze(1) > 0, entropy.exp(), 0.0)

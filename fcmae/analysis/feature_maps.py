@@ -1,0 +1,116 @@
+"""Single channels of a block as small maps of one image (ConvNeXt V2, arXiv 2301.00808, figure 3)."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fcmae.analysis.distance import channel_statistics
+from fcmae.analysis.forward import Forward, eval_mode
+from fcmae.analysis.taps import Features, FoundBlock, Tap, find_blocks, tap_of, watched
+from fcmae.errors import UserError
+from fcmae.sparse import ActiveSites, densify
+
+
+class FeatureMaps(NamedTuple):
+    """Some channels of one block."""
+
+    layer: str
+    tap: Tap
+    maps: Tensor
+    """float32 [N, h, w] on the CPU; NaN where masked."""
+    dead: Tensor
+    """bool [N]; see :func:`fcmae.analysis.distance.channel_statistics`."""
+    saturated: Tensor
+    """bool [N]."""
+    channels: int
+    """How many the block has; the N are spaced evenly among them."""
+    distance: float
+    """Of all channels, for this image, and so are the shares."""
+    dead_share: float
+    saturated_share: float
+
+
+def choose_blocks(blocks: Sequence[FoundBlock], wanted: Sequence[str]) -> list[FoundBlock]:
+    """The blocks of these names or depths (0 the first, 1 the last), each once, in the network's order.
+
+    Raises:
+        UserError: neither a name nor a depth.
+    """
+    places: set[int] = set()
+    by_name = {block.name: place for place, block in enumerate(blocks)}
+    for name in wanted:
+        try:
+            depth = by_name[name] / max(1, len(blocks) - 1) if name in by_name else float(name)
+        except ValueError:
+            depth = math.nan
+        if not 0 <= depth <= 1:
+            raise UserError(
+                f"{name} is neither a block nor a depth from 0 to 1; the blocks are {blocks[0].name} … "
+                f"{blocks[-1].name}, {len(blocks)} in all"
+            )
+        places.add(round(depth * (len(blocks) - 1)))
+    return [blocks[place] for place in sorted(places)]
+
+
+def feature_maps(
+    model: nn.Module,
+    image: Tensor,
+    layers: Sequence[str],
+    tap: Tap = "act",
+    *,
+    count: int = 64,
+    mask_ratio: float | None = None,
+    seed: int = 0,
+) -> list[FeatureMaps]:
+    """Maps of ``count`` channels (all if there are fewer) of some blocks, for one image.
+
+    Args:
+        model: as of :func:`fcmae.analyze_collapse`, as are ``tap``, ``mask_ratio`` and ``seed``.
+        image: [1, C, H, W], normalised.
+        layers: names of blocks, or depths from 0 to 1.
+        count: channels to take, spaced evenly.
+    """
+    forward = Forward(model, mask_ratio, seed=seed)
+    found: list[FeatureMaps] = []
+
+    def see(block: FoundBlock, features: Features) -> None:
+        x_BMC = features.x.float()
+        statistics = channel_statistics(x_BMC)
+        channels = x_BMC.shape[2]
+        taken = torch.linspace(0, channels - 1, min(count, channels), device=x_BMC.device).round().long()
+        dead, saturated = statistics.dead[0], statistics.saturated[0]
+        found.append(
+            FeatureMaps(
+                layer=block.name,
+                tap=tap_of(block.module, tap),
+                maps=_on_grid(x_BMC[0, :, taken], features.grid_hw, forward.sites, image).cpu(),
+                dead=dead[taken].cpu(),
+                saturated=saturated[taken].cpu(),
+                channels=channels,
+                distance=float(statistics.distance),
+                dead_share=float(dead.float().mean()),
+                saturated_share=float(saturated.float().mean()),
+            )
+        )
+
+    with eval_mode(model), watched(model, choose_blocks(find_blocks(model), layers), tap, see):
+        forward(image)
+    return found
+
+
+def _on_grid(x_MN: Tensor, grid_hw: tuple[int, int] | None, sites: ActiveSites | None, image: Tensor) -> Tensor:
+    """[M, N] → [N, h, w]."""
+    positions, maps = x_MN.shape
+    if sites is not None:
+        side = math.isqrt(positions // sites.num_visible)
+        seen = densify(torch.ones_like(x_MN[:, :1]), sites, side)
+        return densify(x_MN, sites, side).masked_fill(seen == 0, math.nan)[0]
+    if grid_hw is None:  # tokens: the grid has the image's shape
+        height = round(math.sqrt(positions * image.shape[2] / image.shape[3]))
+        if positions % height:
+            raise UserError(f"{positions} tokens of an image {list(image.shape)} are no grid that could be drawn")
+        grid_hw = (height, positions // height)
+    return x_MN.t().reshape(maps, *grid_hw)

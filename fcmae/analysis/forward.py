@@ -1,0 +1,98 @@
+"""Images through a network as far as its last block: dense as it is, sparse with a mask for each image."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fcmae.errors import UserError
+from fcmae.models import FCMAE, SparseConvNeXt
+from fcmae.models.fcmae import count_visible, random_visible
+from fcmae.sparse import ActiveSites
+
+
+class Forward:
+    """Called with [B, C, H, W], batch after batch, it runs the network's features without its head or decoder.
+
+    Args:
+        model: a dense network, an FCMAE or a sparse encoder.
+        mask_ratio: for sparse encoders: share of the patches that is masked; None: an FCMAE's own, 0 for an encoder.
+        visible: for sparse encoders, instead: bool [N, h, w], a mask for each image in turn.
+        seed: of random masks; an image's depends on it and on the image's place alone, not on batches.
+
+    Raises:
+        UserError: masks for a dense network, both kinds of them, or a sparse encoder that has no sites to read.
+    """
+
+    def __init__(
+        self, model: nn.Module, mask_ratio: float | None = None, visible: Tensor | None = None, seed: int = 0
+    ) -> None:
+        self.model, self.visible = model, visible
+        self.encoder = sparse_encoder(model)
+        self.mask_ratio = 0.0 if self.encoder is None else getattr(model, "mask_ratio", 0.0)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.images_seen = 0
+        self.sites: ActiveSites | None = None
+        """Of the last batch of a sparse encoder."""
+        if self.encoder is None and (mask_ratio is not None or visible is not None):
+            name = type(model).__name__
+            raise UserError(f"{name} is a dense network, which sees everything; it takes no mask_ratio or visible")
+        if mask_ratio is not None and visible is not None:
+            raise UserError("give mask_ratio or visible, not both")
+        if mask_ratio is not None:
+            self.mask_ratio = mask_ratio
+        if not 0 <= self.mask_ratio < 1:
+            raise UserError(f"mask_ratio must be in [0, 1), got {mask_ratio}")
+
+    def __call__(self, images: Tensor) -> None:
+        """Run it; what it computes is for hooks to see."""
+        if images.ndim != 4 or len(images) == 0:
+            raise UserError(f"images must be [B, C, H, W], got {list(images.shape)}")
+        images = images.to(next(self.model.parameters()))
+        if self.encoder is None:
+            getattr(self.model, "forward_features", self.model)(images)
+        else:
+            self.sites = ActiveSites(self._masks(images, self.encoder.patch_size).to(images.device))
+            self.encoder.forward_sites(images, self.sites)
+        self.images_seen += len(images)
+
+    def _masks(self, images: Tensor, patch_size: int) -> Tensor:
+        if self.visible is not None:
+            of_these = self.visible[self.images_seen : self.images_seen + len(images)]
+            if len(of_these) < len(images):
+                raise UserError(f"visible holds masks of {len(self.visible)} images, but there are more images")
+            return of_these
+        grid_hw = (images.shape[2] // patch_size, images.shape[3] // patch_size)
+        if min(grid_hw) == 0:
+            raise UserError(f"images must be at least {patch_size}×{patch_size} pixels, got {list(images.shape)}")
+        num_visible = count_visible(math.prod(grid_hw), self.mask_ratio)
+        return torch.cat([random_visible(1, grid_hw, num_visible, generator=self.generator) for _ in images])
+
+
+def sparse_encoder(model: nn.Module) -> SparseConvNeXt | None:
+    """The sparse encoder that a model is or has; None for dense networks.
+
+    Raises:
+        UserError: one of the ``masked`` backend, which computes dense tensors and has no sites to read.
+    """
+    encoder = model.encoder if isinstance(model, FCMAE) else model
+    if not isinstance(encoder, SparseConvNeXt):
+        return None
+    if encoder.backend.name == "masked":
+        raise UserError('backend "masked" keeps no site matrix to read; build or load the model with backend="grid"')
+    return encoder
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation, without gradients; each module is in the mode it was in again afterwards."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, was in training.items():
+            module.training = was

@@ -1,0 +1,150 @@
+"""The networks that an analysis is asked about, by path or by timm's name, and the images that each takes."""
+
+import difflib
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
+from fcmae.errors import UserError
+from fcmae.weights.dense import create_dense
+from fcmae.weights.load import load_model, normalisation
+
+logger = logging.getLogger(__name__)
+
+IMG_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the user wrote: LABEL=SOURCE, or SOURCE alone."""
+
+    label: str
+    source: str
+    is_path: bool
+
+    @property
+    def file_name(self) -> str:
+        """The label as a part of a file's name."""
+        return re.sub(r"[^\w.+-]+", "_", self.label)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in eval mode, and its images."""
+
+    model: nn.Module
+    in_chans: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_hw: tuple[int, int]
+    visible_share: float = 1.0
+    """Of the patches."""
+
+
+def parse_names(given: list[str]) -> list[Named]:
+    """Labels and sources, checked as far as can be without loading them.
+
+    Raises:
+        UserError: neither a path that exists nor a name of timm's, or two of one label.
+    """
+    found = [_parse(one) for one in given]
+    for number, one in enumerate(found):
+        if one.file_name in [other.file_name for other in found[:number]]:
+            raise UserError(f"two models would be called {one.label}; name them yourself: LABEL={one.source}")
+    return found
+
+
+def _parse(given: str) -> Named:
+    label, equals, source = given.partition("=")
+    if not equals or Path(given).exists():
+        label, source = "", given
+    elif not label or not source:
+        raise UserError(f"{given!r} must be LABEL=PATH or LABEL=NAME")
+    path = Path(source)
+    if path.exists():
+        return Named(label or _label_of(path), source, is_path=True)
+    if timm.is_model(source):
+        return Named(label or source, source, is_path=False)
+    similar = difflib.get_close_matches(source, timm.list_models(), n=3)
+    hint = f"; similar names of timm's: {', '.join(similar)}" if similar else ""
+    raise UserError(f"{source} is neither a run, a checkpoint or a weights file, nor the name of a timm network{hint}")
+
+
+def _label_of(path: Path) -> str:
+    """The name of the run, for a checkpoint in one; else the file's own."""
+    path = path.resolve()
+    if path.name == MODEL:
+        path = path.parent
+    if path.parent.name == "checkpoints":
+        return f"{path.parent.parent.name}-{path.name}"
+    return path.name.removesuffix(".safetensors").removesuffix(".pth").removesuffix(".pt")
+
+
+def load_subject(
+    named: Named, *, sparse: bool, pretrained: bool, img_size: int | None, seed: int, device: torch.device
+) -> Subject:
+    """The network that a name means.
+
+    Args:
+        named: what the user wrote.
+        sparse: a checkpoint as the sparse FCMAE that it was trained as; else as timm's dense network.
+        pretrained: give timm's networks the weights that timm has (downloads them); else random ones.
+        img_size: side of the images; None: a run's own, a timm network's own if it takes no other, else 224.
+        seed: of random weights.
+        device: where it is to run.
+
+    Raises:
+        UserError: weights that cannot be read or had.
+    """
+    subject = _of_checkpoint(named.source, sparse) if named.is_path else _of_timm(named, pretrained, img_size, seed)
+    subject.model.to(device).eval()
+    size = subject.image_hw if img_size is None else (img_size, img_size)
+    return Subject(subject.model, subject.in_chans, subject.mean, subject.std, size, subject.visible_share)
+
+
+def _of_checkpoint(source: str, sparse: bool) -> Subject:
+    if sparse:
+        fcmae = load_model(source)
+        chans = fcmae.config.in_chans
+        return Subject(
+            fcmae, chans, *normalisation(source, chans), fcmae.config.image_hw, visible_share=1 - fcmae.mask_ratio
+        )
+    dense = create_dense(source)
+    chans = next(module.in_channels for module in dense.modules() if isinstance(module, nn.Conv2d))
+    return Subject(dense, chans, *normalisation(source, chans), _pretrained_hw(Path(source)))
+
+
+def _pretrained_hw(path: Path) -> tuple[int, int]:
+    """Size of the images that a run of this toolkit was pretrained on; 224² for weights from elsewhere."""
+    try:
+        file = path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
+        _, plain = read_model(file)
+    except UserError:  # of another toolkit
+        plain = None
+    size = IMG_SIZE if plain is None else plain["img_size"]
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _of_timm(named: Named, pretrained: bool, img_size: int | None, seed: int) -> Subject:
+    name = named.source
+    defaults = timm.models.get_pretrained_cfg(name)
+    fixed = defaults is not None and defaults.fixed_input_size
+    kwargs = {"img_size": img_size} if fixed and img_size is not None else {}
+    torch.manual_seed(seed)
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+    except Exception as error:  # whatever the download, or the reading of what came, runs into
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"timm cannot give {name}{' with weights' if pretrained else ''}: {reason}") from error
+    config = model.pretrained_cfg
+    if pretrained:
+        logger.info("%s: weights %s, license %s", name, config.get("tag"), config.get("license") or "not stated")
+    chans, *own_hw = config["input_size"]
+    image_hw = (own_hw[0], own_hw[1]) if fixed else (IMG_SIZE, IMG_SIZE)
+    return Subject(model, chans, tuple(config["mean"]), tuple(config["std"]), image_hw)

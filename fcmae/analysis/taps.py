@@ -1,0 +1,154 @@
+"""Where a network's features are read: its blocks, and a tensor inside each, by hooks.
+
+Blocks are found by timm's names: ``stages`` (ConvNeXt), ``layers`` (Swin), ``blocks`` (ViT), ``layer1`` … (ResNet).
+The tensors inside are those of the block's MLP, ``fc1 → act → (grn) → fc2``. The sparse encoder computes its MLP as one
+function, in which they need not exist, so there they are computed again from the MLP's input, with its own weights.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcmae.analysis.distance import as_positions
+from fcmae.errors import UserError
+from fcmae.models import FCMAE
+from fcmae.models.block import Block, Mlp
+from fcmae.sparse import grn
+
+Tap = Literal["expansion", "act", "grn", "block"]
+"""Which tensor of a block:
+
+- ``expansion``: output of the expansion layer C → 4C, before the activation;
+- ``act``: after the activation (GELU);
+- ``grn``: after GRN, what the layer 4C → C reads; where there is no GRN it is ``act``;
+- ``block``: the output of the block.
+"""
+TAPS: tuple[Tap, ...] = get_args(Tap)
+
+GROUPS = re.compile(r"stages|layers|blocks|layer\d+")
+
+
+class FoundBlock(NamedTuple):
+    """One block of a network."""
+
+    name: str
+    """Of the module, such as ``stages.2.blocks.4``."""
+    stage: int
+    """From 0; networks without stages have one."""
+    module: nn.Module
+
+
+class Features(NamedTuple):
+    """Of one batch, at one block."""
+
+    x: Tensor
+    """[B, M, C]; not to be kept."""
+    grid_hw: tuple[int, int] | None
+    """The positions' grid, where the tensor has one; M = h·w in raster order."""
+
+
+def find_blocks(model: nn.Module) -> list[FoundBlock]:
+    """The blocks of a network in the order in which they run.
+
+    Raises:
+        UserError: none are found.
+    """
+    if isinstance(model, FCMAE):
+        model = model.encoder
+    groups: list[tuple[str, nn.Module]] = []
+    for name, root in model.named_children():
+        if GROUPS.fullmatch(name):
+            children = [(f"{name}.{part}", child) for part, child in root.named_children()]
+            staged = any(_is_group(child) for _, child in children)
+            groups += children if staged else [(name, root)]
+    found = [FoundBlock(path, stage, block) for stage, group in enumerate(groups) for path, block in _blocks_of(*group)]
+    if not found:
+        names = ", ".join(name for name, _ in model.named_children()) or "none"
+        raise UserError(
+            f"{type(model).__name__} has no blocks that are known: looked for stages, layers, blocks or layer1 …, its "
+            f"parts are: {names}"
+        )
+    return found
+
+
+def _is_group(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential | nn.ModuleList) or hasattr(module, "blocks")
+
+
+def _blocks_of(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if hasattr(module, "blocks"):
+        yield from _blocks_of(f"{name}.blocks", module.blocks)
+    elif isinstance(module, nn.Sequential | nn.ModuleList):
+        for part, child in module.named_children():
+            yield from _blocks_of(f"{name}.{part}", child)
+    else:
+        yield name, module
+
+
+def tap_of(block: nn.Module, tap: Tap) -> Tap:
+    """The tensor that is read when ``tap`` is asked for: ``block`` in blocks without an MLP, ``act`` without GRN."""
+    mlp = getattr(block, "mlp", None)
+    if tap == "block" or not hasattr(mlp, "fc1") or not (isinstance(mlp, Mlp) or hasattr(mlp, "act")):
+        return "block"
+    return "act" if tap == "grn" and getattr(mlp, "grn", None) is None else tap
+
+
+@contextmanager
+def watched(
+    model: nn.Module, blocks: list[FoundBlock], tap: Tap, see: Callable[[FoundBlock, Features], None]
+) -> Iterator[None]:
+    """While it lasts, each forward pass of the model calls ``see`` with the features of each of the blocks."""
+    with ExitStack() as stack:
+        for found in blocks:
+            hook = _sparse_hook if isinstance(found.module, Block) else _dense_hook
+            handle = hook(model, found, tap_of(found.module, tap), see)
+            stack.callback(handle.remove)
+        yield
+
+
+def _dense_hook(model: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> Any:
+    """On the layer whose output it is: nothing is computed twice."""
+    block: Any = found.module
+    layer = {"expansion": "fc1", "act": "act", "grn": "grn"}.get(tap)
+    if layer is None:
+        channels_first = getattr(model, "output_fmt", "NCHW") == "NCHW"
+    else:
+        channels_first = isinstance(block.mlp.fc1, nn.Conv2d)
+    prefix = getattr(model, "num_prefix_tokens", 0)
+
+    def hook(_module: nn.Module, _args: object, output: Any) -> None:
+        x = output[0] if isinstance(output, tuple) else output
+        if x.ndim == 4:
+            axes = slice(2, 4) if channels_first else slice(1, 3)
+            see(found, Features(as_positions(x, "first" if channels_first else "last"), tuple(x.shape[axes])))
+        else:  # class and register tokens are no positions of the image
+            see(found, Features(as_positions(x)[:, prefix:], None))
+
+    return (block if layer is None else getattr(block.mlp, layer)).register_forward_hook(hook)
+
+
+def _sparse_hook(_: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> Any:
+    if tap == "block":
+
+        def of_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            see(found, Features(as_positions(output, batch_size=args[1].batch_size), None))
+
+        return found.module.register_forward_hook(of_block)
+
+    def of_mlp(mlp: Any, args: tuple[Any, ...]) -> None:
+        x, batch_size = args
+        see(found, Features(as_positions(_inside(mlp, x, batch_size, tap), batch_size=batch_size), None))
+
+    return found.module.mlp.register_forward_pre_hook(of_mlp)
+
+
+def _inside(mlp: Mlp, x: Tensor, batch_size: int, tap: Tap) -> Tensor:
+    """[B·M, C] → the MLP's tensor [B·M, 4C] at this tap."""
+    x = mlp.fc1(x)
+    if tap != "expansion":
+        x = F.gelu(x)
+    return grn(x, mlp.grn.weight, mlp.grn.bias, batch_size) if tap == "grn" and mlp.grn is not None else x

@@ -1,0 +1,230 @@
+"""``python -m fcmae.collapse``: how far the features of networks have collapsed, block by block.
+
+Draws the paper's figure 4 (cosine distance of the channels against depth, a line a network) and figure 3 (channels as
+small maps, dead and saturated ones marked), and writes the numbers. docs/collapse.md says what they mean.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fcmae.analysis.collapse_analysis import BlockCollapse, analyze_collapse
+from fcmae.analysis.collapse_pictures import distance_figure, feature_map_figure
+from fcmae.analysis.feature_maps import choose_blocks, feature_maps
+from fcmae.analysis.subjects import Named, Subject, load_subject, parse_names
+from fcmae.analysis.taps import TAPS, find_blocks
+from fcmae.checkpoint import write_atomically
+from fcmae.command import exit_status
+from fcmae.crop_batches import crop_batches, normalise
+from fcmae.data import embedded_photographs, image_files
+from fcmae.devices import choose_device
+from fcmae.errors import UserError
+
+logger = logging.getLogger("fcmae")
+
+TABLE, NUMBERS, FIGURE, MAPS = "collapse.csv", "collapse.json", "figure4.png", "feature_maps-{}.png"
+EARLY_MIDDLE_LATE = ("0.17", "0.5", "0.83")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 after an error."""
+    options = build_parser().parse_args(argv)
+    return exit_status("fcmae.collapse", lambda: collapse(options))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options, with their defaults in the help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fcmae.collapse",
+        description="How far the features of networks have collapsed, block by block: the cosine distance of their "
+        "channels (ConvNeXt V2, figure 4), dead and saturated channels, and pictures of channels (figure 3).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("models", nargs="+", metavar="[LABEL=]MODEL",
+        help="a run folder, checkpoint folder or weights file, or a timm name (random weights unless --pretrained); "
+        "LABEL names its line")  # fmt: skip
+    add("--data.path", dest="data_path", metavar="DIR",
+        help="folder of images; unset: the photographs bundled with scikit-image and scikit-learn")  # fmt: skip
+    add("--data.num_workers", dest="num_workers", type=int, default=0, help="processes that read images")
+    add("--images", type=int, default=1000, help="images to take, evenly spaced in the folder if it has more")
+    add("--output", default="collapse", metavar="DIR", help="folder for the table and the figures")
+    add("--overwrite", action="store_true", help="replace what an earlier analysis wrote there")
+    add("--tap", default="act", choices=TAPS,
+        help="tensor of each block: output of the expansion layer, after the activation, after GRN, or of the block; "
+        "blocks that lack it give the next one that they have")  # fmt: skip
+    add("--sparse", action="store_true",
+        help="runs of fcmae.pretrain as the masked sparse network that was trained, at its mask ratio; else dense, "
+        "seeing everything (timm names always are)")  # fmt: skip
+    add("--pretrained", action="store_true", help="give timm names the weights that timm has (downloads them)")
+    add("--effective_rank", action="store_true", help="measure the effective rank too; takes longer")
+    add("--img_size", type=int, metavar="PIXELS",
+        help="side of the images; unset: a run's own, that of timm networks which take no other, else 224")  # fmt: skip
+    add("--layers", nargs="+", default=EARLY_MIDDLE_LATE, metavar="LAYER",
+        help="blocks to draw channels of: names as in the table, or depths from 0 to 1")  # fmt: skip
+    add("--picture", type=int, default=0, metavar="N", help="which of the images taken to draw, from 0")
+    add("--batch_size", type=int, default=16, help="images at a time; changes no result")
+    add("--seed", type=int, default=0, help="of random weights and of masks")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one")
+    return parser
+
+
+def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
+    """Analyse as asked, print a table a model and write the output folder; label → rows.
+
+    Raises:
+        UserError: something the user can mend.
+    """
+    names = parse_names(options.models)
+    folder = _check(options, names)
+    device = choose_device(options.device)
+    paths = embedded_photographs() if options.data_path is None else image_files(options.data_path)
+    if len(paths) > options.images:
+        paths = [paths[n * len(paths) // options.images] for n in range(options.images)]
+    if options.picture >= len(paths):
+        raise UserError(f"--picture {options.picture}: there are {len(paths)} images, 0 to {len(paths) - 1}")
+
+    results: dict[str, list[BlockCollapse]] = {}
+    described: dict[str, dict[str, Any]] = {}
+    pictures: dict[str, Figure] = {}
+    for named in names:
+        subject = load_subject(
+            named, sparse=options.sparse, pretrained=options.pretrained, img_size=options.img_size,
+            seed=options.seed, device=device,
+        )  # fmt: skip
+        wanted = [block.name for block in choose_blocks(find_blocks(subject.model), options.layers)]
+        rows, picture = _analyse(named, subject, paths, wanted, options)
+        results[named.label], pictures[MAPS.format(named.file_name)] = rows, picture
+        height, width = subject.image_hw
+        described[named.label] = {
+            "source": named.source, "image_hw": [height, width], "visible_share": subject.visible_share,
+        }  # fmt: skip
+        sys.stdout.write(table(named.label, subject, rows) + "\n")
+        sys.stdout.flush()
+    lines = {
+        label if rows[0].tap == options.tap else f"{label} (tap: {rows[0].tap})": [
+            (row.depth, row.distance, _or_0(row.distance_se)) for row in rows
+        ]
+        for label, rows in results.items()
+    }
+    most = max(rows[0].images for rows in results.values())
+    pictures[FIGURE] = distance_figure(lines, f"{most} images, tap: {options.tap}; band: ± standard error")
+    _write(folder, results, described, pictures, options)
+    return results
+
+
+def _check(options: argparse.Namespace, names: list[Named]) -> Path:
+    """The output folder, once the options make sense."""
+    for name, least in (("images", 1), ("batch_size", 1), ("img_size", 1), ("num_workers", 0), ("picture", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            flag = "data.num_workers" if name == "num_workers" else name
+            raise UserError(f"--{flag} must be at least {least}, got {value}")
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed must be at least 0 and less than 2⁶³, got {options.seed}")
+    if not options.output:
+        raise UserError("--output is empty; give a folder")
+    folder = Path(options.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; give a folder")
+    ours = (TABLE, NUMBERS, FIGURE, *(MAPS.format(named.file_name) for named in names))
+    taken = [name for name in ours if (folder / name).exists()]
+    if taken and not options.overwrite:
+        raise UserError(f"--output {folder} holds {taken[0]} already; give another, or --overwrite")
+    return folder
+
+
+def _analyse(
+    named: Named, subject: Subject, paths: list[Path], layers: list[str], options: argparse.Namespace
+) -> tuple[list[BlockCollapse], Figure]:
+    """The rows of a model and its picture of channels; the images are read once."""
+    drawn: list[Tensor] = []
+
+    def batches() -> Iterator[Tensor]:
+        sizes = (subject.image_hw, subject.in_chans, options.batch_size, options.num_workers)
+        for batch in crop_batches(paths, *sizes):
+            if not drawn and int(batch.indices[-1]) >= options.picture:  # it, or the next that can be read
+                drawn.append(batch.images[batch.indices >= options.picture][:1])
+            yield normalise(batch.images, subject.mean, subject.std)
+
+    try:
+        rows = analyze_collapse(
+            subject.model, batches(), options.tap, effective_rank=options.effective_rank, seed=options.seed
+        )
+        if not drawn:
+            raise UserError(f"--picture {options.picture}: neither that image nor any after it can be read")
+        image = normalise(drawn[0], subject.mean, subject.std)
+        maps = feature_maps(subject.model, image, layers, options.tap, seed=options.seed)
+    except UserError as error:
+        raise UserError(f"{named.label}: {error}") from error
+    except (RuntimeError, AssertionError, ValueError) as error:  # too small, not a size it takes, out of memory
+        height, width = subject.image_hw
+        raise UserError(
+            f"{named.label} cannot take {options.batch_size} images of {height}×{width} pixels: "
+            f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}; try another --img_size or --batch_size"
+        ) from error
+    return rows, feature_map_figure(named.label, drawn[0][0], maps)
+
+
+def table(label: str, subject: Subject, rows: Sequence[BlockCollapse]) -> str:
+    """The numbers of one model as text."""
+    height, width = subject.image_hw
+    seen = "everything visible" if subject.visible_share == 1 else f"{subject.visible_share:.0%} of the patches visible"
+    ranked = rows[0].effective_rank is not None
+    head = f"{'block':<20}{'depth':>7}{'tap':>11}{'channels':>10}{'distance':>17}{'dead':>8}{'saturated':>11}"
+    lines = [f"{label}: {rows[0].images} images of {height}×{width}, {seen}", head + ("    rank" if ranked else "")]
+    for row in rows:
+        line = f"{row.layer:<20}{row.depth:>7.2f}{row.tap:>11}{row.channels:>10}"
+        line += f"{row.distance:>8.3f} ± {_or_0(row.distance_se):.4f}{row.dead:>8.1%}{row.saturated:>11.1%}"
+        lines.append(line + (f"{row.effective_rank:>8.1f}" if ranked else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _or_0(error: float) -> float:
+    """One image has no standard error; a band of no height is drawn."""
+    return 0.0 if math.isnan(error) else error
+
+
+def _write(
+    folder: Path,
+    results: dict[str, list[BlockCollapse]],
+    described: dict[str, dict[str, Any]],
+    pictures: dict[str, Figure],
+    options: argparse.Namespace,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        picture.savefig(folder / name)
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        columns = [field.name for field in fields(BlockCollapse)]
+        writer = csv.DictWriter(file, ["model", *columns], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"model": label} | asdict(row) for label, rows in results.items() for row in rows)
+    models = {
+        label: described[label] | {"blocks": [_without_nan(asdict(row)) for row in rows]}
+        for label, rows in results.items()
+    }
+    settings = {"data_path": options.data_path, "tap": options.tap, "sparse": options.sparse,
+                "pretrained": options.pretrained, "seed": options.seed}  # fmt: skip
+    write_atomically(folder / NUMBERS, json.dumps({"settings": settings, "models": models}, indent=2) + "\n")
+    logger.info("written: %s, %s, %s, %s", *(folder / name for name in (TABLE, NUMBERS, FIGURE, MAPS.format("*"))))
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""A first convolution for another number of channels, as timm adapts it."""
+
+import logging
+
+from timm.models import adapt_input_conv
+from torch import Tensor
+
+from fcmae.errors import UserError
+from fcmae.weights.canonical import Weights
+
+logger = logging.getLogger(__name__)
+
+RGB = 3
+
+
+def to_channels(weights: Weights, name: str, in_chans: int) -> dict[str, Tensor]:
+    """The encoder's weights with the kernel ``name`` for so many channels.
+
+    One channel gets the sum over red, green and blue; more get them repeated, scaled by 3 / in_chans.
+
+    Raises:
+        UserError: another number of channels than the weights have, and those are not three.
+    """
+    kernel = weights.encoder[name]
+    has = kernel.shape[1]
+    if has == in_chans:
+        return weights.encoder
+    if has != RGB:
+        raise UserError(
+            f"{weights.origin} is for images of {has} channels, wanted are {in_chans}; only a network for {RGB} can be "
+            f"adapted to another number"
+        )
+    logger.info("%s: its first convolution is adapted from %d to %d channels", weights.origin, has, in_chans)
+    return weights.encoder | {name: adapt_input_conv(in_chans, kernel)}

@@ -1,0 +1,111 @@
+"""create_dense: timm networks that are ready to use, whatever the channels, classifier, stem and output."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor
+
+import fcmae
+from fcmae.models import FCMAE
+from fcmae.pretrain import main
+from tests.models.test_encoder import randomise
+
+
+def atto(**options: object) -> FCMAE:
+    model = fcmae.create_model("convnextv2_atto", decoder_dim=16, **options).eval()
+    randomise(model)
+    return model
+
+
+def close(got: Tensor, wanted: Tensor, tolerance: float = 1e-5) -> bool:
+    return bool((got - wanted).norm() < tolerance * wanted.norm())
+
+
+@pytest.mark.parametrize("stem_stride", [1, 2, 4])
+@torch.no_grad()
+def test_features_only_gives_every_stage(stem_stride: int) -> None:
+    """Channels, reductions and values of the four maps; the last is the sparse encoder's output."""
+    model = atto(stem_stride=stem_stride, img_size=64)
+    images = torch.randn(2, 3, 64, 96)
+    backbone = fcmae.create_dense(model.state_dict(), features_only=True).eval()
+    maps = backbone(images)
+    assert backbone.feature_info.channels() == [40, 80, 160, 320]
+    assert backbone.feature_info.reduction() == [stem_stride * 2**s for s in range(4)]
+    for features, reduction in zip(maps, backbone.feature_info.reduction(), strict=True):
+        assert features.shape[2:] == (64 // reduction, 96 // reduction)
+    patch = model.patch_size
+    visible = torch.ones(2, 64 // patch, 96 // patch, dtype=torch.bool)
+    assert close(maps[-1], model.encoder(images, visible))
+    some = fcmae.create_dense(model.state_dict(), features_only=True, out_indices=(1, 3)).eval()(images)
+    assert [torch.equal(a, b) for a, b in zip(some, (maps[1], maps[3]), strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("in_chans", [1, 3, 4, 7])
+def test_the_first_convolution_is_adapted_as_timm_does(in_chans: int) -> None:
+    """1: the sum over the colours; others: repeated, scaled by 3 / in_chans."""
+    kernel = atto().encoder.stem[0].weight.detach()
+    state = {"model": fcmae.convert_to_dense({"encoder." + k: v for k, v in atto().encoder.state_dict().items()})}
+    state["model"]["stem.0.weight"] = kernel
+    got = fcmae.create_dense(state, in_chans=in_chans).stem[0].weight
+    if in_chans == 1:
+        wanted = kernel.sum(1, keepdim=True)
+    else:
+        wanted = torch.stack([kernel[:, c % 3] for c in range(in_chans)], 1) * (3 / in_chans)
+    torch.testing.assert_close(got, wanted)
+    sparse = fcmae.create_model("convnextv2_atto", in_chans=in_chans, decoder_dim=16)
+    fcmae.load_encoder(sparse, state)
+    torch.testing.assert_close(sparse.encoder.stem[0].weight, wanted)
+
+
+def test_channels_that_are_not_red_green_and_blue_are_not_guessed() -> None:
+    state = atto(in_chans=5).state_dict()
+    assert fcmae.create_dense(state).stem[0].in_channels == 5
+    with pytest.raises(ValueError, match="is for images of 5 channels, wanted are 3"):
+        fcmae.create_dense(state, in_chans=3)
+
+
+def test_classifiers(caplog: pytest.LogCaptureFixture) -> None:
+    """One of the same number of classes is taken, another is fresh, and none is said."""
+    tuned = timm.create_model("convnextv2_atto", num_classes=7)
+    randomise(tuned)
+    state = tuned.state_dict()
+    assert torch.equal(fcmae.create_dense(state, num_classes=7).head.fc.weight, tuned.head.fc.weight)
+    with caplog.at_level("INFO"):
+        assert fcmae.create_dense(state, num_classes=9).head.fc.weight.shape == (9, 320)
+        features = fcmae.create_dense(state)
+    assert caplog.text.count("head.fc.weight and head.fc.bias are not taken") == 2
+    assert torch.equal(features.head.norm.weight, tuned.head.norm.weight)
+    assert features(torch.randn(1, 3, 64, 64)).shape == (1, 320)
+
+
+@pytest.mark.parametrize(
+    ("options", "grn", "gamma"),
+    [({"use_grn": False}, False, False), ({"use_layer_scale": True}, True, True)],
+)
+@torch.no_grad()
+def test_ablations_are_built(options: dict[str, bool], grn: bool, gamma: bool) -> None:
+    model = atto(**options)
+    dense = fcmae.create_dense(model.state_dict()).eval()
+    names = [name for name, _ in dense.named_parameters()]
+    assert any("grn" in name for name in names) is grn
+    assert any(name.endswith("gamma") for name in names) is gamma
+    images = torch.randn(1, 3, 64, 64)
+    assert close(dense.forward_features(images), model.encoder(images, torch.ones(1, 2, 2, dtype=torch.bool)))
+
+
+def test_other_arguments_reach_timm() -> None:
+    dense = fcmae.create_dense(atto().state_dict(), drop_path_rate=0.3)
+    assert dense.stages[3].blocks[1].drop_path.drop_prob == pytest.approx(0.3)
+    assert dense.training
+
+
+def test_a_run_tells_how_its_images_are_normalised(tiny_args: Callable[..., list[str]], tmp_path: Path) -> None:
+    more = ("--data.mean", "[0.1,0.2,0.3]", "--data.std", "[0.5,0.6,0.7]", "--train.epochs", "2")
+    assert main(tiny_args("run", *more)) == 0
+    config = resolve_model_data_config(fcmae.create_dense(tmp_path / "run"))
+    assert (config["mean"], config["std"]) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    assert fcmae.load_model(tmp_path / "run").mask_ratio == 0.6

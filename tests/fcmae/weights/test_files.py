@@ -1,0 +1,147 @@
+"""Whatever a user points at: opened without running what it holds, or one clear line."""
+
+import argparse
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import fcmae
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return fcmae.convert_to_dense(fcmae.create_model("convnextv2_atto", decoder_dim=1).encoder.state_dict(), "official")
+
+
+def same(got: dict[str, Tensor], official: dict[str, Tensor]) -> bool:
+    wanted = fcmae.convert_to_dense(official)
+    return got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.bin", "a.safetensors", "without_ending"])
+def test_files_of_every_kind(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    if name.endswith("safetensors"):
+        save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / name)
+    else:
+        torch.save(state, tmp_path / name)
+    assert same(fcmae.convert_to_dense(tmp_path / name), state)
+    assert same(fcmae.convert_to_dense(str(tmp_path / name)), state)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_folders_of_transformers_and_timm(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    if name.endswith("bin"):
+        torch.save(state, tmp_path / name)
+    else:
+        save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / name)
+    assert same(fcmae.convert_to_dense(tmp_path), state)
+
+
+def test_an_official_checkpoint_with_its_namespace(
+    state: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The argparse namespace is allowed by name; what has no place is listed."""
+    args = argparse.Namespace(model="convnextv2_atto", lr=1.5e-4, betas=(0.9, 0.95), output=None)
+    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-3}]}
+    found = {"model": OrderedDict(state), "optimizer": optimizer, "epoch": 3, "scaler": {}, "args": args}
+    torch.save(found, tmp_path / "checkpoint-3.pth")
+    with caplog.at_level("INFO"):
+        assert same(fcmae.convert_to_dense(tmp_path / "checkpoint-3.pth"), state)
+    assert "no place in a dense encoder for optimizer, epoch, scaler, args" in caplog.text
+    assert "CC BY-NC 4.0" in caplog.text
+
+
+class Malicious:
+    """Would make a folder when unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_pickle_that_would_run_code_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"model": state, "args": Malicious(tmp_path / "made")}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"bad\.pth holds more than tensors .*mkdir.*--allow_pickle"):
+        fcmae.convert_to_dense(tmp_path / "bad.pth")
+    assert not (tmp_path / "made").exists()
+    assert same(fcmae.convert_to_dense(tmp_path / "bad.pth", allow_pickle=True), state)
+    assert (tmp_path / "made").is_dir()
+
+
+def test_a_whole_module_needs_the_flag_too(tmp_path: Path) -> None:
+    model = fcmae.create_model("convnextv2_atto", decoder_dim=1)
+    torch.save(model.encoder, tmp_path / "module.pt")
+    with pytest.raises(ValueError, match=r"--allow_pickle"):
+        fcmae.convert_to_dense(tmp_path / "module.pt")
+    assert fcmae.convert_to_dense(tmp_path / "module.pt", allow_pickle=True).keys() == model.encoder.state_dict().keys()
+
+
+def test_damaged_files(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "whole.pth")
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "whole.safetensors")
+    for name in ("whole.pth", "whole.safetensors"):
+        data = (tmp_path / name).read_bytes()
+        for length in (3, 200, len(data) // 2, len(data) - 10):
+            cut = tmp_path / f"cut.{name.split('.')[1]}"
+            cut.write_bytes(data[:length])
+            with pytest.raises(ValueError, match=r"cut\.\w+ cannot be read") as error:
+                fcmae.convert_to_dense(cut)
+            assert "\n" not in str(error.value)
+        (tmp_path / f"empty_{name}").write_bytes(b"")
+        with pytest.raises(ValueError, match=r"empty_whole\.\w+ is empty"):
+            fcmae.convert_to_dense(tmp_path / f"empty_{name}")
+    (tmp_path / "text.pth").write_text("<html>404 Not Found</html>")
+    with pytest.raises(ValueError, match=r"text\.pth cannot be read"):
+        fcmae.convert_to_dense(tmp_path / "text.pth")
+
+
+def test_files_that_hold_something_else(state: dict[str, Tensor], tmp_path: Path) -> None:
+    def saved(found: object) -> Path:
+        torch.save(found, tmp_path / "x.pth")
+        return tmp_path / "x.pth"
+
+    for found, message in (
+        ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, "holds no ConvNeXt encoder .* but conv1.weight"),
+        ({}, "holds no ConvNeXt encoder .* but nothing"),
+        ([1, 2], "holds list, not a state dict"),
+        ({"epoch": 3}, "these are none: epoch"),
+        ({"model": {"a": "b"}}, "these are none: a"),
+        (
+            {**{f"teacher.{k}": v for k, v in state.items()}, **{f"student.{k}": v for k, v in state.items()}},
+            r"more than one network: student\.… \(official\) and teacher\.…",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fcmae.convert_to_dense(saved(found))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_named(state: dict[str, Tensor], value: float) -> None:
+    broken = {name: tensor.clone() for name, tensor in state.items()}
+    broken["stages.2.3.pwconv1.weight"][7, 3] = value
+    with pytest.raises(ValueError, match=r"stages\.2\.3\.pwconv1\.weight is not finite"):
+        fcmae.convert_to_dense(broken)
+
+
+def test_two_keys_of_one_meaning(state: dict[str, Tensor]) -> None:
+    twice = state | {"stages.0.0.grn.weight": state["stages.0.0.grn.gamma"]}
+    with pytest.raises(ValueError, match=r"stages\.0\.0\.grn\.weight beside stages\.0\.0\.grn\.gamma"):
+        fcmae.convert_to_dense(twice)
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "none.pth", r"none\.pth does not exist"),
+        (tmp_path / "none", "does not exist"),
+        (tmp_path, "has no checkpoint in it"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fcmae.convert_to_dense(path)

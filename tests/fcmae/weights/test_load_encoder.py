@@ -1,0 +1,132 @@
+"""load_encoder and --model.init_from: pretraining goes on from weights of any format, the decoder's where it fits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import fcmae
+from fcmae.models import FCMAE
+from fcmae.pretrain import main
+from tests.fcmae.weights.foreign import as_training_checkpoint
+from tests.models.test_encoder import randomise
+
+
+def atto(**options: object) -> FCMAE:
+    model = fcmae.create_model("convnextv2_atto", **{"decoder_dim": 16} | options)
+    randomise(model)
+    return model
+
+
+def official_training(model: FCMAE) -> dict[str, Tensor]:
+    """An FCMAE as the official training code saves it: MinkowskiEngine's encoder, a dense decoder of its own names."""
+    encoder = fcmae.convert_to_dense(model.encoder.state_dict(), "official")
+    decoder = model.decoder
+    block = decoder.blocks[0]
+    state = as_training_checkpoint(encoder)
+    state |= {
+        "mask_token": decoder.mask_token[None, :, None, None],
+        "proj.weight": decoder.proj.weight[:, :, None, None],
+        "proj.bias": decoder.proj.bias,
+        "pred.weight": decoder.pred.weight[:, :, None, None],
+        "pred.bias": decoder.pred.bias,
+        "decoder.0.dwconv.weight": block.conv_dw.weight,
+        "decoder.0.dwconv.bias": block.conv_dw.bias,
+        "decoder.0.norm.weight": block.norm.weight,
+        "decoder.0.norm.bias": block.norm.bias,
+        "decoder.0.pwconv1.weight": block.mlp.fc1.weight,
+        "decoder.0.pwconv1.bias": block.mlp.fc1.bias,
+        "decoder.0.grn.gamma": block.mlp.grn.weight.view(1, 1, 1, -1),
+        "decoder.0.grn.beta": block.mlp.grn.bias.view(1, 1, 1, -1),
+        "decoder.0.pwconv2.weight": block.mlp.fc2.weight,
+        "decoder.0.pwconv2.bias": block.mlp.fc2.bias,
+    }
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def test_an_official_training_checkpoint_goes_on_with_its_decoder() -> None:
+    model, other = atto(), atto()
+    state = {f"module.{name}": tensor for name, tensor in official_training(model).items()}
+    assert fcmae.load_encoder(other, {"model": state, "epoch": 7, "optimizer": {}})
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("format", ["timm", "official", "transformers"])
+def test_published_encoders_leave_the_decoder_fresh(format: str) -> None:
+    model, other = atto(), atto()
+    before = {name: tensor.clone() for name, tensor in other.decoder.state_dict().items()}
+    assert not fcmae.load_encoder(other, fcmae.convert_to_dense(model.state_dict(), format))
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(other.encoder.state_dict()[name], tensor), name
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.decoder.state_dict().items())
+
+
+def test_a_decoder_of_another_kind_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert not fcmae.load_encoder(atto(decoder_dim=32), atto().state_dict())
+    assert "its decoder is another and was left out: blocks.0.conv_dw.bias is [16], the network's [32]" in caplog.text
+    assert "the decoder starts afresh" in caplog.text
+
+
+def test_an_encoder_alone_can_be_loaded_into() -> None:
+    model, other = atto(), atto()
+    assert not fcmae.load_encoder(other.encoder, model.state_dict())
+    assert torch.equal(other.encoder.stem[0].weight, model.encoder.stem[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"name": "convnextv2_femto"}, r"holds a convnextv2_atto that is not this network: stages\.0.* and \d+ more"),
+        ({"use_grn": False}, r"not in the network: stages\.0\.blocks\.0\.mlp\.grn\.bias"),
+        ({"use_layer_scale": True}, r"missing stages\.0\.blocks\.0\.gamma"),
+        ({"stem_stride": 2}, r"stem\.0\.weight is \[40, 3, 4, 4\], the network's \[40, 3, 2, 2\]"),
+    ],
+)
+def test_weights_of_another_network_raise_and_change_nothing(model: dict, message: str) -> None:
+    other = fcmae.create_model(**{"name": "convnextv2_atto", "decoder_dim": 16} | model)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        fcmae.load_encoder(other, atto().state_dict())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+def trained(run: Path) -> dict[str, Tensor]:
+    last = run / "checkpoints" / (run / "checkpoints" / "last").read_text().strip()
+    return load_file(last / "model.safetensors")
+
+
+def test_a_run_starts_from_weights(
+    tiny_args: Callable[..., list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a learning rate of next to nothing the weights stay those of the file; a resumed run does not read it."""
+    model = atto(img_size=32, stem_stride=1)
+    torch.save({"model": official_training(model)}, tmp_path / "start.pth")
+    still = ("--train.base_lr", "1e-30", "--train.weight_decay", "0")
+    arguments = tiny_args("run", "--model.init_from", str(tmp_path / "start.pth"), *still)
+    with caplog.at_level("INFO"):
+        assert main([*arguments, "--train.epochs", "2"]) == 0
+    assert "encoder and decoder from" in caplog.text
+    got = trained(tmp_path / "run")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(got[name], tensor), name
+    assert str(tmp_path / "start.pth") in (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "start.pth").unlink()
+    assert main([*arguments, "--train.epochs", "4"]) == 0
+    assert fcmae.convert_to_dense(tmp_path / "run").keys() == model.encoder.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("", "--model.init_from is empty"), ("nowhere.pth", "--model.init_from: nowhere.pth does not exist")],
+)
+def test_wrong_starts_are_one_line(
+    tiny_args: Callable[..., list[str]], caplog: pytest.LogCaptureFixture, path: str, message: str
+) -> None:
+    assert main(tiny_args("run", "--model.init_from", path)) == 1
+    assert message in caplog.text
+    assert "Traceback" not in caplog.text

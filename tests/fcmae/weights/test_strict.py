@@ -1,0 +1,112 @@
+"""Nothing is guessed: any size, channel count, prefix and GRN shape is read, and any key amiss raises and is named."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import fcmae
+from tests.fcmae.weights.foreign import as_mmearth, as_mmpretrain, as_training_checkpoint
+
+NAMES = fcmae.list_models()
+LAYOUTS = {
+    "fcmae": lambda state: {f"encoder.{k}": v for k, v in fcmae.convert_to_dense(state).items()},
+    "timm": fcmae.convert_to_dense,
+    "official": lambda state: fcmae.convert_to_dense(state, "official"),
+    "transformers": lambda state: fcmae.convert_to_dense(state, "transformers"),
+    "mmpretrain": lambda state: as_mmpretrain(fcmae.convert_to_dense(state, "official")),
+    "MMEarth": lambda state: as_mmearth(fcmae.convert_to_dense(state, "official")),
+    "training checkpoint": lambda state: as_training_checkpoint(fcmae.convert_to_dense(state, "official")),
+}
+GRN_SHAPES = ([-1], [1, -1], [1, 1, 1, -1])
+
+
+def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+@st.composite
+def checkpoints(draw: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(ours, the same in another layout), shapes alone."""
+    options = {
+        "in_chans": draw(st.integers(1, 16)),
+        "stem_stride": draw(st.sampled_from([1, 2, 4])),
+        "img_size": 32,
+        "decoder_dim": 1,
+    }
+    with torch.device("meta"):
+        model = fcmae.create_model(draw(st.sampled_from(NAMES)), **options)
+    ours = model.encoder.state_dict()
+    layout = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](ours)
+    grn_shape = draw(st.sampled_from(GRN_SHAPES))
+    layout = {k: v.reshape(grn_shape) if ".grn." in k else v for k, v in layout.items()}
+    prefix = draw(st.sampled_from(["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "net.trunk."]))
+    return ours, {f"{prefix}{name}": tensor for name, tensor in layout.items()}
+
+
+relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@relaxed
+@given(checkpoints())
+def test_every_layout_is_recognised_whole(pair: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    ours, theirs = pair
+    assert shapes(fcmae.convert_to_dense(theirs)) == shapes(ours)
+
+
+@relaxed
+@given(checkpoints(), st.data())
+def test_a_missing_key_raises_and_is_named(
+    pair: tuple[dict[str, Tensor], dict[str, Tensor]], data: st.DataObject
+) -> None:
+    _, theirs = pair
+    lost = data.draw(st.sampled_from(sorted(theirs)))
+    with pytest.raises(ValueError, match="missing") as error:
+        fcmae.convert_to_dense({name: tensor for name, tensor in theirs.items() if name != lost})
+    assert named(lost, str(error.value))
+
+
+@relaxed
+@given(checkpoints(), st.data())
+def test_a_strange_key_raises_and_is_named(
+    pair: tuple[dict[str, Tensor], dict[str, Tensor]], data: st.DataObject
+) -> None:
+    _, theirs = pair
+    like = data.draw(st.sampled_from(sorted(theirs)))
+    strange = data.draw(st.sampled_from([like + "_ema", like + ".extra", "strange", like.replace(".0.", ".77.", 1)]))
+    if strange in theirs:
+        return
+    with pytest.raises(ValueError, match=r"unknown|more than one network") as error:
+        fcmae.convert_to_dense(theirs | {strange: torch.empty(1, device="meta")})
+    assert strange in str(error.value) or "more than one" in str(error.value)
+
+
+@relaxed
+@given(checkpoints(), st.data())
+def test_a_misshapen_key_raises_and_is_named(
+    pair: tuple[dict[str, Tensor], dict[str, Tensor]], data: st.DataObject
+) -> None:
+    _, theirs = pair
+    bad = data.draw(st.sampled_from(sorted(theirs)))
+    grow = data.draw(st.integers(0, theirs[bad].ndim - 1))
+    shape = [n + 1 if axis == grow else n for axis, n in enumerate(theirs[bad].shape)]
+    if bad.endswith(("stem.0.weight", "0.0.weight", "patch_embeddings.weight", "stem_orig.0.weight")) and grow == 1:
+        return  # a stem of one channel more is whole
+    with pytest.raises(ValueError, match=r"expected|a stem may have") as error:
+        fcmae.convert_to_dense(theirs | {bad: torch.empty(shape, device="meta")})
+    assert bad in str(error.value)
+
+
+def named(name: str, message: str) -> bool:
+    """In the source's spelling; a layer of MinkowskiEngine as the dense one it stands for, MMEarth's as official."""
+    if "initial" in name or "stem_orig" in name:
+        name = "downsample_layers.0."
+    elif "downsample_layers" in name:
+        return "downsample_layers." in message
+    name = name.replace("module.", "").replace("_orig_mod.", "")
+    for wrapped in (".ln.", ".linear."):
+        name = name.replace(wrapped, ".")
+    return name.replace(".kernel", ".weight") in message
