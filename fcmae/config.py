@@ -148,7 +148,7 @@ class MonitorConfig:
 
     every: int = 0
     """Epochs between measurements of the encoder, before the first step and after the last one too; 0: none. Each gives
-    a line of metrics.jsonl with the mean cosine distance of each stage's channels (near 0: collapsed)."""
+    a line of metrics.jsonl with the mean cosine distance of the channels in each stage (near 0: collapsed)."""
     data: str | None = None
     """Folder with a subfolder for each class (or train/ and val/ that have them), or the word digits for those of
     scikit-learn; adds the accuracy of 20 nearest neighbours. Unset: no accuracy."""
