@@ -12,11 +12,17 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from fcmae.config import DataConfig, LogConfig, PretrainConfig, PretrainModelConfig, TrainConfig
+from fcmae.config import DataConfig, LogConfig, MonitorConfig, PretrainConfig, PretrainModelConfig, TrainConfig
 from fcmae.errors import UserError
 
 DEMO = "demo"
-GROUPS = {"model": PretrainModelConfig, "data": DataConfig, "train": TrainConfig, "log": LogConfig}
+GROUPS = {
+    "model": PretrainModelConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "log": LogConfig,
+    "monitor": MonitorConfig,
+}
 
 DESCRIPTION = """Pretrain a ConvNeXt on unlabelled images with FCMAE.
 

@@ -26,7 +26,7 @@ class MetricsLog:
         self.path = run / FILE
         if self.path.is_file():
             lines = self.path.read_text().splitlines()
-            kept = [line for line in lines if _is_up_to(line, start_step)]
+            kept = [line for line in lines if start_step and _is_up_to(line, start_step)]
             if len(kept) < len(lines):
                 with (run / SUPERSEDED).open("a") as superseded:
                     superseded.writelines(f"{line}\n" for line in lines if line not in kept)
@@ -34,15 +34,15 @@ class MetricsLog:
         self._file = self.path.open("a")
         self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1 if start_step else None)
 
-    def write(self, values: dict[str, Any]) -> None:
-        """One line; ``values`` holds at least step. Numbers go to TensorBoard too."""
+    def write(self, values: dict[str, Any], group: str = "train") -> None:
+        """One line; ``values`` holds at least step. Numbers go to TensorBoard too, as ``group/name``."""
         # JSON has no NaN
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in values.items():
             if name != "step":
-                self._tensorboard.add_scalar(f"train/{name}", value, values["step"])
+                self._tensorboard.add_scalar(f"{group}/{name}", value, values["step"])
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -42,6 +42,7 @@ from fcmae.errors import UserError
 from fcmae.metrics import MetricsLog
 from fcmae.models import FCMAE
 from fcmae.models.patches import enlarge_mask
+from fcmae.monitor import GROUP, Monitor
 from fcmae.optim import make_optimizer, make_schedule
 from fcmae.pictures import reconstruction_picture, save_picture
 from fcmae.resume import (
@@ -102,6 +103,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     start: ckpt.TrainState
     total_steps: int
+    monitor: Monitor
     lock: FileLock | None
     """Held by the main process as long as it writes to the folder."""
 
@@ -110,7 +112,9 @@ class Run:
         return step * self.start.effective_batch / self.start.samples_per_epoch
 
     def completes_epochs(self, step: int, every: int) -> bool:
-        """Whether the step just done completed another ``every`` epochs."""
+        """Whether the step just done completed another ``every`` epochs; 0: never."""
+        if not every:
+            return False
         samples, batch = every * self.start.samples_per_epoch, self.start.effective_batch
         return step * batch // samples > (step - 1) * batch // samples
 
@@ -128,6 +132,7 @@ def set_up(config: PretrainConfig) -> Run:
     paths = embedded_photographs() if config.data.path is None else image_files(config.data.path, leave_out=folder)
     dataset = PretrainDataset(paths, config.data, config.model, config.train.mask_ratio, config.seed)
     dataset.check_readable()
+    monitor = Monitor(config, dataset)
     num_patches = math.prod(config.model.grid_hw)
     if dataset.num_visible == num_patches:
         raise UserError(
@@ -189,6 +194,7 @@ def set_up(config: PretrainConfig) -> Run:
             output=str(folder.resolve()),
             data=replace(config.data, path=_absolute(config.data.path)),
             model=replace(config.model, init_from=_absolute(config.model.init_from)),
+            monitor=config.monitor.resolved(),
             resume="auto",
         )
         header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {accelerator.num_processes} process(es)\n"
@@ -200,7 +206,7 @@ def set_up(config: PretrainConfig) -> Run:
     )  # fmt: skip
     if resume_from is not None:
         logger.info("going on from %s, step %d of %d", resume_from, start.step, total_steps)
-    return Run(config, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, lock)
+    return Run(config, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock)
 
 
 def fit(run: Run) -> None:
@@ -227,6 +233,8 @@ def fit(run: Run) -> None:
         bar = stack.enter_context(progress_bar(run.total_steps, step, accelerator.is_main_process))
         stack.enter_context(logging_redirect_tqdm())
         batches = iter(loader) if step < run.total_steps else iter(())
+        if step == 0:
+            _measure(run, step, metrics)
         window_start, window_steps = time.perf_counter(), 0
 
         while step < run.total_steps:
@@ -263,6 +271,8 @@ def fit(run: Run) -> None:
                 step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)
             ):
                 _draw(run, step)
+            if step == run.total_steps or run.completes_epochs(step, config.monitor.every):
+                _measure(run, step, metrics)
             if stop:
                 break
         del batches  # ends the workers
@@ -345,6 +355,23 @@ def _draw(run: Run, step: int) -> None:
         original, masked, pasted = (dataset.denormalise(x.float()) for x in (images, masked, pasted))
         picture = reconstruction_picture(original, masked, pasted, where, run.config.train.mask_ratio)
         save_picture(picture, run.folder / PICTURES / f"step-{step:08d}.png")
+    run.accelerator.wait_for_everyone()
+
+
+def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
+    """A line of what the features are worth, if that is wanted."""
+    if not run.config.monitor.every:
+        return
+    if metrics:
+        try:
+            measured = run.monitor.measure(run.bare_model, run.accelerator.device)
+        except (UserError, OSError) as error:
+            if step == 0:
+                raise
+            logger.warning("not measured at step %d: %s", step, error)  # no reason to end the training
+        else:
+            metrics.write({"step": step, "epoch": round(run.epochs_done(step), 4)} | measured, GROUP)
+            logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
     run.accelerator.wait_for_everyone()
 
 

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 # What a resumed run may have otherwise: it changes no number, or (the shares of a step's batch) is checked as a product
+FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
     *("output", "resume", "data.path", "data.num_workers"),
     *("model.backend", "model.checkpoint_stages", "model.init_from"),
@@ -95,7 +96,7 @@ def check_same_run(config: PretrainConfig, checkpoint: Path) -> None:
     changed = {
         key: now
         for key, now in _flat(config.as_dict()).items()
-        if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith("log.")
+        if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith(FREE_GROUPS)
     }
     # a checkpoint named on purpose may be trained on in another way, say after a loss that was not finite
     by_name = config.resume not in ("auto", "none")

@@ -1,0 +1,43 @@
+"""How many of n answers were right, with the interval in which the true share lies."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers."""
+
+    correct: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """correct / total, in 0 … 1."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% score interval (Wilson 1927), which stays inside 0 … 1 and is not empty at either end.
+
+        It says how far another test set of this size would scatter, not how another training run would.
+        """
+        n, p, z = self.total, self.share, Z_95
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def top_accuracy(scores_NC: Tensor, labels_N: Tensor, top: int = 1) -> Accuracy:
+    """How often the label is among the ``top`` highest scores.
+
+    A class whose score is −∞ was not answered at all and does not count, whatever its rank.
+    """
+    best = scores_NC.topk(min(top, scores_NC.shape[1]))
+    hit = (best.indices == labels_N[:, None]) & (best.values > -torch.inf)
+    return Accuracy(int(hit.any(1).sum()), len(labels_N))

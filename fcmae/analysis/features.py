@@ -1,0 +1,149 @@
+"""One vector for each image: the last stage's features, averaged over the image.
+
+The norm that timm's classifier puts between the two is left out: a pretrained encoder has none, and a fresh one's would
+be another network's. So every network is asked in the same way.
+"""
+
+import copy
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers.grn import GlobalResponseNorm
+from timm.models.convnext import ConvNeXtBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fcmae.analysis.labelled import Batches
+from fcmae.analysis.subjects import Named, load_subject
+from fcmae.crop_batches import normalise
+from fcmae.errors import UserError
+from fcmae.models.layers import init_weights
+
+LAYER_SCALE = 1e-6  # of a fresh network, as in the paper
+
+
+class Features(NamedTuple):
+    """Of one part of a labelled set, on the CPU."""
+
+    x: Tensor
+    """float32 [N, D]."""
+    labels: Tensor
+    """int64 [N]."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """What turns images into vectors, and what it takes."""
+
+    name: str
+    embed: Callable[[Tensor], Tensor]
+    """[B, C, H, W], normalised → [B, D]."""
+    in_chans: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_hw: tuple[int, int] | None = None
+    """Of the images that it usually takes, if it takes some usually."""
+    architecture: Hashable = None
+    """Two of one architecture have the same random weights under one seed."""
+    fresh: Callable[[], "Embedder"] | None = None
+    """The same with random weights, unless it has them."""
+
+    def features(self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device) -> Features:
+        """The vectors of all images that can be read, and their classes.
+
+        Raises:
+            UserError: images of a size that the network cannot take, or a vector that is not finite.
+        """
+        vectors, labels = [], []
+        for images, of_them in batches(image_hw, self.in_chans, batch_size):
+            try:
+                with torch.no_grad():
+                    vector = self.embed(normalise(images.to(device), self.mean, self.std))
+            except (RuntimeError, AssertionError) as error:  # too small, not the one size it takes, out of memory
+                raise UserError(
+                    f"{self.name} cannot take {len(images)} images of {image_hw[0]}×{image_hw[1]} pixels: "
+                    f"{str(error).strip().splitlines()[0]}; try another --img_size or --batch_size"
+                ) from error
+            vectors.append(vector.float().cpu())
+            labels.append(of_them)
+        found = Features(torch.cat(vectors), torch.cat(labels))
+        if not found.x.isfinite().all():
+            raise UserError(f"{self.name} gives features that are not finite; its weights are damaged")
+        return found
+
+
+def pixels(in_chans: int, side: int = 16) -> Embedder:
+    """Raw pixels, averaged down to ``side`` × ``side``: what can be had without any network."""
+
+    def embed(images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(images, side).flatten(1)
+
+    return Embedder(f"raw pixels, {side}×{side}", embed, in_chans, (0.0,) * in_chans, (1.0,) * in_chans)
+
+
+def embedder(named: Named, device: torch.device, pretrained: bool = False, seed: int = 0) -> Embedder:
+    """The dense network that a path or a name means, on the device.
+
+    Args:
+        named: a run folder, checkpoint folder or weights file; or a timm network.
+        device: where it is to run.
+        pretrained: give a timm network the weights that timm has for it (downloads them) instead of random ones.
+        seed: of random weights.
+
+    Raises:
+        UserError: weights that cannot be read or had.
+    """
+
+    def load(pretrained: bool) -> Any:
+        return load_subject(named, sparse=False, pretrained=pretrained, img_size=None, seed=seed, device=device)
+
+    subject = load(pretrained)
+    architecture = tuple((name, tuple(tensor.shape)) for name, tensor in subject.model.named_parameters())
+    random_name = f"{subject.model.pretrained_cfg.get('architecture', named.label)}, random weights"
+
+    def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
+        embed = partial(pool, network.eval())
+        return Embedder(name, embed, subject.in_chans, subject.mean, subject.std, subject.image_hw, architecture, fresh)
+
+    def fresh() -> Embedder:
+        return made(random_name, fresh_weights(subject.model, seed) if named.is_path else load(pretrained=False).model)
+
+    return made(named.label, subject.model, fresh) if named.is_path or pretrained else made(random_name, subject.model)
+
+
+def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of a timm ConvNeXt with the weights that training begins with, drawn from torch's generator.
+
+    Raises:
+        TypeError: a layer whose first weights are not known.
+    """
+    torch.manual_seed(seed)
+    network = copy.deepcopy(network)
+    known: set[nn.Parameter] = set()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            init_weights(module)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif isinstance(module, GlobalResponseNorm):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, ConvNeXtBlock) and module.gamma is not None:
+            nn.init.constant_(module.gamma, LAYER_SCALE)
+        else:
+            continue
+        known.update(module.parameters(recurse=False))
+    if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
+        raise TypeError(f"it is not known how {', '.join(left[:3])} begin")
+    return network
+
+
+def pool(network: Any, images: Tensor) -> Tensor:
+    """The mean of the last feature map, [B, D]; of networks that have no [B, C, h, w], what timm's own head pools."""
+    x = network.forward_features(images)
+    if x.ndim == 4 and x.shape[1] == network.num_features:
+        return x.mean((2, 3))
+    return network.forward_head(x, pre_logits=True)

@@ -1,0 +1,161 @@
+"""A linear classifier on features that stay as they are: multinomial logistic regression with an L2 penalty.
+
+The penalty's strength is chosen on a part of the training set that is held out for it; the test set is never asked.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional as F
+
+from fcmae.analysis.accuracy import top_accuracy
+from fcmae.analysis.labelled import stratified_split
+from fcmae.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Solver = Literal["auto", "sklearn", "torch"]
+STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))
+HELD_OUT = 0.2  # of the training set, to choose the strength
+SMALL = 10**8  # multiply-adds of one pass (images × features × classes) up to which scikit-learn does it
+MAX_ITERATIONS = 1000
+TOLERANCE = 1e-4  # largest derivative of the mean loss at which it has converged
+ROWS = 2**16  # images in a piece of the torch solver's pass: bounds the memory of its [rows, classes] intermediates
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A classifier of features."""
+
+    weight: Tensor
+    """[C, D]."""
+    bias: Tensor
+    """[C]."""
+    mean: Tensor
+    """[D], of the training features, subtracted first."""
+    std: Tensor
+    """[D], of the training features; 1 for a feature that is constant."""
+    c: float
+    """The inverse strength of the penalty, scikit-learn's C."""
+
+    def scores(self, features_ND: Tensor) -> Tensor:
+        """Logits [N, C], on the features' device."""
+        mean, std, weight, bias = (t.to(features_ND) for t in (self.mean, self.std, self.weight, self.bias))
+        return ((features_ND - mean) / std) @ weight.T + bias
+
+
+def fit_probe(
+    features_ND: Tensor,
+    labels_N: Tensor,
+    num_classes: int,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    solver: Solver = "auto",
+) -> LinearProbe:
+    """The probe of these features, its strength chosen on a held-out fifth of them, then fitted on all.
+
+    Of strengths that score alike on the held-out part the strongest penalty is taken. Where no class has a second
+    image to hold out, C is the geometric middle of ``strengths``.
+
+    Args:
+        features_ND: floating point; on the device that is to compute, if torch solves.
+        labels_N: int64 in 0 … num_classes − 1.
+        num_classes: C; a class may lack images.
+        strengths: values of C to choose from, scikit-learn's: the loss is Σ cross-entropy + |W|² / 2C.
+        seed: of the held-out part.
+        solver: scikit-learn's LogisticRegression, L-BFGS in torch, or by size (``SMALL``).
+
+    Raises:
+        UserError: all images are of one class.
+    """
+    if len(labels_N.unique()) < 2:
+        raise UserError("a linear probe needs training images of at least two classes")
+    strengths = sorted(strengths)
+    fit, held_out = (torch.from_numpy(i) for i in stratified_split(labels_N.cpu().numpy(), HELD_OUT, seed))
+    if len(strengths) == 1 or not len(held_out) or len(labels_N[fit].unique()) < 2:
+        chosen = strengths[len(strengths) // 2]
+    else:
+        probes = _path(features_ND[fit], labels_N[fit], num_classes, strengths, solver)
+        right = [top_accuracy(p.scores(features_ND[held_out]), labels_N[held_out]).correct for p in probes]
+        chosen = strengths[int(np.argmax(right))]  # the first of equals
+    return _path(features_ND, labels_N, num_classes, [chosen], solver)[0]
+
+
+def _path(
+    features: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float], solver: Solver
+) -> list[LinearProbe]:
+    """A probe for each strength, each begun where the one before ended."""
+    std, mean = torch.std_mean(features, 0, correction=0)
+    std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)  # a constant feature's std is rounding error
+    x = (features - mean) / std
+    if solver == "auto":
+        solver = "sklearn" if x.numel() * num_classes <= SMALL else "torch"
+    solve = _by_sklearn if solver == "sklearn" else _by_torch
+    return [
+        LinearProbe(w, b, mean, std, c)
+        for c, (w, b) in zip(strengths, solve(x, labels, num_classes, strengths), strict=True)
+    ]
+
+
+def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
+    x_array, y_array = x.double().cpu().numpy(), labels.cpu().numpy()
+    found = []
+    for c in strengths:
+        model.set_params(C=c)
+        with warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model.fit(x_array, y_array)
+        if raised:
+            logger.info("linear probe: not converged after %d iterations at C = %g", MAX_ITERATIONS, c)
+        weight, bias = torch.from_numpy(model.coef_.copy()), torch.from_numpy(model.intercept_.copy())
+        if len(weight) == 1:  # of two classes scikit-learn has one row, the second's against the first
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+        # classes without images never win
+        all_weight = weight.new_zeros(num_classes, x.shape[1])
+        all_bias = bias.new_full((num_classes,), -torch.inf)
+        all_weight[model.classes_], all_bias[model.classes_] = weight, bias
+        found.append((all_weight, all_bias))
+    return found
+
+
+def _by_torch(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    """L-BFGS on whole passes, in pieces; on the device of ``x``."""
+    present, targets = labels.to(x.device).unique(return_inverse=True)
+    weight = x.new_zeros(len(present), x.shape[1], requires_grad=True)
+    bias = x.new_zeros(len(present), requires_grad=True)
+    found = []
+    for c in strengths:
+        # scikit-learn penalises one vector w for two classes; ±w/2, the best of two, would cost half as much
+        decay = (2.0 if len(present) == 2 else 1.0) / (c * len(x))
+        optimizer = torch.optim.LBFGS(
+            [weight, bias], max_iter=MAX_ITERATIONS, tolerance_grad=TOLERANCE, tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )  # fmt: skip
+
+        def loss(decay: float = decay, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            total = decay / 2 * weight.square().sum()
+            total.backward()
+            total = total.detach()
+            for piece, target in zip(x.split(ROWS), targets.split(ROWS), strict=True):
+                part = F.cross_entropy(piece @ weight.T + bias, target, reduction="sum") / len(x)
+                part.backward()
+                total += part.detach()
+            return total
+
+        optimizer.step(loss)
+        all_weight = x.new_zeros(num_classes, x.shape[1])
+        all_bias = x.new_full((num_classes,), -torch.inf)
+        all_weight[present], all_bias[present] = weight.detach(), bias.detach()
+        found.append((all_weight, all_bias))
+    return found

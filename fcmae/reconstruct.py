@@ -1,0 +1,214 @@
+"""``python -m fcmae.reconstruct``: what a pretrained network makes of images that are masked, as pictures.
+
+One picture for each mask ratio, and one for a mask of the user's own: originals, what the encoder sees, and the
+reconstruction with the visible pixels pasted in.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from fcmae.command import exit_status
+from fcmae.crop_batches import crop_batches, normalise
+from fcmae.data import embedded_photographs, image_files, sample_seed
+from fcmae.devices import choose_device
+from fcmae.errors import UserError
+from fcmae.models import FCMAE
+from fcmae.models.fcmae import count_visible, random_visible
+from fcmae.models.patches import enlarge_mask
+from fcmae.pictures import reconstruction_picture, save_picture
+from fcmae.weights.load import load_model, normalisation
+
+logger = logging.getLogger("fcmae")
+
+RATIOS = (0.4, 0.6, 0.75)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 after an error."""
+    options = build_parser().parse_args(argv)
+    return exit_status("fcmae.reconstruct", lambda: reconstruct(options))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fcmae.reconstruct",
+        description="What a pretrained network makes of masked images, as pictures: originals, what the encoder sees, "
+        "and the reconstruction with the visible pixels pasted in. One picture for each mask ratio, and one for a mask "
+        "of your own.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "ckpt",
+        metavar="CKPT",
+        help="a run folder, checkpoint folder or model.safetensors of fcmae.pretrain, decoder included",
+    )
+    add("--data.path", dest="data_path", metavar="DIR",
+        help="folder of images, flat or nested; unset: photographs of scikit-image and scikit-learn")  # fmt: skip
+    add("--output", required=True, metavar="DIR", help="folder for reconstruction-60.png and so on")
+    add("--mask_ratios", type=_ratios, metavar="R,R,…",
+        help="shares of the patches to mask, a picture each (default: 0.4,0.6,0.75; with --mask: none)")  # fmt: skip
+    add("--mask", metavar="FILE",
+        help="a mask for all images: an image of any size, white = visible, a patch as most of its pixels; or a .npy "
+        "file of bool [h, w], a value a patch, True = visible; draws reconstruction-mask.png")  # fmt: skip
+    add(
+        "--images",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images in a picture, evenly spaced over the folder (default: 8)",
+    )
+    add("--img_size", type=_image_hw, metavar="N or H,W", help="size of the crops in pixels (default: the run's)")
+    add("--seed", type=int, default=0, metavar="N", help="of the random masks (default: 0)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, …; auto: the accelerator if any (default: auto)")
+    add("--overwrite", action="store_true", help="replace pictures of the same names")
+    return parser
+
+
+def reconstruct(options: argparse.Namespace) -> list[Path]:
+    """Draw as asked; returns the pictures' files.
+
+    Raises:
+        UserError: something the user can mend.
+    """
+    if options.images < 1:
+        raise UserError(f"--images must be at least 1, got {options.images}")
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed must be at least 0 and less than 2⁶³, got {options.seed}")
+    ratios = options.mask_ratios or (() if options.mask else RATIOS)
+    titles = [f"{100 * ratio:g}" for ratio in ratios] + ["mask"] * bool(options.mask)
+    files = [Path(options.output) / f"reconstruction-{title}.png" for title in titles]
+    _check_output(Path(options.output), files, options.overwrite)
+
+    device = choose_device(options.device)
+    model = load_model(options.ckpt).to(device)
+    image_hw = options.img_size or model.config.image_hw
+    patch = model.patch_size
+    if any(size % patch for size in image_hw):
+        raise UserError(f"--img_size must be a multiple of the patch size {patch}, got {image_hw[0]},{image_hw[1]}")
+    grid_hw = image_hw[0] // patch, image_hw[1] // patch
+
+    own = [read_mask(options.mask, grid_hw)] if options.mask else []
+    paths = embedded_photographs() if options.data_path is None else image_files(options.data_path)
+    count = min(options.images, len(paths))
+    chosen = [paths[n * len(paths) // count] for n in range(count)]
+    images = torch.cat([b.images for b in crop_batches(chosen, image_hw, model.config.in_chans)]).to(device)
+    mean_std = normalisation(options.ckpt, model.config.in_chans)
+
+    masks = [random_masks(len(images), grid_hw, ratio, options.seed) for ratio in ratios]
+    masks += [mask.expand(len(images), *grid_hw) for mask in own]
+    for file, mask in zip(files, masks, strict=True):
+        visible = mask.to(device)
+        pasted = paste_reconstruction(model, images, visible, *mean_std)
+        where = enlarge_mask(visible, patch)
+        save_picture(reconstruction_picture(images, images, pasted, where, 1 - visible.float().mean().item()), file)
+        logger.info("%s: %d of %d patches visible", file, visible[0].sum(), visible[0].numel())
+    return files
+
+
+def paste_reconstruction(
+    model: FCMAE, images: Tensor, visible: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Tensor:
+    """The reconstruction where masked, the images' very own pixels where visible.
+
+    Args:
+        model: in eval mode, on the images' device.
+        images: float32 [B, C, H, W] in 0 … 1.
+        visible: bool [B, h, w], True = kept.
+        mean: of each channel, with which the model was trained.
+        std: likewise.
+
+    Returns:
+        float32 [B, C, H, W] in 0 … 1.
+    """
+    normalised = normalise(images, mean, std)
+    with torch.no_grad():
+        output = model(normalised, visible=visible)
+    _, pasted = model.reconstruct(normalised, output)
+    in_pixels = normalise(pasted.float(), [-m / s for m, s in zip(mean, std, strict=True)], [1 / s for s in std])
+    return torch.where(enlarge_mask(visible, model.patch_size), images, in_pixels.clamp(0, 1))
+
+
+def random_masks(count: int, grid_hw: tuple[int, int], ratio: float, seed: int) -> Tensor:
+    """A mask of its own for each image, bool [count, h, w]; that of the n-th depends on seed, n and ratio alone.
+
+    A patch that is visible at one ratio is visible at every lower one.
+    """
+    num_visible = count_visible(grid_hw[0] * grid_hw[1], ratio)
+    generators = (torch.Generator().manual_seed(sample_seed(seed, 0, n)) for n in range(count))
+    return torch.cat([random_visible(1, grid_hw, num_visible, generator=generator) for generator in generators])
+
+
+def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
+    """A user's mask on the patch grid, bool [h, w], True = visible.
+
+    An image's pixels count as visible from half brightness on, and a patch is visible if at least half of its pixels
+    are. A .npy file holds the grid itself.
+
+    Raises:
+        UserError: not to be read, of another shape, or with everything or nothing visible.
+    """
+    height, width = grid_hw
+    try:
+        if Path(file).suffix.lower() == ".npy":
+            array = np.load(file, allow_pickle=False)
+            if array.dtype != np.bool_ or array.shape != grid_hw:
+                raise UserError(
+                    f"--mask {file} must be bool [{height}, {width}], a value a patch; it is {array.dtype} "
+                    f"{list(array.shape)}"
+                )
+            visible = torch.from_numpy(array)
+        else:
+            with Image.open(file) as opened:
+                white = np.asarray(opened.convert("L")) >= 128
+            share = Image.fromarray(white.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+            visible = torch.from_numpy(np.array(share) >= 0.5)
+    except FileNotFoundError:
+        raise UserError(f"--mask {file} does not exist") from None
+    except (OSError, ValueError, UnidentifiedImageError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"--mask {file} is neither an image nor a .npy file of bool: {error}") from None
+    if visible.all() or not visible.any():
+        raise UserError(
+            f"--mask {file} leaves {int(visible.sum())} of {visible.numel()} patches visible; at least one must be "
+            f"visible (white, True) and one masked"
+        )
+    return visible
+
+
+def _check_output(folder: Path, files: list[Path], overwrite: bool) -> None:
+    if folder.is_file():
+        raise UserError(f"--output {folder} is a file; give a folder")
+    if not overwrite and (there := [file.name for file in files if file.exists()]):
+        raise UserError(f"--output {folder} holds {', '.join(there)} already; give another, or --overwrite")
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    try:
+        ratios = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        ratios = ()
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios) or len(set(ratios)) < len(ratios):
+        raise argparse.ArgumentTypeError(f"takes different numbers between 0 and 1, such as 0.4,0.6,0.75, got {text!r}")
+    return ratios
+
+
+def _image_hw(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"takes a number of pixels, or height,width, got {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
