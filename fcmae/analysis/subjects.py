@@ -13,7 +13,8 @@ from torch import nn
 from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
 from fcmae.errors import UserError
 from fcmae.weights.dense import create_dense
-from fcmae.weights.load import load_model, normalisation
+from fcmae.weights.load import load_model
+from fcmae.weights.settings import normalisation
 
 logger = logging.getLogger(__name__)
 
