@@ -17,6 +17,7 @@ from fcmae.analysis.collapse_analysis import analyze_collapse
 from fcmae.analysis.features import Embedder
 from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_folder
+from fcmae.analysis.run_folder import KNN, STAGE_DISTANCE
 from fcmae.config import DIGITS, PretrainConfig
 from fcmae.data import PretrainDataset
 from fcmae.models import FCMAE, SparseConvNeXt
@@ -43,7 +44,7 @@ class Monitor:
         self.labelled = _labelled_data(config)
 
     def measure(self, model: FCMAE, device: torch.device) -> dict[str, float]:
-        """``cosine_distance_stage0`` … ``3``, and ``knn_top1`` if there are labels; the model is left as it was.
+        """``cosine_distance_stage_0`` … ``3``, and ``knn_top1`` if there are labels; the model is left as it was.
 
         Raises:
             UserError: no image can be read, or features are not finite.
@@ -61,7 +62,7 @@ class Monitor:
         batches = (self.dataset.normalise(some.to(device)) for some in images.split(BATCH))
         rows = analyze_collapse(encoder, batches)
         stages = sorted({row.stage for row in rows})
-        return {f"cosine_distance_stage{n}": fmean(row.distance for row in rows if row.stage == n) for n in stages}
+        return {f"{STAGE_DISTANCE}{n}": fmean(row.distance for row in rows if row.stage == n) for n in stages}
 
     def _neighbours(self, encoder: SparseConvNeXt, device: torch.device) -> dict[str, float]:
         if self.labelled is None:
@@ -75,7 +76,7 @@ class Monitor:
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         k = min(NEIGHBOURS, len(train.labels))
         scores = knn_scores(train.x.to(device), train.labels, test.x, classes, k)
-        return {"knn_top1": top_accuracy(scores, test.labels).share}
+        return {KNN: top_accuracy(scores, test.labels).share}
 
 
 def _pooled(encoder: SparseConvNeXt, images: Tensor) -> Tensor:

@@ -9,10 +9,9 @@ import numpy as np
 
 from fcmae.analysis.collapse_file import DepthCurve
 from fcmae.analysis.curves import SMOOTH_FROM, indices_to_draw, running_mean
-from fcmae.analysis.run_folder import RunFolder, Series
+from fcmae.analysis.run_folder import KNN, STAGE_DISTANCE, RunFolder, Series
 
-LOSS, LR, RATE, KNN = "loss", "lr", "images_per_second", "knn_top1"
-STAGE_DISTANCE = "cosine_distance_stage_"
+LOSS, LR, RATE = "loss", "lr", "images_per_second"
 COLOURS = 6  # of report.css
 RUNNING_MEAN = "running mean of"
 DISTANCE = "mean cosine distance between channels"

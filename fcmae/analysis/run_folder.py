@@ -18,6 +18,7 @@ from fcmae.errors import UserError
 logger = logging.getLogger(__name__)
 
 CONFIG, METRICS, PICTURES, EVENTS = "config.yaml", "metrics.jsonl", "reconstructions", "tensorboard"
+KNN, STAGE_DISTANCE = "knn_top1", "cosine_distance_stage_"  # what the monitor adds to it; a stage's number follows
 PLACE = ("step", "epoch")  # of a line of metrics.jsonl; every other number on it is a value at that place
 
 
