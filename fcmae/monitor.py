@@ -43,7 +43,7 @@ class Monitor:
         self.labelled = _labelled_data(config)
 
     def measure(self, model: FCMAE, device: torch.device) -> dict[str, float]:
-        """``cosine_distance_stage0`` … ``3``, and ``knn_top1`` if there are labels; the model is left as it was.
+        """``cosine_distance_stage_0`` … ``3``, and ``knn_top1`` if there are labels; the model is left as it was.
 
         Raises:
             UserError: no image can be read, or features are not finite.
@@ -61,7 +61,7 @@ class Monitor:
         batches = (self.dataset.normalise(some.to(device)) for some in images.split(BATCH))
         rows = analyze_collapse(encoder, batches)
         stages = sorted({row.stage for row in rows})
-        return {f"cosine_distance_stage{n}": fmean(row.distance for row in rows if row.stage == n) for n in stages}
+        return {f"cosine_distance_stage_{n}": fmean(row.distance for row in rows if row.stage == n) for n in stages}
 
     def _neighbours(self, encoder: SparseConvNeXt, device: torch.device) -> dict[str, float]:
         if self.labelled is None:

@@ -64,11 +64,11 @@ def test_losses_and_weights_are_the_same_bit_for_bit(tiny_args: Args, tmp_path: 
     assert [(m["step"], m["loss"]) for m in with_loss] == [(m["step"], m["loss"]) for m in lines(tmp_path / "without")]
     found = [line for line in log if "loss" not in line]
     assert [(m["step"], m["epoch"]) for m in found] == [(0, 0), (5, 2), (10, 4)]
-    names = {f"cosine_distance_stage{n}" for n in range(4)} | {"knn_top1"}
+    names = {f"cosine_distance_stage_{n}" for n in range(4)} | {"knn_top1"}
     assert all(m.keys() == {"step", "epoch"} | names for m in found)
     assert all(0 < m[name] <= 1 for m in found for name in names)
     assert found[-1]["knn_top1"] == 1
-    assert found[0]["cosine_distance_stage3"] != found[-1]["cosine_distance_stage3"]
+    assert found[0]["cosine_distance_stage_3"] != found[-1]["cosine_distance_stage_3"]
 
     events = EventAccumulator(str(tmp_path / "with" / "tensorboard")).Reload()
     for name in names:
@@ -107,7 +107,7 @@ def test_distances_are_those_of_the_collapse_analysis(image_folder: Path) -> Non
     for stage, depth in enumerate((2, 2, 6, 2)):
         blocks = [row.distance for row in analyze_collapse(model.encoder, images) if row.stage == stage]
         assert len(blocks) == depth
-        assert measured[f"cosine_distance_stage{stage}"] == pytest.approx(sum(blocks) / depth, rel=1e-6)
+        assert measured[f"cosine_distance_stage_{stage}"] == pytest.approx(sum(blocks) / depth, rel=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["grid", "masked"])
