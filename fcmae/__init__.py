@@ -14,6 +14,8 @@ if (_checkout / "pyproject.toml").is_file():
     __path__.append(str(_checkout))
 
 if TYPE_CHECKING:
+    from fcmae.analysis.collapse_analysis import analyze_collapse as analyze_collapse
+    from fcmae.analysis.distance import cosine_distance as cosine_distance
     from fcmae.models import FCMAE as FCMAE
     from fcmae.models import FCMAEOutput as FCMAEOutput
     from fcmae.models import ModelConfig as ModelConfig
@@ -30,7 +32,9 @@ _HOME_OF = {
     "FCMAE": "fcmae.models",
     "FCMAEOutput": "fcmae.models",
     "ModelConfig": "fcmae.models",
+    "analyze_collapse": "fcmae.analysis.collapse_analysis",
     "convert_to_dense": "fcmae.weights.convert",
+    "cosine_distance": "fcmae.analysis.distance",
     "create_dense": "fcmae.weights.dense",
     "create_model": "fcmae.models",
     "list_models": "fcmae.models",

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fcmae.errors import UserError
 
 FOLDER, LAST = "checkpoints", "last"
+CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and how a run begins the file
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
 PREFIX = "step-"
 
@@ -106,10 +107,12 @@ def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
+        config = json.loads(metadata.get("fcmae_model", "null"))
     except Exception as error:  # safetensors' own error class, OSError, and more
         raise UserError(f"{file} cannot be read: {error}") from error
-    config = metadata.get("fcmae_model")
-    return tensors, json.loads(config) if config else None
+    if not isinstance(config, dict | None):
+        raise UserError(f"{file} cannot be read: its header holds no configuration but {config!r}")
+    return tensors, config
 
 
 def last_checkpoint(run: Path) -> Path | None:

@@ -62,12 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", default="collapse", metavar="DIR", help="folder for the table and the figures")
     add("--overwrite", action="store_true", help="replace what an earlier analysis wrote there")
     add("--tap", default="act", choices=TAPS,
-        help="tensor of each block: output of the expansion layer, after the activation, after GRN, or of the block; "
-        "blocks that lack it give the next one that they have")  # fmt: skip
+        help="tensor of each block: output of the expansion layer, after the activation, after GRN (where there "
+        "is none, after the activation), or of the block (blocks without an MLP, ResNet's, always)")  # fmt: skip
     add("--sparse", action="store_true",
         help="runs of fcmae.pretrain as the masked sparse network that was trained, at its mask ratio; else dense, "
         "seeing everything (timm names always are)")  # fmt: skip
     add("--pretrained", action="store_true", help="give timm names the weights that timm has (downloads them)")
+    add("--allow_pickle", action="store_true",
+        help="unpickle whatever a weights file holds, which runs code that the file brings")  # fmt: skip
     add("--effective_rank", action="store_true", help="measure the effective rank too; takes longer")
     add("--img_size", type=int, metavar="PIXELS",
         help="side of the images; unset: a run's own, that of timm networks which take no other, else 224")  # fmt: skip
@@ -100,11 +102,10 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
     pictures: dict[str, Figure] = {}
     for named in names:
         subject = load_subject(
-            named, sparse=options.sparse, pretrained=options.pretrained, img_size=options.img_size,
-            seed=options.seed, device=device,
+            named, sparse=options.sparse, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
+            img_size=options.img_size, seed=options.seed, device=device,
         )  # fmt: skip
-        wanted = [block.name for block in choose_blocks(find_blocks(subject.model), options.layers)]
-        rows, picture = _analyse(named, subject, paths, wanted, options)
+        rows, picture = _analyse(named, subject, paths, options)
         results[named.label], pictures[MAPS.format(named.file_name)] = rows, picture
         height, width = subject.image_hw
         described[named.label] = {
@@ -146,7 +147,7 @@ def _check(options: argparse.Namespace, names: list[Named]) -> Path:
 
 
 def _analyse(
-    named: Named, subject: Subject, paths: list[Path], layers: list[str], options: argparse.Namespace
+    named: Named, subject: Subject, paths: list[Path], options: argparse.Namespace
 ) -> tuple[list[BlockCollapse], Figure]:
     """The rows of a model and its picture of channels; the images are read once."""
     drawn: list[Tensor] = []
@@ -159,13 +160,14 @@ def _analyse(
             yield normalise(batch.images, subject.mean, subject.std)
 
     try:
+        choose_blocks(find_blocks(subject.model), options.layers)  # what is wrong there is better said at once
         rows = analyze_collapse(
             subject.model, batches(), options.tap, effective_rank=options.effective_rank, seed=options.seed
         )
         if not drawn:
             raise UserError(f"--picture {options.picture}: neither that image nor any after it can be read")
         image = normalise(drawn[0], subject.mean, subject.std)
-        maps = feature_maps(subject.model, image, layers, options.tap, seed=options.seed)
+        maps = feature_maps(subject.model, image, options.layers, options.tap, seed=options.seed)
     except UserError as error:
         raise UserError(f"{named.label}: {error}") from error
     except (RuntimeError, AssertionError, ValueError) as error:  # too small, not a size it takes, out of memory

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from fcmae.command import exit_status
 from fcmae.weights.convert import FORMATS, Conversion, convert
 from fcmae.weights.write import write
@@ -54,22 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _convert(args: argparse.Namespace) -> None:
     conversion = convert(args.src, args.format, allow_pickle=args.allow_pickle)
-    written = write(conversion, args.src, args.dst, args.format, args.overwrite)
+    files, state = write(conversion, args.src, args.dst, args.format, args.overwrite)
     if args.verbose:
-        sys.stdout.write(_table(conversion))
+        sys.stdout.write(_table(conversion, state))
     weights = conversion.weights
     sys.stdout.write(
-        f"{weights.config.name}: {len(conversion.state)} tensors from {weights.format} to {args.format}: "
-        f"{', '.join(str(file) for file in written)}\n"
+        f"{weights.config.name}: {len(state)} tensors from {weights.format} to {args.format}: "
+        f"{', '.join(str(file) for file in files)}\n"
     )
     if args.dst.is_dir():
         sys.stdout.write(f"to use it: {USE[args.format].format(dst=args.dst)}\n")
 
 
-def _table(conversion: Conversion) -> str:
+def _table(conversion: Conversion, state: dict[str, Tensor]) -> str:
     """Source's name → target's name and shape, aligned; then what has no place."""
+    started = "(starts as 1 and 0)"  # the norm that an encoder alone has not
     lines = [
-        (conversion.source_names[name], name, str(list(tensor.shape))) for name, tensor in conversion.state.items()
+        (conversion.source_names.get(name, started), name, str(list(tensor.shape))) for name, tensor in state.items()
     ]
     lines += [(name, "no place in the target", "") for name in conversion.left]
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]

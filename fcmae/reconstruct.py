@@ -24,7 +24,8 @@ from fcmae.models import FCMAE
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.patches import enlarge_mask
 from fcmae.pictures import reconstruction_picture, save_picture
-from fcmae.weights.load import load_model, normalisation
+from fcmae.weights.load import load_model
+from fcmae.weights.settings import normalisation
 
 logger = logging.getLogger("fcmae")
 

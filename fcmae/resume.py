@@ -11,13 +11,13 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from fcmae import checkpoint as ckpt
+from fcmae.checkpoint import CONFIG, HEADER
 from fcmae.config import PretrainConfig
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-CONFIG, HEADER = "config.yaml", "# fcmae"  # the file, and how a run begins it
 # What a resumed run may have otherwise: it changes no number, or (the shares of a step's batch) is checked as a product
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {

@@ -3,7 +3,7 @@
 import difflib
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import timm
@@ -13,7 +13,8 @@ from torch import nn
 from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
 from fcmae.errors import UserError
 from fcmae.weights.dense import create_dense
-from fcmae.weights.load import load_model, normalisation
+from fcmae.weights.load import load_model
+from fcmae.weights.settings import normalisation
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,14 @@ def _label_of(path: Path) -> str:
 
 
 def load_subject(
-    named: Named, *, sparse: bool, pretrained: bool, img_size: int | None, seed: int, device: torch.device
+    named: Named,
+    *,
+    sparse: bool = False,
+    pretrained: bool = False,
+    allow_pickle: bool = False,
+    img_size: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Subject:
     """The network that a name means.
 
@@ -95,6 +103,7 @@ def load_subject(
         named: what the user wrote.
         sparse: a checkpoint as the sparse FCMAE that it was trained as; else as timm's dense network.
         pretrained: give timm's networks the weights that timm has (downloads them); else random ones.
+        allow_pickle: as of :func:`fcmae.create_dense`.
         img_size: side of the images; None: a run's own, a timm network's own if it takes no other, else 224.
         seed: of random weights.
         device: where it is to run.
@@ -102,20 +111,22 @@ def load_subject(
     Raises:
         UserError: weights that cannot be read or had.
     """
-    subject = _of_checkpoint(named.source, sparse) if named.is_path else _of_timm(named, pretrained, img_size, seed)
+    if named.is_path:
+        subject = _of_checkpoint(named.source, sparse, allow_pickle)
+    else:
+        subject = _of_timm(named.source, pretrained, img_size, seed)
     subject.model.to(device).eval()
-    size = subject.image_hw if img_size is None else (img_size, img_size)
-    return Subject(subject.model, subject.in_chans, subject.mean, subject.std, size, subject.visible_share)
+    return subject if img_size is None else replace(subject, image_hw=(img_size, img_size))
 
 
-def _of_checkpoint(source: str, sparse: bool) -> Subject:
+def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool) -> Subject:
     if sparse:
         fcmae = load_model(source)
         chans = fcmae.config.in_chans
         return Subject(
             fcmae, chans, *normalisation(source, chans), fcmae.config.image_hw, visible_share=1 - fcmae.mask_ratio
         )
-    dense = create_dense(source)
+    dense = create_dense(source, allow_pickle=allow_pickle)
     chans = next(module.in_channels for module in dense.modules() if isinstance(module, nn.Conv2d))
     return Subject(dense, chans, *normalisation(source, chans), _pretrained_hw(Path(source)))
 
@@ -131,8 +142,7 @@ def _pretrained_hw(path: Path) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _of_timm(named: Named, pretrained: bool, img_size: int | None, seed: int) -> Subject:
-    name = named.source
+def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Subject:
     defaults = timm.models.get_pretrained_cfg(name)
     fixed = defaults is not None and defaults.fixed_input_size
     kwargs = {"img_size": img_size} if fixed and img_size is not None else {}

@@ -8,7 +8,7 @@ function, in which they need not exist, so there they are computed again from th
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ def _is_group(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential | nn.ModuleList) or hasattr(module, "blocks")
 
 
-def _blocks_of(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _blocks_of(name: str, module: Any) -> Iterator[tuple[str, nn.Module]]:
     if hasattr(module, "blocks"):
         yield from _blocks_of(f"{name}.blocks", module.blocks)
     elif isinstance(module, nn.Sequential | nn.ModuleList):
@@ -143,7 +143,7 @@ def _sparse_hook(_: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[Found
         x, batch_size = args
         see(found, Features(as_positions(_inside(mlp, x, batch_size, tap), batch_size=batch_size), None))
 
-    return found.module.mlp.register_forward_pre_hook(of_mlp)
+    return cast(Block, found.module).mlp.register_forward_pre_hook(of_mlp)
 
 
 def _inside(mlp: Mlp, x: Tensor, batch_size: int, tap: Tap) -> Tensor:

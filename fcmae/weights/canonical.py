@@ -1,7 +1,6 @@
 """Any checkpoint to one form, the encoder under timm's names in dense shapes: whole, checked, nothing dropped."""
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,15 +12,17 @@ from torch import Tensor
 
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig, SparseConvNeXt
-from fcmae.models.config import STEM_STRIDES
-from fcmae.models.sizes import SIZES, version_of
+from fcmae.models.decoder import Decoder
 from fcmae.weights.files import open_source
+from fcmae.weights.guess import guess_config
 from fcmae.weights.layouts import in_shape
 from fcmae.weights.recognise import Recognised, recognise
 
 logger = logging.getLogger(__name__)
 
 HEAD, DECODER = "head.", "decoder."
+PUBLISHED = ("official", "transformers", "MMEarth")
+SHOWN = 8  # problems that an error names
 
 
 @dataclass
@@ -69,106 +70,88 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
             weights.source_names[ours] = original
             part = weights.head if ours.startswith(HEAD) else weights.decoder
             (part if ours.startswith((HEAD, DECODER)) else weights.encoder)[ours] = tensor
-    weights.config = source.config or _guess_config(weights, recognised)
-    problems += _fit_shapes(weights, recognised)
-    problems += [f"{weights.source_names[name]} is not finite" for name in _not_finite(weights)]
+    weights.config = source.config or guess_config(weights.encoder, recognised, source.origin)
+    problems += _problems(weights, recognised)
     if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(
-            f"{weights.origin} does not hold one whole {weights.config.name} ({weights.format}): {'; '.join(problems)}"
+            f"{weights.origin} does not hold one whole {weights.config.name} ({weights.format}): "
+            f"{'; '.join(problems[:SHOWN])}{more}"
         )
-    logger.info("%s: %s, format %s", weights.origin, weights.config.name, weights.format)
-    if source.config is None and weights.config.with_grn:
-        logger.info("(the weights published with ConvNeXt V2 are under CC BY-NC 4.0, in every format)")
+    _tell(weights, is_ours=source.config is not None)
     return weights
 
 
-def _guess_config(weights: Weights, recognised: Recognised) -> ModelConfig:
-    """The configuration whose encoder has these depths and widths; what most blocks say counts."""
-    blocks: dict[tuple[int, int], list[str]] = {}
-    for name in weights.encoder:
-        if match := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name):
-            blocks.setdefault((int(match[1]), int(match[2])), []).append(name)
-    blocks = {place: names for place, names in blocks.items() if len(names) > 1}  # a lone one is a stranger
-    widths = [
-        Counter(
-            weights.encoder[name].shape[-1]
-            for (stage, _), names in blocks.items()
-            for name in names
-            if stage == s and name.endswith((".norm.weight", ".norm.bias", ".conv_dw.bias"))
-        ).most_common(1)
-        for s in range(4)
-    ]
-    depths = tuple(sum(stage == s for stage, _ in blocks) for s in range(4))
-    dims = tuple(width[0][0] if width else 0 for width in widths)
-    names = [name for name, size in SIZES.items() if (size.depths, size.dims) == (depths, dims)]
-    whole = f"{weights.origin} ({weights.format}) does not hold one whole encoder"
-    if not names:
-        raise UserError(f"{whole}: no size has depths {depths} and dims {dims}")
-    stem_names = ("stem.3.weight", "stem.0.weight") if weights.has_mmearth_stem else ("stem.0.weight",)
-    for name in stem_names:
-        if name not in weights.encoder:
-            raise UserError(f"{whole}: missing {recognised.source_name(name)}")
-        shape = list(weights.encoder[name].shape)
-        if len(shape) != 4 or (name == stem_names[0] and shape[-1] not in STEM_STRIDES):
-            raise UserError(
-                f"{whole}: {weights.source_names[name]} is {shape}, expected [{dims[0]}, channels, s, s] with s of "
-                f"{', '.join(map(str, STEM_STRIDES))}"
-            )
-    stride = weights.encoder[stem_names[0]].shape[-1]
-    with_grn = _most(blocks, ".mlp.grn.weight")
-    return ModelConfig(
-        name=next((n for n in names if version_of(n).use_grn == with_grn), names[0]),
-        img_size=56 * stride,
-        in_chans=weights.encoder["stem.0.weight"].shape[1],
-        stem_stride=stride,
-        use_grn=with_grn,
-        use_layer_scale=_most(blocks, ".gamma"),
-    )
+def _tell(weights: Weights, is_ours: bool) -> None:
+    """Which format it is, what of it has no place anywhere, and the licence that weights of its kind may have."""
+    logger.info("%s: %s, format %s", weights.origin, weights.config.name, weights.format)
+    if weights.left:
+        logger.info("%s: no place for %s", weights.origin, abridged(weights.left))
+    if weights.config.with_grn and not is_ours and weights.format in PUBLISHED:
+        logger.warning("%s: if these are the published weights of ConvNeXt V2, they are CC BY-NC 4.0", weights.origin)
 
 
-def _most(blocks: dict[tuple[int, int], list[str]], ending: str) -> bool:
-    """Whether more than half of the blocks have a parameter of this name."""
-    return 2 * sum(any(name.endswith(ending) for name in names) for names in blocks.values()) > len(blocks)
+def abridged(names: list[str]) -> str:
+    """Names by what comes before their first dot, and how many there are of each."""
+    groups = Counter(name.split(".")[0] + (".…" if "." in name else "") for name in names)
+    return ", ".join(f"{group} ({count} tensors)" if group.endswith("…") else group for group, count in groups.items())
 
 
-def _fit_shapes(weights: Weights, recognised: Recognised) -> list[str]:
-    """Give every tensor its dense shape; what is missing, unknown or of another shape is told."""
+def _problems(weights: Weights, recognised: Recognised) -> list[str]:
+    """Give every tensor its dense shape; what is missing, unknown or of another shape or kind is told."""
+    expected = _expected_shapes(weights)
+    parts = (weights.encoder, weights.head, weights.decoder)
+    given = set().union(*parts)
+    problems = [f"missing {recognised.source_name(n)} {list(expected[n])}" for n in sorted(expected.keys() - given)]
+    for part in parts:
+        for name, tensor in part.items():
+            source_name = weights.source_names[name]
+            if name not in expected:
+                problems.append(f"unknown {source_name} {list(tensor.shape)}")
+                continue
+            part[name] = in_shape(tensor, expected[name])
+            if part[name].shape != expected[name]:
+                problems.append(f"{source_name} is {list(tensor.shape)}, expected {list(expected[name])}")
+            elif not tensor.is_floating_point():
+                problems.append(f"{source_name} is of {tensor.dtype}, expected floating-point numbers")
+            elif not tensor.is_meta and not bool(tensor.isfinite().all()):
+                problems.append(f"{source_name} is not finite")
+    return problems
+
+
+def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
+    """Of a whole network; of its head and its decoder, if there is something of them."""
     config = weights.config
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in SparseConvNeXt(config).state_dict().items()}
     if weights.has_mmearth_stem:
         dim, side = config.size.dims[0], config.stem_stride
-        stem: dict[str, tuple[int, ...]] = {"0.weight": (dim, config.in_chans, 3, 3), "3.weight": (dim, 1, side, side)}
-        stem |= {
-            f"{n}.{kind}": (dim,) for n in (0, 1, 3, 4) for kind in ("weight", "bias") if f"{n}.{kind}" not in stem
-        }
+        vectors = (f"{n}.{kind}" for n in (0, 1, 3, 4) for kind in ("weight", "bias"))
+        stem: dict[str, tuple[int, ...]] = dict.fromkeys(vectors, (dim,))
+        stem |= {"0.weight": (dim, config.in_chans, 3, 3), "3.weight": (dim, 1, side, side)}
         expected |= {f"stem.{name}": torch.Size(shape) for name, shape in stem.items()}
     width = config.size.dims[-1]
-    if any(name.startswith("head.norm.") for name in weights.head):
-        expected |= {f"head.norm.{kind}": torch.Size([width]) for kind in ("weight", "bias")}
+    if weights.head:  # a classifier without its norm would compute something else
+        expected |= dict.fromkeys(("head.norm.weight", "head.norm.bias"), torch.Size([width]))
     if any(name.startswith("head.fc.") for name in weights.head):
-        classes = next(v.shape[0] for k, v in weights.head.items() if k.startswith("head.fc."))
+        classes = next((weights.head[n].numel() for n in ("head.fc.bias",) if n in weights.head), None)
+        classes = len(weights.head["head.fc.weight"]) if classes is None else classes
         expected |= {"head.fc.weight": torch.Size([classes, width]), "head.fc.bias": torch.Size([classes])}
-
-    problems = []
-    for name in sorted(expected.keys() - weights.encoder.keys() - weights.head.keys()):
-        problems.append(f"missing {recognised.source_name(name)}")
-    for part in (weights.encoder, weights.head):
-        for name, tensor in part.items():
-            if name not in expected:
-                problems.append(f"unknown {weights.source_names[name]}")
-                continue
-            part[name] = in_shape(tensor, expected[name])
-            if part[name].shape != expected[name]:
-                was = f"{weights.source_names[name]} is {list(tensor.shape)}"
-                problems.append(f"{was}, expected {list(expected[name])}")
-    return problems
+    if weights.decoder:
+        expected |= {f"{DECODER}{name}": shape for name, shape in _decoder_shapes(weights, width).items()}
+    return expected
 
 
-def _not_finite(weights: Weights) -> list[str]:
-    found = {**weights.encoder, **weights.head, **weights.decoder}
-    return [
-        name
-        for name, tensor in found.items()
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all())
-    ]
+def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:
+    """Of a decoder with as many blocks as there are, and the width that most of its vectors have."""
+    blocks: Counter[str] = Counter(name.split(".")[2] for name in weights.decoder if name.startswith("decoder.blocks."))
+    dims = Counter(
+        tensor.numel()
+        for name, tensor in weights.decoder.items()
+        if name.endswith((".mask_token", ".proj.bias", ".conv_dw.bias", ".norm.weight", ".norm.bias", ".fc2.bias"))
+    )
+    dim = dims.most_common(1)[0][0] if dims else weights.config.decoder_dim
+    depth = sum(count > 1 for count in blocks.values())  # a lone one is a stranger
+    with torch.device("meta"):
+        decoder = Decoder(in_dim, dim, depth, weights.config.patch_size**2 * weights.config.in_chans)
+        return {name: tensor.shape for name, tensor in decoder.state_dict().items()}

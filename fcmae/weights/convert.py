@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fcmae.errors import UserError
-from fcmae.weights.canonical import Weights, read_weights
+from fcmae.weights.canonical import Weights, abridged, read_weights
 from fcmae.weights.names import from_timm
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ class Conversion:
     """target's name → the source's."""
     left: list[str]
     """Names of the source that have no place in the target."""
+    prefix: str
+    """Before the network's names in the target: a transformers classifier has one."""
 
 
 def convert_to_dense(
@@ -50,8 +52,8 @@ def convert_to_dense(
         allow_pickle: unpickle whatever a file holds, which runs code that the file brings.
 
     Returns:
-        A dict of tensors: dtypes as they were, copied only where the layout differs. What has no place in it, such as a
-        decoder or an optimiser, is listed in the log.
+        A dict of tensors: dtypes as they were, copied only where the layout differs. The format that was recognised
+        and what has no place in the result (a decoder, an optimiser) are told to the logger ``fcmae`` at INFO.
 
     Raises:
         ValueError: an unknown format, nothing that could be read at the path, or keys that are missing, unknown, of a
@@ -74,10 +76,10 @@ def convert(ckpt: str | Path | Mapping[str, Any], format: str = "timm", *, allow
         target = _target_name(name, format, prefix)
         state[target] = _target_shape(name, tensor, format)
         source_names[target] = weights.source_names[name]
-    left = weights.left + [weights.source_names[name] for name in weights.decoder]
-    if left:
-        logger.info("%s: no place in a dense encoder for %s", weights.origin, _abridged(left))
-    return Conversion(weights, state, source_names, left)
+    decoder = [weights.source_names[name] for name in weights.decoder]
+    if decoder:
+        logger.info("%s: no place in a dense encoder for %s", weights.origin, abridged(decoder))
+    return Conversion(weights, state, source_names, weights.left + decoder, prefix)
 
 
 def _target_name(name: str, format: str, prefix: str) -> str:
@@ -108,11 +110,3 @@ def _check_has_place(weights: Weights, format: str) -> None:
         )
     if weights.config.with_grn and weights.config.with_layer_scale:
         raise UserError(f"{weights.origin}: the {format} format has no network with both GRN and LayerScale; take timm")
-
-
-def _abridged(names: list[str]) -> str:
-    groups: dict[str, int] = {}
-    for name in names:
-        group = name.split(".")[0] + (".…" if "." in name else "")
-        groups[group] = groups.get(group, 0) + 1
-    return ", ".join(f"{group} ({count} tensors)" if group.endswith("…") else group for group, count in groups.items())

@@ -14,7 +14,7 @@ from fcmae.errors import UserError
 from fcmae.models.sizes import version_of
 from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
-from fcmae.weights.load import normalisation
+from fcmae.weights.settings import normalisation
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +53,24 @@ def create_dense(
     )  # fmt: skip
     _make_stem(model, weights, in_chans)
     state = to_channels(weights, "stem.0.weight", in_chans) | _head_for(weights, model, features_only)
-    loaded = model.load_state_dict(state, strict=False)
+    try:
+        loaded = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # arguments for timm that make another network
+        raise UserError(
+            f"{weights.origin} does not fit timm's {weights.config.name} with {timm_kwargs}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from None
     lost = [name for name in loaded.missing_keys if not name.startswith("head.")] + loaded.unexpected_keys
     if lost:
-        raise UserError(f"{weights.origin} does not fit timm's {weights.config.name}: {', '.join(lost[:5])}")
+        raise UserError(
+            f"{weights.origin} does not fit timm's {weights.config.name} with {timm_kwargs}: {', '.join(lost[:5])}"
+        )
+    if fresh := [name for name in loaded.missing_keys if not features_only]:
+        logger.info("%s: %s start(s) fresh", weights.origin, ", ".join(fresh))
     mean, std = normalisation(ckpt, in_chans)
-    config = dict(model.pretrained_cfg, mean=mean, std=std, num_classes=num_classes, url="", hf_hub_id=None)
+    input_size = (in_chans, *weights.config.image_hw)
+    config = dict(model.pretrained_cfg, mean=mean, std=std, input_size=input_size, num_classes=num_classes)
+    config |= {"url": "", "hf_hub_id": None}  # those are of timm's own weights
     if features_only:
         indices = (0, 1, 2, 3) if out_indices is None else out_indices
         model = FeatureListNet(model, out_indices=indices, flatten_sequential=True)

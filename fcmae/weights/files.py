@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 PICKLED = "pytorch_model.bin"
 # Entries of a checkpoint under which the weights lie, the likelier first
-ENTRIES = ("model", "state_dict", "model_state_dict", "module", "net")
+ENTRIES = ("model", "state_dict", "model_state_dict", "module", "net", "model_ema", "state_dict_ema")
 
 # torch's message: "Trying to load unsupported GLOBAL posix.mkdir whose …", "Unsupported global: GLOBAL a.B was not …"
 REFUSED = re.compile(r"(?:GLOBAL|class) ([\w.]+\w)")
@@ -47,12 +47,14 @@ def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False
     Raises:
         UserError: nothing there, a file that is damaged or would run code, or no state dict in it.
     """
-    if isinstance(ckpt, Mapping):
+    if isinstance(ckpt, Mapping | nn.Module):
         return _from_object(ckpt, "the state dict")
+    if not isinstance(ckpt, str | Path):
+        raise UserError(f"weights come as a path or a state dict, got {type(ckpt).__name__}")
     file = _file_of(Path(ckpt))
     if file.stat().st_size == 0:
         raise UserError(f"{file} is empty")
-    if file.suffix != ".safetensors":
+    if not _is_safetensors(file):
         return _from_object(_unpickled(file, allow_pickle), str(file))
     tensors, plain = read_model(file)
     return Source(str(file), tensors, model_config(plain) if plain else None, [])
@@ -77,19 +79,24 @@ def _file_of(path: Path) -> Path:
     return resolve_checkpoint(path) / MODEL
 
 
+def _is_safetensors(file: Path) -> bool:
+    """By content: both kinds are found under the other's name. (A safetensors file: a length, then JSON.)"""
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    return start[8:] == b"{" or (file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")))
+
+
 def _unpickled(file: Path, allow_pickle: bool) -> Any:
     """What torch.save wrote; of classes, tensors and plain data alone, and the official code's argparse namespace."""
     try:
-        if allow_pickle:
-            return torch.load(file, map_location="cpu", weights_only=False)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as opened, torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(opened, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         text = str(error)
         if not allow_pickle and (refused := REFUSED.search(text)):
             raise UserError(
-                f"{file} holds more than tensors ({refused[1]}), and loading it would run code that it brings; if you "
-                f"trust where it is from: --allow_pickle (in Python allow_pickle=True)"
+                f"{file} holds more than tensors ({refused[1]}), and loading it would run code that it brings. If you "
+                f"trust it: python -m fcmae.convert {file} NEW.safetensors --allow_pickle (in Python allow_pickle=True)"
             ) from None
         raise UserError(f"{file} cannot be read; it is no file of torch or safetensors") from None
     except Exception as error:  # torch raises anything from EOFError to RuntimeError for a truncated file

@@ -35,8 +35,9 @@ def from_minkowski(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def in_shape(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """The tensor in this shape if they differ in axes of length 1 before or after alone; else as it is."""
+    """The tensor in this shape if they differ in axes of length 1 before and after alone; else as it is."""
     given, wanted = list(tensor.shape), list(shape)
     longer, shorter = (given, wanted) if len(given) > len(wanted) else (wanted, given)
-    extra = [1] * (len(longer) - len(shorter))
-    return tensor.reshape(shape) if longer in (extra + shorter, shorter + extra) else tensor
+    more = len(longer) - len(shorter)
+    fits = any([1] * before + shorter + [1] * (more - before) == longer for before in range(more + 1))
+    return tensor.reshape(shape) if fits else tensor

@@ -5,17 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
-from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
-from fcmae.config import DataConfig
+from fcmae.checkpoint import read_model
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, SparseConvNeXt
 from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
 from fcmae.weights.files import model_config
-from fcmae.weights.layouts import in_shape
+from fcmae.weights.settings import model_file, run_setting
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +28,11 @@ def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
     Raises:
         ValueError: no checkpoint there, or one that is damaged or not of this toolkit.
     """
-    file = _model_file(ckpt)
+    file = model_file(ckpt)
     tensors, plain = read_model(file)
     if plain is None:
         raise UserError(f"{file} was not written by fcmae.pretrain; it has no configuration in its header")
-    model = FCMAE(model_config(plain, backend), mask_ratio=_run_value(file, "train", "mask_ratio", 0.6))
+    model = FCMAE(model_config(plain, backend), mask_ratio=run_setting(file, "train", "mask_ratio", float) or 0.6)
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -63,6 +61,8 @@ def load_encoder(
         ValueError: as :func:`fcmae.convert_to_dense`, or weights of another network.
     """
     weights = read_weights(ckpt, allow_pickle)
+    if not isinstance(model, FCMAE | SparseConvNeXt):
+        raise UserError(f"load_encoder fills an FCMAE or its encoder, got {type(model).__name__}; unwrap it first")
     encoder = model.encoder if isinstance(model, FCMAE) else model
     wanted = encoder.state_dict()
     if weights.has_mmearth_stem:
@@ -87,13 +87,10 @@ def _load_decoder(decoder: nn.Module, weights: Weights) -> bool:
         return False
     wanted = decoder.state_dict()
     given = {name.removeprefix("decoder."): tensor for name, tensor in weights.decoder.items()}
-    state = {name: in_shape(t, wanted[name].shape) if name in wanted else t for name, t in given.items()}
-    if "mask_token" in wanted and "mask_token" in state:
-        state["mask_token"] = state["mask_token"].flatten()  # official: [1, C, 1, 1]
-    if problems := _differences(state, wanted):
+    if problems := _differences(given, wanted):
         logger.warning("%s: its decoder is another and was left out: %s", weights.origin, problems)
         return False
-    decoder.load_state_dict(state, strict=True)
+    decoder.load_state_dict(given, strict=True)
     return True
 
 
@@ -112,37 +109,3 @@ def _differences(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> s
         for prefix, names in kinds.items()
         if names
     )
-
-
-def normalisation(ckpt: object, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel that the images of a run had; ImageNet's where no run says."""
-    mean = std = None
-    if isinstance(ckpt, str | Path):
-        try:
-            file = _model_file(ckpt)
-        except UserError:  # of another toolkit
-            file = Path(ckpt)
-        mean, std = (_run_value(file, "data", name, None) for name in ("mean", "std"))
-        if mean and len(mean) != in_chans:
-            mean = None
-        if std and len(std) != in_chans:
-            std = None
-    return DataConfig(mean=mean and tuple(mean), std=std and tuple(std)).mean_std(in_chans)
-
-
-def _model_file(ckpt: str | Path) -> Path:
-    path = Path(ckpt)
-    return path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
-
-
-def _run_value(file: Path, group: str, name: str, default: Any) -> Any:
-    """A setting from the config.yaml of the run that a checkpoint's file lies in, if it lies in one."""
-    config = file.parent.parent.parent / "config.yaml"
-    if not config.is_file():
-        return default
-    try:
-        plain = yaml.safe_load(config.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return default
-    value = plain.get(group, {}).get(name) if isinstance(plain, dict) else None
-    return default if value is None else value

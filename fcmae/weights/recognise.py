@@ -10,7 +10,9 @@ from fcmae.weights.layouts import from_minkowski
 from fcmae.weights.names import find_networks, from_timm, to_timm
 
 WRAPPERS = ("module.", "_orig_mod.")  # DDP, torch.compile
-DECODER = "decoder."
+DECODER, MINKOWSKI = "decoder.", "MinkowskiEngine's layout"
+# The other parameter of a layer
+SIBLINGS = {"weight": "bias", "bias": "weight", "kernel": "bias", "gamma": "beta", "beta": "gamma"}
 # Where a classifier lies that is not inside the network
 CLASSIFIERS = {"transformers": "classifier.", "mmpretrain": "head.fc."}
 # What else a format may hold, which has no place in another
@@ -45,9 +47,22 @@ class Recognised(NamedTuple):
     left: list[str]
     """The source's names that are known to have no place."""
 
+    wrapper: str
+    """What DDP or torch.compile put before every name."""
+
     def source_name(self, ours: str) -> str:
-        """What the source would call a parameter that it lacks (as a dense layer's)."""
-        return self.prefix + (from_timm(ours, self.format) or ours)
+        """What the source would call a parameter that it lacks: as the other one of its layer, if that is there."""
+        module, _, kind = ours.rpartition(".")
+        sibling = next((found for found in self.found if found[0] == f"{module}.{SIBLINGS.get(kind)}"), None)
+        if sibling is not None:
+            _, original, tensor = sibling
+            layer, _, other = original.rpartition(".")
+            is_kernel = MINKOWSKI in self.words and other == "bias" and tensor.ndim == 2
+            return f"{layer}.{'kernel' if is_kernel else SIBLINGS[other]}"
+        if ours.startswith(DECODER):
+            name = ours if self.format == "timm" else ours.removeprefix(DECODER)
+            return self.wrapper + self.prefix.removesuffix("encoder.") + name
+        return self.wrapper + self.prefix + (from_timm(ours, self.format) or ours)
 
 
 class _Parameter(NamedTuple):
@@ -86,7 +101,7 @@ def recognise(tensors: Mapping[str, Tensor], origin: str) -> Recognised:
     """
     parameters = [_Parameter(_unwrapped(name), name, tensor) for name, tensor in tensors.items()]
     format, prefix = _network_in([p.name for p in parameters], origin)
-    words = {"timm": "fcmae"}.get(format, format) if prefix else format
+    words: str = format
     inside = [p._replace(name=p.name.removeprefix(prefix)) for p in parameters if p.name.startswith(prefix)]
     outside = [p for p in parameters if not p.name.startswith(prefix)]
     if format == "official":
@@ -94,7 +109,7 @@ def recognise(tensors: Mapping[str, Tensor], origin: str) -> Recognised:
             words = "MMEarth"
             inside = [p._replace(name=_from_mmearth(p.name)) for p in inside]
         if any(p.name.endswith(".kernel") for p in inside):
-            words += " training checkpoint, MinkowskiEngine's layout"
+            words += f" training checkpoint, {MINKOWSKI}"
             inside = [_from_minkowski(p) for p in inside]
     renamed = [(to_timm(p.name, format), p) for p in inside]
     surroundings = prefix.removesuffix("encoder.")
@@ -103,7 +118,10 @@ def recognise(tensors: Mapping[str, Tensor], origin: str) -> Recognised:
     known = LEFT.get(format, ())
     left = [p.original for ours, p in renamed if ours is None and p.name.startswith(known)]
     found = [(ours, p.original, p.tensor) for ours, p in renamed if ours is not None or not p.name.startswith(known)]
-    return Recognised(format, prefix, words, found, left)
+    if format == "timm":
+        words = "fcmae" if any(ours is not None and ours.startswith(DECODER) for ours, _, _ in found) else "timm"
+    wrapper = next(p.original.removesuffix(p.name) for p in parameters)
+    return Recognised(format, prefix, words, found, left, wrapper)
 
 
 def _from_minkowski(parameter: _Parameter) -> _Parameter:

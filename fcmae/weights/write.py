@@ -6,24 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcmae.checkpoint import MODEL
+from fcmae.checkpoint import FOLDER, MODEL, STATE
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.weights.convert import Conversion
 from fcmae.weights.dense import TIMM_STEM_STRIDE, ablations
-from fcmae.weights.load import normalisation
 from fcmae.weights.names import from_timm
+from fcmae.weights.settings import normalisation
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+TIMM_FOLDER_STRIDES = (1, TIMM_STEM_STRIDE)  # with a stem of stride 2 timm's first stage would downsample too
 FILES = (".safetensors", ".pt", ".pth", ".bin")
 CROP_PCT = 0.875
 BICUBIC = 3  # Pillow's number
 
 
-def write(conversion: Conversion, ckpt: object, dst: Path, format: str, overwrite: bool = False) -> list[Path]:
+def write(
+    conversion: Conversion, ckpt: object, dst: Path, format: str, overwrite: bool = False
+) -> tuple[list[Path], dict[str, Tensor]]:
     """Write a folder that the library loads, or, if ``dst`` has the ending of a file, the weights alone.
 
     A folder for timm (``timm.create_model("local-dir:DST")``) and for transformers (``from_pretrained(DST)``) holds
@@ -31,18 +35,20 @@ def write(conversion: Conversion, ckpt: object, dst: Path, format: str, overwrit
     a final norm; where the checkpoint has none, it is written as it starts out: weight 1, bias 0.
 
     Returns:
-        The files written.
+        The files written, and the tensors in them.
 
     Raises:
         UserError: something is there already, or the library cannot build this network from a folder.
     """
-    if dst.exists() and not overwrite:
+    if (dst / FOLDER).exists() or (dst / STATE).exists():
+        raise UserError(f"{dst} holds a run or a checkpoint, which would be lost; give another DST")
+    if dst.exists() and not overwrite and not (dst.is_dir() and not any(dst.iterdir())):
         raise UserError(f"{dst} exists; give another DST, or --overwrite")
     if dst.suffix in FILES:
         if dst.is_dir():
             raise UserError(f"{dst} is a folder; a name that ends in {dst.suffix} is taken for a file")
-        _replace(dst, lambda file: _save(conversion.state, file))
-        return [dst]
+        _replace(dst, lambda file: _save(conversion.state, file, dst.suffix, wrapped=format == "official"))
+        return [dst], conversion.state
     if dst.is_file():
         raise UserError(f"{dst} is a file; give a folder, or a name that ends in {' '.join(FILES)}")
     config = conversion.weights.config
@@ -55,19 +61,29 @@ def write(conversion: Conversion, ckpt: object, dst: Path, format: str, overwrit
         texts[PREPROCESSOR] = _preprocessor(config, mean, std)
     state = conversion.state if format == "official" else _with_norm(conversion, format)
     dst.mkdir(parents=True, exist_ok=True)
-    _replace(dst / MODEL, lambda file: _save(state, file))
+    for stale in {CONFIG, PREPROCESSOR} - texts.keys():  # of another format, overwritten
+        (dst / stale).unlink(missing_ok=True)
+    _replace(dst / MODEL, lambda file: _save(state, file, ".safetensors"))
     for name, values in texts.items():
         text = json.dumps(values, indent=2) + "\n"
-        _replace(dst / name, lambda file, text=text: file.write_text(text))
-    return [dst / MODEL, *(dst / name for name in texts)]
+        _replace(dst / name, lambda file, text=text: file.write_text(text, encoding="utf-8"))
+    return [dst / MODEL, *(dst / name for name in texts)], state
 
 
-def _save(state: dict[str, Tensor], file: Path) -> None:
-    state = {name: tensor.contiguous() for name, tensor in state.items()}
-    if ".safetensors" in file.name:
-        save_file(state, file, metadata={"format": "pt"})
-    else:  # as the official code saves and reads them
-        torch.save({"model": state}, file)
+def _save(state: dict[str, Tensor], file: Path, suffix: str, wrapped: bool = False) -> None:
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if place in seen else tensor.contiguous()  # tied, or views of one buffer
+        seen.add(place)
+    try:
+        if suffix == ".safetensors":
+            save_file(separate, file, metadata={"format": "pt"})
+        else:
+            torch.save({"model": separate} if wrapped else separate, file)  # wrapped as the official code reads them
+    except (SafetensorError, RuntimeError) as error:  # what the two libraries make of a full disk
+        raise OSError(f"{file.parent} cannot be written to: {' '.join(str(error).split())}") from error
 
 
 def _replace(file: Path, make: Any) -> None:
@@ -86,8 +102,7 @@ def _with_norm(conversion: Conversion, format: str) -> dict[str, Tensor]:
         return conversion.state
     like = next(iter(conversion.state.values()))
     width = conversion.weights.config.size.dims[-1]
-    prefix = next((n.partition(".")[0] + "." for n in conversion.state if n.startswith("convnext")), "")
-    name = {kind: prefix + str(from_timm(f"head.norm.{kind}", format)) for kind in ("weight", "bias")}
+    name = {kind: conversion.prefix + str(from_timm(f"head.norm.{kind}", format)) for kind in ("weight", "bias")}
     return conversion.state | {name["weight"]: like.new_ones(width), name["bias"]: like.new_zeros(width)}
 
 
@@ -99,19 +114,21 @@ def _num_classes(conversion: Conversion) -> int:
 def _timm_config(conversion: Conversion, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
     weights = conversion.weights
     config = weights.config
-    if weights.has_mmearth_stem or config.stem_stride != TIMM_STEM_STRIDE:
+    if weights.has_mmearth_stem or config.stem_stride not in TIMM_FOLDER_STRIDES:
         what = "MMEarth's stem" if weights.has_mmearth_stem else f"a stem of stride {config.stem_stride}"
         raise UserError(
             f"{weights.origin} has {what}, which timm cannot build from a folder; use fcmae.create_dense, or write the "
             f"weights alone to a .safetensors file"
         )
+    stem = {"in_chans": config.in_chans} if config.in_chans != 3 else {}
+    stem |= {"patch_size": config.stem_stride} if config.stem_stride != TIMM_STEM_STRIDE else {}
     size = list(config.image_hw)
     return {
         "architecture": config.name,
         "num_classes": _num_classes(conversion),
         "num_features": config.size.dims[-1],
         "global_pool": "avg",
-        "model_args": {**ablations(weights), **({"in_chans": config.in_chans} if config.in_chans != 3 else {})},
+        "model_args": ablations(weights) | stem,
         "pretrained_cfg": {
             "tag": "fcmae",
             "input_size": [config.in_chans, *size],

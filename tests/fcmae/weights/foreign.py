@@ -176,24 +176,33 @@ def as_mmearth(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def as_training_checkpoint(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Official dense weights as MinkowskiEngine's layers hold them: offset i of a kernel is y = i % k, x = i // k."""
+def as_training_checkpoint(official: dict[str, Tensor], of_mmearth: bool = False) -> dict[str, Tensor]:
+    """Official dense weights as MinkowskiEngine's layers hold them: offset i of a kernel is y = i % k, x = i // k.
+
+    The official stem stays dense; MMEarth's is sparse too.
+    """
     converted = {}
     for name, tensor in official.items():
-        is_sparse = not name.startswith("downsample_layers.0.")
         module, _, kind = name.rpartition(".")
-        if is_sparse and name.endswith("dwconv.weight"):
-            kernel = torch.stack([tensor[:, 0, i % 7, i // 7] for i in range(49)])
-            converted[f"encoder.{module}.kernel"] = kernel
-        elif is_sparse and tensor.ndim == 4 and ".grn." not in name:
-            converted[f"encoder.{module}.kernel"] = torch.stack([tensor[:, :, i % 2, i // 2].T for i in range(4)])
-        elif is_sparse and ".grn." in name:
+        is_sparse = of_mmearth or not name.startswith("downsample_layers.0.")
+        is_norm = "norm" in module or (tensor.ndim == 1 and f"{module}.weight" in official and (
+            official[f"{module}.weight"].ndim == 1
+        ))  # fmt: skip
+        if not is_sparse:
+            converted[f"encoder.{name}"] = tensor
+        elif ".grn." in name:
             converted[f"encoder.{name}"] = tensor.reshape(1, -1)
-        elif is_sparse and (".norm." in name or (module.endswith(".0") and "downsample" in module)):
+        elif tensor.ndim == 4:
+            side = tensor.shape[2]
+            offsets = [tensor[:, :, i % side, i // side] for i in range(side**2)]
+            is_depthwise = tensor.shape[1] == 1
+            kernel = torch.stack([o[:, 0] if is_depthwise else o.T for o in offsets])
+            converted[f"encoder.{module}.kernel"] = kernel if is_depthwise or side > 1 else kernel[0]
+        elif is_norm:
             converted[f"encoder.{module}.ln.{kind}"] = tensor
-        elif is_sparse and ".pwconv" in name:
+        elif ".pwconv" in name:
             converted[f"encoder.{module}.linear.{kind}"] = tensor
-        elif is_sparse and kind == "bias":
+        elif kind == "bias":
             converted[f"encoder.{name}"] = tensor[None]
         else:
             converted[f"encoder.{name}"] = tensor

@@ -1,5 +1,6 @@
 """python -m fcmae.convert: folders that timm and transformers load by themselves, nothing overwritten unasked."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from timm.data import resolve_model_data_config
 import fcmae
 from fcmae.convert import main
 from fcmae.models import FCMAE
+from fcmae.pretrain import main as pretrain
 from tests.models.test_encoder import randomise
 
 
@@ -110,6 +112,8 @@ def test_verbose_says_what_went_where(source: Path, tmp_path: Path, capsys: pyte
     assert main([str(source), str(tmp_path / "out"), "--format", "official", "--verbose"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:3] == ["encoder.stem.0.weight", "→", "downsample_layers.0.0.weight"] for line in lines)
+    assert main([str(source), str(tmp_path / "timm"), "--verbose"]) == 0
+    assert "(starts as 1 and 0)" in capsys.readouterr().out
     assert any(line.startswith("decoder.mask_token ") and line.endswith("no place in the target") for line in lines)
 
 
@@ -139,3 +143,48 @@ def test_help_and_wrong_formats(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["a", "b", "--format", "onnx"])
     assert "invalid choice: 'onnx'" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_a_stem_of_stride_1_has_its_place_in_a_timm_folder(tmp_path: Path) -> None:
+    model = fcmae.create_model("convnextv2_atto", stem_stride=1, img_size=32, in_chans=2, decoder_dim=16).eval()
+    randomise(model)
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    assert main([str(tmp_path / "a.safetensors"), str(tmp_path / "out")]) == 0
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    images = torch.randn(1, 2, 16, 24)
+    wanted = model.encoder(images, torch.ones(1, 2, 3, dtype=torch.bool))
+    assert (loaded.forward_features(images) - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def test_a_run_is_never_written_over(
+    tiny_args: Callable[..., list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert pretrain(tiny_args("run", "--train.epochs", "2", "--data.mean", "[0.1,0.2,0.3]")) == 0
+    run = tmp_path / "run"
+    last = run / "checkpoints" / (run / "checkpoints" / "last").read_text().strip()
+    for place in (run, last):
+        assert main([str(run), str(place), "--overwrite"]) == 1
+        assert f"{place} holds a run or a checkpoint, which would be lost" in caplog.text
+    assert fcmae.load_model(run).decoder.pred.out_features == 3 * 8**2
+    # what the run knows of its images goes along, also through another library's folder
+    assert main([str(run), str(tmp_path / "hf"), "--format", "transformers"]) == 0
+    assert fcmae.create_dense(tmp_path / "hf").pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert main([str(tmp_path / "hf"), str(tmp_path / "timm")]) == 0
+    assert fcmae.create_dense(tmp_path / "timm").pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert main([str(run), str(tmp_path / "hf"), "--format", "official", "--overwrite"]) == 0
+    assert {file.name for file in (tmp_path / "hf").iterdir()} == {"model.safetensors"}
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("/proc/none/a.safetensors", "/proc/none/a.pth", "/proc/none"):
+        assert main([str(source), name]) == 1
+    assert "Traceback" not in caplog.text
+
+
+def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
+    state = fcmae.convert_to_dense(fcmae.create_model("convnextv2_atto", decoder_dim=1).state_dict())
+    state["stages.0.blocks.1.norm.weight"] = state["stages.0.blocks.0.norm.weight"]
+    torch.save(state, tmp_path / "tied.pth")
+    assert main([str(tmp_path / "tied.pth"), str(tmp_path / "a.safetensors")]) == 0
+    assert load_file(tmp_path / "a.safetensors").keys() == state.keys()

@@ -109,3 +109,30 @@ def test_a_run_tells_how_its_images_are_normalised(tiny_args: Callable[..., list
     config = resolve_model_data_config(fcmae.create_dense(tmp_path / "run"))
     assert (config["mean"], config["std"]) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
     assert fcmae.load_model(tmp_path / "run").mask_ratio == 0.6
+
+
+def test_a_classifier_without_its_norm_is_not_whole() -> None:
+    """It would compute something else."""
+    state = timm.create_model("convnextv2_atto", num_classes=7).state_dict()
+    for lost in (["head.norm.weight", "head.norm.bias"], ["head.fc.bias"], ["head.norm.bias"]):
+        with pytest.raises(ValueError, match=rf"missing {lost[0]} \["):
+            fcmae.create_dense({name: tensor for name, tensor in state.items() if name not in lost}, 7)
+
+
+def test_arguments_that_make_another_network_are_one_line() -> None:
+    with pytest.raises(ValueError, match=r"does not fit timm's convnextv2_atto with \{'patch_size': 2\}"):
+        fcmae.create_dense(atto().state_dict(), patch_size=2)
+
+
+def test_only_a_runs_own_settings_are_believed(
+    tiny_args: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config.yaml of somebody else's above the file is none of ours; a relative path finds the run's."""
+    assert main(tiny_args("run", "--data.mean", "[0.1,0.2,0.3]", "--train.epochs", "2")) == 0
+    run = tmp_path / "run"
+    last = run / "checkpoints" / (run / "checkpoints" / "last").read_text().strip()
+    monkeypatch.chdir(last)
+    assert fcmae.create_dense("model.safetensors").pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    for text in ("data: /datasets/in1k", "data: {mean: 0.5}", "# fcmae\ndata: {mean: [123, 117, 104]}", "[1"):
+        (run / "config.yaml").write_text(text)
+        assert fcmae.create_dense("model.safetensors").pretrained_cfg["mean"] == (0.485, 0.456, 0.406)

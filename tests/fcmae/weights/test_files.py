@@ -53,7 +53,7 @@ def test_an_official_checkpoint_with_its_namespace(
     torch.save(found, tmp_path / "checkpoint-3.pth")
     with caplog.at_level("INFO"):
         assert same(fcmae.convert_to_dense(tmp_path / "checkpoint-3.pth"), state)
-    assert "no place in a dense encoder for optimizer, epoch, scaler, args" in caplog.text
+    assert "no place for optimizer, epoch, scaler, args" in caplog.text
     assert "CC BY-NC 4.0" in caplog.text
 
 
@@ -79,7 +79,7 @@ def test_a_pickle_that_would_run_code_is_refused(state: dict[str, Tensor], tmp_p
 def test_a_whole_module_needs_the_flag_too(tmp_path: Path) -> None:
     model = fcmae.create_model("convnextv2_atto", decoder_dim=1)
     torch.save(model.encoder, tmp_path / "module.pt")
-    with pytest.raises(ValueError, match=r"--allow_pickle"):
+    with pytest.raises(ValueError, match=r"allow_pickle=True"):
         fcmae.convert_to_dense(tmp_path / "module.pt")
     assert fcmae.convert_to_dense(tmp_path / "module.pt", allow_pickle=True).keys() == model.encoder.state_dict().keys()
 
@@ -145,3 +145,35 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             fcmae.convert_to_dense(path)
+
+
+def test_what_a_name_ends_in_is_not_believed(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "a.pth")
+    torch.save(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        assert same(fcmae.convert_to_dense(tmp_path / name), state)
+
+
+def test_averaged_weights_alone_are_taken(state: dict[str, Tensor], caplog: pytest.LogCaptureFixture) -> None:
+    assert same(fcmae.convert_to_dense({"model_ema": state}), state)
+    with caplog.at_level("INFO"):
+        assert same(fcmae.convert_to_dense({"model_ema": {}, "model": state}), state)
+    assert "no place for model_ema" in caplog.text
+
+
+def test_a_header_that_is_damaged(state: dict[str, Tensor], tmp_path: Path) -> None:
+    tensors = {k: v.contiguous() for k, v in state.items()}
+    for header in ("{", "[1]", '{"name": "resnet"}', '{"nonsense": 1}'):
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"fcmae_model": header})
+        with pytest.raises(ValueError, match=r"cannot be read|configuration is not understood"):
+            fcmae.convert_to_dense(tmp_path / "a.safetensors")
+
+
+def test_other_things_than_paths_and_state_dicts(state: dict[str, Tensor]) -> None:
+    assert fcmae.convert_to_dense(fcmae.create_model("convnextv2_atto", decoder_dim=1)).keys()
+    with pytest.raises(ValueError, match="a path or a state dict, got NoneType"):
+        fcmae.convert_to_dense(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"norm.weight is \[\], expected \[40\]"):
+        fcmae.convert_to_dense(state | {"stages.0.0.norm.weight": torch.tensor(1.0)})
+    with pytest.raises(ValueError, match="expected floating-point numbers"):
+        fcmae.convert_to_dense(state | {"stages.0.0.norm.weight": torch.ones(40, dtype=torch.int64)})

@@ -155,6 +155,16 @@ def test_mmearth_weights_with_the_original_stem(stride: int) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("original_stem", [True, False])
+def test_mmearth_weights_in_minkowskis_layout(stride: int, original_stem: bool) -> None:
+    """Their sparse stem has kernels too: all of the network is of MinkowskiEngine's layers."""
+    theirs = MMEarth(*ATTO, in_chans=12, original_stem=original_stem, stride=stride).eval()
+    randomise(theirs)
+    state = as_training_checkpoint(theirs.state_dict(), of_mmearth=True)
+    assert equal(fcmae.convert_to_dense(state), fcmae.convert_to_dense(theirs.state_dict()))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 def test_mmearths_own_stem_has_its_place_in_create_dense_alone(stride: int) -> None:
     theirs = MMEarth(*ATTO, in_chans=12, original_stem=False, stride=stride).eval()
     randomise(theirs)

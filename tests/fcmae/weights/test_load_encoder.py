@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import fcmae
 from fcmae.models import FCMAE
 from fcmae.pretrain import main
-from tests.fcmae.weights.foreign import as_training_checkpoint
+from tests.fcmae.weights.foreign import OfficialBlock, as_training_checkpoint
 from tests.models.test_encoder import randomise
 
 
@@ -70,6 +70,54 @@ def test_a_decoder_of_another_kind_is_left_out_and_said(caplog: pytest.LogCaptur
         assert not fcmae.load_encoder(atto(decoder_dim=32), atto().state_dict())
     assert "its decoder is another and was left out: blocks.0.conv_dw.bias is [16], the network's [32]" in caplog.text
     assert "the decoder starts afresh" in caplog.text
+
+
+@pytest.mark.parametrize("state", [lambda m: m.state_dict(), official_training])
+def test_a_decoder_must_be_whole_to_be_read(state: Callable[[FCMAE], dict[str, Tensor]]) -> None:
+    """Of another width it is left out; one that lacks something, or has too much, is an error."""
+    whole = state(atto())
+    decoder = [n for n in whole if not n.startswith("encoder.")]
+    assert len(decoder) == 15
+    for lost in decoder:
+        with pytest.raises(ValueError, match=rf"missing \S*{lost.split('.')[0]}\S* \["):
+            fcmae.load_encoder(atto(), {name: tensor for name, tensor in whole.items() if name != lost})
+    for strange in ("decoder.junk", "decoder.0.junk.weight"):
+        with pytest.raises(ValueError, match=f"unknown {strange}"):
+            fcmae.convert_to_dense(whole | {strange: torch.zeros(3)})
+
+
+class OfficialDecoder(nn.Module):
+    """The official decoder: 1×1 convolutions, mask token, one dense block."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(320, dim, 1)
+        self.mask_token = nn.Parameter(torch.randn(1, dim, 1, 1))
+        self.decoder = nn.Sequential(OfficialBlock(dim, v2=True))
+        self.pred = nn.Conv2d(dim, 3 * 32**2, 1)
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Features, zero where masked → [B, h·w, 3·32²]."""
+        keep = visible[:, None].float()
+        x = self.proj(x) * keep + self.mask_token * (1 - keep)
+        return self.pred(self.decoder(x)).flatten(2).transpose(1, 2)
+
+
+def test_an_official_decoder_predicts_the_same() -> None:
+    theirs = OfficialDecoder(16)
+    randomise(theirs)
+    ours = atto()
+    assert fcmae.load_encoder(ours, official_training(atto()) | theirs.state_dict())
+    images, visible = torch.randn(2, 3, 64, 96), torch.tensor([[[True, False, True], [False, True, False]]] * 2)
+    with torch.no_grad():
+        wanted = theirs(ours.encoder(images, visible), visible)
+        got = ours(images, visible=visible).pred
+    assert (got - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def test_networks_in_wrappers_are_refused() -> None:
+    with pytest.raises(ValueError, match="fills an FCMAE or its encoder, got Sequential"):
+        fcmae.load_encoder(nn.Sequential(atto()), atto().state_dict())  # type: ignore[arg-type]
 
 
 def test_an_encoder_alone_can_be_loaded_into() -> None:

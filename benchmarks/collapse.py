@@ -1,0 +1,165 @@
+"""The paper's claim rerun small: does a V1-style network collapse under FCMAE, and does GRN prevent it?
+
+    python -m benchmarks.collapse --output collapse-claim --seeds 0 1 2 --epochs 40
+
+Pretrains the same encoder twice a seed on the bundled photographs, under identical settings, once V1-style (LayerScale,
+no GRN) and once V2-style (GRN, no LayerScale), and measures both on the same photographs, beside the networks as they
+were before training. Writes collapse.csv (a row a network, seed and block) and collapse.png (mean over seeds of
+each, band: lowest to highest seed). Runs are kept in OUTPUT/runs; what was trained already is not trained again.
+"""
+
+import argparse
+import csv
+import logging
+import statistics
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+import fcmae
+from fcmae.analysis.collapse_analysis import BlockCollapse, analyze_collapse
+from fcmae.analysis.collapse_pictures import depth_axes
+from fcmae.analysis.taps import TAPS
+from fcmae.checkpoint import read_state, resolve_checkpoint
+from fcmae.config import DataConfig, LogConfig, PretrainConfig, PretrainModelConfig, TrainConfig
+from fcmae.crop_batches import crop_batches, normalise
+from fcmae.data import embedded_photographs
+from fcmae.models import FCMAE
+from fcmae.pretrain import pretrain
+
+STYLES = {
+    "V1 style: LayerScale, no GRN": {"use_grn": False, "use_layer_scale": True},
+    "V2 style: GRN, no LayerScale": {"use_grn": True, "use_layer_scale": False},
+}
+UNTRAINED = ", before training"
+
+
+def configuration(args: argparse.Namespace, style: str, seed: int) -> PretrainConfig:
+    """The run of one style and seed; nothing else differs."""
+    folder = Path(args.output) / "runs" / f"{'v2' if STYLES[style]['use_grn'] else 'v1'}-seed{seed}"
+    return PretrainConfig(
+        model=PretrainModelConfig(
+            args.name, img_size=args.img_size, stem_stride=args.stem_stride, decoder_dim=args.decoder_dim,
+            **STYLES[style],
+        ),
+        data=DataConfig(num_workers=args.num_workers, repeat=args.repeat, cache=True),
+        train=TrainConfig(
+            epochs=args.epochs, batch_size=args.batch_size, warmup_epochs=args.epochs / 10,
+            base_lr=args.lr * 256 / args.batch_size, mask_ratio=args.mask_ratio,
+        ),
+        log=LogConfig(pictures_every=args.epochs, checkpoint_every=args.epochs),
+        output=str(folder),
+        seed=seed,
+    )  # fmt: skip
+
+
+def photographs(config: PretrainConfig) -> list[torch.Tensor]:
+    """The photographs as the networks take them, batches of centre crops."""
+    mean, std = config.data.mean_std(3)
+    batches = crop_batches(embedded_photographs(), config.model.image_hw, batch_size=6)
+    return [normalise(batch.images, mean, std) for batch in batches]
+
+
+def analyse(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[BlockCollapse]]:
+    """Rows of the network before and after its training."""
+    config = configuration(args, style, seed)
+    torch.manual_seed(seed)
+    untrained = FCMAE(config.model)  # as pretrain draws it
+    images = photographs(config)
+    ratio = args.mask_ratio if args.masked else 0.0
+    folder = pretrain(config)
+    state = read_state(resolve_checkpoint(folder))
+    if state.step * state.effective_batch < args.epochs * state.samples_per_epoch:
+        raise SystemExit("stopped; the same command goes on from there")
+    return {
+        name: analyze_collapse(model, images, args.tap, mask_ratio=ratio, seed=seed)
+        for name, model in ((style + UNTRAINED, untrained), (style, fcmae.load_model(folder)))
+    }
+
+
+def draw(rows: dict[str, dict[int, list[BlockCollapse]]], title: str) -> Figure:
+    """Mean over seeds, with a band from the lowest to the highest seed."""
+    figure = Figure(figsize=(7, 5.2), dpi=150, layout="constrained")
+    axes = depth_axes(figure)
+    axes.set_title(title, fontsize=10)
+    colours = dict(zip(STYLES, ("tab:orange", "tab:blue"), strict=True))
+    for name, by_seed in rows.items():
+        depth = [row.depth for row in next(iter(by_seed.values()))]
+        distance_SL = np.array([[row.distance for row in of_seed] for of_seed in by_seed.values()])
+        colour, before = colours[name.removesuffix(UNTRAINED)], name.endswith(UNTRAINED)
+        line = {"linestyle": ":"} if before else {"marker": "o", "markersize": 4}
+        axes.plot(depth, distance_SL.mean(0), color=colour, linewidth=1.5, label=name, **line)
+        axes.fill_between(depth, distance_SL.min(0), distance_SL.max(0), color=colour, alpha=0.2, linewidth=0)
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False)
+    return figure
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--output", default="collapse-claim", help="folder for the runs, the table and the figure")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--epochs", type=int, default=40)
+    add("--name", default="convnextv2_atto", help="size of the encoder; its version is set by the style")
+    add("--img-size", type=int, default=64)
+    add("--stem-stride", type=int, default=2, help="a patch is 8 times as many pixels")
+    add("--decoder-dim", type=int, default=256)
+    add("--repeat", type=int, default=40, help="crops of each photograph in an epoch")
+    add("--batch-size", type=int, default=32)
+    add("--lr", type=float, default=1.5e-3, help="peak learning rate")
+    add("--mask-ratio", type=float, default=0.6)
+    add("--num-workers", type=int, default=0)
+    add("--tap", default="act", choices=TAPS)
+    add("--masked", action="store_true", help="analyse masked images, as in training; else whole ones")
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    args = options().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    rows: dict[str, dict[int, list[BlockCollapse]]] = defaultdict(dict)
+    for seed in args.seeds:  # both styles of a seed before the next one: what is there after a stop can be compared
+        for style in STYLES:
+            for name, found in analyse(args, style, seed).items():
+                rows[name][seed] = found
+    folder = Path(args.output)
+    with (folder / "collapse.csv").open("w", newline="", encoding="utf-8") as file:
+        writer: csv.DictWriter[str] | None = None
+        for name, by_seed in rows.items():
+            for seed, found in by_seed.items():
+                for row in found:
+                    values = {"network": name, "seed": seed, "epochs": args.epochs, **asdict(row)}
+                    if writer is None:
+                        writer = csv.DictWriter(file, list(values), lineterminator="\n")
+                        writer.writeheader()
+                    writer.writerow(values)
+    seen = f"{args.mask_ratio:.0%} masked" if args.masked else "whole images"
+    title = f"{args.name}, {args.epochs} epochs of FCMAE, {len(args.seeds)} seed(s), tap: {args.tap}, {seen}"
+    draw(rows, title).savefig(folder / "collapse.png")
+    print(f"{title}; mean over all blocks, then the last, lowest … highest seed\n")
+    print("| network | distance, all blocks | distance, last block | dead, all | saturated, all |")
+    print("|---|---|---|---|---|")
+    for name, by_seed in rows.items():
+        means = {
+            field: [statistics.fmean(getattr(row, field) for row in found) for found in by_seed.values()]
+            for field in ("distance", "dead", "saturated")
+        }
+        last = [found[-1].distance for found in by_seed.values()]
+        print(
+            f"| {name} | {_spread(means['distance'], '.3f')} | {_spread(last, '.3f')} "
+            f"| {_spread(means['dead'], '.1%')} | {_spread(means['saturated'], '.1%')} |"
+        )
+
+
+def _spread(values: list[float], spec: str) -> str:
+    return f"{statistics.fmean(values):{spec}} ({min(values):{spec}} … {max(values):{spec}})"
+
+
+if __name__ == "__main__":
+    main()

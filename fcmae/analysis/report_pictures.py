@@ -1,0 +1,54 @@
+"""Pictures small enough to lie inside a page: evenly spaced ones, no larger than a screen, as JPEG in data: URIs."""
+
+import base64
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+MAX_PICTURES = 12
+MAX_SIDE = 1280  # pixels
+JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class EmbeddedPicture:
+    """A reconstruction, ready for ``<img src>``."""
+
+    step: int
+    uri: str
+    width: int
+    height: int
+
+
+def embed_pictures(files: Sequence[Path], limit: int = MAX_PICTURES) -> list[EmbeddedPicture]:
+    """At most ``limit`` of the pictures step-<step>.png, the first and the last among them.
+
+    Those that cannot be read, and how many were left out, are named in the log.
+    """
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int))]
+    if len(chosen) < len(files):
+        logger.info("%d of %d reconstructions are shown, evenly spaced", len(chosen), len(files))
+    return [picture for picture in map(_embed, chosen) if picture is not None]
+
+
+def _embed(file: Path) -> EmbeddedPicture | None:
+    try:
+        step = int(file.stem.removeprefix("step-"))
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
+    # Pillow raises all of these for damaged files, also for one that a run is writing right now
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        logger.warning("%s cannot be read and is left out: %s", file, error)
+        return None
+    picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode("ascii")
+    return EmbeddedPicture(step, uri, picture.width, picture.height)

@@ -1,0 +1,64 @@
+"""Which network an encoder's weights are of, from their names and shapes, when no configuration says so."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from fcmae.errors import UserError
+from fcmae.models import ModelConfig
+from fcmae.models.config import STEM_STRIDES
+from fcmae.models.sizes import SIZES, version_of
+from fcmae.weights.recognise import Recognised
+
+
+def guess_config(encoder: Mapping[str, Tensor], recognised: Recognised, origin: str) -> ModelConfig:
+    """The configuration whose encoder has these depths and widths; what most blocks say counts."""
+    blocks: dict[tuple[int, int], list[str]] = {}
+    for name in encoder:
+        if match := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name):
+            blocks.setdefault((int(match[1]), int(match[2])), []).append(name)
+    blocks = {place: names for place, names in blocks.items() if len(names) > 1}  # a lone one is a stranger
+    widths = [
+        Counter(
+            encoder[name].shape[-1]
+            for (stage, _), names in blocks.items()
+            for name in names
+            if stage == s and encoder[name].ndim and name.endswith((".norm.weight", ".norm.bias", ".conv_dw.bias"))
+        ).most_common(1)
+        for s in range(4)
+    ]
+    depths = tuple(sum(stage == s for stage, _ in blocks) for s in range(4))
+    dims = tuple(width[0][0] if width else 0 for width in widths)
+    names = [name for name, size in SIZES.items() if (size.depths, size.dims) == (depths, dims)]
+    whole = f"{origin} ({recognised.words}) does not hold one whole encoder"
+    if not names:
+        raise UserError(f"{whole}: no size has depths {depths} and dims {dims}")
+    # MMEarth's own stem has its stride in the second convolution
+    stem_names = ("stem.3.weight", "stem.0.weight") if "stem.3.weight" in encoder else ("stem.0.weight",)
+    for name in stem_names:
+        if name not in encoder:
+            raise UserError(f"{whole}: missing {recognised.source_name(name)}")
+        shape = list(encoder[name].shape)
+        if len(shape) != 4 or (name == stem_names[0] and shape[-1] not in STEM_STRIDES):
+            original = next(found[1] for found in recognised.found if found[0] == name)
+            raise UserError(
+                f"{whole}: {original} is {shape}, expected [{dims[0]}, channels, s, s] with s of "
+                f"{', '.join(map(str, STEM_STRIDES))}"
+            )
+    stride = encoder[stem_names[0]].shape[-1]
+    with_grn = _most(blocks, ".mlp.grn.weight")
+    return ModelConfig(
+        name=next((n for n in names if version_of(n).use_grn == with_grn), names[0]),
+        img_size=56 * stride,
+        in_chans=encoder["stem.0.weight"].shape[1],
+        stem_stride=stride,
+        use_grn=with_grn,
+        use_layer_scale=_most(blocks, ".gamma"),
+    )
+
+
+def _most(blocks: dict[tuple[int, int], list[str]], ending: str) -> bool:
+    """Whether more than half of the blocks have a parameter of this name."""
+    return 2 * sum(any(name.endswith(ending) for name in names) for names in blocks.values()) > len(blocks)

@@ -1,0 +1,76 @@
+"""What lies beside weights: a run's config.yaml, or the configuration of timm's and transformers' folders."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from fcmae.checkpoint import CONFIG, FOLDER, HEADER, MODEL, resolve_checkpoint
+from fcmae.config import DataConfig
+from fcmae.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def normalisation(ckpt: object, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel that the images had, values in 0 … 1; ImageNet's where nothing says.
+
+    Known for runs of this toolkit, and for folders of timm and transformers.
+    """
+    mean, std = _mean_std(ckpt) if isinstance(ckpt, str | Path) else (None, None)
+    try:
+        return DataConfig(mean=mean and tuple(mean), std=std and tuple(std)).mean_std(in_chans)
+    except (TypeError, ValueError):
+        logger.warning(
+            "%s: its mean %s and std %s do not fit %d channels; ImageNet's are taken", ckpt, mean, std, in_chans
+        )
+        return DataConfig().mean_std(in_chans)
+
+
+def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
+    try:
+        file = model_file(ckpt)
+    except UserError:  # of another toolkit
+        file = Path(ckpt) / MODEL
+    found = [run_setting(file, "data", name, list) for name in ("mean", "std")]
+    if any(found):
+        return found[0], found[1]
+    preprocessor = _json(file.parent / "preprocessor_config.json")
+    if "image_mean" in preprocessor:
+        return preprocessor["image_mean"], preprocessor.get("image_std")
+    of_timm = _json(file.parent / "config.json").get("pretrained_cfg", {})
+    return (of_timm.get("mean"), of_timm.get("std")) if isinstance(of_timm, dict) else (None, None)
+
+
+def model_file(ckpt: str | Path) -> Path:
+    """The model.safetensors of a run folder or a checkpoint folder; a file stays; UserError if there is none."""
+    path = Path(ckpt)
+    return path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
+
+
+def run_setting(file: Path, group: str, name: str, kind: type[T]) -> T | None:
+    """A setting from the config.yaml of the run that a checkpoint's file lies in; None if it lies in none, or unset."""
+    folder = file.resolve().parent.parent
+    config = folder.parent / CONFIG
+    if folder.name != FOLDER or not config.is_file():
+        return None
+    text = config.read_text(encoding="utf-8", errors="replace")
+    try:
+        plain = yaml.safe_load(text) if text.startswith(HEADER) else None
+    except yaml.YAMLError:
+        return None
+    settings = plain.get(group) if isinstance(plain, dict) else None
+    value = settings.get(name) if isinstance(settings, dict) else None
+    return value if isinstance(value, kind) else None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
