@@ -131,7 +131,7 @@ def test_fresh_weights_are_those_that_training_begins_with(kwargs: dict[str, Any
 
 def test_a_run_brings_its_normalisation(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", in_chans=1)
-    (run / "config.yaml").write_text("data: {mean: [0.25], std: [2.0]}\n")
+    (run / "config.yaml").write_text(f"{ckpt.HEADER}\ndata: {{mean: [0.25], std: [2.0]}}\n")
     network = network_of(str(run))
     assert (network.mean, network.std) == ((0.25,), (2.0,))
     assert network.fresh is not None
