@@ -1,6 +1,6 @@
 """The paper's claim rerun small: does a V1-style network collapse under FCMAE, and does GRN prevent it?
 
-    python -m benchmarks.collapse --output collapse-claim --seeds 0 1 2 --epochs 40
+    python -m benchmarks.collapse --output collapse-claim --seeds 0 1 2 --epochs 12
 
 Pretrains the same encoder twice a seed on the bundled photographs, under identical settings, once V1-style (LayerScale,
 no GRN) and once V2-style (GRN, no LayerScale), and measures both on the same photographs, beside the networks as they
@@ -13,7 +13,7 @@ import csv
 import logging
 import statistics
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,8 @@ STYLES = {
     "V2 style: GRN, no LayerScale": {"use_grn": True, "use_layer_scale": False},
 }
 UNTRAINED = ", before training"
+Rows = dict[str, dict[int, list[BlockCollapse]]]
+"""Of each network and seed, the blocks'."""
 
 
 def configuration(args: argparse.Namespace, style: str, seed: int) -> PretrainConfig:
@@ -81,7 +83,7 @@ def analyse(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[B
     }
 
 
-def draw(rows: dict[str, dict[int, list[BlockCollapse]]], title: str) -> Figure:
+def draw(rows: Rows, title: str) -> Figure:
     """Mean over seeds, with a band from the lowest to the highest seed."""
     figure = Figure(figsize=(7, 5.2), dpi=150, layout="constrained")
     axes = depth_axes(figure)
@@ -104,7 +106,7 @@ def options() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--output", default="collapse-claim", help="folder for the runs, the table and the figure")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--epochs", type=int, default=40)
+    add("--epochs", type=int, default=12)
     add("--name", default="convnextv2_atto", help="size of the encoder; its version is set by the style")
     add("--img-size", type=int, default=64)
     add("--stem-stride", type=int, default=2, help="a patch is 8 times as many pixels")
@@ -119,42 +121,54 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Command line."""
-    args = options().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    rows: dict[str, dict[int, list[BlockCollapse]]] = defaultdict(dict)
-    for seed in args.seeds:  # both styles of a seed before the next one: what is there after a stop can be compared
-        for style in STYLES:
-            for name, found in analyse(args, style, seed).items():
-                rows[name][seed] = found
-    folder = Path(args.output)
-    with (folder / "collapse.csv").open("w", newline="", encoding="utf-8") as file:
-        writer: csv.DictWriter[str] | None = None
+def write_rows(rows: Rows, epochs: int, file: Path) -> None:
+    """A line a network, seed and block."""
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        names = ["network", "seed", "epochs", *(field.name for field in fields(BlockCollapse))]
+        writer = csv.DictWriter(opened, names, lineterminator="\n")
+        writer.writeheader()
         for name, by_seed in rows.items():
             for seed, found in by_seed.items():
-                for row in found:
-                    values = {"network": name, "seed": seed, "epochs": args.epochs, **asdict(row)}
-                    if writer is None:
-                        writer = csv.DictWriter(file, list(values), lineterminator="\n")
-                        writer.writeheader()
-                    writer.writerow(values)
-    seen = f"{args.mask_ratio:.0%} masked" if args.masked else "whole images"
-    title = f"{args.name}, {args.epochs} epochs of FCMAE, {len(args.seeds)} seed(s), tap: {args.tap}, {seen}"
-    draw(rows, title).savefig(folder / "collapse.png")
-    print(f"{title}; mean over all blocks, then the last, lowest … highest seed\n")
-    print("| network | distance, all blocks | distance, last block | dead, all | saturated, all |")
-    print("|---|---|---|---|---|")
+                writer.writerows({"network": name, "seed": seed, "epochs": epochs, **asdict(row)} for row in found)
+
+
+def table(rows: Rows) -> str:
+    """Mean over all blocks, then the last; lowest and highest seed."""
+    lines = [
+        "| network | distance, all blocks | distance, last block | dead, all | saturated, all |",
+        "|---|---|---|---|---|",
+    ]
     for name, by_seed in rows.items():
         means = {
             field: [statistics.fmean(getattr(row, field) for row in found) for found in by_seed.values()]
             for field in ("distance", "dead", "saturated")
         }
         last = [found[-1].distance for found in by_seed.values()]
-        print(
+        lines.append(
             f"| {name} | {_spread(means['distance'], '.3f')} | {_spread(last, '.3f')} "
             f"| {_spread(means['dead'], '.1%')} | {_spread(means['saturated'], '.1%')} |"
         )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    args = options().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    rows: Rows = defaultdict(dict)
+    folder = Path(args.output)
+    seen = f"{args.mask_ratio:.0%} masked" if args.masked else "whole images"
+    for number, seed in enumerate(args.seeds, start=1):  # both styles of a seed, then what is known so far is written
+        for style in STYLES:
+            for name, found in analyse(args, style, seed).items():
+                rows[name][seed] = found
+        title = (
+            f"{args.name}, {args.epochs} epochs of FCMAE on {len(embedded_photographs())} photographs, "
+            f"{number} seed{'s' * (number > 1)},\ntap: {args.tap}, the same photographs, {seen}"
+        )
+        write_rows(rows, args.epochs, folder / "collapse.csv")
+        draw(rows, title).savefig(folder / "collapse.png")
+    print(f"{title}; lowest … highest seed\n\n{table(rows)}")
 
 
 def _spread(values: list[float], spec: str) -> str:
