@@ -20,7 +20,7 @@ from fcmae.analysis.collapse_analysis import analyze_collapse
 from fcmae.analysis.feature_maps import NoGridError
 from fcmae.analysis.forward import Forward
 from fcmae.analysis.subjects import load_subject, parse_names
-from fcmae.checkpoint import TrainState, save_checkpoint
+from fcmae.checkpoint import HEADER, TrainState, save_checkpoint
 from fcmae.collapse import _with_taps, main
 from fcmae.crop_batches import crop_batches, normalise
 from fcmae.data import image_files
@@ -53,7 +53,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     save_checkpoint(folder, model, vars(config), optimizer, TrainState(1, 1, 1))
     (folder / "config.yaml").write_text(
-        "data: {mean: [0.4, 0.5, 0.6], std: [0.2, 0.2, 0.3]}\ntrain: {mask_ratio: 0.5}\n"
+        f"{HEADER}\ndata: {{mean: [0.4, 0.5, 0.6], std: [0.2, 0.2, 0.3]}}\ntrain: {{mask_ratio: 0.5}}\n"
     )
     return folder
 
