@@ -6,15 +6,19 @@ small maps, dead and saturated ones marked), and writes the numbers. docs/collap
 
 import argparse
 import csv
+import io
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -74,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--img_size", type=int, metavar="PIXELS",
         help="side of the images; unset: a run's own, that of timm networks which take no other, else 224")  # fmt: skip
     add("--layers", nargs="+", default=EARLY_MIDDLE_LATE, metavar="LAYER",
-        help="blocks to draw channels of: names as in the table, or depths from 0 to 1")  # fmt: skip
+        help="blocks to draw channels of: names as in the table, where a model has them, or depths 0 to 1")  # fmt: skip
     add("--picture", type=int, default=0, metavar="N", help="which of the images taken to draw, from 0")
     add("--batch_size", type=int, default=16, help="images at a time; changes no result")
     add("--seed", type=int, default=0, help="of random weights and of masks")
@@ -97,32 +101,40 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
     if options.picture >= len(paths):
         raise UserError(f"--picture {options.picture}: there are {len(paths)} images, 0 to {len(paths) - 1}")
 
+    # What can be wrong with a model is said before the first is analysed, for that may take an hour. The models wait in
+    # the CPU's memory, and leave it one by one.
+    subjects = {named.label: _load(named, options) for named in names}
+    layers = _layers(subjects, options.layers)
+
     results: dict[str, list[BlockCollapse]] = {}
     described: dict[str, dict[str, Any]] = {}
-    pictures: dict[str, Figure] = {}
     for named in names:
-        subject = load_subject(
-            named, sparse=options.sparse, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
-            img_size=options.img_size, seed=options.seed, device=device,
-        )  # fmt: skip
-        rows, picture = _analyse(named, subject, paths, options)
-        results[named.label], pictures[MAPS.format(named.file_name)] = rows, picture
+        subject = subjects.pop(named.label)
+        subject.model.to(device)
+        rows, picture = _analyse(named, subject, paths, layers[named.label], options)
+        results[named.label] = rows
         height, width = subject.image_hw
         described[named.label] = {
             "source": named.source, "image_hw": [height, width], "visible_share": subject.visible_share,
         }  # fmt: skip
+        _write(folder, results, described, options)
+        _draw(folder / MAPS.format(named.file_name), picture)
         sys.stdout.write(table(named.label, subject, rows) + "\n")
         sys.stdout.flush()
     lines = {
-        label if rows[0].tap == options.tap else f"{label} (tap: {rows[0].tap})": [
-            (row.depth, row.distance, _or_0(row.distance_se)) for row in rows
-        ]
+        _with_taps(label, rows, options.tap): [(row.depth, row.distance, _or_0(row.distance_se)) for row in rows]
         for label, rows in results.items()
     }
     most = max(rows[0].images for rows in results.values())
-    pictures[FIGURE] = distance_figure(lines, f"{most} images, tap: {options.tap}; band: ± standard error")
-    _write(folder, results, described, pictures, options)
+    _draw(folder / FIGURE, distance_figure(lines, f"{most} images, tap: {options.tap}; band: ± standard error"))
+    logger.info("written: %s, %s, %s, %s", *(folder / name for name in (TABLE, NUMBERS, FIGURE, MAPS.format("*"))))
     return results
+
+
+def _with_taps(label: str, rows: Sequence[BlockCollapse], asked: str) -> str:
+    """The label, with the tensors that were read if they are not, or not all, the one asked for."""
+    taps = list(dict.fromkeys(row.tap for row in rows))
+    return label if taps == [asked] else f"{label} (tap: {', '.join(taps)})"
 
 
 def _check(options: argparse.Namespace, names: list[Named]) -> Path:
@@ -146,49 +158,97 @@ def _check(options: argparse.Namespace, names: list[Named]) -> Path:
     return folder
 
 
-def _analyse(
-    named: Named, subject: Subject, paths: list[Path], options: argparse.Namespace
-) -> tuple[list[BlockCollapse], Figure]:
-    """The rows of a model and its picture of channels; the images are read once."""
-    drawn: list[Tensor] = []
+def _load(named: Named, options: argparse.Namespace) -> Subject:
+    """A model on the CPU, once a blank image has gone through its analysis."""
+    subject = load_subject(
+        named, sparse=options.sparse, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
+        img_size=options.img_size, seed=options.seed,
+    )  # fmt: skip
+    with _errors_named(named, subject, "an image"):
+        analyze_collapse(subject.model, torch.zeros(1, subject.in_chans, *subject.image_hw), options.tap)
+    return subject
 
-    def batches() -> Iterator[Tensor]:
-        sizes = (subject.image_hw, subject.in_chans, options.batch_size, options.num_workers)
-        for batch in crop_batches(paths, *sizes):
-            if not drawn and int(batch.indices[-1]) >= options.picture:  # it, or the next that can be read
-                drawn.append(batch.images[batch.indices >= options.picture][:1])
-            yield normalise(batch.images, subject.mean, subject.std)
 
+def _layers(subjects: dict[str, Subject], wanted: Sequence[str]) -> dict[str, list[str]]:
+    """The layers to draw of each model: those that it has.
+
+    Raises:
+        UserError: a layer that no model has.
+    """
+    layers: dict[str, list[str]] = {label: [] for label in subjects}
+    for layer in wanted:
+        errors = []
+        for label, subject in subjects.items():
+            try:
+                choose_blocks(find_blocks(subject.model), [layer])
+                layers[label].append(layer)
+            except UserError as error:
+                errors.append(f"{label}: {error}")
+        if len(errors) == len(subjects):
+            raise UserError(errors[0])
+    return layers
+
+
+@contextmanager
+def _errors_named(named: Named, subject: Subject, images: str) -> Iterator[None]:
+    """Errors become ones of the user's that name the model."""
     try:
-        choose_blocks(find_blocks(subject.model), options.layers)  # what is wrong there is better said at once
-        rows = analyze_collapse(
-            subject.model, batches(), options.tap, effective_rank=options.effective_rank, seed=options.seed
-        )
-        if not drawn:
-            raise UserError(f"--picture {options.picture}: neither that image nor any after it can be read")
-        image = normalise(drawn[0], subject.mean, subject.std)
-        maps = feature_maps(subject.model, image, options.layers, options.tap, seed=options.seed)
+        yield
     except UserError as error:
         raise UserError(f"{named.label}: {error}") from error
     except (RuntimeError, AssertionError, ValueError) as error:  # too small, not a size it takes, out of memory
         height, width = subject.image_hw
         raise UserError(
-            f"{named.label} cannot take {options.batch_size} images of {height}×{width} pixels: "
+            f"{named.label} cannot take {images} of {height}×{width} pixels: "
             f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}; try another --img_size or --batch_size"
         ) from error
-    return rows, feature_map_figure(named.label, drawn[0][0], maps)
+
+
+def _analyse(
+    named: Named, subject: Subject, paths: list[Path], layers: list[str], options: argparse.Namespace
+) -> tuple[list[BlockCollapse], Figure | None]:
+    """The rows of a model and, if it can be drawn, its picture of channels; the images are read once."""
+    drawn: list[tuple[int, Tensor]] = []  # place among the images that can be read, and [1, C, H, W] in 0 … 1
+
+    def batches() -> Iterator[Tensor]:
+        sizes, place = (subject.image_hw, subject.in_chans, options.batch_size, options.num_workers), 0
+        for batch in crop_batches(paths, *sizes):
+            if not drawn and int(batch.indices[-1]) >= options.picture:  # it, or the next that can be read
+                skipped = int((batch.indices < options.picture).sum())
+                drawn.append((place + skipped, batch.images[skipped : skipped + 1]))
+            place += len(batch.images)
+            yield normalise(batch.images, subject.mean, subject.std)
+
+    with _errors_named(named, subject, f"{options.batch_size} images"):
+        rows = analyze_collapse(
+            subject.model, batches(), options.tap, effective_rank=options.effective_rank, seed=options.seed
+        )
+    try:
+        if not layers:
+            raise UserError(f"it has none of the blocks of --layers {' '.join(options.layers)}")
+        if not drawn:
+            raise UserError(f"neither image {options.picture} (--picture) nor any after it can be read")
+        ((place, image),) = drawn
+        given = normalise(image, subject.mean, subject.std)
+        maps = feature_maps(subject.model, given, layers, options.tap, seed=options.seed, place=place)
+    except UserError as error:  # no reason to lose the numbers
+        logger.warning("%s: no picture of its channels: %s", named.label, error)
+        return rows, None
+    return rows, feature_map_figure(named.label, image[0], maps)
 
 
 def table(label: str, subject: Subject, rows: Sequence[BlockCollapse]) -> str:
     """The numbers of one model as text."""
     height, width = subject.image_hw
-    seen = "everything visible" if subject.visible_share == 1 else f"{subject.visible_share:.0%} of the patches visible"
+    share = subject.visible_share
+    seen = "everything visible" if share == 1 else f"{100 * share:.3g}% of the patches visible"
     ranked = rows[0].effective_rank is not None
     head = f"{'block':<20}{'depth':>7}{'tap':>11}{'channels':>10}{'distance':>17}{'dead':>8}{'saturated':>11}"
     lines = [f"{label}: {rows[0].images} images of {height}×{width}, {seen}", head + ("    rank" if ranked else "")]
     for row in rows:
         line = f"{row.layer:<20}{row.depth:>7.2f}{row.tap:>11}{row.channels:>10}"
-        line += f"{row.distance:>8.3f} ± {_or_0(row.distance_se):.4f}{row.dead:>8.1%}{row.saturated:>11.1%}"
+        error = "–" if math.isnan(row.distance_se) else f"{row.distance_se:.4f}"
+        line += f"{row.distance:>8.3f} ± {error:<6}{row.dead:>8.1%}{row.saturated:>11.1%}"
         lines.append(line + (f"{row.effective_rank:>8.1f}" if ranked else ""))
     return "\n".join(lines) + "\n"
 
@@ -202,17 +262,17 @@ def _write(
     folder: Path,
     results: dict[str, list[BlockCollapse]],
     described: dict[str, dict[str, Any]],
-    pictures: dict[str, Figure],
     options: argparse.Namespace,
 ) -> None:
+    """The numbers of the models so far."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        picture.savefig(folder / name)
-    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
-        columns = [field.name for field in fields(BlockCollapse)]
-        writer = csv.DictWriter(file, ["model", *columns], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"model": label} | asdict(row) for label, rows in results.items() for row in rows)
+    (folder / FIGURE).unlink(missing_ok=True)  # an earlier analysis's; ours comes when all models are through
+    columns = [field.name for field in fields(BlockCollapse)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["model", *columns], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"model": label} | asdict(row) for label, rows in results.items() for row in rows)
+    write_atomically(folder / TABLE, text.getvalue())
     models = {
         label: described[label] | {"blocks": [_without_nan(asdict(row)) for row in rows]}
         for label, rows in results.items()
@@ -220,7 +280,16 @@ def _write(
     settings = {"data_path": options.data_path, "tap": options.tap, "sparse": options.sparse,
                 "pretrained": options.pretrained, "seed": options.seed}  # fmt: skip
     write_atomically(folder / NUMBERS, json.dumps({"settings": settings, "models": models}, indent=2) + "\n")
-    logger.info("written: %s, %s, %s, %s", *(folder / name for name in (TABLE, NUMBERS, FIGURE, MAPS.format("*"))))
+
+
+def _draw(file: Path, picture: Figure | None) -> None:
+    """Replace a picture in one go; without one, an earlier analysis's does not stay."""
+    if picture is None:
+        file.unlink(missing_ok=True)
+        return
+    temporary = file.with_name(f".{file.name}.new")
+    picture.savefig(temporary, format="png")
+    os.replace(temporary, file)
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:

@@ -75,8 +75,8 @@ def analyze_collapse(
         A row a block, in their order.
 
     Raises:
-        ValueError: an unknown tap, no blocks, no images, images or masks of wrong shapes, masks for a dense network, or
-            features that are not finite.
+        ValueError: an unknown tap, no blocks, no images, images or masks of wrong shapes, masks for a dense network,
+            features that are not finite, or a block that runs twice in a pass or keeps no axis of images.
     """
     if tap not in TAPS:
         raise UserError(f"tap must be one of {', '.join(TAPS)}, got {tap!r}")
@@ -95,7 +95,7 @@ def analyze_collapse(
         for batch in images.split(batch_size) if isinstance(images, Tensor) else images:
             forward(batch)
             for each in sums.values():  # not in the hooks, where a GPU would have to wait at each
-                each.add()
+                each.add(len(batch))
     if forward.images_seen == 0:
         raise UserError("there are no images to analyse")
     if visible is not None and len(visible) != forward.images_seen:
@@ -116,16 +116,23 @@ class _Sums:
 
     def see(self, values_VB: Tensor, channels: int) -> None:
         """Remember the values of a batch, where they are."""
+        if self.now_VB is not None:
+            raise UserError(f"{self.name} runs more than once in a forward pass, so it has no one output to analyse")
         self.now_VB, self.channels = values_VB, channels
 
-    def add(self) -> None:
+    def add(self, images: int) -> None:
         """Take them into the sums."""
         if self.now_VB is None:
             raise UserError(f"{self.name} did not run in the forward pass, so there is nothing to analyse")
         values_VB, self.now_VB = self.now_VB.cpu().double(), None
+        if values_VB.shape[1] != images:
+            raise UserError(
+                f"the first axis of {self.name}'s tensor holds {values_VB.shape[1]} parts, not the {images} images of "
+                f"the batch; networks that fold windows into the batch cannot be analysed there, try another tap"
+            )
         if not values_VB.isfinite().all():
             raise UserError(f"the features of {self.name} are not finite; the weights or the images hold inf or NaN")
-        images, mean_V = values_VB.shape[1], values_VB.mean(1)
+        mean_V = values_VB.mean(1)
         step_V, total = mean_V - self.mean_V, self.images + images
         self.squares += float((values_VB[0] - mean_V[0]).square().sum())
         if self.images:

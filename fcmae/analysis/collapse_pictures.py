@@ -15,6 +15,7 @@ from fcmae.analysis.feature_maps import FeatureMaps
 
 DEAD, SATURATED, MASKED = "#e41a1c", "#ff9800", "#c8c8c8"
 DOTS_PER_INCH = 150
+MARKERS, DASHES = "os^Dv<>P*X", ("-", "--", "-.", ":")  # a line under another shows through its gaps
 GAP = 0.12  # between maps, in widths of a map
 
 
@@ -39,9 +40,10 @@ def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], t
     figure = Figure(figsize=(7, 4.2 + 0.22 * len(lines)), dpi=DOTS_PER_INCH, layout="constrained")
     axes = depth_axes(figure)
     axes.set_title(title, fontsize=10)
-    for (label, points), marker in zip(lines.items(), _cycle("os^Dv<>P*X", len(lines)), strict=True):
+    for number, (label, points) in enumerate(lines.items()):
         depth, distance, error = np.array(points).T
-        (line,) = axes.plot(depth, distance, marker=marker, markersize=4, linewidth=1.5, label=label)
+        look = {"marker": MARKERS[number % len(MARKERS)], "linestyle": DASHES[number % len(DASHES)]}
+        (line,) = axes.plot(depth, distance, **look, markersize=4, linewidth=1.5, label=label)
         axes.fill_between(depth, distance - error, distance + error, color=line.get_color(), alpha=0.2, linewidth=0)
     figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=1)
     return figure
@@ -98,7 +100,3 @@ def _draw_maps(axes: Axes, layer: FeatureMaps) -> None:
         f"{layer.distance:.3f},\ndead {layer.dead_share:.1%}, saturated {layer.saturated_share:.1%}",
         fontsize=9,
     )
-
-
-def _cycle(markers: str, count: int) -> str:
-    return (markers * (count // len(markers) + 1))[:count]

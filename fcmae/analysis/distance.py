@@ -52,8 +52,9 @@ def cosine_distance(
         batch_size: B, for a site matrix.
 
     Returns:
-        [B], 0 … 1/2, computed in float32, or in float64 for float64. A channel whose squared norm is below that type's
-        smallest normal number (about 1e-38, 1e-308) is dead; see the module for what becomes of dead ones.
+        [B], 0 … 1/2, computed in float32, or in float64 for float64; NaN where features are not finite. Channels may
+        be of any scale in that type's range; those that are zero everywhere follow the module's rule. Dead channels,
+        in the wider sense of :data:`DEAD_BELOW`, are marked in ``channel_statistics(as_positions(features)).dead``.
 
     Raises:
         ValueError: features of another shape, or empty ones.
@@ -85,7 +86,10 @@ def as_positions(features: Tensor, channels: str = "last", batch_size: int | Non
 
 
 def channel_statistics(x_BMC: Tensor) -> ChannelStatistics:
-    """Distance, dead and saturated channels of each image: three passes over the features, none over pairs."""
+    """Distance, dead and saturated channels of each image: three passes over the features, none over pairs.
+
+    Channels whose squares leave the range of the type are scaled first, which takes more passes.
+    """
     x_BMC = x_BMC.detach().to(torch.promote_types(x_BMC.dtype, torch.float32))
     with torch.autocast(x_BMC.device.type, enabled=False):  # else it would take the product below in bfloat16
         # On a CPU image by image: the squares then stay in the cache. It took half the time.
@@ -96,17 +100,33 @@ def channel_statistics(x_BMC: Tensor) -> ChannelStatistics:
 def _statistics(x_BMC: Tensor) -> ChannelStatistics:
     positions, num_channels = x_BMC.shape[1:]
     energy_BC = x_BMC.square().sum(1)
+    limits = torch.finfo(energy_BC.dtype)
+    # Squares overflow above 1e19 and lose digits below 1e-16 (float32): only then is there another pass, or two.
+    in_range_BC = (energy_BC >= positions * limits.tiny / limits.eps) & (energy_BC <= limits.max)
+    scale_BC = torch.ones_like(energy_BC)
+    if not in_range_BC.all():
+        scale_BC = _largest(x_BMC).masked_fill(in_range_BC, 1)
+        x_BMC = x_BMC / scale_BC.unsqueeze(1)
+        energy_BC = x_BMC.square().sum(1)
     mean_BC = x_BMC.mean(1)
-    zero_BC = energy_BC < torch.finfo(energy_BC.dtype).tiny
+    zero_BC = energy_BC == 0
     # Σ_i u_i at every position, one matrix-vector product an image; dead channels have the extra position
     inverse_norm_BC = energy_BC.rsqrt().masked_fill(zero_BC, 0)
     sum_BM = (x_BMC @ inverse_norm_BC.unsqueeze(2)).squeeze(2)
     sum_B = sum_BM.square().sum(1) + zero_BC.sum(1).square()
     distance_B = ((1 - sum_B / num_channels**2) / 2).clamp_min(0)  # rounding; NaN stays NaN
     power_BC = energy_BC / positions
-    dead_BC = zero_BC | (power_BC <= DEAD_BELOW**2 * power_BC.mean(1, keepdim=True))
+    rms_BC = power_BC.sqrt() * scale_BC
+    share_BC = (rms_BC / rms_BC.amax(1, keepdim=True)).square()  # of the largest: their mean cannot overflow
+    dead_BC = zero_BC | (share_BC <= DEAD_BELOW**2 * share_BC.mean(1, keepdim=True))
     variance_BC = power_BC - mean_BC.square()
     return ChannelStatistics(distance_B, dead_BC, ~dead_BC & (variance_BC < SATURATED_BELOW**2 * power_BC))
+
+
+def _largest(x_BMC: Tensor) -> Tensor:
+    """Largest magnitude of each channel, [B, C]; 1 where that is zero, inf or NaN and can scale nothing."""
+    largest_BC = x_BMC.abs().amax(1)
+    return largest_BC.masked_fill(~largest_BC.isfinite() | (largest_BC == 0), 1)
 
 
 def effective_ranks(x_BMC: Tensor) -> Tensor:
@@ -117,8 +137,9 @@ def effective_ranks(x_BMC: Tensor) -> Tensor:
     """
     x_BMC = x_BMC.detach().to(torch.promote_types(x_BMC.dtype, torch.float32))
     with torch.autocast(x_BMC.device.type, enabled=False):
+        x_BMC = x_BMC / _largest(x_BMC).unsqueeze(1)
         norm_B1C = x_BMC.square().sum(1, keepdim=True).sqrt()
-        unit_BMC = torch.where(norm_B1C.square() < torch.finfo(x_BMC.dtype).tiny, 0, x_BMC / norm_B1C)
+        unit_BMC = torch.where(norm_B1C == 0, 0, x_BMC / norm_B1C)
         flat = unit_BMC if x_BMC.shape[1] <= x_BMC.shape[2] else unit_BMC.mT  # the smaller of the two Gram matrices
         value = torch.linalg.eigvalsh(flat @ flat.mT).clamp_min(0).sqrt()
     total = value.sum(1, keepdim=True)

@@ -14,6 +14,10 @@ from fcmae.errors import UserError
 from fcmae.sparse import ActiveSites, densify
 
 
+class NoGridError(UserError):
+    """The positions of a block are no grid in raster order, so they cannot be drawn."""
+
+
 class FeatureMaps(NamedTuple):
     """Some channels of one block."""
 
@@ -64,6 +68,7 @@ def feature_maps(
     count: int = 64,
     mask_ratio: float | None = None,
     seed: int = 0,
+    place: int = 0,
 ) -> list[FeatureMaps]:
     """Maps of ``count`` channels (all if there are fewer) of some blocks, for one image.
 
@@ -72,11 +77,18 @@ def feature_maps(
         image: [1, C, H, W], normalised.
         layers: names of blocks, or depths from 0 to 1.
         count: channels to take, spaced evenly.
+        place: of the image among those analysed: its random mask is the one that it had there.
+
+    Raises:
+        NoGridError: positions that cannot be drawn.
+        UserError: as :func:`fcmae.analyze_collapse` and :func:`choose_blocks` do.
     """
-    forward = Forward(model, mask_ratio, seed=seed)
+    forward = Forward(model, mask_ratio, seed=seed, first=place)
     found: list[FeatureMaps] = []
 
     def see(block: FoundBlock, features: Features) -> None:
+        if features.grid_hw is None and hasattr(model, "unroll"):
+            raise NoGridError(f"{type(model).__name__} keeps its tokens in an order of its own, which cannot be drawn")
         x_BMC = features.x.float()
         statistics = channel_statistics(x_BMC)
         channels = x_BMC.shape[2]
@@ -109,8 +121,8 @@ def _on_grid(x_MN: Tensor, grid_hw: tuple[int, int] | None, sites: ActiveSites |
         seen = densify(torch.ones_like(x_MN[:, :1]), sites, side)
         return densify(x_MN, sites, side).masked_fill(seen == 0, math.nan)[0]
     if grid_hw is None:  # tokens: the grid has the image's shape
-        height = round(math.sqrt(positions * image.shape[2] / image.shape[3]))
+        height = max(1, round(math.sqrt(positions * image.shape[2] / image.shape[3])))
         if positions % height:
-            raise UserError(f"{positions} tokens of an image {list(image.shape)} are no grid that could be drawn")
+            raise NoGridError(f"{positions} tokens of an image {list(image.shape)} are no grid that could be drawn")
         grid_hw = (height, positions // height)
     return x_MN.t().reshape(maps, *grid_hw)

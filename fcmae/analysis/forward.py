@@ -21,15 +21,21 @@ class Forward:
         mask_ratio: for sparse encoders: share of the patches that is masked; None: an FCMAE's own, 0 for an encoder.
         visible: for sparse encoders, instead: bool [N, h, w], a mask for each image in turn.
         seed: of random masks; an image's depends on it and on the image's place alone, not on batches.
+        first: place of the first image that is given; the masks of those before it are left out.
 
     Raises:
         UserError: masks for a dense network, both kinds of them, or a sparse encoder that has no sites to read.
     """
 
     def __init__(
-        self, model: nn.Module, mask_ratio: float | None = None, visible: Tensor | None = None, seed: int = 0
+        self,
+        model: nn.Module,
+        mask_ratio: float | None = None,
+        visible: Tensor | None = None,
+        seed: int = 0,
+        first: int = 0,
     ) -> None:
-        self.model, self.visible = model, visible
+        self.model, self.visible, self.first = model, visible, first
         self.encoder = sparse_encoder(model)
         self.mask_ratio = 0.0 if self.encoder is None else getattr(model, "mask_ratio", 0.0)
         self.generator = torch.Generator().manual_seed(seed)
@@ -60,7 +66,8 @@ class Forward:
 
     def _masks(self, images: Tensor, patch_size: int) -> Tensor:
         if self.visible is not None:
-            of_these = self.visible[self.images_seen : self.images_seen + len(images)]
+            start = self.first + self.images_seen
+            of_these = self.visible[start : start + len(images)]
             if len(of_these) < len(images):
                 raise UserError(f"visible holds masks of {len(self.visible)} images, but there are more images")
             return of_these
@@ -68,7 +75,11 @@ class Forward:
         if min(grid_hw) == 0:
             raise UserError(f"images must be at least {patch_size}×{patch_size} pixels, got {list(images.shape)}")
         num_visible = count_visible(math.prod(grid_hw), self.mask_ratio)
-        return torch.cat([random_visible(1, grid_hw, num_visible, generator=self.generator) for _ in images])
+        skipped = 0 if self.images_seen else self.first
+        masks = [
+            random_visible(1, grid_hw, num_visible, generator=self.generator) for _ in range(skipped + len(images))
+        ]
+        return torch.cat(masks[skipped:])
 
 
 def sparse_encoder(model: nn.Module) -> SparseConvNeXt | None:

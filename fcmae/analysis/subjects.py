@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import nn
 
 from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
 from fcmae.errors import UserError
+from fcmae.models import FCMAE
+from fcmae.models.fcmae import count_visible
 from fcmae.weights.dense import create_dense
 from fcmae.weights.load import load_model
 from fcmae.weights.settings import normalisation
@@ -44,8 +47,14 @@ class Subject:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_hw: tuple[int, int]
-    visible_share: float = 1.0
-    """Of the patches."""
+
+    @property
+    def visible_share(self) -> float:
+        """Of the patches: as many as there are whole ones, which a mask ratio names only about."""
+        if not isinstance(self.model, FCMAE):
+            return 1.0
+        patches = math.prod(side // self.model.encoder.patch_size for side in self.image_hw)
+        return count_visible(patches, self.model.mask_ratio) / patches
 
 
 def parse_names(given: list[str]) -> list[Named]:
@@ -123,9 +132,7 @@ def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool) -> Subject:
     if sparse:
         fcmae = load_model(source)
         chans = fcmae.config.in_chans
-        return Subject(
-            fcmae, chans, *normalisation(source, chans), fcmae.config.image_hw, visible_share=1 - fcmae.mask_ratio
-        )
+        return Subject(fcmae, chans, *normalisation(source, chans), fcmae.config.image_hw)
     dense = create_dense(source, allow_pickle=allow_pickle)
     chans = next(module.in_channels for module in dense.modules() if isinstance(module, nn.Conv2d))
     return Subject(dense, chans, *normalisation(source, chans), _pretrained_hw(Path(source)))

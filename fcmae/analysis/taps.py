@@ -103,14 +103,50 @@ def watched(
 ) -> Iterator[None]:
     """While it lasts, each forward pass of the model calls ``see`` with the features of each of the blocks."""
     with ExitStack() as stack:
+        prefix = _Prefix(model, stack)
         for found in blocks:
-            hook = _sparse_hook if isinstance(found.module, Block) else _dense_hook
-            handle = hook(model, found, tap_of(found.module, tap), see)
+            name = tap_of(found.module, tap)
+            if isinstance(found.module, Block):
+                handle = _sparse_hook(found, name, see)
+            else:
+                handle = _dense_hook(model, found, name, see, prefix)
             stack.callback(handle.remove)
         yield
 
 
-def _dense_hook(model: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> Any:
+class _Prefix:
+    """How many of a block's tokens are class and register tokens, which are no positions of the image.
+
+    Networks add them at different places: a ViT before its blocks, XCiT and CaiT after, ConViT between. So they are
+    told by count: of the patches, as the patch embedding gives them, and of the tokens in the block.
+    """
+
+    def __init__(self, model: nn.Module, hooks: ExitStack) -> None:
+        class_token = any(name.startswith("cls_token") for name, _ in model.named_parameters(recurse=False))  # CrossViT
+        self.given: int = getattr(model, "num_prefix_tokens", int(class_token))
+        self.patches: dict[nn.Module, int] = {}
+        embed = getattr(model, "patch_embed", None)
+        embeds = embed if isinstance(embed, nn.ModuleList) else [embed]
+        for each in embeds:
+            if isinstance(each, nn.Module):
+                hooks.callback(each.register_forward_hook(self._count).remove)
+
+    def _count(self, embed: nn.Module, _args: object, output: Any) -> None:
+        x = output[0] if isinstance(output, tuple) else output
+        channels = x.shape[1 if x.ndim == 4 and getattr(embed, "output_fmt", "NCHW") == "NCHW" else -1]
+        self.patches[embed] = x[0].numel() // channels
+
+    def of(self, tokens: int) -> int:
+        """Of a block that has that many tokens; a network that shows no patch embedding is taken at its word."""
+        positions = tokens - self.given
+        shares = (1, 4, 16, 64)  # MViT pools its patches by 2×2 from stage to stage
+        known = any(positions * share == patches for patches in self.patches.values() for share in shares)
+        return self.given if known or not self.patches else 0
+
+
+def _dense_hook(
+    model: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None], prefix: _Prefix
+) -> Any:
     """On the layer whose output it is: nothing is computed twice."""
     block: Any = found.module
     layer = {"expansion": "fc1", "act": "act", "grn": "grn"}.get(tap)
@@ -118,20 +154,19 @@ def _dense_hook(model: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[Fo
         channels_first = getattr(model, "output_fmt", "NCHW") == "NCHW"
     else:
         channels_first = isinstance(block.mlp.fc1, nn.Conv2d)
-    prefix = getattr(model, "num_prefix_tokens", 0)
 
     def hook(_module: nn.Module, _args: object, output: Any) -> None:
         x = output[0] if isinstance(output, tuple) else output
         if x.ndim == 4:
             axes = slice(2, 4) if channels_first else slice(1, 3)
             see(found, Features(as_positions(x, "first" if channels_first else "last"), tuple(x.shape[axes])))
-        else:  # class and register tokens are no positions of the image
-            see(found, Features(as_positions(x)[:, prefix:], None))
+        else:
+            see(found, Features(as_positions(x)[:, prefix.of(x.shape[1]) :], None))
 
     return (block if layer is None else getattr(block.mlp, layer)).register_forward_hook(hook)
 
 
-def _sparse_hook(_: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> Any:
+def _sparse_hook(found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> Any:
     if tap == "block":
 
         def of_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import fcmae
 from fcmae.analysis.collapse_analysis import BlockCollapse, analyze_collapse
-from fcmae.analysis.feature_maps import choose_blocks, feature_maps
-from fcmae.analysis.taps import TAPS, find_blocks
+from fcmae.analysis.feature_maps import NoGridError, choose_blocks, feature_maps
+from fcmae.analysis.taps import TAPS, Features, FoundBlock, find_blocks, watched
 from fcmae.models import SparseConvNeXt, sizes
 from fcmae.sparse import ActiveSites
 from tests.conftest import random_visible
@@ -134,6 +134,60 @@ def test_vit_without_its_class_and_register_tokens(prefix: int) -> None:
         assert_rows_are(rows, found[tap])
         assert [row.layer for row in rows] == ["blocks.0", "blocks.1", "blocks.2"]
         assert {row.stage for row in rows} == {0}
+
+
+def test_class_tokens_are_left_out_only_where_they_are() -> None:
+    """XCiT and CaiT add theirs after the blocks, ConViT before the last ones, CrossViT has one a branch."""
+    seen: dict[str, list[int]] = {}
+    for name, options in {
+        "xcit_nano_12_p16_224": {"img_size": 48, "depth": 1, "embed_dim": 16, "num_heads": 2},
+        "cait_xxs24_224": {"img_size": 48, "depth": 1, "embed_dim": 16, "num_heads": 2},
+        "convit_tiny": {"img_size": 48, "depth": 2, "local_up_to_layer": 1, "embed_dim": 4, "num_heads": 4},
+        "crossvit_tiny_240": {"img_size": 240, "depth": ((1, 1, 0),), "embed_dim": (8, 16), "num_heads": (2, 2)},
+    }.items():
+        model = timm.create_model(name, num_classes=0, **options).eval()
+        positions = seen[name] = []
+        blocks = find_blocks(model)
+
+        def see(_: FoundBlock, features: Features, positions: list[int] = positions) -> None:
+            positions.append(features.x.shape[1])
+
+        with torch.no_grad(), watched(model, blocks, "act", see):
+            model.forward_features(torch.randn(2, 3, options["img_size"], options["img_size"]))
+    assert seen["xcit_nano_12_p16_224"] == [9]
+    assert seen["cait_xxs24_224"] == [9]
+    assert seen["convit_tiny"] == [9, 9]
+    assert seen["crossvit_tiny_240"] == [20 * 20, 14 * 14]  # patches of 12 pixels, and of 16 in 224
+
+
+def test_tokens_in_an_order_of_their_own_are_not_drawn() -> None:
+    options = {"embed_dim": 8, "num_heads": 1, "stages": (1, 1, 1, 1)}
+    model = timm.create_model("hiera_tiny_224", img_size=64, **options).eval()
+    image = torch.randn(1, 3, 64, 64)
+    assert len(analyze_collapse(model, image)) == 4
+    with pytest.raises(NoGridError, match="Hiera keeps its tokens in an order of its own"):
+        feature_maps(model, image, ["0"])
+
+
+class _Twice(nn.Module):
+    """A block that runs twice, or one that sees halves of the images as images."""
+
+    def __init__(self, halves: bool) -> None:
+        super().__init__()
+        self.blocks, self.halves = nn.Sequential(nn.Conv2d(3, 4, 1)), halves
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.halves:
+            return self.blocks(torch.cat(x.chunk(2, dim=2)))
+        return self.blocks(x) + self.blocks(x)
+
+
+def test_a_block_without_one_tensor_of_the_images_is_named() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"blocks\.0 runs more than once in a forward pass"):
+        analyze_collapse(_Twice(halves=False), images)
+    with pytest.raises(ValueError, match=r"first axis of blocks\.0's tensor holds 4 parts, not the 2 images"):
+        analyze_collapse(_Twice(halves=True), images)
 
 
 def test_swin_which_is_nhwc() -> None:

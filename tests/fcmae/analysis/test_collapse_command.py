@@ -4,7 +4,9 @@ import csv
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,11 @@ from safetensors.torch import save_file
 
 import fcmae
 from fcmae.analysis.collapse_analysis import analyze_collapse
-from fcmae.checkpoint import TrainState, save_checkpoint
-from fcmae.collapse import main
+from fcmae.analysis.feature_maps import NoGridError
+from fcmae.analysis.forward import Forward
+from fcmae.analysis.subjects import load_subject, parse_names
+from fcmae.checkpoint import HEADER, TrainState, save_checkpoint
+from fcmae.collapse import _with_taps, main
 from fcmae.crop_batches import crop_batches, normalise
 from fcmae.data import image_files
 
@@ -48,7 +53,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     save_checkpoint(folder, model, vars(config), optimizer, TrainState(1, 1, 1))
     (folder / "config.yaml").write_text(
-        "data: {mean: [0.4, 0.5, 0.6], std: [0.2, 0.2, 0.3]}\ntrain: {mask_ratio: 0.5}\n"
+        f"{HEADER}\ndata: {{mean: [0.4, 0.5, 0.6], std: [0.2, 0.2, 0.3]}}\ntrain: {{mask_ratio: 0.5}}\n"
     )
     return folder
 
@@ -123,6 +128,96 @@ def test_a_weights_file_and_one_image(command: Command, tmp_path: Path) -> None:
     assert found[1]["blocks"][0]["distance_se"] is None
 
 
+def test_a_model_that_fails_says_so_before_the_others_are_analysed(command: Command, tmp_path: Path) -> None:
+    status, out, log = command("resnet18", "convnext_atto", "--img_size", "5", "--images", "1")
+    assert (status, out, log.count("\n")) == (1, "", 0)
+    assert "convnext_atto cannot take an image of 5×5 pixels" in log
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_before_one_that_fails_later_are_kept(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_at_the_second(model: torch.nn.Module, images: object, *args: object, **options: object) -> object:
+        if isinstance(model, timm.models.ConvNeXt) and not isinstance(images, torch.Tensor):
+            raise RuntimeError("out of memory")
+        return analyze_collapse(model, images, *args, **options)
+
+    monkeypatch.setattr("fcmae.collapse.analyze_collapse", fails_at_the_second)
+    status, _, log = command("resnet18", "convnext_atto", "--images", "2")
+    assert status == 1
+    assert "convnext_atto cannot take 16 images of 32×32 pixels: out of memory" in log
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "collapse.csv", "collapse.json", "feature_maps-resnet18.png",
+    }  # fmt: skip
+    assert list(read_rows(tmp_path / "out" / "collapse.csv")) == ["resnet18"]
+
+
+def test_layers_are_drawn_of_the_models_that_have_them(command: Command, tmp_path: Path) -> None:
+    args = ("resnet18", "convnext_atto", "--images", "1", "--layers", "stages.0.blocks.1")
+    status, out, log = command(*args)
+    assert status == 0, log
+    assert "resnet18: no picture of its channels: it has none of the blocks of --layers stages.0.blocks.1" in log
+    assert {path.name for path in (tmp_path / "out").glob("feature_maps-*")} == {"feature_maps-convnext_atto.png"}
+    assert "± –" in out  # one image has no standard error
+    assert "0.0000" not in out
+
+
+def test_what_cannot_be_drawn_leaves_the_rows(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*args: object, **options: object) -> object:
+        raise NoGridError("23 tokens are no grid")
+
+    monkeypatch.setattr("fcmae.collapse.feature_maps", cannot)
+    status, _, log = command("resnet18", "--images", "1")
+    assert status == 0, log
+    assert "resnet18: no picture of its channels: 23 tokens are no grid" in log
+    assert len(read_rows(tmp_path / "out" / "collapse.csv")["resnet18"]) == 8
+    assert not list((tmp_path / "out").glob("feature_maps-*"))
+
+
+def test_the_picture_has_the_mask_of_its_image(
+    command: Command, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks of the analysis, batch by batch, and the one that the picture was drawn with."""
+    masks: list[torch.Tensor] = []
+    of_forward = Forward._masks
+
+    def remembered(self: Forward, *args: object) -> torch.Tensor:
+        masks.append(of_forward(self, *args))
+        return masks[-1]
+
+    monkeypatch.setattr(Forward, "_masks", remembered)
+    args = ("--sparse", "--img_size", "64", "--images", "5", "--batch_size", "2", "--picture", "3")
+    status, _, log = command(str(run_folder), *args)
+    assert status == 0, log
+    _, *analysed, drawn = masks  # the first is of the blank image
+    analysed = torch.cat(analysed)
+    assert len(analysed) == 5
+    assert torch.equal(drawn[0], analysed[3])
+    assert not torch.equal(drawn[0], analysed[0])
+
+
+@pytest.mark.parametrize(("side", "share"), [(64, 6 / 16), (32, 2 / 4)])
+def test_visible_share_is_that_of_whole_patches(run_folder: Path, tmp_path: Path, side: int, share: float) -> None:
+    """A mask ratio of 0.6 shows 6 of 16 patches, and 2 of 4."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("0.5}\n", "0.6}\n"))
+    subject = load_subject(parse_names([str(tmp_path / "run")])[0], sparse=True, img_size=side)
+    assert subject.model.mask_ratio == 0.6
+    assert subject.visible_share == share
+
+
+def test_a_line_of_several_taps_names_them_all() -> None:
+    model = timm.create_model("convnextv2_atto", depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
+    rows = analyze_collapse(model, torch.zeros(1, 3, 32, 32))
+    mixed = [replace(rows[0], tap="block"), *rows[1:]]
+    assert _with_taps("mine", mixed, "act") == "mine (tap: block, act)"
+    assert _with_taps("mine", rows, "act") == "mine"
+
+
 def test_nothing_is_overwritten_unless_asked(command: Command, tmp_path: Path) -> None:
     args = ("resnet18", "--images", "1")
     assert command(*args)[0] == 0
@@ -150,7 +245,7 @@ def test_nothing_is_overwritten_unless_asked(command: Command, tmp_path: Path) -
         (["resnet18", "--layers", "stages.0"], "stages.0 is neither a block nor a depth.*layer1.0 … layer4.1"),
         (["resnet18", "--device", "abacus"], "--device abacus cannot be used here"),
         (["resnet18", "--data.path", "no/such/folder"], "--data.path no/such/folder does not exist"),
-        (["convnext_atto", "--img_size", "5"], "convnext_atto cannot take 16 images of 5×5 pixels.*--img_size"),
+        (["convnext_atto", "--img_size", "5"], "convnext_atto cannot take an image of 5×5 pixels.*--img_size"),
         (["regnetx_002"], "regnetx_002: RegNet has no blocks that are known"),
         (["resnet18", "--output", ""], "--output is empty"),
     ],
@@ -166,4 +261,4 @@ def test_wrong_input_gets_one_line(command: Command, tmp_path: Path, args: list[
 def test_wrong_sizes_for_a_sparse_network_get_one_line(command: Command, run_folder: Path) -> None:
     status, _, log = command(f"x={run_folder}", "--sparse", "--img_size", "36")
     assert status == 1
-    assert "x cannot take 16 images of 36×36 pixels: images [10, 3, 36, 36] do not fit" in log
+    assert "x cannot take an image of 36×36 pixels: images [1, 3, 36, 36] do not fit" in log

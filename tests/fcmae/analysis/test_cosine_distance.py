@@ -93,6 +93,25 @@ def test_order_and_positive_scale_of_channels_do_not_matter() -> None:
     assert not torch.allclose(cosine_distance(flipped), d, atol=1e-3)  # a negative one does
 
 
+@pytest.mark.parametrize("power", [-30, -20, 20, 30])
+@pytest.mark.parametrize("whole", [True, False])
+def test_scales_whose_squares_leave_float32_do_not_matter(power: int, whole: bool) -> None:
+    """Neither of all channels nor of some; channel 3 is zero, and stays dead."""
+    x = features(2, 30, 8).float()
+    x[..., 3] = 0
+    scale = torch.full((8,), 10.0**power) if whole else torch.tensor([1, 10.0**power, 1, 1, 10.0**power, 1, 1, 1])
+    found, expected = channel_statistics(x * scale), channel_statistics(x)
+    torch.testing.assert_close(found.distance, expected.distance, rtol=0, atol=1e-6)
+    torch.testing.assert_close(effective_ranks(x * scale), effective_ranks(x), rtol=1e-3, atol=0)
+    if whole:
+        assert torch.equal(found.dead, expected.dead)
+        assert torch.equal(found.saturated, expected.saturated)
+        assert found.dead.tolist() == [[channel == 3 for channel in range(8)]] * 2
+    else:  # the others are nothing beside the large ones, the small ones nothing beside the others
+        large = (scale > 1) if power > 0 else (scale == 1) & (torch.arange(8) != 3)
+        assert torch.equal(found.dead, ~large.expand(2, -1))
+
+
 def test_channels_that_die_lower_the_distance() -> None:
     x = torch.eye(16, dtype=torch.float64)[None]
     distances = [cosine_distance(x * (torch.arange(16) >= dead)).item() for dead in range(1, 17)]
