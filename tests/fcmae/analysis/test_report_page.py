@@ -200,7 +200,13 @@ def test_sections_without_data_say_how_to_get_it(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", pictures=0)
     (run / "metrics.jsonl").unlink()
     text = page_of(run).text
-    for hint in ("--monitor.every 10", "python -m fcmae.collapse", "--log.pictures_every", "--log.every"):
+    for hint in (
+        "--monitor.every 10 --monitor.data DIR",
+        "--monitor.every 10 measures",
+        "python -m fcmae.collapse",
+        "--log.pictures_every",
+        "--log.every",
+    ):
         assert hint in text
 
 
