@@ -59,8 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--mask_ratios", type=_ratios, metavar="R,R,…",
         help="shares of the patches to mask, a picture each (default: 0.4,0.6,0.75; with --mask: none)")  # fmt: skip
     add("--mask", metavar="FILE",
-        help="a mask for all images: an image of any size, white = visible, a patch as most of its pixels (transparency "
-        "does not count); or a .npy file of bool [h, w], a value a patch, True = visible; draws reconstruction-mask.png")  # fmt: skip
+        help="a mask for all images: an image of any size, white = visible, a patch as most of its pixels "
+        "(transparency does not count); or a .npy file of bool [h, w], a value a patch, True = visible; draws "
+        "reconstruction-mask.png")  # fmt: skip
     add(
         "--images",
         type=int,

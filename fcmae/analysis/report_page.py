@@ -55,7 +55,7 @@ def render_report(run: RunFolder) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """The text with places where a narrow screen may break it: after / and _, and after a dot that is not in a number."""
+    """The text with places where a narrow screen may break it: after / and _, and after a dot outside a number."""
     return Markup("<wbr>").join(re.split(r"(?<=[/_])|(?<=\.)(?!(?<=\d\.)\d)", text))
 
 

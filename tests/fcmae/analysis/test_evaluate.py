@@ -320,10 +320,9 @@ def test_networks_of_one_shape_share_a_pass(
 
 def test_a_network_of_one_size_is_given_that_size(tmp_path: Path) -> None:
     """Out of the box, and built for another where one is asked for; digits are kept small for the rest."""
-    arguments = ["vit_tiny_patch16_224", "--images", "20", "--output", str(tmp_path), "--overwrite"]
     sizes = []
-    for more in (["convnextv2_atto"], ["--img_size", "32"]):
-        assert main([*arguments, *more]) == 0
+    for arguments in (["vit_tiny_patch16_224", "convnextv2_atto"], ["vit_tiny_patch16_224", "--img_size", "32"]):
+        assert main([*arguments, "--images", "20", "--output", str(tmp_path), "--overwrite"]) == 0
         sizes.append([row["image_hw"][0] for row in json.loads((tmp_path / "evaluation.json").read_text())["results"]])
     assert sizes == [[224, 64, 224], [32, 32]]
 

@@ -271,3 +271,29 @@ def test_the_wheel_takes_the_page_along() -> None:
     assets = [file.name for file in (root / "fcmae" / "analysis").iterdir() if file.is_file() and file.suffix != ".py"]
     assert {"report.html", "report.css", "report.js", "chart.js"} <= set(assets)
     assert all(any(fnmatch(name, pattern) for pattern in patterns["fcmae.analysis"]) for name in assets)
+
+
+def test_many_lines_all_look_different() -> None:
+    """Eight networks, of six colours and six dashes: no two share both."""
+    chart = depth_chart([DepthCurve(f"network {n}", [0, 1], [0.5, 0.4]) for n in range(8)])
+    assert chart is not None
+    looks = [(series["colour"], series["dash"]) for series in chart.data["series"]]
+    assert len(set(looks)) == 8
+    assert max(max(look) for look in looks) < 6
+
+
+@pytest.mark.parametrize(
+    ("text", "breaks"),
+    [("runs/a_b", "runs/|a_|b"), ("model.name", "model.|name"), ("0.00015", "0.00015"), ("torch 2.1.0", "torch 2.1.0")],
+)
+def test_names_may_break_and_numbers_may_not(text: str, breaks: str) -> None:
+    assert _breakable(text).replace("<wbr>", "|") == breaks
+
+
+def test_shares_are_told_in_per_cent(tmp_path: Path) -> None:
+    step = np.array([1.0, 2.0])
+    run = replace(read_run(made_run(tmp_path / "run")), series={KNN: Series(step, step, np.array([0.25, 0.57]))})
+    chart = knn_chart(run)
+    assert chart is not None
+    assert chart.data["y"]["unit"] == "%"
+    assert "25% at step 1, 57% at step 2" in chart.summary
