@@ -1,8 +1,8 @@
 """python -m fcmae.evaluate: what it is given to evaluate, what it says, and what it refuses."""
 
-import argparse
 import json
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -328,11 +328,14 @@ def test_a_network_of_one_size_is_given_that_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_pickles_are_read_where_that_is_allowed(tmp_path: Path, allowed: bool) -> None:
+def test_pickles_are_read_where_that_is_allowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, allowed: bool
+) -> None:
     network = timm.create_model("convnextv2_atto", num_classes=0)
-    torch.save({"model": network.state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "weights.pth")
+    torch.save({"model": network.state_dict(), "lr": Fraction(1, 2)}, tmp_path / "weights.pth")
     options = ["--images", "20", "--img_size", "32", *["--allow_pickle"] * allowed]
     assert main([str(tmp_path / "weights.pth"), *options]) == (0 if allowed else 1)
+    assert ("--allow_pickle" in caplog.text) is not allowed
 
 
 def test_without_data_it_is_digits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,17 +3,22 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from fcmae.analysis.collapse_file import DepthCurve
+from fcmae.analysis.report_charts import depth_chart, knn_chart
+from fcmae.analysis.report_page import _breakable
 from fcmae.analysis.report_pictures import MAX_PICTURES, MAX_SIDE
 from fcmae.analysis.run_facts import headline_facts, steps_planned, training_seconds
-from fcmae.analysis.run_folder import read_run
+from fcmae.analysis.run_folder import KNN, Series, read_run
 from fcmae.checkpoint import FOLDER
 from fcmae.report import main, write_report
 from tests.fcmae.analysis.made_runs import collapse_file, made_run, training_lines
