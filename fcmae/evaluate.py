@@ -204,8 +204,8 @@ def _rows(
         absent = sorted(set(test[0].labels.tolist()) - set(train[0].labels.tolist()))
         if absent:
             logger.warning("no image to learn from in class(es) %s: their test images cannot be right", absent[:5])
-        for place, *of_one in zip(places, alike, train, test, strict=True):
-            rows[place] = _row(*of_one, image_hw, device, options)
+        for place, one, of_train, of_test in zip(places, alike, train, test, strict=True):
+            rows[place] = _row(one, of_train, of_test, image_hw, device, options)
     return [rows[place] for place in range(len(asked))]
 
 

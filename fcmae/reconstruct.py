@@ -171,7 +171,7 @@ def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
             visible = torch.from_numpy(array)
         else:
             with Image.open(file) as opened:
-                if opened.has_transparency_data and opened.convert("RGBA").getextrema()[3][0] < 255:
+                if opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255:
                     logger.warning("--mask %s: its transparency is ignored; white is visible, black is masked", file)
                 white = np.asarray(opened.convert("L")) >= 128
             share = Image.fromarray(white.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
