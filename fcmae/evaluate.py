@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fcmae.analysis.accuracy import Accuracy, top_accuracy
-from fcmae.analysis.features import Embedder, embedder, pixels
+from fcmae.analysis.features import Embedder, Features, embedder, features_of_each, pixels
 from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_folder, labelled_timm
 from fcmae.analysis.linear_probe import fit_probe
@@ -51,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="a run folder, checkpoint folder or weights file, or a timm name (random weights); LABEL=CKPT names its "
         "row")  # fmt: skip
     add("--pretrained", action="store_true", help="give timm names the weights that timm has (downloads them)")
+    add("--allow_pickle", action="store_true",
+        help="unpickle whatever a weights file holds, which runs code that the file brings")  # fmt: skip
     add("--data.path", dest="data_path", metavar="DIR",
         help="folder with a subfolder for each class, or with train/ and val/ that have them (default: the handwritten "
         "digits of scikit-learn)")  # fmt: skip
@@ -61,10 +63,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data.test_split", dest="test_split", metavar="SPLIT", default="validation",
         help="part of --data.dataset to test on (default: %(default)s)")  # fmt: skip
     add("--data.download", dest="download", action="store_true", help="let --data.dataset be downloaded")
+    add("--data.num_workers", dest="num_workers", type=int, default=4, metavar="N",
+        help="processes that read the images of a folder; 0: this one (default: %(default)s)")  # fmt: skip
+    add("--images", type=int, metavar="N",
+        help="at most so many images to learn from, and as many to test, drawn by --seed (default: all)")  # fmt: skip
     add("--test_share", type=float, default=0.2, metavar="SHARE",
         help="share of each class to test on, where nothing else says (default: %(default)s)")  # fmt: skip
     add("--img_size", type=int, metavar="N",
-        help=f"pixels a side (default: the run's, otherwise {IMG_SIZE}; digits: at most {DIGITS_SIZE})")  # fmt: skip
+        help=f"pixels a side (default: the run's, otherwise {IMG_SIZE}; digits: at most {DIGITS_SIZE}, "
+        "but for networks that take one size alone)")  # fmt: skip
     add("--k", type=int, default=20, metavar="N", help="nearest neighbours that vote (default: %(default)s)")
     add("--temperature", type=float, default=0.07, metavar="T",
         help="of their votes, exp(cosine similarity / T) (default: %(default)s)")  # fmt: skip
@@ -89,24 +96,19 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     named_networks = parse_names(options.ckpt)
     device = choose_device(options.device)
     data = _labelled_data(options)
-    subjects = [embedder(named, device, options.pretrained, options.seed) for named in named_networks]
-    rows: list[dict[str, Any]] = []
-    fresh_ones: set[Hashable] = set()
-    for subject in subjects:
-        image_hw = _image_hw(subject, options)
-        rows.append(_row(subject, data, image_hw, device, options))
-        kind = (subject.architecture, subject.mean, subject.std, image_hw)
-        if subject.fresh is not None and kind not in fresh_ones:  # runs of one kind share a random network
-            fresh_ones.add(kind)
-            rows.append(_row(subject.fresh(), data, image_hw, device, options))
-    for in_chans in sorted({subject.in_chans for subject in subjects}):
-        raw = pixels(in_chans)
-        rows.append(_row(raw, data, _image_hw(raw, options), device, options))
-
+    subjects = [
+        embedder(
+            named, device, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
+            img_size=options.img_size, seed=options.seed,
+        )
+        for named in named_networks
+    ]  # fmt: skip
+    rows = _rows(_with_baselines(subjects, options), data, device, options)
     result = {
         "data": data.name,
         "knn": {"k": options.k, "temperature": options.temperature},
         "seed": options.seed,
+        "images": options.images,
         "results": rows,
     }
     sys.stdout.write(table(result))
@@ -119,10 +121,11 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("k", "batch_size", "img_size"):
+    for name, least in (("k", 1), ("batch_size", 1), ("img_size", 1), ("images", 2), ("num_workers", 0)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, got {value}")
+        if value is not None and value < least:
+            flag = "data.num_workers" if name == "num_workers" else name
+            raise UserError(f"--{flag} must be at least {least}, got {value}")
     if not 0 < options.test_share < 1:
         raise UserError(f"--test_share must be between 0 and 1, got {options.test_share}")
     if not 0 < options.temperature < float("inf"):
@@ -141,11 +144,14 @@ def _check(options: argparse.Namespace) -> None:
 
 def _labelled_data(options: argparse.Namespace) -> LabelledData:
     if options.data_path is None:
-        return labelled_digits(options.test_share, options.seed)
+        return labelled_digits(options.test_share, options.seed, options.images)
     if options.data_dataset is None:
-        return labelled_folder(options.data_path, options.test_share, options.seed)
+        return labelled_folder(
+            options.data_path, options.test_share, options.seed, options.images, num_workers=options.num_workers
+        )
+    splits = (options.train_split, options.test_split)
     return labelled_timm(
-        options.data_dataset, options.data_path, options.train_split, options.test_split, options.download
+        options.data_dataset, options.data_path, *splits, options.download, options.seed, options.images
     )
 
 
@@ -153,22 +159,73 @@ def _image_hw(subject: Embedder, options: argparse.Namespace) -> tuple[int, int]
     if options.img_size is not None:
         return options.img_size, options.img_size
     height, width = subject.image_hw or (IMG_SIZE, IMG_SIZE)
-    of_digits = options.data_path is None
-    return (min(height, DIGITS_SIZE), min(width, DIGITS_SIZE)) if of_digits else (height, width)
+    if options.data_path is not None or subject.takes_no_other:
+        return height, width
+    return min(height, DIGITS_SIZE), min(width, DIGITS_SIZE)
+
+
+def _with_baselines(
+    subjects: Sequence[Embedder], options: argparse.Namespace
+) -> list[tuple[Embedder, tuple[int, int]]]:
+    """The networks, each kind's random one behind its first, and raw pixels; each with the size of its images."""
+    found: list[tuple[Embedder, tuple[int, int]]] = []
+    fresh_ones: set[Hashable] = set()
+    for subject in subjects:
+        image_hw = _image_hw(subject, options)
+        found.append((subject, image_hw))
+        kind = (subject.architecture, subject.mean, subject.std, image_hw)
+        if subject.fresh is not None and kind not in fresh_ones:  # runs of one kind share a random network
+            fresh_ones.add(kind)
+            found.append((subject.fresh(), image_hw))
+    for in_chans in sorted({subject.in_chans for subject in subjects}):
+        # the largest images that a network sees: they are read anyway
+        largest = max((hw for subject, hw in found if subject.in_chans == in_chans), key=lambda hw: hw[0] * hw[1])
+        found.append((pixels(in_chans), largest))
+    return found
+
+
+def _rows(
+    asked: Sequence[tuple[Embedder, tuple[int, int]]],
+    data: LabelledData,
+    device: torch.device,
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """The results, in the order asked for; images are read once for all networks that take them in one shape."""
+    rows: dict[int, dict[str, Any]] = {}
+    for shape in dict.fromkeys((image_hw, one.in_chans) for one, image_hw in asked):
+        image_hw, _ = shape
+        places = [place for place, (one, hw) in enumerate(asked) if (hw, one.in_chans) == shape]
+        alike = [asked[place][0] for place in places]
+        names = "; ".join(one.name for one in alike)
+        logger.info("features of images of %d×%d pixels: %s", *image_hw, names)
+        train, test = (
+            features_of_each(alike, part, image_hw, options.batch_size, device) for part in (data.train, data.test)
+        )
+        absent = sorted(set(test[0].labels.tolist()) - set(train[0].labels.tolist()))
+        if absent:
+            logger.warning("no image to learn from in class(es) %s: their test images cannot be right", absent[:5])
+        for place, one, of_train, of_test in zip(places, alike, train, test, strict=True):
+            rows[place] = _row(one, of_train, of_test, image_hw, device, options)
+    return [rows[place] for place in range(len(asked))]
 
 
 def _row(
-    subject: Embedder, data: LabelledData, image_hw: tuple[int, int], device: torch.device, options: argparse.Namespace
+    subject: Embedder,
+    train: Features,
+    test: Features,
+    image_hw: tuple[int, int],
+    device: torch.device,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """The results of one network."""
-    logger.info("%s: features of images of %d×%d pixels", subject.name, *image_hw)
-    train = subject.features(data.train, image_hw, options.batch_size, device)
-    test = subject.features(data.test, image_hw, options.batch_size, device)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
-    if strangers := sorted(set(test.labels.tolist()) - set(train.labels.tolist())):
-        logger.warning("no image to learn from in class(es) %s: their test images cannot be right", strangers[:5])
     knn = knn_scores(train.x.to(device), train.labels, test.x, classes, options.k, options.temperature)
     probe = fit_probe(train.x.to(device), train.labels.to(device), classes, seed=options.seed)
+    if probe.at_edge or not probe.converged:
+        found = [f"C = {probe.c:g}, the chosen one, ends the range that was tried"] * probe.at_edge
+        found += ["the solver did not converge"] * (not probe.converged)
+        logger.info("%s: linear probe: %s", subject.name, "; ".join(found))
+    linear = _scored(lambda top: top_accuracy(probe.scores(test.x), test.labels, top), classes)
     return {
         "name": subject.name,
         "image_hw": list(image_hw),
@@ -177,7 +234,7 @@ def _row(
         "classes": len(train.labels.unique()),
         "features": train.x.shape[1],
         "knn": _scored(lambda top: top_accuracy(knn, test.labels, top), classes),
-        "linear": _scored(lambda top: top_accuracy(probe.scores(test.x), test.labels, top), classes) | {"c": probe.c},
+        "linear": linear | {"c": probe.c, "c_at_edge": probe.at_edge, "converged": probe.converged},
     }
 
 

@@ -59,8 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--mask_ratios", type=_ratios, metavar="R,R,…",
         help="shares of the patches to mask, a picture each (default: 0.4,0.6,0.75; with --mask: none)")  # fmt: skip
     add("--mask", metavar="FILE",
-        help="a mask for all images: an image of any size, white = visible, a patch as most of its pixels; or a .npy "
-        "file of bool [h, w], a value a patch, True = visible; draws reconstruction-mask.png")  # fmt: skip
+        help="a mask for all images: an image of any size, white = visible, a patch as most of its pixels "
+        "(transparency does not count); or a .npy file of bool [h, w], a value a patch, True = visible; draws "
+        "reconstruction-mask.png")  # fmt: skip
     add(
         "--images",
         type=int,
@@ -153,7 +154,7 @@ def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
     """A user's mask on the patch grid, bool [h, w], True = visible.
 
     An image's pixels count as visible from half brightness on, and a patch is visible if at least half of its pixels
-    are. A .npy file holds the grid itself.
+    are; transparency does not count. A .npy file holds the grid itself.
 
     Raises:
         UserError: not to be read, of another shape, or with everything or nothing visible.
@@ -170,14 +171,16 @@ def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
             visible = torch.from_numpy(array)
         else:
             with Image.open(file) as opened:
+                if opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255:
+                    logger.warning("--mask %s: its transparency is ignored; white is visible, black is masked", file)
                 white = np.asarray(opened.convert("L")) >= 128
             share = Image.fromarray(white.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
             visible = torch.from_numpy(np.array(share) >= 0.5)
     except FileNotFoundError:
         raise UserError(f"--mask {file} does not exist") from None
-    except (OSError, ValueError, UnidentifiedImageError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"--mask {file} is neither an image nor a .npy file of bool: {error}") from None
     if visible.all() or not visible.any():
         raise UserError(

@@ -1,7 +1,8 @@
 "use strict";
 
 // A line chart in one <svg>: axes, a cursor that reads the values off, zoom on x. Colours and dark mode are report.css's.
-// data: {x: {label, whole}, y: {label, min?}, series: [{name, x, y, colour, epoch?, pale?}]}; x ascends, null is a gap.
+// data: {x: {label, whole}, y: {label, unit?, min?}, series: [{name, x, y, colour, dash, epoch?, pale?}]};
+// x ascends, null is a gap.
 
 const HEIGHT = { least: 190, most: 320, perWidth: 0.5 };
 const FONT = 12; // pixels, as in report.css
@@ -170,7 +171,7 @@ function drawSeries(parent, series, plot, domain) {
 }
 
 function lineClass(series) {
-  return `line s${series.colour}${series.pale ? " pale" : ""}`;
+  return `line s${series.colour} d${series.dash}${series.pale ? " pale" : ""}`;
 }
 
 function writeReadout(readout, data, at) {
@@ -183,7 +184,7 @@ function writeReadout(readout, data, at) {
     const swatch = node("svg", { class: "swatch", viewBox: "0 0 22 8", "aria-hidden": "true" }, item);
     node("path", { class: lineClass(series), d: "M1 4H21" }, swatch);
     item.append(`${series.name} `);
-    html("b", "value", item, k < 0 || series.y[k] === null ? "–" : valueText(series.y[k]));
+    html("b", "value", item, k < 0 || series.y[k] === null ? "–" : valueText(series.y[k]) + (data.y.unit ?? ""));
   });
   if (at === null) return;
   const place = data.x.whole ? `${data.x.label} ${at.toLocaleString("en")}` : `depth ${valueText(at)}`;

@@ -5,7 +5,7 @@ be another network's. So every network is asked in the same way.
 """
 
 import copy
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -46,6 +46,8 @@ class Embedder:
     std: tuple[float, ...]
     image_hw: tuple[int, int] | None = None
     """Of the images that it usually takes, if it takes some usually."""
+    takes_no_other: bool = False
+    """Images of another size are an error, as for most vision transformers."""
     architecture: Hashable = None
     """Two of one architecture have the same random weights under one seed."""
     fresh: Callable[[], "Embedder"] | None = None
@@ -57,22 +59,41 @@ class Embedder:
         Raises:
             UserError: images of a size that the network cannot take, or a vector that is not finite.
         """
-        vectors, labels = [], []
-        for images, of_them in batches(image_hw, self.in_chans, batch_size):
-            try:
-                with torch.no_grad():
-                    vector = self.embed(normalise(images.to(device), self.mean, self.std))
-            except (RuntimeError, AssertionError) as error:  # too small, not the one size it takes, out of memory
-                raise UserError(
-                    f"{self.name} cannot take {len(images)} images of {image_hw[0]}×{image_hw[1]} pixels: "
-                    f"{str(error).strip().splitlines()[0]}; try another --img_size or --batch_size"
-                ) from error
-            vectors.append(vector.float().cpu())
-            labels.append(of_them)
-        found = Features(torch.cat(vectors), torch.cat(labels))
-        if not found.x.isfinite().all():
+        return features_of_each([self], batches, image_hw, batch_size, device)[0]
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in 0 … 1, on the network's device → float32 [B, D] on the CPU; raises as above."""
+        try:
+            with torch.no_grad():
+                found = self.embed(normalise(images, self.mean, self.std)).float().cpu()
+        except (RuntimeError, AssertionError) as error:  # too small, not the one size it takes, out of memory
+            raise UserError(
+                f"{self.name} cannot take {len(images)} images of {images.shape[2]}×{images.shape[3]} pixels: "
+                f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}; "
+                f"try another --img_size or --batch_size"
+            ) from error
+        if not found.isfinite().all():
             raise UserError(f"{self.name} gives features that are not finite; its weights are damaged")
         return found
+
+
+def features_of_each(
+    embedders: Sequence[Embedder], batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device
+) -> list[Features]:
+    """Those of several networks that take as many channels, in one pass over the images.
+
+    Raises:
+        UserError: as of :meth:`Embedder.features`.
+    """
+    (in_chans,) = {one.in_chans for one in embedders}
+    vectors: list[list[Tensor]] = [[] for _ in embedders]
+    labels = []
+    for images, of_them in batches(image_hw, in_chans, batch_size):
+        on_device = images.to(device)
+        for one, so_far in zip(embedders, vectors, strict=True):
+            so_far.append(one.vectors(on_device))
+        labels.append(of_them)
+    return [Features(torch.cat(so_far), torch.cat(labels)) for so_far in vectors]
 
 
 def pixels(in_chans: int, side: int = 16) -> Embedder:
@@ -84,13 +105,23 @@ def pixels(in_chans: int, side: int = 16) -> Embedder:
     return Embedder(f"raw pixels, {side}×{side}", embed, in_chans, (0.0,) * in_chans, (1.0,) * in_chans)
 
 
-def embedder(named: Named, device: torch.device, pretrained: bool = False, seed: int = 0) -> Embedder:
+def embedder(
+    named: Named,
+    device: torch.device,
+    *,
+    pretrained: bool = False,
+    allow_pickle: bool = False,
+    img_size: int | None = None,
+    seed: int = 0,
+) -> Embedder:
     """The dense network that a path or a name means, on the device.
 
     Args:
         named: a run folder, checkpoint folder or weights file; or a timm network.
         device: where it is to run.
         pretrained: give a timm network the weights that timm has for it (downloads them) instead of random ones.
+        allow_pickle: as of :func:`fcmae.create_dense`.
+        img_size: side of the images; None: its own.
         seed: of random weights.
 
     Raises:
@@ -98,15 +129,19 @@ def embedder(named: Named, device: torch.device, pretrained: bool = False, seed:
     """
 
     def load(pretrained: bool) -> Any:
-        return load_subject(named, sparse=False, pretrained=pretrained, img_size=None, seed=seed, device=device)
+        return load_subject(
+            named, pretrained=pretrained, allow_pickle=allow_pickle, img_size=img_size, seed=seed, device=device
+        )
 
     subject = load(pretrained)
+    fixed = bool(subject.model.pretrained_cfg.get("fixed_input_size"))
     architecture = tuple((name, tuple(tensor.shape)) for name, tensor in subject.model.named_parameters())
     random_name = f"{subject.model.pretrained_cfg.get('architecture', named.label)}, random weights"
 
     def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
         embed = partial(pool, network.eval())
-        return Embedder(name, embed, subject.in_chans, subject.mean, subject.std, subject.image_hw, architecture, fresh)
+        takes = (subject.in_chans, subject.mean, subject.std, subject.image_hw, fixed)
+        return Embedder(name, embed, *takes, architecture, fresh)
 
     def fresh() -> Embedder:
         return made(random_name, fresh_weights(subject.model, seed) if named.is_path else load(pretrained=False).model)
@@ -118,7 +153,7 @@ def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
     """A copy of a timm ConvNeXt with the weights that training begins with, drawn from torch's generator.
 
     Raises:
-        TypeError: a layer whose first weights are not known.
+        UserError: a layer whose first weights are not known.
     """
     torch.manual_seed(seed)
     network = copy.deepcopy(network)
@@ -137,7 +172,10 @@ def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
             continue
         known.update(module.parameters(recurse=False))
     if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
-        raise TypeError(f"it is not known how {', '.join(left[:3])} begin")
+        raise UserError(
+            f"no random network to compare with: it is not known with which weights {', '.join(left[:3])} begin; "
+            f"only ConvNeXts are known"
+        )
     return network
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +80,12 @@ def labelled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = 
 
 
 def labelled_folder(
-    folder: str | Path, test_share: float = 0.2, seed: int = 0, limit: int | None = None, flag: str = "--data.path"
+    folder: str | Path,
+    test_share: float = 0.2,
+    seed: int = 0,
+    limit: int | None = None,
+    flag: str = "--data.path",
+    num_workers: int = 0,
 ) -> LabelledData:
     """A folder with one subfolder per class, or with ``train/`` and ``val/`` that hold such subfolders.
 
@@ -92,6 +98,7 @@ def labelled_folder(
         seed: of the split.
         limit: at most so many images in either part.
         flag: the option that errors name.
+        num_workers: processes that read images; 0: this one.
 
     Raises:
         UserError: no such folder, fewer than two classes, or a class with too few images.
@@ -129,14 +136,22 @@ def labelled_folder(
     for part in (train, test):
         paths, labels = _listed(part, names)
         kept = _limited(np.arange(len(paths)), limit, seed)
-        parts_listed.append(partial(_folder_batches, [paths[i] for i in kept], labels[kept]))
+        parts_listed.append(partial(_folder_batches, [paths[i] for i in kept], labels[kept], num_workers))
     return LabelledData(str(folder), *parts_listed)
 
 
 def labelled_timm(
-    name: str, root: str | Path, train_split: str = "train", test_split: str = "validation", download: bool = False
+    name: str,
+    root: str | Path,
+    train_split: str = "train",
+    test_split: str = "validation",
+    download: bool = False,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> LabelledData:
     """A dataset that ``timm.data.create_dataset`` knows: torch/cifar10, hfds/…, wds/…, tfds/…
+
+    With ``limit`` at most so many images in either part: drawn by ``seed``, or the first of a set that is a stream.
 
     Raises:
         UserError: timm cannot make it.
@@ -148,7 +163,7 @@ def labelled_timm(
         except (Exception, AssertionError) as error:  # each library behind it has errors of its own
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"--data.dataset {name}, split {which}, in {root}: {reason}") from error
-        return partial(_dataset_batches, dataset, name)
+        return partial(_dataset_batches, dataset, name, limit, seed)
 
     return LabelledData(name, split(train_split), split(test_split))
 
@@ -184,9 +199,14 @@ def _limited(places: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
 
 
 def _folder_batches(
-    paths: list[Path], labels: np.ndarray, image_hw: tuple[int, int], in_chans: int, batch_size: int
+    paths: list[Path],
+    labels: np.ndarray,
+    num_workers: int,
+    image_hw: tuple[int, int],
+    in_chans: int,
+    batch_size: int,
 ) -> Iterator[LabelledBatch]:
-    for batch in crop_batches(paths, image_hw, in_chans, batch_size):
+    for batch in crop_batches(paths, image_hw, in_chans, batch_size, num_workers):
         yield LabelledBatch(batch.images, torch.from_numpy(labels)[batch.indices])
 
 
@@ -199,12 +219,20 @@ def _array_batches(
 
 
 def _dataset_batches(
-    dataset: Any, name: str, image_hw: tuple[int, int], in_chans: int, batch_size: int
+    dataset: Any,
+    name: str,
+    limit: int | None,
+    seed: int,
+    image_hw: tuple[int, int],
+    in_chans: int,
+    batch_size: int,
 ) -> Iterator[LabelledBatch]:
     if in_chans not in PIL_MODES:
         raise UserError(f"--data.dataset {name} gives images of 1 to 4 channels, and the network takes {in_chans}")
-    # not the iterator of map-style sets: some have none and would never end
-    items = dataset if isinstance(dataset, IterableDataset) else (dataset[i] for i in range(len(dataset)))
+    if isinstance(dataset, IterableDataset):
+        items: Iterator[Any] = islice(dataset, limit)
+    else:  # not the iterator of map-style sets: some have none and would never end
+        items = (dataset[int(i)] for i in _limited(np.arange(len(dataset)), limit, seed))
     images: list[Tensor] = []
     labels: list[int] = []
     for image, label in items:

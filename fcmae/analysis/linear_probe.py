@@ -3,11 +3,10 @@
 The penalty's strength is chosen on a part of the training set that is held out for it; the test set is never asked.
 """
 
-import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from torch.nn import functional as F
 from fcmae.analysis.accuracy import top_accuracy
 from fcmae.analysis.labelled import stratified_split
 from fcmae.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 Solver = Literal["auto", "sklearn", "torch"]
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))
@@ -45,11 +42,23 @@ class LinearProbe:
     """[D], of the training features; 1 for a feature that is constant."""
     c: float
     """The inverse strength of the penalty, scikit-learn's C."""
+    converged: bool
+    """Whether the solver reached its tolerance."""
+    at_edge: bool = False
+    """Whether C was chosen and is the least or the largest of those tried: a better one may lie beyond."""
 
     def scores(self, features_ND: Tensor) -> Tensor:
         """Logits [N, C], on the features' device."""
         mean, std, weight, bias = (t.to(features_ND) for t in (self.mean, self.std, self.weight, self.bias))
         return ((features_ND - mean) / std) @ weight.T + bias
+
+
+class _Solution(NamedTuple):
+    weight: Tensor
+    """[C, D], for standardised features."""
+    bias: Tensor
+    """[C]."""
+    converged: bool
 
 
 def fit_probe(
@@ -82,12 +91,13 @@ def fit_probe(
     strengths = sorted(strengths)
     fit, held_out = (torch.from_numpy(i) for i in stratified_split(labels_N.cpu().numpy(), HELD_OUT, seed))
     if len(strengths) == 1 or not len(held_out) or len(labels_N[fit].unique()) < 2:
-        chosen = strengths[len(strengths) // 2]
+        chosen, at_edge = strengths[len(strengths) // 2], False
     else:
         probes = _path(features_ND[fit], labels_N[fit], num_classes, strengths, solver)
         right = [top_accuracy(p.scores(features_ND[held_out]), labels_N[held_out]).correct for p in probes]
-        chosen = strengths[int(np.argmax(right))]  # the first of equals
-    return _path(features_ND, labels_N, num_classes, [chosen], solver)[0]
+        best = int(np.argmax(right))  # the first of equals
+        chosen, at_edge = strengths[best], best in (0, len(strengths) - 1)
+    return replace(_path(features_ND, labels_N, num_classes, [chosen], solver)[0], at_edge=at_edge)
 
 
 def _path(
@@ -101,12 +111,12 @@ def _path(
         solver = "sklearn" if x.numel() * num_classes <= SMALL else "torch"
     solve = _by_sklearn if solver == "sklearn" else _by_torch
     return [
-        LinearProbe(w, b, mean, std, c)
-        for c, (w, b) in zip(strengths, solve(x, labels, num_classes, strengths), strict=True)
+        LinearProbe(weight, bias, mean, std, c, converged)
+        for c, (weight, bias, converged) in zip(strengths, solve(x, labels, num_classes, strengths), strict=True)
     ]
 
 
-def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[_Solution]:
     model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
     x_array, y_array = x.double().cpu().numpy(), labels.cpu().numpy()
     found = []
@@ -115,8 +125,10 @@ def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(x_array, y_array)
-        if raised:
-            logger.info("linear probe: not converged after %d iterations at C = %g", MAX_ITERATIONS, c)
+        for one in raised:
+            if not issubclass(one.category, ConvergenceWarning):
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        converged = not any(issubclass(one.category, ConvergenceWarning) for one in raised)
         weight, bias = torch.from_numpy(model.coef_.copy()), torch.from_numpy(model.intercept_.copy())
         if len(weight) == 1:  # of two classes scikit-learn has one row, the second's against the first
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
@@ -124,11 +136,11 @@ def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence
         all_weight = weight.new_zeros(num_classes, x.shape[1])
         all_bias = bias.new_full((num_classes,), -torch.inf)
         all_weight[model.classes_], all_bias[model.classes_] = weight, bias
-        found.append((all_weight, all_bias))
+        found.append(_Solution(all_weight, all_bias, converged))
     return found
 
 
-def _by_torch(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+def _by_torch(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[_Solution]:
     """L-BFGS on whole passes, in pieces; on the device of ``x``."""
     present, targets = labels.to(x.device).unique(return_inverse=True)
     weight = x.new_zeros(len(present), x.shape[1], requires_grad=True)
@@ -154,8 +166,10 @@ def _by_torch(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[f
             return total
 
         optimizer.step(loss)
+        loss()  # the line search leaves the derivatives of some other point
+        converged = all(p.grad is not None and bool(p.grad.abs().max() <= TOLERANCE) for p in (weight, bias))
         all_weight = x.new_zeros(num_classes, x.shape[1])
         all_bias = x.new_full((num_classes,), -torch.inf)
         all_weight[present], all_bias[present] = weight.detach(), bias.detach()
-        found.append((all_weight, all_bias))
+        found.append(_Solution(all_weight, all_bias, converged))
     return found

@@ -12,7 +12,7 @@ from fcmae.analysis.curves import SMOOTH_FROM, indices_to_draw, running_mean
 from fcmae.analysis.run_folder import KNN, STAGE_DISTANCE, RunFolder, Series
 
 LOSS, LR, RATE = "loss", "lr", "images_per_second"
-COLOURS = 6  # of report.css
+COLOURS = 6  # of report.css, and as many dashes
 RUNNING_MEAN = "running mean of"
 DISTANCE = "mean cosine distance between channels"
 
@@ -68,7 +68,7 @@ def knn_chart(run: RunFolder) -> Chart | None:
     if (knn := run.series.get(KNN)) is None:
         return None
     curves = {"top-1": knn._replace(value=100 * knn.value)}
-    return _over_training("knn", "kNN accuracy", "top-1 accuracy (%)", curves, least=0)
+    return _over_training("knn", "kNN accuracy", "top-1 accuracy (%)", curves, least=0, unit="%")
 
 
 def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
@@ -77,7 +77,7 @@ def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
     if not curves:
         return None
     series = [
-        {"name": name, "x": _rounded(np.array(depths)), "y": _rounded(np.array(distances)), "colour": i % COLOURS}
+        {"name": name, "x": _rounded(np.array(depths)), "y": _rounded(np.array(distances))} | _look(i)
         for i, (name, depths, distances) in enumerate(curves)
     ]
     words = " ".join(f"{name}: {d[0]:.3g} in the first block, {d[-1]:.3g} in the last." for name, _, d in curves)
@@ -97,7 +97,14 @@ def _with_running_mean(name: str, series: Series) -> dict[str, Series]:
     return {name: series, f"{RUNNING_MEAN} {window:,} lines": series._replace(value=running_mean(series.value, window))}
 
 
-def _over_training(id: str, title: str, label: str, curves: dict[str, Series], least: float | None = None) -> Chart:
+def _look(number: int) -> dict[str, int]:
+    """Colour and dash of the n-th line; no two of the first ``COLOURS``² share both."""
+    return {"colour": number % COLOURS, "dash": (number + number // COLOURS) % COLOURS}
+
+
+def _over_training(
+    id: str, title: str, label: str, curves: dict[str, Series], least: float | None = None, unit: str = ""
+) -> Chart:
     series: list[dict[str, Any]] = []
     note = ""
     pale_first = any(name.startswith(RUNNING_MEAN) for name in curves)
@@ -113,29 +120,29 @@ def _over_training(id: str, title: str, label: str, curves: dict[str, Series], l
                 "x": _rounded(curve.step[kept], digits=15),
                 "y": _rounded(curve.value[kept]),
                 "epoch": _rounded(curve.epoch[kept]),
-                "colour": 0 if pale_first else len(series) % COLOURS,
                 "pale": pale_first and not series,
             }
+            | _look(0 if pale_first else len(series))
         )
     data = {
         "x": {"label": "step", "whole": True},
-        "y": {"label": label, **({} if least is None else {"min": least})},
+        "y": {"label": label, "unit": unit, **({} if least is None else {"min": least})},
         "series": series,
     }
     main = {name: curve for i, (name, curve) in enumerate(curves.items()) if not (pale_first and i)}
-    summary = f"{title} over steps. {' '.join(_in_words(name, curve) for name, curve in main.items())}"
+    summary = f"{title} over steps. {' '.join(_in_words(name, curve, unit) for name, curve in main.items())}"
     return Chart(id, title, summary, note, data)
 
 
-def _in_words(name: str, curve: Series) -> str:
+def _in_words(name: str, curve: Series, unit: str) -> str:
     there = np.flatnonzero(np.isfinite(curve.value))
     if not len(there):
         return f"{name}: no finite value."
     first, last = there[0], there[-1]
     low, high = curve.value[there].min(), curve.value[there].max()
     return (
-        f"{name}: {curve.value[first]:.4g} at step {curve.step[first]:,.0f}, {curve.value[last]:.4g} at step "
-        f"{curve.step[last]:,.0f}; lowest {low:.4g}, highest {high:.4g}."
+        f"{name}: {curve.value[first]:.4g}{unit} at step {curve.step[first]:,.0f}, {curve.value[last]:.4g}{unit} at "
+        f"step {curve.step[last]:,.0f}; lowest {low:.4g}{unit}, highest {high:.4g}{unit}."
     )
 
 

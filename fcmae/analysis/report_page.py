@@ -55,8 +55,8 @@ def render_report(run: RunFolder) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """The text with places where a narrow screen may break it: after a dot, a slash or an underscore."""
-    return Markup("<wbr>").join(re.split(r"(?<=[./_])", text))
+    """The text with places where a narrow screen may break it: after / and _, and after a dot outside a number."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])|(?<=\.)(?!(?<=\d\.)\d)", text))
 
 
 def _asset(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fcmae.analysis.accuracy import Accuracy, top_accuracy
 from fcmae.analysis.features import Embedder, embedder, fresh_weights, pixels
 from fcmae.analysis.labelled import labelled_digits, labelled_folder, labelled_timm, stratified_split
 from fcmae.analysis.subjects import parse_names
+from fcmae.crop_batches import crop_batches
 from fcmae.errors import UserError
 from fcmae.evaluate import main
 from fcmae.models import FCMAE, ModelConfig
@@ -129,6 +131,11 @@ def test_fresh_weights_are_those_that_training_begins_with(kwargs: dict[str, Any
     assert not torch.equal(fresh.stem[0].weight, other.stem[0].weight)
 
 
+def test_only_convnexts_have_known_fresh_weights() -> None:
+    with pytest.raises(UserError, match=r"not known with which weights cls_token, pos_embed"):
+        fresh_weights(timm.create_model("vit_tiny_patch16_224", num_classes=0), seed=0)
+
+
 def test_a_run_brings_its_normalisation(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", in_chans=1)
     (run / "config.yaml").write_text(f"{ckpt.HEADER}\ndata: {{mean: [0.25], std: [2.0]}}\n")
@@ -151,7 +158,9 @@ def test_timm_names_are_networks_too() -> None:
         assert "random" in ours.name
         tokens = network_of("vit_tiny_patch16_224")
         assert tokens.embed(torch.randn(2, 3, 224, 224)).shape == (2, 192)
-        assert tokens.image_hw == (224, 224)
+        assert (tokens.image_hw, tokens.takes_no_other, ours.takes_no_other) == ((224, 224), True, False)
+        smaller = embedder(parse_names(["vit_tiny_patch16_224"])[0], CPU, img_size=64)
+        assert smaller.embed(images).shape == (2, 192)
 
 
 def test_raw_pixels_are_averaged() -> None:
@@ -202,6 +211,9 @@ def test_train_and_val_of_a_folder(tmp_path: Path) -> None:
 def test_a_limit_takes_so_many_of_each_part(colours: Path) -> None:
     data = labelled_folder(colours, limit=4)
     assert [len(read(part)[1]) for part in (data.train, data.test)] == [4, 4]
+    whole = labelled_folder(colours)
+    several = labelled_folder(colours, num_workers=2)
+    assert torch.equal(read(whole.train)[0], read(several.train)[0])
     digits = labelled_digits(limit=30)
     assert [len(read(part)[1]) for part in (digits.train, digits.test)] == [30, 30]
 
@@ -228,6 +240,8 @@ def test_timm_datasets(colours: Path, tmp_path: Path) -> None:
     images, labels = read(data.test)
     assert labels == [2 - int(channel) for channel in images.mean((2, 3)).argmax(1)]
     assert len(labels) == 9
+    few = read(labelled_timm("torch/image_folder", tmp_path, limit=4).test)
+    assert (len(few[1]), few[1]) == (4, [2 - int(channel) for channel in few[0].mean((2, 3)).argmax(1)])
     with pytest.raises(UserError, match=r"--data.dataset torch/cifar10, split train, in .*not found"):
         labelled_timm("torch/cifar10", tmp_path)
     with pytest.raises(UserError, match=r"--data.dataset torch/none, .*: Unknown torchvision dataset none"):
@@ -238,7 +252,7 @@ def test_from_end_to_end(run: Path, colours: Path, tmp_path: Path, capsys: pytes
     """Colours are told apart by anything; the table and the file say the same, and a second run says it again."""
     out = tmp_path / "out"
     file = run / "checkpoints" / "step-00000001" / "model.safetensors"
-    arguments = [f"trained={run}", f"again={file}", "--data.path", str(colours)]
+    arguments = [f"trained={run}", f"again={file}", "--data.path", str(colours), "--data.num_workers", "0"]
     assert main([*arguments, "--output", str(out), "--k", "5"]) == 0
     result = json.loads((out / "evaluation.json").read_text())
     printed = capsys.readouterr().out
@@ -251,6 +265,8 @@ def test_from_end_to_end(run: Path, colours: Path, tmp_path: Path, capsys: pytes
         assert (knn["correct"], knn["accuracy"]) == (knn["total"], 1.0)
         assert "top5" not in row["knn"]  # of three classes it says nothing
         assert row["linear"]["top1"]["accuracy"] == 1
+        assert row["linear"]["converged"]
+        assert row["linear"]["c_at_edge"] == (row["linear"]["c"] in (1e-5, 1e2))
         low = Accuracy(knn["correct"], knn["total"]).interval[0]
         assert f"100.0 [{100 * low:.1f}, 100.0]" in printed
     assert result["results"][0]["knn"] == result["results"][2]["knn"]
@@ -268,7 +284,8 @@ def test_random_labels_are_at_chance(run: Path, tmp_path: Path) -> None:
     for n in range(200):
         image = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         image.save(tmp_path / "data" / "abcd"[n % 4] / f"{n}.png")
-    arguments = ["--data.path", str(tmp_path / "data"), "--test_share", "0.5", "--output", str(tmp_path)]
+    arguments = ["--data.path", str(tmp_path / "data"), "--data.num_workers", "0", "--test_share", "0.5"]
+    arguments += ["--output", str(tmp_path)]
     assert main([str(run), *arguments]) == 0
     for row in json.loads((tmp_path / "evaluation.json").read_text())["results"]:
         for probe in ("knn", "linear"):
@@ -276,9 +293,53 @@ def test_random_labels_are_at_chance(run: Path, tmp_path: Path) -> None:
             assert abs(row[probe]["top1"]["accuracy"] - 0.25) < 4 * (0.25 * 0.75 / 100) ** 0.5
 
 
-def test_without_data_it_is_digits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcmae.evaluate.labelled_digits", lambda share, seed: labelled_digits(share, seed, limit=200))
-    assert main(["convnextv2_atto", "--img_size", "32"]) == 0
+def test_networks_of_one_shape_share_a_pass(
+    run: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image is read once for all of them, and their rows are those that they have alone."""
+    other = save_run(tmp_path / "other", stem_stride=2)
+    passes = []
+
+    def counted(*arguments: Any) -> Any:
+        passes.append(arguments[1:3])
+        return crop_batches(*arguments)
+
+    monkeypatch.setattr(labelled, "crop_batches", counted)
+
+    def rows(*networks: str) -> list[Any]:
+        passes.clear()
+        options = ["--data.path", str(colours), "--data.num_workers", "0", "--output", str(tmp_path), "--overwrite"]
+        assert main([*networks, *options]) == 0
+        return list(json.loads((tmp_path / "evaluation.json").read_text())["results"])
+
+    together = rows(f"a={run}", f"b={other}")
+    assert passes == [((32, 32), 3)] * 2  # to learn from, and to test
+    assert together[:2] == rows(f"a={run}")[:2]
+    assert together[2:] == rows(f"b={other}")
+
+
+def test_a_network_of_one_size_is_given_that_size(tmp_path: Path) -> None:
+    """Out of the box, and built for another where one is asked for; digits are kept small for the rest."""
+    sizes = []
+    for arguments in (["vit_tiny_patch16_224", "convnextv2_atto"], ["vit_tiny_patch16_224", "--img_size", "32"]):
+        assert main([*arguments, "--images", "20", "--output", str(tmp_path), "--overwrite"]) == 0
+        sizes.append([row["image_hw"][0] for row in json.loads((tmp_path / "evaluation.json").read_text())["results"]])
+    assert sizes == [[224, 64, 224], [32, 32]]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_pickles_are_read_where_that_is_allowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, allowed: bool
+) -> None:
+    network = timm.create_model("convnextv2_atto", num_classes=0)
+    torch.save({"model": network.state_dict(), "lr": Fraction(1, 2)}, tmp_path / "weights.pth")
+    options = ["--images", "20", "--img_size", "32", *["--allow_pickle"] * allowed]
+    assert main([str(tmp_path / "weights.pth"), *options]) == (0 if allowed else 1)
+    assert ("--allow_pickle" in caplog.text) is not allowed
+
+
+def test_without_data_it_is_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convnextv2_atto", "--img_size", "32", "--images", "200"]) == 0
     printed = capsys.readouterr().out
     assert "digits: 200 images to learn from, 200 to test, 10 classes" in printed
     assert "kNN top-5" in printed
@@ -295,11 +356,13 @@ def test_without_data_it_is_digits(capsys: pytest.CaptureFixture[str], monkeypat
         (["RUN", "--data.path", "FLAT"], "has no subfolders with images; it takes one for each class"),
         (["RUN", "--data.dataset", "torch/cifar10"], "--data.dataset torch/cifar10 needs --data.path"),
         (["RUN", "--k", "0"], "--k must be at least 1, got 0"),
+        (["RUN", "--images", "1"], "--images must be at least 2, got 1"),
+        (["RUN", "--data.num_workers", "-1"], "--data.num_workers must be at least 0, got -1"),
         (["RUN", "--test_share", "1"], "--test_share must be between 0 and 1, got 1.0"),
         (["RUN", "--temperature", "nan"], "--temperature must be above 0, got nan"),
         (["RUN", "--device", "abacus"], "--device abacus cannot be used here"),
         (["RUN", "--output", "FILE"], "is a file; give a folder"),
-        (["vit_tiny_patch16_224", "--img_size", "32"], "cannot take 64 images of 32×32 pixels"),
+        (["convnextv2_atto", "--img_size", "8"], "cannot take 64 images of 8×8 pixels"),
         (["EMPTY"], "has no checkpoint in it"),
     ],
 )

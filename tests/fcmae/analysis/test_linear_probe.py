@@ -1,5 +1,7 @@
 """The linear probe: both solvers are scikit-learn's problem, and the test set has no say in its strength."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,9 @@ def test_both_solvers_choose_and_answer_alike(dtype: torch.dtype) -> None:
 def test_size_decides_who_solves(monkeypatch: pytest.MonkeyPatch) -> None:
     x, labels = clouds(3)
     asked = []
-    monkeypatch.setattr(linear_probe, "_by_torch", lambda x, y, n, cs: asked.append("torch") or [(x[:n], x[:n, 0])])
+    monkeypatch.setattr(
+        linear_probe, "_by_torch", lambda x, y, n, cs: asked.append("torch") or [(x[:n], x[:n, 0], True)]
+    )
     fit_probe(x, labels, 3, strengths=[1.0])
     assert not asked
     monkeypatch.setattr(linear_probe, "SMALL", x.numel() * 3 - 1)
@@ -84,6 +88,31 @@ def test_the_strength_is_the_best_on_a_held_out_fifth() -> None:
         right.append(model.score(scaler.transform(x[held_out]), labels[held_out]))
     probe = fit_probe(torch.from_numpy(x), torch.from_numpy(labels), 3, strengths=strengths[::-1], seed=3)
     assert probe.c == strengths[int(np.argmax(right))]
+    assert not probe.at_edge
+    weaker = fit_probe(torch.from_numpy(x), torch.from_numpy(labels), 3, strengths=strengths[:2], seed=3)
+    assert weaker.at_edge
+    assert not fit_probe(torch.from_numpy(x), torch.from_numpy(labels), 3, strengths=[1.0]).at_edge  # no choice
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_probe_says_whether_it_converged(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = clouds(3)
+    assert fit_probe(x, labels, 3, strengths=[1.0], solver=solver).converged
+    monkeypatch.setattr(linear_probe, "MAX_ITERATIONS", 2)
+    assert not fit_probe(x, labels, 3, strengths=[1.0], solver=solver).converged
+
+
+def test_warnings_of_another_kind_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = LogisticRegression.fit
+
+    def fit_and_warn(self: LogisticRegression, *arguments: np.ndarray) -> None:
+        warnings.warn("something else", FutureWarning, stacklevel=1)
+        fit(self, *arguments)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit_and_warn)
+    x, labels = clouds(3)
+    with pytest.warns(FutureWarning, match="something else"):
+        assert fit_probe(x, labels, 3, strengths=[1.0], solver="sklearn").converged
 
 
 def test_constant_features_do_no_harm() -> None:

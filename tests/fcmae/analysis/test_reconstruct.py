@@ -182,9 +182,29 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path, array: np.ndarray, me
 def test_a_mask_that_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_text("no image")
     (tmp_path / "mask.npy").write_text("no array")
-    for name in ("mask.png", "mask.npy"):
+    (tmp_path / "empty.npy").write_bytes(b"")
+    for name in ("mask.png", "mask.npy", "empty.npy"):
         with pytest.raises(UserError, match="is neither an image nor"):
             read_mask(tmp_path / name, (3, 4))
+
+
+def test_a_mask_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "mask.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses from twice as many on
+    with pytest.raises(UserError, match="exceeds limit"):
+        read_mask(tmp_path / "mask.png", (3, 4))
+
+
+@pytest.mark.parametrize(("alpha", "said"), [(0, True), (255, False)])
+def test_transparency_of_a_mask_does_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, alpha: int, said: bool
+) -> None:
+    """The left half is white, the right half black; how transparent the left is changes nothing but the log."""
+    image = Image.new("RGBA", (40, 30), (0, 0, 0, 255))
+    image.paste((255, 255, 255, alpha), (0, 0, 20, 30))
+    image.save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png", (3, 4)).tolist() == [[True, True, False, False]] * 3
+    assert ("transparency is ignored" in caplog.text) is said
 
 
 @pytest.mark.parametrize("ratios", ["0.5,1", "0", "x", "0.5,0.5", "nan"])

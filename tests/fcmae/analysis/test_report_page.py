@@ -3,17 +3,22 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from fcmae.analysis.collapse_file import DepthCurve
+from fcmae.analysis.report_charts import depth_chart, knn_chart
+from fcmae.analysis.report_page import _breakable
 from fcmae.analysis.report_pictures import MAX_PICTURES, MAX_SIDE
 from fcmae.analysis.run_facts import headline_facts, steps_planned, training_seconds
-from fcmae.analysis.run_folder import read_run
+from fcmae.analysis.run_folder import KNN, Series, read_run
 from fcmae.checkpoint import FOLDER
 from fcmae.report import main, write_report
 from tests.fcmae.analysis.made_runs import collapse_file, made_run, training_lines
@@ -200,7 +205,13 @@ def test_sections_without_data_say_how_to_get_it(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", pictures=0)
     (run / "metrics.jsonl").unlink()
     text = page_of(run).text
-    for hint in ("--monitor.every 10", "python -m fcmae.collapse", "--log.pictures_every", "--log.every"):
+    for hint in (
+        "--monitor.every 10 --monitor.data DIR",
+        "--monitor.every 10 measures",
+        "python -m fcmae.collapse",
+        "--log.pictures_every",
+        "--log.every",
+    ):
         assert hint in text
 
 
@@ -265,3 +276,29 @@ def test_the_wheel_takes_the_page_along() -> None:
     assets = [file.name for file in (root / "fcmae" / "analysis").iterdir() if file.is_file() and file.suffix != ".py"]
     assert {"report.html", "report.css", "report.js", "chart.js"} <= set(assets)
     assert all(any(fnmatch(name, pattern) for pattern in patterns["fcmae.analysis"]) for name in assets)
+
+
+def test_many_lines_all_look_different() -> None:
+    """Eight networks, of six colours and six dashes: no two share both."""
+    chart = depth_chart([DepthCurve(f"network {n}", [0, 1], [0.5, 0.4]) for n in range(8)])
+    assert chart is not None
+    looks = [(series["colour"], series["dash"]) for series in chart.data["series"]]
+    assert len(set(looks)) == 8
+    assert max(max(look) for look in looks) < 6
+
+
+@pytest.mark.parametrize(
+    ("text", "breaks"),
+    [("runs/a_b", "runs/|a_|b"), ("model.name", "model.|name"), ("0.00015", "0.00015"), ("torch 2.1.0", "torch 2.1.0")],
+)
+def test_names_may_break_and_numbers_may_not(text: str, breaks: str) -> None:
+    assert _breakable(text).replace("<wbr>", "|") == breaks
+
+
+def test_shares_are_told_in_per_cent(tmp_path: Path) -> None:
+    step = np.array([1.0, 2.0])
+    run = replace(read_run(made_run(tmp_path / "run")), series={KNN: Series(step, step, np.array([0.25, 0.57]))})
+    chart = knn_chart(run)
+    assert chart is not None
+    assert chart.data["y"]["unit"] == "%"
+    assert "25% at step 1, 57% at step 2" in chart.summary
