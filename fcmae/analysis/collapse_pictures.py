@@ -42,8 +42,8 @@ def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], t
     axes.set_title(title, fontsize=10)
     for number, (label, points) in enumerate(lines.items()):
         depth, distance, error = np.array(points).T
-        look = {"marker": MARKERS[number % len(MARKERS)], "linestyle": DASHES[number % len(DASHES)]}
-        (line,) = axes.plot(depth, distance, **look, markersize=4, linewidth=1.5, label=label)
+        marker, dash = MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)]
+        (line,) = axes.plot(depth, distance, marker=marker, linestyle=dash, markersize=4, linewidth=1.5, label=label)
         axes.fill_between(depth, distance - error, distance + error, color=line.get_color(), alpha=0.2, linewidth=0)
     figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=1)
     return figure
