@@ -3,8 +3,8 @@
     python -m benchmarks.collapse_cost
     python -m benchmarks.collapse_cost --model convnext_tiny --taps expansion act block
 
-Dense networks are read by hooks on layers that run in any case. The sparse encoder computes its MLP as one function, so
-its expansion layer runs once more for the analysis.
+Dense networks are read by hooks on layers that run in any case. The sparse encoder computes its MLP as one function,
+which runs layer by layer for the analysis.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Blocks are found by timm's names: ``stages`` (ConvNeXt), ``layers`` (Swin), ``blocks`` (ViT), ``layer1`` … (ResNet).
 The tensors inside are those of the block's MLP, ``fc1 → act → (grn) → fc2``. The sparse encoder computes its MLP as one
-function, in which they need not exist, so there they are computed again from the MLP's input, with its own weights.
+function, in which they need not exist; while it is watched it runs layer by layer instead.
 """
 
 import re
@@ -174,16 +174,33 @@ def _sparse_hook(found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Feature
 
         return found.module.register_forward_hook(of_block)
 
-    def of_mlp(mlp: Any, args: tuple[Any, ...]) -> None:
-        x, batch_size = args
-        see(found, Features(as_positions(_inside(mlp, x, batch_size, tap), batch_size=batch_size), None))
-
-    return cast(Block, found.module).mlp.register_forward_pre_hook(of_mlp)
+    return _Watched(cast(Block, found.module).mlp, found, tap, see)
 
 
-def _inside(mlp: Mlp, x: Tensor, batch_size: int, tap: Tap) -> Tensor:
-    """[B·M, C] → the MLP's tensor [B·M, 4C] at this tap."""
+class _Watched:
+    """An MLP that runs layer by layer, as long as it is watched, so that nothing of it is computed twice."""
+
+    def __init__(self, mlp: Mlp, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> None:
+        self.mlp: Any = mlp
+
+        def forward(x: Tensor, batch_size: int) -> Tensor:
+            for name, wide in _layers(mlp, x, batch_size):
+                if name == tap or (name == "act" and tap == "grn" and mlp.grn is None):
+                    see(found, Features(as_positions(wide, batch_size=batch_size), None))
+            return mlp.fc2(wide)
+
+        self.mlp.forward = forward
+
+    def remove(self) -> None:
+        """The class's own forward again."""
+        del self.mlp.forward
+
+
+def _layers(mlp: Mlp, x: Tensor, batch_size: int) -> Iterator[tuple[Tap, Tensor]]:
+    """[B·M, C] → the MLP's tensors [B·M, 4C], one after the other."""
     x = mlp.fc1(x)
-    if tap != "expansion":
-        x = F.gelu(x)
-    return grn(x, mlp.grn.weight, mlp.grn.bias, batch_size) if tap == "grn" and mlp.grn is not None else x
+    yield "expansion", x
+    x = F.gelu(x)
+    yield "act", x
+    if mlp.grn is not None:
+        yield "grn", grn(x, mlp.grn.weight, mlp.grn.bias, batch_size)
