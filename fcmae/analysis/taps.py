@@ -181,7 +181,7 @@ class _Watched:
     """An MLP that runs layer by layer, as long as it is watched, so that nothing of it is computed twice."""
 
     def __init__(self, mlp: Mlp, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> None:
-        self.mlp: Any = mlp
+        self.mlp = mlp
 
         def forward(x: Tensor, batch_size: int) -> Tensor:
             for name, wide in _layers(mlp, x, batch_size):
@@ -189,11 +189,11 @@ class _Watched:
                     see(found, Features(as_positions(wide, batch_size=batch_size), None))
             return mlp.fc2(wide)
 
-        self.mlp.forward = forward
+        vars(mlp)["forward"] = forward  # before the class's
 
     def remove(self) -> None:
         """The class's own forward again."""
-        del self.mlp.forward
+        del vars(self.mlp)["forward"]
 
 
 def _layers(mlp: Mlp, x: Tensor, batch_size: int) -> Iterator[tuple[Tap, Tensor]]:
