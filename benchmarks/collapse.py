@@ -26,7 +26,7 @@ from fcmae.analysis.collapse_pictures import depth_axes
 from fcmae.analysis.taps import TAPS
 from fcmae.checkpoint import read_state, resolve_checkpoint
 from fcmae.config import DataConfig, LogConfig, PretrainConfig, PretrainModelConfig, TrainConfig
-from fcmae.crop_batches import crop_batches, normalise
+from fcmae.crop_batches import crop_batches
 from fcmae.data import embedded_photographs
 from fcmae.models import FCMAE
 from fcmae.pretrain import pretrain
@@ -61,9 +61,9 @@ def configuration(args: argparse.Namespace, style: str, seed: int) -> PretrainCo
 
 def photographs(config: PretrainConfig) -> list[torch.Tensor]:
     """The photographs as the networks take them, batches of centre crops."""
-    mean, std = config.data.mean_std(3)
+    normalise = config.data.normaliser(3)
     batches = crop_batches(embedded_photographs(), config.model.image_hw, batch_size=6)
-    return [normalise(batch.images, mean, std) for batch in batches]
+    return [normalise(batch.images) for batch in batches]
 
 
 def analyse(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[BlockCollapse]]:

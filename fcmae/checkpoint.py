@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from fcmae.errors import UserError
 
 FOLDER, LAST = "checkpoints", "last"
-CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and how a run begins the file
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
 PREFIX = "step-"
 

@@ -89,7 +89,7 @@ def parse_config(argv: Sequence[str]) -> PretrainConfig:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     try:
-        config.data.mean_std(config.model.in_chans)
+        config.data.normaliser(config.model.in_chans)
     except ValueError as error:
         raise UserError(f"--data.{error}") from None
     return config

@@ -5,16 +5,11 @@ small maps, dead and saturated ones marked), and writes the numbers. docs/collap
 """
 
 import argparse
-import csv
-import io
-import json
 import logging
 import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +18,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fcmae.analysis.collapse_analysis import BlockCollapse, analyze_collapse
+from fcmae.analysis.collapse_file import NUMBERS, TABLE, write_collapse
 from fcmae.analysis.collapse_pictures import distance_figure, feature_map_figure
 from fcmae.analysis.feature_maps import choose_blocks, feature_maps
-from fcmae.analysis.subjects import Named, Subject, load_subject, parse_names
+from fcmae.analysis.subjects import Named, Subject, load_subject, parse_names, refusals_named
 from fcmae.analysis.taps import TAPS, find_blocks
-from fcmae.checkpoint import write_atomically
-from fcmae.command import exit_status
-from fcmae.crop_batches import crop_batches, normalise
-from fcmae.data import embedded_photographs, image_files
+from fcmae.command import check_at_least, check_seed, exit_status, output_folder
+from fcmae.crop_batches import crop_batches
+from fcmae.data import images_to_look_at
 from fcmae.devices import choose_device
 from fcmae.errors import UserError
 
 logger = logging.getLogger("fcmae")
 
-TABLE, NUMBERS, FIGURE, MAPS = "collapse.csv", "collapse.json", "figure4.png", "feature_maps-{}.png"
+FIGURE, MAPS = "figure4.png", "feature_maps-{}.png"
 EARLY_MIDDLE_LATE = ("0.17", "0.5", "0.83")
 
 
@@ -76,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="unpickle whatever a weights file holds, which runs code that the file brings")  # fmt: skip
     add("--effective_rank", action="store_true", help="measure the effective rank too; takes longer")
     add("--img_size", type=int, metavar="PIXELS",
-        help="side of the images; unset: a run's own, that of timm networks which take no other, else 224")  # fmt: skip
+        help="side of the images; unset: a run's own, that of timm networks which take no other, else 224 "
+        "(weights with a stem of stride 1 or 2: 56 or 112)")  # fmt: skip
     add("--layers", nargs="+", default=EARLY_MIDDLE_LATE, metavar="LAYER",
         help="blocks to draw channels of: names as in the table, where a model has them, or depths 0 to 1")  # fmt: skip
     add("--picture", type=int, default=0, metavar="N", help="which of the images taken to draw, from 0")
@@ -95,9 +91,7 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
     names = parse_names(options.models)
     folder = _check(options, names)
     device = choose_device(options.device)
-    paths = embedded_photographs() if options.data_path is None else image_files(options.data_path)
-    if len(paths) > options.images:
-        paths = [paths[n * len(paths) // options.images] for n in range(options.images)]
+    paths = images_to_look_at(options.data_path, options.images)
     if options.picture >= len(paths):
         raise UserError(f"--picture {options.picture}: there are {len(paths)} images, 0 to {len(paths) - 1}")
 
@@ -106,6 +100,7 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
     subjects = {named.label: _load(named, options) for named in names}
     layers = _layers(subjects, options.layers)
 
+    settings = {name: getattr(options, name) for name in ("data_path", "tap", "sparse", "pretrained", "seed")}
     results: dict[str, list[BlockCollapse]] = {}
     described: dict[str, dict[str, Any]] = {}
     for named in names:
@@ -117,7 +112,8 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
         described[named.label] = {
             "source": named.source, "image_hw": [height, width], "visible_share": subject.visible_share,
         }  # fmt: skip
-        _write(folder, results, described, options)
+        (folder / FIGURE).unlink(missing_ok=True)  # an earlier analysis's; ours comes when all models are through
+        write_collapse(folder, results, described, settings)
         _draw(folder / MAPS.format(named.file_name), picture)
         sys.stdout.write(table(named.label, subject, rows) + "\n")
         sys.stdout.flush()
@@ -139,23 +135,10 @@ def _with_taps(label: str, rows: Sequence[BlockCollapse], asked: str) -> str:
 
 def _check(options: argparse.Namespace, names: list[Named]) -> Path:
     """The output folder, once the options make sense."""
-    for name, least in (("images", 1), ("batch_size", 1), ("img_size", 1), ("num_workers", 0), ("picture", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            flag = "data.num_workers" if name == "num_workers" else name
-            raise UserError(f"--{flag} must be at least {least}, got {value}")
-    if not 0 <= options.seed < 2**63:
-        raise UserError(f"--seed must be at least 0 and less than 2⁶³, got {options.seed}")
-    if not options.output:
-        raise UserError("--output is empty; give a folder")
-    folder = Path(options.output)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file; give a folder")
+    check_at_least(options, images=1, batch_size=1, img_size=1, num_workers=0, picture=0)
+    check_seed(options.seed)
     ours = (TABLE, NUMBERS, FIGURE, *(MAPS.format(named.file_name) for named in names))
-    taken = [name for name in ours if (folder / name).exists()]
-    if taken and not options.overwrite:
-        raise UserError(f"--output {folder} holds {taken[0]} already; give another, or --overwrite")
-    return folder
+    return output_folder(options.output, ours, options.overwrite)
 
 
 def _load(named: Named, options: argparse.Namespace) -> Subject:
@@ -164,7 +147,7 @@ def _load(named: Named, options: argparse.Namespace) -> Subject:
         named, sparse=options.sparse, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
         img_size=options.img_size, seed=options.seed,
     )  # fmt: skip
-    with _errors_named(named, subject, "an image"):
+    with refusals_named(named.label, "an image", subject.image_hw):
         analyze_collapse(subject.model, torch.zeros(1, subject.in_chans, *subject.image_hw), options.tap)
     return subject
 
@@ -189,21 +172,6 @@ def _layers(subjects: dict[str, Subject], wanted: Sequence[str]) -> dict[str, li
     return layers
 
 
-@contextmanager
-def _errors_named(named: Named, subject: Subject, images: str) -> Iterator[None]:
-    """Errors become ones of the user's that name the model."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{named.label}: {error}") from error
-    except (RuntimeError, AssertionError, ValueError) as error:  # too small, not a size it takes, out of memory
-        height, width = subject.image_hw
-        raise UserError(
-            f"{named.label} cannot take {images} of {height}×{width} pixels: "
-            f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}; try another --img_size or --batch_size"
-        ) from error
-
-
 def _analyse(
     named: Named, subject: Subject, paths: list[Path], layers: list[str], options: argparse.Namespace
 ) -> tuple[list[BlockCollapse], Figure | None]:
@@ -217,9 +185,9 @@ def _analyse(
                 skipped = int((batch.indices < options.picture).sum())
                 drawn.append((place + skipped, batch.images[skipped : skipped + 1]))
             place += len(batch.images)
-            yield normalise(batch.images, subject.mean, subject.std)
+            yield subject.normalise(batch.images)
 
-    with _errors_named(named, subject, f"{options.batch_size} images"):
+    with refusals_named(named.label, f"{options.batch_size} images", subject.image_hw):
         rows = analyze_collapse(
             subject.model, batches(), options.tap, effective_rank=options.effective_rank, seed=options.seed
         )
@@ -229,7 +197,7 @@ def _analyse(
         if not drawn:
             raise UserError(f"neither image {options.picture} (--picture) nor any after it can be read")
         ((place, image),) = drawn
-        given = normalise(image, subject.mean, subject.std)
+        given = subject.normalise(image)
         maps = feature_maps(subject.model, given, layers, options.tap, seed=options.seed, place=place)
     except UserError as error:  # no reason to lose the numbers
         logger.warning("%s: no picture of its channels: %s", named.label, error)
@@ -258,30 +226,6 @@ def _or_0(error: float) -> float:
     return 0.0 if math.isnan(error) else error
 
 
-def _write(
-    folder: Path,
-    results: dict[str, list[BlockCollapse]],
-    described: dict[str, dict[str, Any]],
-    options: argparse.Namespace,
-) -> None:
-    """The numbers of the models so far."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FIGURE).unlink(missing_ok=True)  # an earlier analysis's; ours comes when all models are through
-    columns = [field.name for field in fields(BlockCollapse)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["model", *columns], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"model": label} | asdict(row) for label, rows in results.items() for row in rows)
-    write_atomically(folder / TABLE, text.getvalue())
-    models = {
-        label: described[label] | {"blocks": [_without_nan(asdict(row)) for row in rows]}
-        for label, rows in results.items()
-    }
-    settings = {"data_path": options.data_path, "tap": options.tap, "sparse": options.sparse,
-                "pretrained": options.pretrained, "seed": options.seed}  # fmt: skip
-    write_atomically(folder / NUMBERS, json.dumps({"settings": settings, "models": models}, indent=2) + "\n")
-
-
 def _draw(file: Path, picture: Figure | None) -> None:
     """Replace a picture in one go; without one, an earlier analysis's does not stay."""
     if picture is None:
@@ -290,11 +234,6 @@ def _draw(file: Path, picture: Figure | None) -> None:
     temporary = file.with_name(f".{file.name}.new")
     picture.savefig(temporary, format="png")
     os.replace(temporary, file)
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""How every ``python -m fcmae.<command>`` ends: results, or one line that says what was wrong."""
+"""What every ``python -m fcmae.<command>`` shares: checks of its options, and how it ends, if badly with one line."""
 
+import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from fcmae.errors import UserError
 
@@ -25,3 +27,34 @@ def exit_status(command: str, work: Callable[[], object]) -> int:
         logger.error("interrupted; what was not saved yet is lost")
         return 130
     return 0
+
+
+def check_at_least(options: argparse.Namespace, **least: int) -> None:
+    """UserError for a number that is given and smaller; ``num_workers`` is the option --data.num_workers."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            flag = "data.num_workers" if name == "num_workers" else name
+            raise UserError(f"--{flag} must be at least {smallest}, got {value}")
+
+
+def check_seed(seed: int) -> None:
+    """UserError for what torch's generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must be at least 0 and less than 2⁶³, got {seed}")
+
+
+def output_folder(given: str, names: Sequence[str], overwrite: bool) -> Path:
+    """The folder of --output, which need not be there yet.
+
+    Raises:
+        UserError: it is no folder, or, without ``overwrite``, one of the files of these names is in it.
+    """
+    if not given:
+        raise UserError("--output is empty; give a folder")
+    folder = Path(given)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; give a folder")
+    if not overwrite and (there := [name for name in names if (folder / name).exists()]):
+        raise UserError(f"--output {folder} holds {', '.join(there)} already; give another, or --overwrite")
+    return folder

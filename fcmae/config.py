@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcmae.models.config import ModelConfig
+from fcmae.normaliser import Normaliser
 
 DIGITS = "digits"  # scikit-learn's, where a folder of labelled images could stand
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -64,8 +65,8 @@ class DataConfig:
         if self.std is not None and not all(std > 0 for std in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
 
-    def mean_std(self, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each of ``in_chans`` channels; ValueError if other numbers were given."""
+    def normaliser(self, in_chans: int) -> Normaliser:
+        """With values for each of ``in_chans`` channels; ValueError if others were given than as many."""
 
         def per_channel(given: tuple[float, ...] | None, imagenet: tuple[float, ...], what: str) -> tuple[float, ...]:
             if given is None:
@@ -74,7 +75,7 @@ class DataConfig:
                 raise ValueError(f"{what} must have one value per channel: model.in_chans is {in_chans}, got {given}")
             return given
 
-        return per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std")
+        return Normaliser(per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std"))
 
 
 @dataclass(frozen=True)
@@ -160,10 +161,6 @@ class MonitorConfig:
         if self.data == "":
             raise ValueError("data is empty; give a folder of classes, or digits")
 
-    def resolved(self) -> "MonitorConfig":
-        """With the folder's absolute path."""
-        return self if self.data in (None, DIGITS) else replace(self, data=str(Path(self.data).resolve()))
-
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -190,9 +187,23 @@ class PretrainConfig:
         if self.resume == "":
             raise ValueError("resume is empty; it takes auto, none or a path")
 
+    def with_absolute_paths(self) -> "PretrainConfig":
+        """The same, wherever it is read."""
+        return replace(
+            self,
+            output=_absolute(self.output),
+            data=replace(self.data, path=_absolute(self.data.path)),
+            model=replace(self.model, init_from=_absolute(self.model.init_from)),
+            monitor=replace(self.monitor, data=DIGITS if self.monitor.data == DIGITS else _absolute(self.monitor.data)),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, tuples as lists, as config.yaml holds it."""
         return _plain(asdict(self))
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 def _plain(value: Any) -> Any:

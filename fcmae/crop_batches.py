@@ -64,8 +64,3 @@ class _Crops(Dataset):
         except UnreadableImageError as error:
             return str(error)
         return TF.to_dtype(image, torch.float32, scale=True), index
-
-
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(images − mean) / std per channel; [B, C, H, W]."""
-    return TF.normalize(images, list(mean), list(std))

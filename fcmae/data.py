@@ -7,10 +7,10 @@ whatever the number of processes, workers and micro-batches that share them.
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from fcmae.models import ModelConfig
 from fcmae.models.fcmae import count_visible, random_visible
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # package → its photographs; the order is that of training, textures between the others
 PHOTOGRAPHS = (
@@ -70,6 +72,17 @@ def image_files(folder: str | Path, leave_out: Path | None = None) -> list[Path]
     return found
 
 
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """So many of them, from the first on, or all if there are no more."""
+    count = min(count, len(items))
+    return [items[n * len(items) // count] for n in range(count)]
+
+
+def images_to_look_at(folder: str | None, count: int) -> list[Path]:
+    """So many of the images of a folder, evenly spaced; of the embedded photographs without one; raises as above."""
+    return evenly_spaced(embedded_photographs() if folder is None else image_files(folder), count)
+
+
 class Sample(NamedTuple):
     """One training sample, or a batch of them."""
 
@@ -90,9 +103,7 @@ class PretrainDataset(Dataset):
     def __init__(self, paths: list[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int) -> None:
         self.paths, self.data, self.model, self.seed = paths, data, model, seed
         self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
-        mean, std = data.mean_std(model.in_chans)
-        self.mean_C11, self.std_C11 = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
-        self._mean_std: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.normalise = data.normaliser(model.in_chans)
         self._cache: dict[int, ImageFile] = {}
 
     def __len__(self) -> int:
@@ -116,30 +127,13 @@ class PretrainDataset(Dataset):
         image = resized_crop(file, crop, self.model.image_hw)
         return Sample(image.flip(-1) if flip else image, visible, [])
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """uint8 or float32 in 0 … 1 → float32 of about zero mean and unit variance; [..., C, H, W], on any device."""
-        mean_C11, std_C11 = self._mean_std_on(image.device)
-        return (TF.to_dtype(image, torch.float32, scale=True) - mean_C11) / std_C11
-
-    def denormalise(self, image: Tensor) -> Tensor:
-        """The converse, clipped to 0 … 1."""
-        mean_C11, std_C11 = self._mean_std_on(image.device)
-        return (image * std_C11 + mean_C11).clamp(0, 1)
-
-    def _mean_std_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Copied to a device once: each copy makes a GPU finish what it has."""
-        if device not in self._mean_std:
-            self._mean_std[device] = self.mean_C11.to(device), self.std_C11.to(device)
-        return self._mean_std[device]
-
     def fixed_samples(self, count: int) -> Sample:
         """A batch of evenly spaced images, cropped at the centre, with fixed masks; for pictures."""
-        count = min(count, len(self.paths))
         samples = []
-        for n in range(count):
+        for n, place in enumerate(evenly_spaced(range(len(self.paths)), count)):
             generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
             visible = random_visible(1, self.model.grid_hw, self.num_visible, generator=generator)[0]
-            image = self._first_readable(n * len(self.paths) // count, self._centre_crop).image
+            image = self._first_readable(place, self._centre_crop).image
             samples.append(Sample(image, visible, []))
         return collate(samples)
 

@@ -16,6 +16,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+    # of torch, for a name that it does not know, a device that is not there and one that it was not built for
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name} cannot be used here: {str(error).strip().splitlines()[0]}") from None
     return device

@@ -21,7 +21,7 @@ from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_fold
 from fcmae.analysis.linear_probe import fit_probe
 from fcmae.analysis.subjects import parse_names
 from fcmae.checkpoint import write_atomically
-from fcmae.command import exit_status
+from fcmae.command import check_at_least, check_seed, exit_status, output_folder
 from fcmae.devices import choose_device
 from fcmae.errors import UserError
 
@@ -121,25 +121,16 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, least in (("k", 1), ("batch_size", 1), ("img_size", 1), ("images", 2), ("num_workers", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            flag = "data.num_workers" if name == "num_workers" else name
-            raise UserError(f"--{flag} must be at least {least}, got {value}")
+    check_at_least(options, k=1, batch_size=1, img_size=1, images=2, num_workers=0)
+    check_seed(options.seed)
     if not 0 < options.test_share < 1:
         raise UserError(f"--test_share must be between 0 and 1, got {options.test_share}")
     if not 0 < options.temperature < float("inf"):
         raise UserError(f"--temperature must be above 0, got {options.temperature}")
-    if not 0 <= options.seed < 2**63:
-        raise UserError(f"--seed must be at least 0 and less than 2⁶³, got {options.seed}")
     if options.data_dataset is not None and options.data_path is None:
         raise UserError(f"--data.dataset {options.data_dataset} needs --data.path, the folder it lies in")
     if options.output is not None:
-        folder = Path(options.output)
-        if folder.is_file():
-            raise UserError(f"--output {folder} is a file; give a folder")
-        if (folder / RESULT).exists() and not options.overwrite:
-            raise UserError(f"--output {folder} holds {RESULT} already; give another, or --overwrite")
+        output_folder(options.output, [RESULT], options.overwrite)
 
 
 def _labelled_data(options: argparse.Namespace) -> LabelledData:
@@ -173,7 +164,7 @@ def _with_baselines(
     for subject in subjects:
         image_hw = _image_hw(subject, options)
         found.append((subject, image_hw))
-        kind = (subject.architecture, subject.mean, subject.std, image_hw)
+        kind = (subject.architecture, subject.normalise, image_hw)
         if subject.fresh is not None and kind not in fresh_ones:  # runs of one kind share a random network
             fresh_ones.add(kind)
             found.append((subject.fresh(), image_hw))

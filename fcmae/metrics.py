@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fcmae.checkpoint import write_atomically
-
-FILE, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
+from fcmae.run_layout import EVENTS, METRICS, SUPERSEDED
 
 
 class MetricsLog:
@@ -23,16 +23,17 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, start_step: int) -> None:
-        self.path = run / FILE
+        self.path = run / METRICS
         if self.path.is_file():
             lines = self.path.read_text().splitlines()
-            kept = [line for line in lines if start_step and _is_up_to(line, start_step)]
+            keeps = [start_step > 0 and _is_up_to(line, start_step) for line in lines]
+            kept = list(compress(lines, keeps))
             if len(kept) < len(lines):
                 with (run / SUPERSEDED).open("a") as superseded:
-                    superseded.writelines(f"{line}\n" for line in lines if line not in kept)
+                    superseded.writelines(f"{line}\n" for line, keep in zip(lines, keeps, strict=True) if not keep)
                 write_atomically(self.path, "".join(f"{line}\n" for line in kept))
         self._file = self.path.open("a")
-        self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        self._tensorboard = SummaryWriter(str(run / EVENTS), purge_step=start_step + 1 if start_step else None)
 
     def write(self, values: dict[str, Any], group: str = "train") -> None:
         """One line; ``values`` holds at least step. Numbers go to TensorBoard too, as ``group/name``."""

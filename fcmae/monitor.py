@@ -68,8 +68,7 @@ class Monitor:
         if self.labelled is None:
             return {}
         model = self.config.model
-        mean, std = self.config.data.mean_std(model.in_chans)
-        embedder = Embedder("the encoder", partial(_pooled, encoder), model.in_chans, mean, std)
+        embedder = Embedder("the encoder", partial(_pooled, encoder), model.in_chans, self.dataset.normalise)
         train, test = (
             embedder.features(part, model.image_hw, BATCH, device) for part in (self.labelled.train, self.labelled.test)
         )

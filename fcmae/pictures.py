@@ -8,27 +8,46 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 from torchvision.utils import make_grid
 
+from fcmae.models import FCMAE
+from fcmae.models.patches import enlarge_mask
+from fcmae.normaliser import Normaliser
+
 GREY = 0.5
 TILE = 160  # smallest side of a tile in pixels; smaller images are enlarged by a whole factor
 CAPTION, GAP, BACKGROUND = 26, 4, 255
 
 
-def reconstruction_picture(
-    original: Tensor, masked: Tensor, pasted: Tensor, where: Tensor, mask_ratio: float
-) -> Image.Image:
-    """Three rows of tiles with captions.
+def paste_reconstruction(model: FCMAE, images: Tensor, visible: Tensor, normalise: Normaliser) -> Tensor:
+    """The reconstruction where masked, the images' very own pixels where visible.
+
+    Args:
+        model: in eval mode, on the images' device.
+        images: float32 [B, C, H, W] in 0 … 1.
+        visible: bool [B, h, w], True = kept.
+        normalise: as when the model was trained.
+
+    Returns:
+        float32 [B, C, H, W] in 0 … 1.
+    """
+    given = normalise(images)
+    with torch.no_grad():
+        output = FCMAE.forward(model, given, visible)  # were it compiled, this one picture would not be worth it
+    _, pasted = model.reconstruct(given, output)
+    return torch.where(enlarge_mask(visible, model.patch_size), images, normalise.inverse(pasted.float()))
+
+
+def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask_ratio: float) -> Image.Image:
+    """Three rows of tiles with captions: originals, masked ones, and reconstructions.
 
     Args:
         original: [N, C, H, W] in 0 … 1; of more than three channels the first three are shown, of two the first.
-        masked: the same with anything where masked; shown grey.
         pasted: the reconstruction, visible pixels pasted in.
         where: bool [N, 1, H, W], True = visible.
         mask_ratio: for the caption.
     """
-    masked = torch.where(where, masked, GREY)
     rows = {
         "original": original,
-        f"masked {mask_ratio:.0%}": masked,
+        f"masked {mask_ratio:.0%}": torch.where(where, original, GREY),
         "reconstruction (visible patches pasted in)": pasted,
     }
     strips = [_row(images) for images in rows.values()]

@@ -4,62 +4,37 @@ The same file serves one process and many (``accelerate launch`` or ``torchrun``
 """
 
 import contextlib
-import hashlib
 import logging
 import math
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from filelock import FileLock
+from torchvision.transforms.v2 import functional as TF
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import fcmae
 from fcmae import checkpoint as ckpt
 from fcmae.cli import parse_config
 from fcmae.command import exit_status
 from fcmae.config import PretrainConfig
 from fcmae.console import progress_bar, signals_as_question
-from fcmae.data import (
-    PretrainDataset,
-    Sample,
-    SampleStream,
-    UnreadableFiles,
-    embedded_photographs,
-    image_files,
-    make_loader,
-    sample_seed,
-)
+from fcmae.data import Sample, SampleStream, UnreadableFiles, make_loader, sample_seed
 from fcmae.errors import UserError
 from fcmae.metrics import MetricsLog
-from fcmae.models import FCMAE
 from fcmae.models.patches import enlarge_mask
-from fcmae.monitor import GROUP, Monitor
-from fcmae.optim import make_optimizer, make_schedule
-from fcmae.pictures import reconstruction_picture, save_picture
-from fcmae.resume import (
-    CONFIG,
-    HEADER,
-    check_same_run,
-    check_same_stream,
-    checkpoint_to_resume,
-    make_and_lock,
-    run_folder,
-)
-from fcmae.sparse import BackendError
-from fcmae.weights.load import load_encoder
+from fcmae.monitor import GROUP
+from fcmae.optim import make_schedule
+from fcmae.pictures import paste_reconstruction, reconstruction_picture, save_picture
+from fcmae.run import Run, set_up
+from fcmae.run_layout import CONFIG, picture_file
 
 logger = logging.getLogger("fcmae")
-
-PICTURES = "reconstructions"
 
 
 class NonFiniteError(UserError):
@@ -87,126 +62,6 @@ def pretrain(config: PretrainConfig) -> Path:
         # accelerate keeps device and precision for the life of the process; a second run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
     return run.folder
-
-
-@dataclass
-class Run:
-    """Everything that training needs, made once."""
-
-    config: PretrainConfig
-    accelerator: Accelerator
-    folder: Path
-    dataset: PretrainDataset
-    model: torch.nn.Module
-    """As accelerate prepared it; ``bare_model`` is the FCMAE inside."""
-    bare_model: FCMAE
-    optimizer: torch.optim.Optimizer
-    start: ckpt.TrainState
-    total_steps: int
-    monitor: Monitor
-    lock: FileLock | None
-    """Held by the main process as long as it writes to the folder."""
-
-    def epochs_done(self, step: int) -> float:
-        """Epochs done after so many steps."""
-        return step * self.start.effective_batch / self.start.samples_per_epoch
-
-    def completes_epochs(self, step: int, every: int) -> bool:
-        """Whether the step just done completed another ``every`` epochs; 0: never."""
-        if not every:
-            return False
-        samples, batch = every * self.start.samples_per_epoch, self.start.effective_batch
-        return step * batch // samples > (step - 1) * batch // samples
-
-
-def set_up(config: PretrainConfig) -> Run:
-    """Check what can be checked, then make the data, the model and the optimiser, and load the checkpoint to resume."""
-    # accelerate looks for torchrun's CPU processes only if told that there is nothing better
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=_precision(config))
-    if not accelerator.is_main_process:
-        logger.setLevel(logging.ERROR)
-    folder = run_folder(config, accelerator)
-    resume_from = checkpoint_to_resume(config, folder)
-    newest = ckpt.last_checkpoint(folder)
-
-    paths = embedded_photographs() if config.data.path is None else image_files(config.data.path, leave_out=folder)
-    dataset = PretrainDataset(paths, config.data, config.model, config.train.mask_ratio, config.seed)
-    dataset.check_readable()
-    monitor = Monitor(config, dataset)
-    num_patches = math.prod(config.model.grid_hw)
-    if dataset.num_visible == num_patches:
-        raise UserError(
-            f"--model.img_size {config.model.img_size} gives {num_patches} patches of "
-            f"{config.model.patch_size}×{config.model.patch_size} pixels, and --train.mask_ratio "
-            f"{config.train.mask_ratio} masks none of them; use larger images or a smaller --model.stem_stride"
-        )
-
-    effective_batch = config.train.batch_size * config.train.accumulation_steps * accelerator.num_processes
-    total_steps = math.ceil(config.train.epochs * len(dataset) / effective_batch)
-
-    torch.manual_seed(config.seed)
-    try:
-        bare_model = FCMAE(config.model, config.train.mask_ratio)
-    except BackendError as error:  # not installed
-        raise UserError(f"--model.{error}") from None
-    if missing := bare_model.encoder.backend.missing_on(accelerator.device):
-        raise UserError(f"--model.backend {config.model.backend} needs {missing}; take grid")
-    if config.model.init_from is not None and resume_from is None:
-        try:
-            load_encoder(bare_model, config.model.init_from)
-        except UserError as error:
-            raise UserError(f"--model.init_from: {error}") from None
-    optimizer = make_optimizer(bare_model, config.train, effective_batch)
-    start = ckpt.TrainState(
-        step=0,
-        effective_batch=effective_batch,
-        samples_per_epoch=len(dataset),
-        images_digest=hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest(),
-    )
-    if resume_from is not None:
-        check_same_run(config, resume_from)
-        check_same_stream(ckpt.read_state(resume_from), start, config, accelerator.num_processes)
-    if config.train.compile:
-        bare_model.compile()
-    model, optimizer = accelerator.prepare(bare_model, optimizer)
-    if resume_from is not None:
-        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
-        start = replace(start, step=state.step, pending_losses=state.pending_losses)
-        if start.step >= total_steps and ckpt.last_checkpoint(folder) is None:
-            raise UserError(
-                f"{resume_from} is at step {start.step}, and --train.epochs {config.train.epochs} end at step "
-                f"{total_steps}: nothing is left to train; give more epochs"
-            )
-    if effective_batch > len(dataset):
-        logger.warning(
-            "a step takes %d samples (--train.batch_size × --train.accumulation_steps × processes), more than the %d "
-            "of an epoch: %d steps in all; a smaller batch makes more of them",
-            effective_batch, len(dataset), total_steps,
-        )  # fmt: skip
-
-    lock = None
-    if accelerator.is_main_process:
-        lock = make_and_lock(folder)
-        if ckpt.last_checkpoint(folder) != newest:  # between our reading of it and the lock
-            raise UserError(f"--output {folder} got a checkpoint of another process just now; run again to go on")
-        resolved = replace(
-            config,
-            output=str(folder.resolve()),
-            data=replace(config.data, path=_absolute(config.data.path)),
-            model=replace(config.model, init_from=_absolute(config.model.init_from)),
-            monitor=config.monitor.resolved(),
-            resume="auto",
-        )
-        header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {accelerator.num_processes} process(es)\n"
-        ckpt.write_atomically(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))
-    logger.info(
-        "%s on %s: %d images, %d steps of %d (%g epochs), %d of %d patches visible → %s",
-        config.model.name, _device_name(accelerator), len(paths), total_steps, effective_batch, config.train.epochs,
-        dataset.num_visible, num_patches, folder,
-    )  # fmt: skip
-    if resume_from is not None:
-        logger.info("going on from %s, step %d of %d", resume_from, start.step, total_steps)
-    return Run(config, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock)
 
 
 def fit(run: Run) -> None:
@@ -343,18 +198,18 @@ def _network(config: PretrainConfig) -> dict[str, Any]:
 def _draw(run: Run, step: int) -> None:
     """RUN/reconstructions/step-….png of fixed images with fixed masks."""
     if run.accelerator.is_main_process:
-        model, dataset = run.bare_model, run.dataset
-        sample = dataset.fixed_samples(run.config.log.pictures_count)
-        images = dataset.normalise(sample.image.to(run.accelerator.device))
+        model, device = run.bare_model, run.accelerator.device
+        sample = run.dataset.fixed_samples(run.config.log.pictures_count)
+        images = TF.to_dtype(sample.image.to(device), torch.float32, scale=True)
+        visible = sample.visible.to(device)
         model.eval()
-        with torch.no_grad(), run.accelerator.autocast():
-            output = FCMAE.forward(model, images, sample.visible.to(images.device))
+        with run.accelerator.autocast():
+            pasted = paste_reconstruction(model, images, visible, run.dataset.normalise)
         model.train()
-        masked, pasted = model.reconstruct(images, output)
-        where = enlarge_mask(output.visible, run.config.model.patch_size)
-        original, masked, pasted = (dataset.denormalise(x.float()) for x in (images, masked, pasted))
-        picture = reconstruction_picture(original, masked, pasted, where, run.config.train.mask_ratio)
-        save_picture(picture, run.folder / PICTURES / f"step-{step:08d}.png")
+        where = enlarge_mask(visible, model.patch_size)
+        save_picture(
+            reconstruction_picture(images, pasted, where, run.config.train.mask_ratio), picture_file(run.folder, step)
+        )
     run.accelerator.wait_for_everyone()
 
 
@@ -378,25 +233,6 @@ def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
 def _seed_step(seed: int, step: int, rank: int) -> None:
     """Drop path draws from torch's generator: the same draws whether or not the run was stopped before this step."""
     torch.manual_seed(sample_seed(seed, step, rank))
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).resolve())
-
-
-def _precision(config: PretrainConfig) -> str:
-    wanted = config.train.precision
-    if wanted == "auto":
-        wanted = (
-            "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        )
-    return {"fp32": "no", "bf16": "bf16"}[wanted]
-
-
-def _device_name(accelerator: Accelerator) -> str:
-    device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return name if accelerator.num_processes == 1 else f"{accelerator.num_processes} × {name}"
 
 
 def _non_finite(run: Run, what: str) -> NonFiniteError:

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from fcmae.command import exit_status
-from fcmae.crop_batches import crop_batches, normalise
-from fcmae.data import embedded_photographs, image_files, sample_seed
+from fcmae.command import check_at_least, check_seed, exit_status, output_folder
+from fcmae.crop_batches import crop_batches
+from fcmae.data import images_to_look_at, sample_seed
 from fcmae.devices import choose_device
 from fcmae.errors import UserError
-from fcmae.models import FCMAE
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.patches import enlarge_mask
-from fcmae.pictures import reconstruction_picture, save_picture
+from fcmae.pictures import paste_reconstruction, reconstruction_picture, save_picture
 from fcmae.weights.load import load_model
 from fcmae.weights.settings import normalisation
 
@@ -82,14 +81,12 @@ def reconstruct(options: argparse.Namespace) -> list[Path]:
     Raises:
         UserError: something the user can mend.
     """
-    if options.images < 1:
-        raise UserError(f"--images must be at least 1, got {options.images}")
-    if not 0 <= options.seed < 2**63:
-        raise UserError(f"--seed must be at least 0 and less than 2⁶³, got {options.seed}")
+    check_at_least(options, images=1)
+    check_seed(options.seed)
     ratios = options.mask_ratios or (() if options.mask else RATIOS)
     titles = [f"{100 * ratio:g}" for ratio in ratios] + ["mask"] * bool(options.mask)
-    files = [Path(options.output) / f"reconstruction-{title}.png" for title in titles]
-    _check_output(Path(options.output), files, options.overwrite)
+    names = [f"reconstruction-{title}.png" for title in titles]
+    folder = output_folder(options.output, names, options.overwrite)
 
     device = choose_device(options.device)
     model = load_model(options.ckpt).to(device)
@@ -100,44 +97,20 @@ def reconstruct(options: argparse.Namespace) -> list[Path]:
     grid_hw = image_hw[0] // patch, image_hw[1] // patch
 
     own = [read_mask(options.mask, grid_hw)] if options.mask else []
-    paths = embedded_photographs() if options.data_path is None else image_files(options.data_path)
-    count = min(options.images, len(paths))
-    chosen = [paths[n * len(paths) // count] for n in range(count)]
-    images = torch.cat([b.images for b in crop_batches(chosen, image_hw, model.config.in_chans)]).to(device)
-    mean_std = normalisation(options.ckpt, model.config.in_chans)
+    paths = images_to_look_at(options.data_path, options.images)
+    images = torch.cat([b.images for b in crop_batches(paths, image_hw, model.config.in_chans)]).to(device)
+    normalise = normalisation(options.ckpt, model.config.in_chans)
 
     masks = [random_masks(len(images), grid_hw, ratio, options.seed) for ratio in ratios]
     masks += [mask.expand(len(images), *grid_hw) for mask in own]
+    files = [folder / name for name in names]
     for file, mask in zip(files, masks, strict=True):
         visible = mask.to(device)
-        pasted = paste_reconstruction(model, images, visible, *mean_std)
+        pasted = paste_reconstruction(model, images, visible, normalise)
         where = enlarge_mask(visible, patch)
-        save_picture(reconstruction_picture(images, images, pasted, where, 1 - visible.float().mean().item()), file)
+        save_picture(reconstruction_picture(images, pasted, where, 1 - visible.float().mean().item()), file)
         logger.info("%s: %d of %d patches visible", file, visible[0].sum(), visible[0].numel())
     return files
-
-
-def paste_reconstruction(
-    model: FCMAE, images: Tensor, visible: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Tensor:
-    """The reconstruction where masked, the images' very own pixels where visible.
-
-    Args:
-        model: in eval mode, on the images' device.
-        images: float32 [B, C, H, W] in 0 … 1.
-        visible: bool [B, h, w], True = kept.
-        mean: of each channel, with which the model was trained.
-        std: likewise.
-
-    Returns:
-        float32 [B, C, H, W] in 0 … 1.
-    """
-    normalised = normalise(images, mean, std)
-    with torch.no_grad():
-        output = model(normalised, visible=visible)
-    _, pasted = model.reconstruct(normalised, output)
-    in_pixels = normalise(pasted.float(), [-m / s for m, s in zip(mean, std, strict=True)], [1 / s for s in std])
-    return torch.where(enlarge_mask(visible, model.patch_size), images, in_pixels.clamp(0, 1))
 
 
 def random_masks(count: int, grid_hw: tuple[int, int], ratio: float, seed: int) -> Tensor:
@@ -180,7 +153,7 @@ def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
         raise UserError(f"--mask {file} does not exist") from None
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"--mask {file} is neither an image nor a .npy file of bool: {error}") from None
     if visible.all() or not visible.any():
         raise UserError(
@@ -188,13 +161,6 @@ def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
             f"visible (white, True) and one masked"
         )
     return visible
-
-
-def _check_output(folder: Path, files: list[Path], overwrite: bool) -> None:
-    if folder.is_file():
-        raise UserError(f"--output {folder} is a file; give a folder")
-    if not overwrite and (there := [file.name for file in files if file.exists()]):
-        raise UserError(f"--output {folder} holds {', '.join(there)} already; give another, or --overwrite")
 
 
 def _ratios(text: str) -> tuple[float, ...]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcmae.analysis.report_page import GENERATOR, render_report
-from fcmae.analysis.run_folder import METRICS, read_run
+from fcmae.analysis.run_folder import read_run
 from fcmae.command import exit_status
 from fcmae.errors import UserError
+from fcmae.run_layout import METRICS
 
 logger = logging.getLogger("fcmae")
 

@@ -3,7 +3,6 @@
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 from accelerate import Accelerator
@@ -11,9 +10,9 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from fcmae import checkpoint as ckpt
-from fcmae.checkpoint import CONFIG, HEADER
 from fcmae.config import PretrainConfig
 from fcmae.errors import UserError
+from fcmae.run_layout import CONFIG, HEADER, flat
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +89,12 @@ def check_same_run(config: PretrainConfig, checkpoint: Path) -> None:
     if not file.is_file():
         return
     try:
-        before = _flat(yaml.safe_load(file.read_text()))
+        before = flat(yaml.safe_load(file.read_text()))
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not a configuration: {' '.join(str(error).split())}") from None
     changed = {
         key: now
-        for key, now in _flat(config.as_dict()).items()
+        for key, now in flat(config.as_dict()).items()
         if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith(FREE_GROUPS)
     }
     # a checkpoint named on purpose may be trained on in another way, say after a loss that was not finite
@@ -124,11 +123,3 @@ def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, config: Pret
             "training changes from here on",
             state.samples_per_epoch, now.samples_per_epoch,
         )  # fmt: skip
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -45,9 +45,7 @@ if os.environ.get("REQUIRE_MINKOWSKI") and not HAVE_MINKOWSKI:
     raise ImportError("REQUIRE_MINKOWSKI is set, but MinkowskiEngine is not installed; make minkowski installs it")
 # Why a skip: it is optional and no plain dependency (minutes to build from source, with OpenBLAS's headers), so
 # `make test` on a fresh clone must do without. One that is installed but broken is not skipped: its tests fail.
-minkowski = pytest.param(
-    "minkowski",
-    marks=pytest.mark.skipif(
-        not HAVE_MINKOWSKI, reason="MinkowskiEngine is optional and not installed; make minkowski builds it"
-    ),
+needs_minkowski = pytest.mark.skipif(
+    not HAVE_MINKOWSKI, reason="MinkowskiEngine is optional and not installed; make minkowski builds it"
 )
+minkowski = pytest.param("minkowski", marks=needs_minkowski)

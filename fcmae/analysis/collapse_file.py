@@ -1,14 +1,22 @@
-"""The collapse.json that ``python -m fcmae.collapse`` wrote into a run folder: distance against depth, by network."""
+"""The numbers of a collapse analysis on disk: written by ``python -m fcmae.collapse``, read by the report of a run."""
 
+import csv
+import io
 import json
 import logging
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fcmae.analysis.collapse_analysis import BlockCollapse
+from fcmae.checkpoint import write_atomically
+
 logger = logging.getLogger(__name__)
 
-PLACES = ("collapse.json", "collapse/collapse.json")  # in the run folder; the first that is there counts
+TABLE, NUMBERS = "collapse.csv", "collapse.json"
+PLACES = (NUMBERS, f"collapse/{NUMBERS}")  # in the run folder; the first that is there counts
 
 
 class DepthCurve(NamedTuple):
@@ -19,6 +27,38 @@ class DepthCurve(NamedTuple):
     """0 for the first block … 1 for the last, ascending."""
     distances: list[float]
     """0 … 1; NaN where it was not measured."""
+
+
+def write_collapse(
+    folder: Path,
+    results: Mapping[str, Sequence[BlockCollapse]],
+    described: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> None:
+    """collapse.csv, a row a block, and collapse.json, which also says what was analysed and how.
+
+    Args:
+        folder: made if it is not there.
+        results: label → the blocks.
+        described: label → what the network and its images were.
+        settings: of the whole analysis.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["model", *(field.name for field in fields(BlockCollapse))], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"model": label} | asdict(row) for label, rows in results.items() for row in rows)
+    write_atomically(folder / TABLE, text.getvalue())
+    models = {
+        label: {**described[label], "blocks": [_without_nan(asdict(row)) for row in rows]}
+        for label, rows in results.items()
+    }
+    write_atomically(folder / NUMBERS, json.dumps({"settings": settings, "models": models}, indent=2) + "\n")
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 
 
 def read_depth_curves(run: Path) -> list[DepthCurve]:

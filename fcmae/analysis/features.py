@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcmae.analysis.labelled import Batches
-from fcmae.analysis.subjects import Named, load_subject
-from fcmae.crop_batches import normalise
+from fcmae.analysis.subjects import Named, load_subject, refusals_named
 from fcmae.errors import UserError
 from fcmae.models.layers import init_weights
+from fcmae.normaliser import Normaliser
 
 LAYER_SCALE = 1e-6  # of a fresh network, as in the paper
 
@@ -42,8 +42,7 @@ class Embedder:
     embed: Callable[[Tensor], Tensor]
     """[B, C, H, W], normalised → [B, D]."""
     in_chans: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalise: Normaliser
     image_hw: tuple[int, int] | None = None
     """Of the images that it usually takes, if it takes some usually."""
     takes_no_other: bool = False
@@ -63,15 +62,9 @@ class Embedder:
 
     def vectors(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in 0 … 1, on the network's device → float32 [B, D] on the CPU; raises as above."""
-        try:
-            with torch.no_grad():
-                found = self.embed(normalise(images, self.mean, self.std)).float().cpu()
-        except (RuntimeError, AssertionError) as error:  # too small, not the one size it takes, out of memory
-            raise UserError(
-                f"{self.name} cannot take {len(images)} images of {images.shape[2]}×{images.shape[3]} pixels: "
-                f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}; "
-                f"try another --img_size or --batch_size"
-            ) from error
+        height, width = images.shape[2:]
+        with refusals_named(self.name, f"{len(images)} images", (height, width)), torch.no_grad():
+            found = self.embed(self.normalise(images)).float().cpu()
         if not found.isfinite().all():
             raise UserError(f"{self.name} gives features that are not finite; its weights are damaged")
         return found
@@ -102,7 +95,8 @@ def pixels(in_chans: int, side: int = 16) -> Embedder:
     def embed(images: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(images, side).flatten(1)
 
-    return Embedder(f"raw pixels, {side}×{side}", embed, in_chans, (0.0,) * in_chans, (1.0,) * in_chans)
+    as_they_are = Normaliser((0.0,) * in_chans, (1.0,) * in_chans)
+    return Embedder(f"raw pixels, {side}×{side}", embed, in_chans, as_they_are)
 
 
 def embedder(
@@ -140,7 +134,7 @@ def embedder(
 
     def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
         embed = partial(pool, network.eval())
-        takes = (subject.in_chans, subject.mean, subject.std, subject.image_hw, fixed)
+        takes = (subject.in_chans, subject.normalise, subject.image_hw, fixed)
         return Embedder(name, embed, *takes, architecture, fresh)
 
     def fresh() -> Embedder:

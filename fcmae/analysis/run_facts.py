@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fcmae.analysis.report_charts import LOSS, RATE
-from fcmae.analysis.run_folder import RunFolder, flat
+from fcmae.analysis.run_folder import RunFolder
 from fcmae.config import PretrainConfig
+from fcmae.run_layout import flat
 
 
 class Fact(NamedTuple):

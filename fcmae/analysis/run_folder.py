@@ -14,10 +14,10 @@ import yaml
 
 from fcmae import checkpoint as ckpt
 from fcmae.errors import UserError
+from fcmae.run_layout import CONFIG, EVENTS, HEADER, METRICS, PICTURES, flat
 
 logger = logging.getLogger(__name__)
 
-CONFIG, METRICS, PICTURES, EVENTS = "config.yaml", "metrics.jsonl", "reconstructions", "tensorboard"
 KNN, STAGE_DISTANCE = "knn_top1", "cosine_distance_stage_"  # what the monitor adds to it; a stage's number follows
 PLACE = ("step", "epoch")  # of a line of metrics.jsonl; every other number on it is a value at that place
 
@@ -129,7 +129,7 @@ def _sorted(step: np.ndarray, epoch: np.ndarray, value: np.ndarray) -> Series:
 
 def _written_by(config_text: str) -> str:
     first = config_text.partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("# fcmae") else ""
+    return first.removeprefix("#").strip() if first.startswith(HEADER) else ""
 
 
 def _settings(file: Path, text: str | None) -> dict[str, Any]:
@@ -141,14 +141,6 @@ def _settings(file: Path, text: str | None) -> dict[str, Any]:
         logger.warning("%s cannot be read as YAML and is shown as it is: %s", file, " ".join(str(error).split()))
         return {}
     return flat(content) if isinstance(content, dict) else {}
-
-
-def flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}."""
-    settings: dict[str, Any] = {}
-    for key, value in tree.items():
-        settings |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return settings
 
 
 def _stream(path: Path) -> ckpt.TrainState | None:

@@ -4,17 +4,21 @@ import difflib
 import logging
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-from fcmae.checkpoint import MODEL, read_model, resolve_checkpoint
+from fcmae.checkpoint import MODEL
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.models.fcmae import count_visible
+from fcmae.normaliser import Normaliser
 from fcmae.weights.dense import create_dense
 from fcmae.weights.load import load_model
 from fcmae.weights.settings import normalisation
@@ -44,8 +48,7 @@ class Subject:
 
     model: nn.Module
     in_chans: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalise: Normaliser
     image_hw: tuple[int, int]
 
     @property
@@ -132,21 +135,8 @@ def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool) -> Subject:
     if sparse:
         fcmae = load_model(source)
         chans = fcmae.config.in_chans
-        return Subject(fcmae, chans, *normalisation(source, chans), fcmae.config.image_hw)
-    dense = create_dense(source, allow_pickle=allow_pickle)
-    chans = next(module.in_channels for module in dense.modules() if isinstance(module, nn.Conv2d))
-    return Subject(dense, chans, *normalisation(source, chans), _pretrained_hw(Path(source)))
-
-
-def _pretrained_hw(path: Path) -> tuple[int, int]:
-    """Size of the images that a run of this toolkit was pretrained on; 224² for weights from elsewhere."""
-    try:
-        file = path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
-        _, plain = read_model(file)
-    except UserError:  # of another toolkit
-        plain = None
-    size = IMG_SIZE if plain is None else plain["img_size"]
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+        return Subject(fcmae, chans, normalisation(source, chans), fcmae.config.image_hw)
+    return _as_configured(create_dense(source, allow_pickle=allow_pickle))
 
 
 def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Subject:
@@ -159,9 +149,30 @@ def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Su
     except Exception as error:  # whatever the download, or the reading of what came, runs into
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"timm cannot give {name}{' with weights' if pretrained else ''}: {reason}") from error
-    config = model.pretrained_cfg
     if pretrained:
+        config = model.pretrained_cfg
         logger.info("%s: weights %s, license %s", name, config.get("tag"), config.get("license") or "not stated")
-    chans, *own_hw = config["input_size"]
-    image_hw = (own_hw[0], own_hw[1]) if fixed else (IMG_SIZE, IMG_SIZE)
-    return Subject(model, chans, tuple(config["mean"]), tuple(config["std"]), image_hw)
+    subject = _as_configured(model)
+    return subject if fixed else replace(subject, image_hw=(IMG_SIZE, IMG_SIZE))
+
+
+def _as_configured(model: Any) -> Subject:
+    """A timm network with the images that its ``pretrained_cfg`` tells of."""
+    config = model.pretrained_cfg
+    chans, height, width = config["input_size"]
+    return Subject(model, chans, Normaliser(tuple(config["mean"]), tuple(config["std"])), (height, width))
+
+
+@contextmanager
+def refusals_named(name: str, images: str, image_hw: tuple[int, int]) -> Iterator[None]:
+    """What a network raises at images that it cannot take becomes an error of the user's, which names it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    except (RuntimeError, AssertionError, ValueError) as error:  # too small, not a size it takes, out of memory
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{name} cannot take {images} of {image_hw[0]}×{image_hw[1]} pixels: {reason}; "
+            f"try another --img_size or --batch_size"
+        ) from error

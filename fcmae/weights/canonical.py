@@ -134,8 +134,9 @@ def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
     if weights.head:  # a classifier without its norm would compute something else
         expected |= dict.fromkeys(("head.norm.weight", "head.norm.bias"), torch.Size([width]))
     if any(name.startswith("head.fc.") for name in weights.head):
-        classes = next((weights.head[n].numel() for n in ("head.fc.bias",) if n in weights.head), None)
-        classes = len(weights.head["head.fc.weight"]) if classes is None else classes
+        either = weights.head.get("head.fc.bias", weights.head.get("head.fc.weight"))
+        assert either is not None
+        classes = len(either)
         expected |= {"head.fc.weight": torch.Size([classes, width]), "head.fc.bias": torch.Size([classes])}
     if weights.decoder:
         expected |= {f"{DECODER}{name}": shape for name, shape in _decoder_shapes(weights, width).items()}

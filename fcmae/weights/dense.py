@@ -11,6 +11,7 @@ from timm.models import FeatureListNet
 from torch import nn
 
 from fcmae.errors import UserError
+from fcmae.models.layers import LAYER_NORM_EPS
 from fcmae.models.sizes import version_of
 from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
@@ -19,7 +20,6 @@ from fcmae.weights.settings import normalisation
 logger = logging.getLogger(__name__)
 
 TIMM_STEM_STRIDE = 4
-LAYER_NORM_EPS = 1e-6
 
 
 def create_dense(
@@ -67,9 +67,9 @@ def create_dense(
         )
     if fresh := [name for name in loaded.missing_keys if not features_only]:
         logger.info("%s: %s start(s) fresh", weights.origin, ", ".join(fresh))
-    mean, std = normalisation(ckpt, in_chans)
-    input_size = (in_chans, *weights.config.image_hw)
-    config = dict(model.pretrained_cfg, mean=mean, std=std, input_size=input_size, num_classes=num_classes)
+    pixels = normalisation(ckpt, in_chans)
+    config = dict(model.pretrained_cfg, mean=pixels.mean, std=pixels.std, num_classes=num_classes)
+    config["input_size"] = (in_chans, *weights.config.image_hw)
     config |= {"url": "", "hf_hub_id": None}  # those are of timm's own weights
     if features_only:
         indices = (0, 1, 2, 3) if out_indices is None else out_indices

@@ -13,6 +13,8 @@ WRAPPERS = ("module.", "_orig_mod.")  # DDP, torch.compile
 DECODER, MINKOWSKI = "decoder.", "MinkowskiEngine's layout"
 # The other parameter of a layer
 SIBLINGS = {"weight": "bias", "bias": "weight", "kernel": "bias", "gamma": "beta", "beta": "gamma"}
+# What a network is called in the module that holds it and its decoder or its classifier
+HELD_AS = ("encoder.", "backbone.", "convnextv2.", "convnext.")
 # Where a classifier lies that is not inside the network
 CLASSIFIERS = {"transformers": "classifier.", "mmpretrain": "head.fc."}
 # What else a format may hold, which has no place in another
@@ -46,7 +48,6 @@ class Recognised(NamedTuple):
     """(our name or None, the source's name, tensor)."""
     left: list[str]
     """The source's names that are known to have no place."""
-
     wrapper: str
     """What DDP or torch.compile put before every name."""
 
@@ -61,7 +62,7 @@ class Recognised(NamedTuple):
             return f"{layer}.{'kernel' if is_kernel else SIBLINGS[other]}"
         if ours.startswith(DECODER):
             name = ours if self.format == "timm" else ours.removeprefix(DECODER)
-            return self.wrapper + self.prefix.removesuffix("encoder.") + name
+            return self.wrapper + _holder(self.prefix) + name
         return self.wrapper + self.prefix + (from_timm(ours, self.format) or ours)
 
 
@@ -76,6 +77,12 @@ def _unwrapped(name: str) -> str:
     while name.startswith(WRAPPERS):
         name = name.partition(".")[2]
     return name
+
+
+def _holder(prefix: str) -> str:
+    """The prefix of the module that holds the network of this prefix."""
+    name = next((name for name in HELD_AS if prefix == name or prefix.endswith(f".{name}")), "")
+    return prefix.removesuffix(name)
 
 
 def _network_in(names: list[str], origin: str) -> tuple[str, str]:
@@ -112,8 +119,7 @@ def recognise(tensors: Mapping[str, Tensor], origin: str) -> Recognised:
             words += f" training checkpoint, {MINKOWSKI}"
             inside = [_from_minkowski(p) for p in inside]
     renamed = [(to_timm(p.name, format), p) for p in inside]
-    surroundings = prefix.removesuffix("encoder.")
-    outside = [p._replace(name=p.name.removeprefix(surroundings)) for p in outside]
+    outside = [p._replace(name=p.name.removeprefix(_holder(prefix))) for p in outside]
     renamed += [(_beside(p.name, format, words), p) for p in outside]
     known = LEFT.get(format, ())
     left = [p.original for ours, p in renamed if ours is None and p.name.startswith(known)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from fcmae.checkpoint import FOLDER, MODEL, STATE
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
+from fcmae.normaliser import Normaliser
 from fcmae.weights.convert import Conversion
 from fcmae.weights.dense import TIMM_STEM_STRIDE, ablations
 from fcmae.weights.names import from_timm
@@ -40,8 +41,9 @@ def write(
     Raises:
         UserError: something is there already, or the library cannot build this network from a folder.
     """
-    if (dst / FOLDER).exists() or (dst / STATE).exists():
-        raise UserError(f"{dst} holds a run or a checkpoint, which would be lost; give another DST")
+    of_a_run = (dst / FOLDER, dst / STATE, dst.parent / STATE)
+    if there := [path for path in of_a_run if path.exists()]:
+        raise UserError(f"{there[0].parent} holds a run or a checkpoint, which would be lost; give another DST")
     if dst.exists() and not overwrite and not (dst.is_dir() and not any(dst.iterdir())):
         raise UserError(f"{dst} exists; give another DST, or --overwrite")
     if dst.suffix in FILES:
@@ -52,17 +54,18 @@ def write(
     if dst.is_file():
         raise UserError(f"{dst} is a file; give a folder, or a name that ends in {' '.join(FILES)}")
     config = conversion.weights.config
-    mean, std = normalisation(ckpt, config.in_chans)
+    pixels = normalisation(ckpt, config.in_chans)
     texts: dict[str, dict[str, Any]] = {}
     if format == "timm":
-        texts[CONFIG] = _timm_config(conversion, mean, std)
+        texts[CONFIG] = _timm_config(conversion, pixels)
     elif format == "transformers":
         texts[CONFIG] = _transformers_config(conversion)
-        texts[PREPROCESSOR] = _preprocessor(config, mean, std)
+        texts[PREPROCESSOR] = _preprocessor(config, pixels)
     state = conversion.state if format == "official" else _with_norm(conversion, format)
     dst.mkdir(parents=True, exist_ok=True)
-    for stale in {CONFIG, PREPROCESSOR} - texts.keys():  # of another format, overwritten
-        (dst / stale).unlink(missing_ok=True)
+    if (dst / MODEL).exists():  # of another format, overwritten
+        for stale in {CONFIG, PREPROCESSOR} - texts.keys():
+            (dst / stale).unlink(missing_ok=True)
     _replace(dst / MODEL, lambda file: _save(state, file, ".safetensors"))
     for name, values in texts.items():
         text = json.dumps(values, indent=2) + "\n"
@@ -111,7 +114,7 @@ def _num_classes(conversion: Conversion) -> int:
     return 0 if classifier is None else len(classifier)
 
 
-def _timm_config(conversion: Conversion, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+def _timm_config(conversion: Conversion, pixels: Normaliser) -> dict[str, Any]:
     weights = conversion.weights
     config = weights.config
     if weights.has_mmearth_stem or config.stem_stride not in TIMM_FOLDER_STRIDES:
@@ -136,8 +139,8 @@ def _timm_config(conversion: Conversion, mean: tuple[float, ...], std: tuple[flo
             "interpolation": "bicubic",
             "crop_pct": CROP_PCT,
             "crop_mode": "center",
-            "mean": list(mean),
-            "std": list(std),
+            "mean": list(pixels.mean),
+            "std": list(pixels.std),
             "num_classes": _num_classes(conversion),
             "pool_size": [side // config.patch_size for side in size],
             "first_conv": "stem.0",
@@ -173,7 +176,7 @@ def _transformers_config(conversion: Conversion) -> dict[str, Any]:
     return values
 
 
-def _preprocessor(config: ModelConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+def _preprocessor(config: ModelConfig, pixels: Normaliser) -> dict[str, Any]:
     return {
         "image_processor_type": "ConvNextImageProcessor",
         "do_resize": True,
@@ -183,6 +186,6 @@ def _preprocessor(config: ModelConfig, mean: tuple[float, ...], std: tuple[float
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(mean),
-        "image_std": list(std),
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
     }

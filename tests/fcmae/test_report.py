@@ -17,7 +17,7 @@ def test_a_picture_has_the_three_rows(tmp_path: Path, channels: int) -> None:
     original, pasted = torch.full((2, channels, 64, 80), 0.2), torch.full((2, channels, 64, 80), 0.8)
     where = torch.zeros(2, 1, 64, 80, dtype=torch.bool)
     where[:, :, :32] = True
-    picture = reconstruction_picture(original, original, pasted, where, 0.6)
+    picture = reconstruction_picture(original, pasted, where, 0.6)
     factor = 3  # 64 pixels → at least 160
     assert picture.size == (2 * (80 * factor + GAP) + GAP, 3 * (CAPTION + 64 * factor + 2 * GAP))
     pixels = np.asarray(picture)

@@ -20,10 +20,12 @@ from fcmae.analysis.collapse_analysis import analyze_collapse
 from fcmae.analysis.feature_maps import NoGridError
 from fcmae.analysis.forward import Forward
 from fcmae.analysis.subjects import load_subject, parse_names
-from fcmae.checkpoint import HEADER, TrainState, save_checkpoint
+from fcmae.checkpoint import TrainState, save_checkpoint
 from fcmae.collapse import _with_taps, main
-from fcmae.crop_batches import crop_batches, normalise
+from fcmae.crop_batches import crop_batches
 from fcmae.data import image_files
+from fcmae.normaliser import Normaliser
+from fcmae.run_layout import HEADER
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -103,7 +105,7 @@ def test_the_numbers_are_those_of_the_function(
     """A run with its own normalisation, dense and masked; four of the ten images, evenly spaced."""
     paths = image_files(image_folder)
     (batch,) = crop_batches([paths[place] for place in (0, 2, 5, 7)], (32, 32))
-    images = normalise(batch.images, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3))
+    images = Normaliser((0.4, 0.5, 0.6), (0.2, 0.2, 0.3))(batch.images)
     networks = {"dense": fcmae.create_dense(run_folder), "sparse": fcmae.load_model(run_folder)}
     for name, model in networks.items():
         options = ["--sparse"] if name == "sparse" else []

@@ -25,6 +25,7 @@ from fcmae.crop_batches import crop_batches
 from fcmae.errors import UserError
 from fcmae.evaluate import main
 from fcmae.models import FCMAE, ModelConfig
+from fcmae.run_layout import HEADER
 
 CPU = torch.device("cpu")
 
@@ -138,7 +139,7 @@ def test_only_convnexts_have_known_fresh_weights() -> None:
 
 def test_a_run_brings_its_normalisation(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", in_chans=1)
-    (run / "config.yaml").write_text(f"{ckpt.HEADER}\ndata: {{mean: [0.25], std: [2.0]}}\n")
+    (run / "config.yaml").write_text(f"{HEADER}\ndata: {{mean: [0.25], std: [2.0]}}\n")
     network = network_of(str(run))
     assert (network.mean, network.std) == ((0.25,), (2.0,))
     assert network.fresh is not None

@@ -14,7 +14,9 @@ from fcmae import checkpoint as ckpt
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, ModelConfig
 from fcmae.models.patches import enlarge_mask, patch_mean_std, patchify, unpatchify
-from fcmae.reconstruct import main, paste_reconstruction, random_masks, read_mask
+from fcmae.normaliser import Normaliser
+from fcmae.pictures import paste_reconstruction
+from fcmae.reconstruct import main, random_masks, read_mask
 
 PATCH = 8
 
@@ -50,7 +52,7 @@ def test_visible_pixels_are_exactly_the_originals_and_masked_ones_the_prediction
     images = torch.rand(3, 2, 32, 32)
     visible = random_masks(3, (4, 4), 0.6, seed=1)
     mean, std = (0.4, 0.1), (0.2, 0.7)
-    pasted = paste_reconstruction(model, images, visible, mean, std)
+    pasted = paste_reconstruction(model, images, visible, Normaliser(mean, std))
     where = enlarge_mask(visible, PATCH).expand_as(images)
     assert torch.equal(pasted[where], images[where])
 

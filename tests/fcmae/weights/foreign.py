@@ -157,12 +157,16 @@ class MmpretrainClassifier(nn.Module):
 def as_mmpretrain(official: dict[str, Tensor]) -> dict[str, Tensor]:
     """The official names as mmpretrain's."""
     names = {"dwconv": "depthwise_conv", "pwconv1": "pointwise_conv1", "pwconv2": "pointwise_conv2"}
-    return {
-        "backbone." + ".".join(names.get(part, part) for part in name.split(".")): tensor.flatten()
-        if ".grn." in name
-        else tensor
-        for name, tensor in official.items()
-    }
+    renamed = {}
+    for name, tensor in official.items():
+        if name.startswith("head."):
+            name = name.replace("head.", "head.fc.")
+        elif name.startswith("norm."):
+            name = name.replace("norm.", "backbone.norm3.")
+        else:
+            name = "backbone." + ".".join(names.get(part, part) for part in name.split("."))
+        renamed[name] = tensor.flatten() if ".grn." in name else tensor
+    return renamed
 
 
 def as_mmearth(official: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -166,6 +166,9 @@ def test_a_run_is_never_written_over(
     for place in (run, last):
         assert main([str(run), str(place), "--overwrite"]) == 1
         assert f"{place} holds a run or a checkpoint, which would be lost" in caplog.text
+    caplog.clear()
+    assert main([str(run), str(last / "model.safetensors"), "--overwrite"]) == 1  # the run's own weights
+    assert f"{last} holds a run or a checkpoint" in caplog.text
     assert fcmae.load_model(run).decoder.pred.out_features == 3 * 8**2
     # what the run knows of its images goes along, also through another library's folder
     assert main([str(run), str(tmp_path / "hf"), "--format", "transformers"]) == 0
@@ -174,6 +177,10 @@ def test_a_run_is_never_written_over(
     assert fcmae.create_dense(tmp_path / "timm").pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
     assert main([str(run), str(tmp_path / "hf"), "--format", "official", "--overwrite"]) == 0
     assert {file.name for file in (tmp_path / "hf").iterdir()} == {"model.safetensors"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("a user's, of something else")
+    assert main([str(run), str(tmp_path / "mine"), "--format", "official", "--overwrite"]) == 0
+    assert (tmp_path / "mine" / "config.json").read_text() == "a user's, of something else"
 
 
 def test_a_place_that_cannot_be_written_to_is_one_line(source: Path, caplog: pytest.LogCaptureFixture) -> None:

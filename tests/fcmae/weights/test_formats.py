@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fcmae
 from fcmae.weights.convert import FORMATS
-from tests.conftest import HAVE_MINKOWSKI
+from tests.conftest import needs_minkowski
 from tests.fcmae.weights.foreign import (
     ATTO,
     MMEarth,
@@ -179,9 +179,7 @@ def test_mmearths_own_stem_has_its_place_in_create_dense_alone(stride: int) -> N
         fcmae.load_encoder(fcmae.create_model("convnextv2_atto", in_chans=12), theirs.state_dict())
 
 
-@pytest.mark.skipif(
-    not HAVE_MINKOWSKI, reason="MinkowskiEngine is optional; make minkowski builds it, CI insists on it"
-)
+@needs_minkowski
 def test_a_network_of_minkowski_layers_computes_the_same() -> None:
     """The official training layout, proved against MinkowskiEngine itself: masked, kernels asymmetric."""
     from tests.fcmae.weights.minkowski_net import Fcmae
