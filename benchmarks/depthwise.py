@@ -12,6 +12,7 @@ from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
 from fcmae.sparse import ActiveSites
 from fcmae.sparse import depthwise as dw
+from fcmae.sparse.compiled import loops_for
 
 PATCH = 32
 
@@ -41,10 +42,13 @@ def main() -> None:
             "wgrad, library": lambda: dw._wgrad_by_library(x, dy, weight, index, shape),  # noqa: B023
             "wgrad, by patch": lambda: dw._wgrad_by_patch(x, dy, weight, window, raster),  # noqa: B023
             "wgrad, by image": lambda: dw._wgrad_by_image(x, dy, weight, index, shape),  # noqa: B023
-            "forward, by grid": lambda: dw._convolve(x, weight, None, index, shape),  # noqa: B023
+            "forward, by grid": lambda: dw._convolve_on_grid(x, weight, None, index, shape),  # noqa: B023
         }
+        windows = sites.patch_window_index(side, 3), sites.raster_of_z(side)
+        if loops := loops_for(x):
+            paths["wgrad, by site"] = functools.partial(loops.wgrad, x, dy, weight, *windows)
+            paths["forward, by site"] = functools.partial(loops.convolve, x, weight, None, *windows)
         if side > 1:
-            windows = sites.patch_window_index(side, 3), sites.raster_of_z(side)
             paths["forward, by patch"] = functools.partial(dw._convolve_by_patch, x, weight, None, *windows)
         if side == 1:
             del paths["wgrad, by patch"]  # a 7×7 halo for each single site: not used there

@@ -1,6 +1,7 @@
 """Time several ways of doing the same in one process, alternately: a noisy machine then disturbs all alike."""
 
 import argparse
+import importlib.metadata
 import platform
 import statistics
 import time
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from fcmae.sparse.compiled import loops_for
 
 
 def options(description: str, repeats: int = 15) -> argparse.ArgumentParser:
@@ -65,4 +68,5 @@ def machine(device: torch.device | None = None) -> str:
     if cpuinfo.is_file():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    numba = importlib.metadata.version("numba") if loops_for(torch.zeros(1)) else "not used"
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, numba {numba}"

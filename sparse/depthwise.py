@@ -6,19 +6,27 @@ by patch instead, each with its halo as an image of a batch: the masked position
 
 The library's wgrad is not fast: on a CPU it took about ten times the forward. There the gradient to the weight is
 computed as a depthwise convolution too, patch by patch: the kernel is the patch's output gradient, the input is the
-patch with its halo, and (batch, channel) are the channels. benchmarks/depthwise.py times all of them.
+patch with its halo, and (batch, channel) are the channels.
+
+Where Numba is installed, small patches are convolved site by site instead, and every gradient to the weight is summed
+so (see :mod:`fcmae.sparse.loops`): no windows are written, and no position is computed that no site needs.
+benchmarks/depthwise.py times all of them.
 """
 
 import math
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fcmae.sparse.compiled import loops_for
 from fcmae.sparse.ops import autocast_args, gather_from_grid, scatter_to_grid
 from fcmae.sparse.sites import ActiveSites
+
+BY_SITE_UP_TO = 4  # sites along the side of a patch; beyond, the library's convolution of whole patches is faster
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
@@ -39,16 +47,36 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     """
     check_args(x, weight, sites, side)
     x, weight, bias = autocast_args(x, weight, bias)
+    radius, shape = weight.shape[-1] // 2, sites.grid_shape(side)
+    ways = _choose_ways(x, sites, side, radius)
     # the indices enter as plain tensors: made inside the function, torch.compile could not follow the cache they go to
-    grid = None if sites.rows_are_grid(side) else sites.grid_index(side)
-    patch_window = raster_of_z = window = raster = None
-    if x.device.type == "cpu" and side > 1:
-        radius = weight.shape[-1] // 2
-        if _by_patch_is_less_work(sites, side, radius):
-            patch_window, raster_of_z = sites.patch_window_index(side, radius), sites.raster_of_z(side)
-        window, raster = sites.window_index(side, radius), sites.raster_index(side)  # for wgrad
-    shape = sites.grid_shape(side)
-    return _DepthwiseConv.apply(x, weight, bias, grid, patch_window, raster_of_z, window, raster, shape)
+    grid = patch_window = raster_of_z = window = raster = None
+    if {"grid", "image", "library"}.intersection(ways) and not sites.rows_are_grid(side):
+        grid = sites.grid_index(side)
+    if ways.convolve in ("patch", "site") or ways.wgrad == "site":
+        patch_window, raster_of_z = sites.patch_window_index(side, radius), sites.raster_of_z(side)
+    if ways.wgrad == "patch":
+        window, raster = sites.window_index(side, radius), sites.raster_index(side)
+    return _DepthwiseConv.apply(x, weight, bias, grid, patch_window, raster_of_z, window, raster, shape, ways)
+
+
+class _Ways(NamedTuple):
+    """How to compute it: the same numbers, not the same time."""
+
+    convolve: Literal["grid", "patch", "site"]
+    wgrad: Literal["library", "image", "patch", "site"]
+
+
+def _choose_ways(x: Tensor, sites: ActiveSites, side: int, radius: int) -> _Ways:
+    if x.device.type != "cpu":
+        return _Ways("grid", "library")
+    by_site = loops_for(x) is not None
+    if by_site and side <= BY_SITE_UP_TO:
+        return _Ways("site", "site")
+    convolve: Literal["grid", "patch"] = "grid"
+    if side > 1 and _by_patch_is_less_work(sites, side, radius):
+        convolve = "patch"
+    return _Ways(convolve, "site" if by_site else "patch" if side > 1 else "image")
 
 
 def _by_patch_is_less_work(sites: ActiveSites, side: int, radius: int) -> bool:
@@ -78,13 +106,11 @@ class _DepthwiseConv(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, grid: Tensor | None,
         patch_window: Tensor | None, raster_of_z: Tensor | None, window: Tensor | None, raster: Tensor | None,
-        shape: GridShape,
+        shape: GridShape, ways: _Ways,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight, grid, patch_window, raster_of_z, window, raster)
-        ctx.shape = shape
-        if patch_window is not None and raster_of_z is not None:
-            return _convolve_by_patch(x, weight, bias, patch_window, raster_of_z)
-        return _convolve(x, weight, bias, grid, shape)
+        ctx.shape, ctx.ways = shape, ways
+        return _convolve(ways.convolve, x, weight, bias, grid, patch_window, raster_of_z, shape)
 
     @staticmethod
     @once_differentiable
@@ -92,15 +118,35 @@ class _DepthwiseConv(torch.autograd.Function):
         x, weight, grid, patch_window, raster_of_z, window, raster = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         dx = dweight = dbias = None
-        if needs_x and patch_window is not None:
-            dx = _convolve_by_patch(dy, weight.flip(2, 3), None, patch_window, raster_of_z)
-        elif needs_x:
-            dx = _convolve(dy, weight.flip(2, 3), None, grid, ctx.shape)
-        if needs_weight:
-            dweight = _wgrad(x, dy, weight, grid, window, raster, ctx.shape)
+        if needs_x:  # the sites are their own neighbours' neighbours
+            dx = _convolve(ctx.ways.convolve, dy, weight.flip(2, 3), None, grid, patch_window, raster_of_z, ctx.shape)
+        if needs_weight and ctx.ways.wgrad == "site":
+            dweight = _loops(x).wgrad(x, dy, weight, patch_window, raster_of_z)
+        elif needs_weight and ctx.ways.wgrad == "patch":
+            dweight = _wgrad_by_patch(x, dy, weight, window, raster)
+        elif needs_weight:
+            by_image = ctx.ways.wgrad == "image"
+            dweight = (_wgrad_by_image if by_image else _wgrad_by_library)(x, dy, weight, grid, ctx.shape)
         if needs_bias:
             dbias = dy.sum(0, dtype=torch.promote_types(dy.dtype, torch.float32)).to(dy.dtype)
-        return dx, dweight, dbias, None, None, None, None, None, None
+        return dx, dweight, dbias, None, None, None, None, None, None, None
+
+
+def _convolve(
+    way: str, x: Tensor, weight: Tensor, bias: Tensor | None,
+    grid: Tensor | None, patch_window: Tensor | None, raster_of_z: Tensor | None, shape: GridShape,
+) -> Tensor:  # fmt: skip
+    if patch_window is None or raster_of_z is None or way == "grid":
+        return _convolve_on_grid(x, weight, bias, grid, shape)
+    if way == "site":
+        return _loops(x).convolve(x, weight, bias, patch_window, raster_of_z)
+    return _convolve_by_patch(x, weight, bias, patch_window, raster_of_z)
+
+
+def _loops(x: Tensor) -> ModuleType:
+    loops = loops_for(x)
+    assert loops is not None, "chosen in the forward pass"
+    return loops
 
 
 def _convolve_by_patch(
@@ -118,22 +164,10 @@ def _with_zero_row(x: Tensor) -> Tensor:
     return torch.cat([x, x.new_zeros(1, x.shape[1])])
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Tensor | None, shape: GridShape) -> Tensor:
+def _convolve_on_grid(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Tensor | None, shape: GridShape) -> Tensor:
     x_BCHW = scatter_to_grid(x, grid, shape).permute(0, 3, 1, 2)
     out_BCHW = F.conv2d(x_BCHW, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
     return gather_from_grid(out_BCHW.permute(0, 2, 3, 1), grid)
-
-
-def _wgrad(
-    x: Tensor, dy: Tensor, weight: Tensor,
-    grid: Tensor | None, window: Tensor | None, raster: Tensor | None, shape: GridShape,
-) -> Tensor:  # fmt: skip
-    """dW[c, i, j] = Σ over sites of dy[y, x, c] · x[y + i − r, x + j − r, c]; [C, 1, k, k]."""
-    if window is not None and raster is not None:
-        return _wgrad_by_patch(x, dy, weight, window, raster)
-    if x.device.type == "cpu":
-        return _wgrad_by_image(x, dy, weight, grid, shape)
-    return _wgrad_by_library(x, dy, weight, grid, shape)
 
 
 def _wgrad_by_library(x: Tensor, dy: Tensor, weight: Tensor, grid: Tensor | None, shape: GridShape) -> Tensor:

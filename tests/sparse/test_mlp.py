@@ -9,6 +9,8 @@ from torch.autograd import gradcheck
 from fcmae.sparse import grn_mlp
 from tests.sparse.against_oracle import TOLERANCE, compare
 
+pytestmark = pytest.mark.usefixtures("_loops")
+
 BATCH, DIM, HIDDEN = 3, 4, 9
 
 

@@ -13,6 +13,8 @@ from fcmae.sparse import reference as ref
 from tests.conftest import GRIDS, random_visible
 from tests.sparse.against_oracle import TOLERANCE, compare, relative_error
 
+pytestmark = pytest.mark.usefixtures("_loops")
+
 
 def poison(x: Tensor, visible: Tensor, side: int) -> Tensor:
     """x with NaN at every masked position, so that reading one shows."""
