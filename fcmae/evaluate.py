@@ -70,7 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--test_share", type=float, default=0.2, metavar="SHARE",
         help="share of each class to test on, where nothing else says (default: %(default)s)")  # fmt: skip
     add("--img_size", type=int, metavar="N",
-        help=f"pixels a side (default: the run's, otherwise {IMG_SIZE}; digits: at most {DIGITS_SIZE}, "
+        help=f"pixels a side (default: the run's, otherwise {IMG_SIZE}, less for a stem of stride 1 or 2; "
+        f"digits: at most {DIGITS_SIZE}, "
         "but for networks that take one size alone)")  # fmt: skip
     add("--k", type=int, default=20, metavar="N", help="nearest neighbours that vote (default: %(default)s)")
     add("--temperature", type=float, default=0.07, metavar="T",

@@ -28,4 +28,5 @@ class Normaliser:
 @cache
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     """[C, 1, 1]. Copied to a device once: each copy makes a GPU finish what it has."""
-    return torch.tensor(values, device=device).view(-1, 1, 1)
+    with torch.inference_mode(False):  # it is kept, and may be met by a gradient later
+        return torch.tensor(values, device=device).view(-1, 1, 1)

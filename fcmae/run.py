@@ -61,7 +61,7 @@ def set_up(config: PretrainConfig) -> Run:
     """Check what can be checked, then make the data, the model and the optimiser, and load the checkpoint to resume.
 
     Raises:
-        UserError: something the user can mend; nothing has been written then.
+        UserError: something the user can mend; no file of a run has been written then.
     """
     # accelerate looks for torchrun's CPU processes only if told that there is nothing better
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=_precision(config))

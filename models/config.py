@@ -39,8 +39,9 @@ class ModelConfig:
     norm_pix_loss: bool = True
     """Predict pixels normalised per patch by the patch's own mean and variance."""
     backend: BackendName = "auto"
-    """Who computes the encoder's convolutions: grid (pure PyTorch), triton (GPU kernels), minkowski (MinkowskiEngine,
-    installed apart) or masked (dense, the baseline); auto: grid. Changes speed, not results."""
+    """Who computes the encoder's convolutions: grid (PyTorch, on CPUs with Numba where it is installed), triton (GPU
+    kernels), minkowski (MinkowskiEngine, installed apart) or masked (dense, the baseline); auto: grid. It changes the
+    speed, not the results."""
     checkpoint_stages: tuple[int, ...] = ()
     """Stages, of 0 to 3, whose blocks are computed again in the backward pass instead of being kept: less memory, more
     time."""

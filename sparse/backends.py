@@ -1,6 +1,6 @@
 """Who computes the convolutions. A backend is chosen once, when a network is built; each equals the oracle.
 
-    grid        pure PyTorch, any device: scatter to the grid, convolve, gather; the default
+    grid        PyTorch, any device: scatter to the grid, convolve, gather; on CPUs by compiled loops; the default
     triton      block-sparse GPU kernels over the visible patches
     minkowski   MinkowskiEngine, depthwise and strided; installed apart (``make minkowski``)
     masked      the whole network as masked dense convolution, channels-last: the baseline

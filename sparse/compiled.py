@@ -1,28 +1,41 @@
 """Whether the compiled loops can be used: Numba is an optional dependency (``pip install 'fcmae[numba]'``)."""
 
-import importlib
+import importlib.util
+import logging
 import os
 from functools import cache
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 SWITCH = "FCMAE_NUMBA"  # 0: PyTorch alone
 DTYPES = (torch.float32, torch.float64)
 
 
-def loops_for(x: Tensor) -> ModuleType | None:
-    """:mod:`fcmae.sparse.loops`, if it can take this tensor here and now; torch.compile fuses by itself."""
-    return _loops() if x.device.type == "cpu" and x.dtype in DTYPES and not torch.compiler.is_compiling() else None
+def loops_for(*tensors: Tensor) -> ModuleType | None:
+    """:mod:`fcmae.sparse.loops`, if it can take these tensors here and now; torch.compile fuses by itself."""
+    if torch.compiler.is_compiling() or tensors[0].dtype not in DTYPES:
+        return None
+    dtype = tensors[0].dtype
+    fit = all(x.device.type == "cpu" and x.dtype == dtype and type(x) in (Tensor, nn.Parameter) for x in tensors)
+    return _loops(os.getpid()) if fit else None
 
 
 @cache
-def _loops() -> ModuleType | None:
-    if os.environ.get(SWITCH, "1") == "0":
+def _loops(process: int) -> ModuleType | None:
+    """In a process that was forked from one with loops: none, for Numba's threads do not survive a fork."""
+    if os.environ.get(SWITCH, "1") == "0" or importlib.util.find_spec("numba") is None:
         return None
     try:
-        return importlib.import_module("fcmae.sparse.loops")
-    # it is optional, or does not fit this Python or NumPy; RuntimeError: there is no place for what it compiles
-    except (ImportError, RuntimeError):
+        loops = importlib.import_module("fcmae.sparse.loops")
+        if process != loops.PROCESS or loops.INTERPRETED:
+            return None
+        loops.launch_threads()
+    # too old for this Python or NumPy, no place for what it compiles, a threading layer that is not there
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        logger.warning("Numba cannot be used, PyTorch alone is slower here: %s", " ".join(str(error).split()))
         return None
+    return loops

@@ -45,10 +45,11 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     Raises:
         ValueError: an even or oblong kernel, or rows or channels that do not fit.
     """
-    check_args(x, weight, sites, side)
+    check_args(x, weight, bias, sites, side)
     x, weight, bias = autocast_args(x, weight, bias)
     radius, shape = weight.shape[-1] // 2, sites.grid_shape(side)
-    ways = _choose_ways(x, sites, side, radius)
+    loops = loops_for(x, weight, x if bias is None else bias)
+    ways = _choose_ways(x.device, loops is not None, sites, side, radius)
     # the indices enter as plain tensors: made inside the function, torch.compile could not follow the cache they go to
     grid = patch_window = raster_of_z = window = raster = None
     if {"grid", "image", "library"}.intersection(ways) and not sites.rows_are_grid(side):
@@ -57,7 +58,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
         patch_window, raster_of_z = sites.patch_window_index(side, radius), sites.raster_of_z(side)
     if ways.wgrad == "patch":
         window, raster = sites.window_index(side, radius), sites.raster_index(side)
-    return _DepthwiseConv.apply(x, weight, bias, grid, patch_window, raster_of_z, window, raster, shape, ways)
+    return _DepthwiseConv.apply(x, weight, bias, grid, patch_window, raster_of_z, window, raster, shape, ways, loops)
 
 
 class _Ways(NamedTuple):
@@ -67,10 +68,9 @@ class _Ways(NamedTuple):
     wgrad: Literal["library", "image", "patch", "site"]
 
 
-def _choose_ways(x: Tensor, sites: ActiveSites, side: int, radius: int) -> _Ways:
-    if x.device.type != "cpu":
+def _choose_ways(device: torch.device, by_site: bool, sites: ActiveSites, side: int, radius: int) -> _Ways:
+    if device.type != "cpu":
         return _Ways("grid", "library")
-    by_site = loops_for(x) is not None
     if by_site and side <= BY_SITE_UP_TO:
         return _Ways("site", "site")
     convolve: Literal["grid", "patch"] = "grid"
@@ -89,13 +89,15 @@ def _by_patch_is_less_work(sites: ActiveSites, side: int, radius: int) -> bool:
     return windows <= 2.6 * sites.height * sites.width * side**2
 
 
-def check_args(x: Tensor, weight: Tensor, sites: ActiveSites, side: int) -> None:
-    """ValueError unless this is a depthwise kernel of odd size, and features of these sites."""
+def check_args(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> None:
+    """ValueError unless this is a depthwise kernel of odd size with its bias, and features of these sites."""
     channels, one, kernel, kernel_w = weight.shape
     if one != 1 or kernel != kernel_w or kernel % 2 == 0:
         raise ValueError(f"a depthwise kernel is [C, 1, k, k] with odd k, got {list(weight.shape)}")
     if x.shape != (sites.num_sites(side), channels):
         raise ValueError(f"features must be [{sites.num_sites(side)}, {channels}], got {list(x.shape)}")
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"the bias must be [{channels}], got {list(bias.shape)}")
 
 
 GridShape = tuple[int, int, int]
@@ -106,11 +108,11 @@ class _DepthwiseConv(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, grid: Tensor | None,
         patch_window: Tensor | None, raster_of_z: Tensor | None, window: Tensor | None, raster: Tensor | None,
-        shape: GridShape, ways: _Ways,
+        shape: GridShape, ways: _Ways, loops: ModuleType | None,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight, grid, patch_window, raster_of_z, window, raster)
-        ctx.shape, ctx.ways = shape, ways
-        return _convolve(ways.convolve, x, weight, bias, grid, patch_window, raster_of_z, shape)
+        ctx.shape, ctx.ways, ctx.loops = shape, ways, loops
+        return _convolve(ways, loops, x, weight, bias, grid, patch_window, raster_of_z, shape)
 
     @staticmethod
     @once_differentiable
@@ -119,9 +121,10 @@ class _DepthwiseConv(torch.autograd.Function):
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         dx = dweight = dbias = None
         if needs_x:  # the sites are their own neighbours' neighbours
-            dx = _convolve(ctx.ways.convolve, dy, weight.flip(2, 3), None, grid, patch_window, raster_of_z, ctx.shape)
+            turned = weight.flip(2, 3)
+            dx = _convolve(ctx.ways, ctx.loops, dy, turned, None, grid, patch_window, raster_of_z, ctx.shape)
         if needs_weight and ctx.ways.wgrad == "site":
-            dweight = _loops(x).wgrad(x, dy, weight, patch_window, raster_of_z)
+            dweight = ctx.loops.wgrad(x, dy, weight, patch_window, raster_of_z)
         elif needs_weight and ctx.ways.wgrad == "patch":
             dweight = _wgrad_by_patch(x, dy, weight, window, raster)
         elif needs_weight:
@@ -129,24 +132,18 @@ class _DepthwiseConv(torch.autograd.Function):
             dweight = (_wgrad_by_image if by_image else _wgrad_by_library)(x, dy, weight, grid, ctx.shape)
         if needs_bias:
             dbias = dy.sum(0, dtype=torch.promote_types(dy.dtype, torch.float32)).to(dy.dtype)
-        return dx, dweight, dbias, None, None, None, None, None, None, None
+        return dx, dweight, dbias, None, None, None, None, None, None, None, None
 
 
 def _convolve(
-    way: str, x: Tensor, weight: Tensor, bias: Tensor | None,
+    ways: _Ways, loops: ModuleType | None, x: Tensor, weight: Tensor, bias: Tensor | None,
     grid: Tensor | None, patch_window: Tensor | None, raster_of_z: Tensor | None, shape: GridShape,
 ) -> Tensor:  # fmt: skip
-    if patch_window is None or raster_of_z is None or way == "grid":
+    if ways.convolve == "grid" or patch_window is None or raster_of_z is None:
         return _convolve_on_grid(x, weight, bias, grid, shape)
-    if way == "site":
-        return _loops(x).convolve(x, weight, bias, patch_window, raster_of_z)
+    if ways.convolve == "site" and loops is not None:
+        return loops.convolve(x, weight, bias, patch_window, raster_of_z)
     return _convolve_by_patch(x, weight, bias, patch_window, raster_of_z)
-
-
-def _loops(x: Tensor) -> ModuleType:
-    loops = loops_for(x)
-    assert loops is not None, "chosen in the forward pass"
-    return loops
 
 
 def _convolve_by_patch(

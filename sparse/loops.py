@@ -1,12 +1,13 @@
 """What PyTorch does on a CPU in several passes over memory, in one: loops that Numba compiles when they are first run.
 
 Numba comes from PyPI with its own compiler; nothing is built at installation. Each loop is compiled for float32 and for
-float64, a second or two, and kept on disk: beside this file, or where ``NUMBA_CACHE_DIR`` says.
+float64, a second or two, and kept on disk: beside this file, where ``NUMBA_CACHE_DIR`` says, or in the user's cache.
 
 Sums are cut into parts by their length alone, so results do not depend on the number of threads, bit for bit.
 Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
 """
 
+import os
 import threading
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-MOST_THREADS: int = numba.get_num_threads()
+PROCESS = os.getpid()  # that may run the loops: Numba's threads do not survive a fork
+INTERPRETED: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 ROWS_PER_PART, MOST_PARTS = 32, 64  # of wgrad: each part has a sum of its own, [k·k, C]
 SITES_PER_PART = 128  # of the sums over an image
 
@@ -25,10 +28,20 @@ _compiled: Any = njit(parallel=True, fastmath={"reassoc", "contract", "nsz"}, er
 _one_caller = threading.Lock()
 
 
+def launch_threads() -> None:
+    """Raises ValueError if Numba is set to a threading layer that is not there."""
+    numba.get_num_threads()
+
+
 def _run(loop: Any, *args: Tensor | int) -> None:
+    arrays = (arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args)
     with _one_caller:
+        before = numba.get_num_threads()
         numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
-        loop(*(arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args))
+        try:
+            loop(*arrays)
+        finally:
+            numba.set_num_threads(before)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, raster_of_z: Tensor) -> Tensor:

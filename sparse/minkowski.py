@@ -33,7 +33,7 @@ with warnings.catch_warnings():
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
     """As :func:`fcmae.sparse.depthwise.depthwise_conv`; float32 or float64, without autocast."""
-    check_args(x, weight, sites, side)
+    check_args(x, weight, bias, sites, side)
     channels, _, kernel, _ = weight.shape
     module = _channelwise(channels, kernel, bias is not None, x.device)
     parameters = {"kernel": rearrange(weight, "c 1 y x -> (x y) c")}  # its offsets run along the first axis fastest

@@ -25,12 +25,17 @@ def grn(x: Tensor, weight: Tensor, bias: Tensor, batch_size: int, eps: float = E
 
     Returns:
         [B·M, C] in the dtype of ``x``; statistics are computed in float32 (float64 for float64).
+
+    Raises:
+        ValueError: γ or β of another length.
     """
+    if weight.shape != (x.shape[-1],) or bias.shape != weight.shape:
+        raise ValueError(f"γ and β must be [{x.shape[-1]}], got {list(weight.shape)} and {list(bias.shape)}")
     return _GRN.apply(x.reshape(batch_size, -1, x.shape[-1]), weight, bias, eps).view_as(x)
 
 
 class _GRN(torch.autograd.Function):
-    """y = a·x + β, a = 1 + γ·n. Written out: two reads of x each way, and only x is kept for the backward pass."""
+    """y = a·x + β, a = 1 + γ·n. Written out: only x is kept for the backward pass; the compiled loops read it twice."""
 
     @staticmethod
     def forward(ctx: Any, x_BMC: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -46,7 +51,7 @@ class _GRN(torch.autograd.Function):
     def backward(ctx: Any, dy_BMC: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_BMC, weight, bias, norm_B1C = ctx.saved_tensors
         wide = norm_B1C.dtype
-        loops = loops_for(x_BMC)
+        loops = loops_for(x_BMC, dy_BMC)
         if loops:
             dyx_B1C, dbias_B1C = loops.sums_with(dy_BMC, x_BMC)
         else:

@@ -29,7 +29,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     Raises:
         ValueError: arguments that do not fit, or tensors that Triton cannot reach.
     """
-    check_args(x, weight, sites, side)
+    check_args(x, weight, bias, sites, side)
     x, weight, bias = autocast_args(x, weight, bias)
     if x.dtype not in DTYPES or weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype):
         raise ValueError(

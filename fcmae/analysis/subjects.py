@@ -116,7 +116,8 @@ def load_subject(
         sparse: a checkpoint as the sparse FCMAE that it was trained as; else as timm's dense network.
         pretrained: give timm's networks the weights that timm has (downloads them); else random ones.
         allow_pickle: as of :func:`fcmae.create_dense`.
-        img_size: side of the images; None: a run's own, a timm network's own if it takes no other, else 224.
+        img_size: side of the images; None: a run's own, a timm network's own if it takes no other, else 224 (a
+            checkpoint's stem's stride times 56).
         seed: of random weights.
         device: where it is to run.
 

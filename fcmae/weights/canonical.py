@@ -134,13 +134,19 @@ def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
     if weights.head:  # a classifier without its norm would compute something else
         expected |= dict.fromkeys(("head.norm.weight", "head.norm.bias"), torch.Size([width]))
     if any(name.startswith("head.fc.") for name in weights.head):
-        either = weights.head.get("head.fc.bias", weights.head.get("head.fc.weight"))
-        assert either is not None
-        classes = len(either)
+        classes = _num_classes(weights.head)
         expected |= {"head.fc.weight": torch.Size([classes, width]), "head.fc.bias": torch.Size([classes])}
     if weights.decoder:
         expected |= {f"{DECODER}{name}": shape for name, shape in _decoder_shapes(weights, width).items()}
     return expected
+
+
+def _num_classes(head: dict[str, Tensor]) -> int:
+    """As many as the bias has, or without it the weight."""
+    if "head.fc.bias" in head:
+        return head["head.fc.bias"].numel()
+    weight = head.get("head.fc.weight")
+    return 0 if weight is None or weight.ndim == 0 else len(weight)
 
 
 def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:

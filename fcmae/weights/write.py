@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcmae.checkpoint import FOLDER, MODEL, STATE
+from fcmae.checkpoint import FOLDER, MODEL, OPTIMIZER, STATE
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.normaliser import Normaliser
@@ -41,9 +41,9 @@ def write(
     Raises:
         UserError: something is there already, or the library cannot build this network from a folder.
     """
-    of_a_run = (dst / FOLDER, dst / STATE, dst.parent / STATE)
-    if there := [path for path in of_a_run if path.exists()]:
-        raise UserError(f"{there[0].parent} holds a run or a checkpoint, which would be lost; give another DST")
+    inside = dst.parent if dst.name in (MODEL, OPTIMIZER, STATE) else dst  # a file of a checkpoint, or a folder
+    if (inside / STATE).exists() or (dst / FOLDER).exists():
+        raise UserError(f"{inside} holds a run or a checkpoint, which would be lost; give another DST")
     if dst.exists() and not overwrite and not (dst.is_dir() and not any(dst.iterdir())):
         raise UserError(f"{dst} exists; give another DST, or --overwrite")
     if dst.suffix in FILES:

@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fcmae.sparse import ActiveSites, compiled, depthwise_conv, loops
+from fcmae.sparse import depthwise as dw
 from tests.conftest import random_visible
 
 SITES = (1, loops.SITES_PER_PART, loops.SITES_PER_PART + 1, 3 * loops.SITES_PER_PART - 7)
@@ -52,18 +54,57 @@ def test_what_is_not_finite_is_not_hidden() -> None:
     assert loops.scale_and_shift(x, factor * 0, factor[0, 0])[:2, 2, 1].isnan().all()
 
 
+@pytest.mark.parametrize("dtype", compiled.DTYPES)
+@pytest.mark.parametrize("side", [1, 2, 4, 8])
+def test_convolution_and_its_gradient_against_the_library(side: int, dtype: torch.dtype) -> None:
+    """More rows than the most parts take, and a gradient that is expanded."""
+    batch = loops.ROWS_PER_PART * loops.MOST_PARTS // (6 * side * side) + 2
+    sites = ActiveSites(random_visible(batch, 4, 4, 6))
+    x, weight = torch.randn(sites.num_sites(side), 3, dtype=dtype), torch.randn(3, 1, 5, 5, dtype=dtype)
+    bias, dy = torch.randn(3, dtype=dtype), torch.randn(3, dtype=dtype).expand(len(x), 3)
+    index, shape = sites.grid_index(side), sites.grid_shape(side)
+    where = sites.patch_window_index(side, 2), sites.raster_of_z(side)
+    expected = dw._convolve_on_grid(x, weight, bias, index, shape)
+    torch.testing.assert_close(loops.convolve(x, weight, bias, *where), expected)
+    wgrad = loops.wgrad(x, dy, weight, *where)
+    expected = dw._wgrad_by_library(x, dy, weight, index, shape)
+    torch.testing.assert_close(wgrad, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_ways_that_are_chosen() -> None:
+    """Else the tests of the operations would compare PyTorch with itself."""
+    sites = ActiveSites(random_visible(2, 4, 4, 6))
+    for side, convolve in ((1, "site"), (2, "site"), (4, "site"), (8, "patch")):
+        assert dw._choose_ways(torch.device("cpu"), True, sites, side, 3) == (convolve, "site")
+        without = dw._choose_ways(torch.device("cpu"), False, sites, side, 3)
+        assert without == ("grid" if side < 4 else "patch", "image" if side == 1 else "patch")
+        assert dw._choose_ways(torch.device("cuda"), False, sites, side, 3) == ("grid", "library")
+    with pytest.MonkeyPatch.context() as patch:
+        called = []
+        for name in ("convolve", "wgrad"):
+            run = getattr(loops, name)
+            patch.setattr(loops, name, lambda *args, run=run, name=name: called.append(name) or run(*args))
+        x = torch.randn(sites.num_sites(2), 3, requires_grad=True)
+        weight = torch.randn(3, 1, 7, 7, requires_grad=True)
+        depthwise_conv(x, weight, None, sites, 2).sum().backward()
+    assert called == ["convolve", "convolve", "wgrad"]
+
+
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    """Bit for bit: a run may go on with other threads, and shares a folder with what it wrote before."""
-    sites = ActiveSites(random_visible(4, 4, 4, 7))
+    """Bit for bit: a run may go on with others."""
+    sites = ActiveSites(random_visible(4, 5, 5, 19))  # 304 sites an image: several parts
     x, weight = torch.randn(sites.num_sites(4), 6), torch.randn(6, 1, 7, 7)
+    wide = x.view(4, -1, 6)
+    where = sites.patch_window_index(4, 3), sites.raster_of_z(4)
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        args = x.clone().requires_grad_(), weight.clone().requires_grad_()
-        out = depthwise_conv(*args, None, sites, 4)
-        gradients = torch.autograd.grad(out.square().sum(), args)
-        wide = x.view(4, -1, 6)
-        results.append((out, *gradients, loops.sum_of_squares(wide), *loops.sums_with(wide, wide)))
+        results.append(
+            (
+                loops.convolve(x, weight, None, *where), loops.wgrad(x, x, weight, *where),
+                loops.sum_of_squares(wide), *loops.sums_with(wide, wide),
+            )
+        )  # fmt: skip
     for one, two in zip(*results, strict=True):
         assert torch.equal(one, two)
 
@@ -72,6 +113,9 @@ def test_they_are_for_wide_floats_on_a_cpu_outside_torch_compile() -> None:
     assert compiled.loops_for(torch.zeros(1)) is loops
     assert compiled.loops_for(torch.zeros(1, dtype=torch.bfloat16)) is None
     assert compiled.loops_for(torch.zeros(1, device="meta")) is None
+    assert compiled.loops_for(torch.zeros(1), torch.zeros(1, dtype=torch.float64)) is None
+    with FakeTensorMode():
+        assert compiled.loops_for(torch.zeros(1)) is None
     seen = []
 
     def inside(x: Tensor) -> Tensor:
@@ -83,7 +127,13 @@ def test_they_are_for_wide_floats_on_a_cpu_outside_torch_compile() -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["import os; os.environ['FCMAE_NUMBA'] = '0'", "import sys; sys.modules['numba'] = None"]
+    "how",
+    [
+        "import os; os.environ['FCMAE_NUMBA'] = '0'",
+        "import os; os.environ['NUMBA_THREADING_LAYER'] = 'none such'",
+        "import os; os.environ['NUMBA_DISABLE_JIT'] = '1'",
+        "import sys; sys.modules['numba'] = None",
+    ],
 )
 def test_they_are_optional(how: str) -> None:
     """Switched off, or without Numba, the operations are PyTorch's."""
@@ -94,4 +144,21 @@ assert compiled.loops_for(torch.zeros(1)) is None
 sites = ActiveSites.full(1, 2, 2)
 assert depthwise_conv(torch.ones(4, 1), torch.ones(1, 1, 3, 3), None, sites, 1).sum() == 16
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_forked_process_does_without() -> None:
+    """Numba ends a process that runs its threads after a fork."""
+    code = """
+import os, torch
+from fcmae.sparse import ActiveSites, compiled, depthwise_conv
+sites = ActiveSites.full(1, 2, 2)
+run = lambda: depthwise_conv(torch.ones(4, 1), torch.ones(1, 1, 3, 3), None, sites, 1).sum() == 16
+assert run() and compiled.loops_for(torch.zeros(1)) is not None
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)  # PyTorch's own threads do not survive it either
+    os._exit(0 if compiled.loops_for(torch.zeros(1)) is None and run() else 3)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

@@ -198,6 +198,12 @@ def test_autocast_computes_in_its_dtype() -> None:
             lambda s: depthwise_conv(torch.randn(15, 3), torch.randn(3, 1, 3, 3), None, s, 2),
             r"\[16, 3\], got \[15, 3\]",
         ),
+        (
+            lambda s: depthwise_conv(torch.randn(16, 3), torch.randn(3, 1, 3, 3), torch.ones(1), s, 2),
+            r"bias must be \[3\], got \[1\]",
+        ),
+        (lambda _: grn(torch.randn(16, 3), torch.ones(3), torch.ones(1), 2), r"must be \[3\], got \[3\] and \[1\]"),
+        (lambda _: grn(torch.randn(16, 3), torch.ones(7), torch.ones(7), 2), r"must be \[3\], got \[7\] and \[7\]"),
         (lambda s: downsample(torch.randn(16, 3), torch.randn(4, 3, 3, 3), None), "2×2 kernel"),
         (lambda s: gather_image_patches(torch.randn(2, 3, 30, 32), s, 2), "do not fit"),
         (lambda s: gather_image_patches(torch.randn(3, 3, 32, 32), s, 2), "do not fit"),

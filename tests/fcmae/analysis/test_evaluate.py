@@ -25,6 +25,7 @@ from fcmae.crop_batches import crop_batches
 from fcmae.errors import UserError
 from fcmae.evaluate import main
 from fcmae.models import FCMAE, ModelConfig
+from fcmae.normaliser import Normaliser
 from fcmae.run_layout import HEADER
 
 CPU = torch.device("cpu")
@@ -141,9 +142,9 @@ def test_a_run_brings_its_normalisation(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", in_chans=1)
     (run / "config.yaml").write_text(f"{HEADER}\ndata: {{mean: [0.25], std: [2.0]}}\n")
     network = network_of(str(run))
-    assert (network.mean, network.std) == ((0.25,), (2.0,))
+    assert network.normalise == Normaliser((0.25,), (2.0,))
     assert network.fresh is not None
-    assert (network.fresh().mean, network.fresh().std) == ((0.25,), (2.0,))
+    assert network.fresh().normalise == network.normalise
 
 
 def test_timm_names_are_networks_too() -> None:
@@ -385,6 +386,6 @@ def test_wrong_input_gets_one_line(
 
 def test_features_that_are_not_numbers_are_refused() -> None:
     network = pixels(3)
-    damaged = Embedder("damaged", lambda images: network.embed(images) / 0, 3, network.mean, network.std)
+    damaged = Embedder("damaged", lambda images: network.embed(images) / 0, 3, network.normalise)
     with pytest.raises(UserError, match="damaged gives features that are not finite"):
         damaged.features(labelled_digits(limit=5).train, (8, 8), 5, CPU)

@@ -169,6 +169,8 @@ def test_a_run_is_never_written_over(
     caplog.clear()
     assert main([str(run), str(last / "model.safetensors"), "--overwrite"]) == 1  # the run's own weights
     assert f"{last} holds a run or a checkpoint" in caplog.text
+    (tmp_path / "state.json").write_text("{}")  # of something else
+    assert main([str(run), str(tmp_path / "beside")]) == 0
     assert fcmae.load_model(run).decoder.pred.out_features == 3 * 8**2
     # what the run knows of its images goes along, also through another library's folder
     assert main([str(run), str(tmp_path / "hf"), "--format", "transformers"]) == 0
