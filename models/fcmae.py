@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcmae.models.config import ModelConfig
@@ -96,7 +97,7 @@ class FCMAE(nn.Module):
         if self.config.norm_pix_loss:
             mean, std = patch_mean_std(target)
             target = (target - mean) / std
-        return (pred.to(target.dtype) - target).square().mean()
+        return F.mse_loss(pred.to(target.dtype), target)
 
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
         """Pictures of a forward pass, in the images' own normalisation.

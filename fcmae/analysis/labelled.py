@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 from timm.data import create_dataset
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -73,6 +72,8 @@ def labelled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = 
         seed: of the split.
         limit: at most so many images in either part.
     """
+    from sklearn.datasets import load_digits  # a second that no other data needs
+
     digits = load_digits()
     images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))[:, None]
     train, test = (_limited(part, limit, seed) for part in stratified_split(digits.target, test_share, seed))

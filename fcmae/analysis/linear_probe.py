@@ -10,8 +10,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -117,6 +115,9 @@ def _path(
 
 
 def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[_Solution]:
+    from sklearn.exceptions import ConvergenceWarning  # a second that a run without probes need not wait
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
     x_array, y_array = x.double().cpu().numpy(), labels.cpu().numpy()
     found = []

@@ -81,18 +81,19 @@ def test_triton_with_more_rows_and_channels_than_a_block() -> None:
 
     visible = random_visible(3, 3, 3, 4).to(DEVICE)
     sites = ActiveSites(visible)
-    rows, channels = sites.num_sites(2), triton_depthwise.MAX_BLOCK_CHANNELS + 7
-    assert rows > triton_depthwise.BLOCK_ROWS
+    rows, channels = sites.num_sites(2), 16 + 7
+    assert rows == 3 * 16
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
-        patch.setattr(triton_depthwise, "BLOCK_ROWS", 8)
-        patch.setattr(triton_depthwise, "WGRAD_PROGRAMS", 2)
+        patch.setattr(triton_depthwise, "BLOCK_ROWS", 16)
+        patch.setattr(triton_depthwise, "MAX_BLOCK_CHANNELS", 16)
+        patch.setattr(triton_depthwise, "WGRAD_PROGRAMS", 27)  # two chunks, of two blocks and of one
         compare(
             lambda x, w, b: triton_depthwise.depthwise_conv(x.t().contiguous().t(), w, b, sites, 2),
             lambda x, w, b: gather_sites(ref.depthwise_conv(densify(x, sites, 2), w, b, visible, 2), sites, 2),
             [
                 t.to(DEVICE)
-                for t in (torch.randn(rows, channels), torch.randn(channels, 1, 5, 5), torch.randn(channels))
+                for t in (torch.randn(rows, channels), torch.randn(channels, 1, 3, 3), torch.randn(channels))
             ],
             torch.float32,
         )
