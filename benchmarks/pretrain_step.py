@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.compare import Row, options, print_table
+from benchmarks.compare import WITHOUT_NUMBA, Row, options, print_table
 from benchmarks.mae import ViTMAE
 from benchmarks.weights import randomise_grn
 from fcmae.models import FCMAE, ModelConfig
@@ -29,7 +29,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
         visible, kept = first.random_visible(images)
         for dtype in args.dtypes:
             for backend in args.backends:
-                model = FCMAE(replace(config, backend=backend), args.mask_ratio).to(device)
+                model = FCMAE(replace(config, backend=backend.removesuffix(WITHOUT_NUMBA)), args.mask_ratio).to(device)
                 model.load_state_dict(first.state_dict())
                 if args.compile and backend != "minkowski":
                     model.compile()

@@ -55,7 +55,7 @@ def table(seconds: dict[str, list[float]], images: int, baseline: str) -> str:
     for name, runs in seconds.items():
         median = statistics.median(runs)
         middle, low, high = ratio(seconds, baseline, name)
-        lines.append(f"{name:<22}{1e3 * median:>9.0f}{images / median:>11.1f}   {middle:.2f} ({low:.2f} … {high:.2f})")
+        lines.append(f"{name:<22}{1e3 * median:>9.3g}{images / median:>11.1f}   {middle:.2f} ({low:.2f} … {high:.2f})")
     return "\n".join(lines)
 
 
