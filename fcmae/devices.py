@@ -16,7 +16,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    # of torch, for a name that it does not know, a device that is not there and one that it was not built for
+    # torch raises these for a name that it does not know, and a device that is not there or that it was not built for;
+    # nothing is swallowed, the user gets torch's reason as one line
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name} cannot be used here: {str(error).strip().splitlines()[0]}") from None
     return device

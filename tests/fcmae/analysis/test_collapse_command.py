@@ -226,7 +226,8 @@ def test_nothing_is_overwritten_unless_asked(command: Command, tmp_path: Path) -
     before = (tmp_path / "out" / "collapse.csv").read_bytes()
     status, _, log = command(*args, "--tap", "block", "--seed", "1")
     assert (status, log.count("\n")) == (1, 0)
-    assert "out holds collapse.csv, collapse.json, figure4.png, feature_maps-resnet18.png already; give another" in log
+    names = "collapse.csv, collapse.json, figure4.png, feature_maps-resnet18.png"
+    assert f"out holds {names} already; give another, or --overwrite" in log
     assert (tmp_path / "out" / "collapse.csv").read_bytes() == before
     assert command(*args, "--seed", "1", "--overwrite")[0] == 0
     assert (tmp_path / "out" / "collapse.csv").read_bytes() != before
