@@ -8,9 +8,8 @@ The library's wgrad is not fast: on a CPU it took about ten times the forward. T
 computed as a depthwise convolution too, patch by patch: the kernel is the patch's output gradient, the input is the
 patch with its halo, and (batch, channel) are the channels.
 
-Where Numba is installed, small patches are convolved site by site instead, and every gradient to the weight is summed
-so (see :mod:`fcmae.sparse.loops`): no windows are written, and no position is computed that no site needs.
-benchmarks/depthwise.py times all of them.
+Where Numba is installed, compiled loops take the place of both (see :mod:`fcmae.sparse.loops`): no windows are written
+to memory, and no position is computed that no site needs. benchmarks/depthwise.py times all of them.
 """
 
 import math
@@ -25,8 +24,6 @@ from torch.autograd.function import once_differentiable
 from fcmae.sparse.compiled import loops_for
 from fcmae.sparse.ops import autocast_args, gather_from_grid, scatter_to_grid
 from fcmae.sparse.sites import ActiveSites
-
-BY_SITE_UP_TO = 4  # sites along the side of a patch; beyond, the library's convolution of whole patches is faster
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
@@ -54,7 +51,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     grid = patch_window = raster_of_z = window = raster = None
     if {"grid", "image", "library"}.intersection(ways) and not sites.rows_are_grid(side):
         grid = sites.grid_index(side)
-    if ways.convolve in ("patch", "site") or ways.wgrad == "site":
+    if ways.convolve in ("patch", "loops"):
         patch_window, raster_of_z = sites.patch_window_index(side, radius), sites.raster_of_z(side)
     if ways.wgrad == "patch":
         window, raster = sites.window_index(side, radius), sites.raster_index(side)
@@ -64,19 +61,19 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
 class _Ways(NamedTuple):
     """How to compute it: the same numbers, not the same time."""
 
-    convolve: Literal["grid", "patch", "site"]
-    wgrad: Literal["library", "image", "patch", "site"]
+    convolve: Literal["grid", "patch", "loops"]
+    wgrad: Literal["library", "image", "patch", "loops"]
 
 
-def _choose_ways(device: torch.device, by_site: bool, sites: ActiveSites, side: int, radius: int) -> _Ways:
+def _choose_ways(device: torch.device, compiled: bool, sites: ActiveSites, side: int, radius: int) -> _Ways:
     if device.type != "cpu":
         return _Ways("grid", "library")
-    if by_site and side <= BY_SITE_UP_TO:
-        return _Ways("site", "site")
+    if compiled:
+        return _Ways("loops", "loops")
     convolve: Literal["grid", "patch"] = "grid"
     if side > 1 and _by_patch_is_less_work(sites, side, radius):
         convolve = "patch"
-    return _Ways(convolve, "site" if by_site else "patch" if side > 1 else "image")
+    return _Ways(convolve, "patch" if side > 1 else "image")
 
 
 def _by_patch_is_less_work(sites: ActiveSites, side: int, radius: int) -> bool:
@@ -123,7 +120,7 @@ class _DepthwiseConv(torch.autograd.Function):
         if needs_x:  # the sites are their own neighbours' neighbours
             turned = weight.flip(2, 3)
             dx = _convolve(ctx.ways, ctx.loops, dy, turned, None, grid, patch_window, raster_of_z, ctx.shape)
-        if needs_weight and ctx.ways.wgrad == "site":
+        if needs_weight and ctx.ways.wgrad == "loops":
             dweight = ctx.loops.wgrad(x, dy, weight, patch_window, raster_of_z)
         elif needs_weight and ctx.ways.wgrad == "patch":
             dweight = _wgrad_by_patch(x, dy, weight, window, raster)
@@ -141,7 +138,7 @@ def _convolve(
 ) -> Tensor:  # fmt: skip
     if ways.convolve == "grid" or patch_window is None or raster_of_z is None:
         return _convolve_on_grid(x, weight, bias, grid, shape)
-    if ways.convolve == "site" and loops is not None:
+    if ways.convolve == "loops" and loops is not None:
         return loops.convolve(x, weight, bias, patch_window, raster_of_z)
     return _convolve_by_patch(x, weight, bias, patch_window, raster_of_z)
 

@@ -10,9 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fcmae.sparse import ActiveSites, compiled, depthwise_conv, loops
 from fcmae.sparse import depthwise as dw
+from fcmae.sparse.loops import response_norm
 from tests.conftest import random_visible
 
-SITES = (1, loops.SITES_PER_PART, loops.SITES_PER_PART + 1, 3 * loops.SITES_PER_PART - 7)
+SITES = (1, response_norm.SITES_PER_PART, response_norm.SITES_PER_PART + 1, 3 * response_norm.SITES_PER_PART - 7)
 
 
 def images(sites: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,15 +56,23 @@ def test_what_is_not_finite_is_not_hidden() -> None:
 
 
 @pytest.mark.parametrize("dtype", compiled.DTYPES)
-@pytest.mark.parametrize("side", [1, 2, 4, 8])
-def test_convolution_and_its_gradient_against_the_library(side: int, dtype: torch.dtype) -> None:
-    """More rows than the most parts take, and a gradient that is expanded."""
-    batch = loops.ROWS_PER_PART * loops.MOST_PARTS // (6 * side * side) + 2
+@pytest.mark.parametrize(
+    ("side", "size", "channels"),
+    [(1, 5, 3), (2, 5, 3), (4, 5, 3), (8, 5, 3), (2, 7, 3), (4, 7, 3), (8, 7, 3), (4, 7, 48), (4, 7, 53), (16, 7, 100)],
+)
+def test_convolution_and_its_gradient_against_the_library(
+    side: int, size: int, channels: int, dtype: torch.dtype
+) -> None:
+    """More rows than the most parts take, and a gradient that is expanded; by window, one block of channels or more."""
+    batch = loops.depthwise.ROWS_PER_PART * loops.depthwise.MOST_PARTS // (6 * side * side) + 2
     sites = ActiveSites(random_visible(batch, 4, 4, 6))
-    x, weight = torch.randn(sites.num_sites(side), 3, dtype=dtype), torch.randn(3, 1, 5, 5, dtype=dtype)
-    bias, dy = torch.randn(3, dtype=dtype), torch.randn(3, dtype=dtype).expand(len(x), 3)
+    x, weight = (
+        torch.randn(sites.num_sites(side), channels, dtype=dtype),
+        torch.randn(channels, 1, size, size, dtype=dtype),
+    )
+    bias, dy = torch.randn(channels, dtype=dtype), torch.randn(channels, dtype=dtype).expand(len(x), channels)
     index, shape = sites.grid_index(side), sites.grid_shape(side)
-    where = sites.patch_window_index(side, 2), sites.raster_of_z(side)
+    where = sites.patch_window_index(side, size // 2), sites.raster_of_z(side)
     expected = dw._convolve_on_grid(x, weight, bias, index, shape)
     torch.testing.assert_close(loops.convolve(x, weight, bias, *where), expected)
     wgrad = loops.wgrad(x, dy, weight, *where)
@@ -74,8 +83,8 @@ def test_convolution_and_its_gradient_against_the_library(side: int, dtype: torc
 def test_the_ways_that_are_chosen() -> None:
     """Else the tests of the operations would compare PyTorch with itself."""
     sites = ActiveSites(random_visible(2, 4, 4, 6))
-    for side, convolve in ((1, "site"), (2, "site"), (4, "site"), (8, "patch")):
-        assert dw._choose_ways(torch.device("cpu"), True, sites, side, 3) == (convolve, "site")
+    for side in (1, 2, 4, 8):
+        assert dw._choose_ways(torch.device("cpu"), True, sites, side, 3) == ("loops", "loops")
         without = dw._choose_ways(torch.device("cpu"), False, sites, side, 3)
         assert without == ("grid" if side < 4 else "patch", "image" if side == 1 else "patch")
         assert dw._choose_ways(torch.device("cuda"), False, sites, side, 3) == ("grid", "library")

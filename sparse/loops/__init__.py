@@ -1,0 +1,24 @@
+"""What PyTorch does on a CPU in several passes over memory, in one: loops that Numba compiles when they are first run.
+
+Numba comes from PyPI with its own compiler; nothing is built at installation. Each loop is compiled for float32 and for
+float64, a second or two, and kept on disk: beside its file, where ``NUMBA_CACHE_DIR`` says, or in the user's cache.
+
+Sums are cut into parts by their length alone, so results do not depend on the number of threads, bit for bit.
+Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
+"""
+
+from fcmae.sparse.loops.depthwise import convolve, wgrad
+from fcmae.sparse.loops.response_norm import combine, scale_and_shift, sum_of_squares, sums_with
+from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
+
+__all__ = [
+    "INTERPRETED",
+    "PROCESS",
+    "combine",
+    "convolve",
+    "launch_threads",
+    "scale_and_shift",
+    "sum_of_squares",
+    "sums_with",
+    "wgrad",
+]

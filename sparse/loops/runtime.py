@@ -1,0 +1,38 @@
+"""How the loops are compiled and run."""
+
+import os
+import threading
+from typing import Any
+
+import numba
+import torch
+from numba import njit
+from torch import Tensor
+
+PROCESS = os.getpid()  # that may run the loops: Numba's threads do not survive a fork
+INTERPRETED: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+
+# Sums may be reordered; NaN and ∞ mean what they mean
+_OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy", "cache": True}
+compiled: Any = njit(parallel=True, **_OPTIONS)
+part_of_a_loop: Any = njit(**_OPTIONS)  # a function that compiled ones call
+# one of Numba's thread pools, the one it takes where there is no OpenMP, does not bear two callers at once
+_one_caller = threading.Lock()
+
+
+def launch_threads() -> None:
+    """Raises ValueError if Numba is set to a threading layer that is not there."""
+    numba.get_num_threads()
+
+
+def run(loop: Any, *args: Tensor | int) -> None:
+    """Call a compiled loop on tensors of a CPU; those it writes to must be contiguous."""
+    arrays = (arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args)
+    with _one_caller:
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+        try:
+            loop(*arrays)
+        finally:
+            numba.set_num_threads(before)
