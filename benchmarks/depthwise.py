@@ -46,7 +46,7 @@ def main() -> None:
         }
         windows = sites.patch_window_index(side, 3), sites.raster_of_z(side)
         if loops := loops_for(x):
-            paths["wgrad, loops"] = functools.partial(loops.wgrad, x, dy, weight, *windows)
+            paths["wgrad, loops"] = lambda: loops.wgrad(x, dy, weight, *windows)[0]  # noqa: B023
             paths["forward, loops"] = functools.partial(loops.convolve, x, weight, None, *windows)
         if side > 1:
             paths["forward, by patch"] = functools.partial(dw._convolve_by_patch, x, weight, None, *windows)

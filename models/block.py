@@ -19,13 +19,13 @@ class Mlp(nn.Module):
         self.grn = GRN(4 * dim) if use_grn else None
         self.fc2 = linear(4 * dim, dim)
 
-    def forward(self, x: Tensor, batch_size: int) -> Tensor:
-        """[B·M, C] → the same."""
+    def forward(self, x: Tensor, batch_size: int, rows: Tensor | None = None) -> Tensor:
+        """[B·M, C] → the same; ``rows`` of it where they are given."""
         if self.grn is None:
-            return self.fc2(F.gelu(self.fc1(x)))
+            return self.fc2(F.gelu(self.fc1(x if rows is None else x.index_select(0, rows))))
         return grn_mlp(
             x, self.fc1.weight.flatten(1), self.fc1.bias, self.grn.weight, self.grn.bias,
-            self.fc2.weight.flatten(1), self.fc2.bias, batch_size,
+            self.fc2.weight.flatten(1), self.fc2.bias, batch_size, rows,
         )  # fmt: skip
 
 
@@ -49,11 +49,11 @@ class Block(nn.Module):
         self.gamma = None if ls_init_value is None else nn.Parameter(torch.full((dim,), ls_init_value))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:
-        """[B·K·s·s, C] → the same."""
-        y = self.mlp(self.norm(self.conv_dw(x, sites, side)), sites.batch_size)
+    def forward(self, x: Tensor, sites: ActiveSites, side: int, rows: Tensor | None = None) -> Tensor:
+        """[B·K·s·s, C] → the same; ``rows`` of it where they are given, as many of each image, image by image."""
+        y = self.mlp(self.norm(self.conv_dw(x, sites, side)), sites.batch_size, rows)
         if self.gamma is not None:
             y = y * self.gamma
         # an image is dropped as a whole: timm's DropPath draws once per entry of the first axis
         y = self.drop_path(y.view(sites.batch_size, -1, y.shape[1])).view_as(y)
-        return x + y
+        return (x if rows is None else x.index_select(0, rows)) + y

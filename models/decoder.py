@@ -33,8 +33,10 @@ class Decoder(nn.Module):
         tokens = self.mask_token.to(x.dtype).expand(batch * height * width, -1)
         tokens = tokens.index_copy(0, sites.grid_index(side=1), x)
         everywhere = ActiveSites.full(batch, height, width, x.device)
-        for block in self.blocks:
-            tokens = block(tokens, everywhere, side=1)
-        if masked_only:
-            tokens = tokens.index_select(0, sites.masked_index())
+        rows = sites.masked_index() if masked_only else None
+        for number, block in enumerate(self.blocks, start=1):
+            # the last one's second Linear, too, is needed for what is asked for alone
+            tokens = block(tokens, everywhere, side=1, rows=rows if number == len(self.blocks) else None)
+        if rows is not None and not self.blocks:
+            tokens = tokens.index_select(0, rows)
         return self.pred(tokens).view(batch, -1, self.pred.out_features)

@@ -120,16 +120,16 @@ class _DepthwiseConv(torch.autograd.Function):
         if needs_x:  # the sites are their own neighbours' neighbours
             turned = weight.flip(2, 3)
             dx = _convolve(ctx.ways, ctx.loops, dy, turned, None, grid, patch_window, raster_of_z, ctx.shape)
-        if needs_weight and ctx.ways.wgrad == "loops":
-            dweight = ctx.loops.wgrad(x, dy, weight, patch_window, raster_of_z)
+        if ctx.ways.wgrad == "loops" and (needs_weight or needs_bias):
+            dweight, dbias = ctx.loops.wgrad(x, dy, weight, patch_window, raster_of_z)
         elif needs_weight and ctx.ways.wgrad == "patch":
             dweight = _wgrad_by_patch(x, dy, weight, window, raster)
         elif needs_weight:
             by_image = ctx.ways.wgrad == "image"
             dweight = (_wgrad_by_image if by_image else _wgrad_by_library)(x, dy, weight, grid, ctx.shape)
-        if needs_bias:
+        if needs_bias and dbias is None:
             dbias = dy.sum(0, dtype=torch.promote_types(dy.dtype, torch.float32)).to(dy.dtype)
-        return dx, dweight, dbias, None, None, None, None, None, None, None, None
+        return dx, dweight, dbias if needs_bias else None, *(None,) * 8
 
 
 def _convolve(

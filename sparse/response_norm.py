@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fcmae.sparse.compiled import loops_for
-
 EPS = 1e-6
 
 
@@ -35,15 +33,13 @@ def grn(x: Tensor, weight: Tensor, bias: Tensor, batch_size: int, eps: float = E
 
 
 class _GRN(torch.autograd.Function):
-    """y = a·x + β, a = 1 + γ·n. Written out: only x is kept for the backward pass; the compiled loops read it twice."""
+    """y = a·x + β, a = 1 + γ·n. Written out: only x is kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x_BMC: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         norm_B1C = response_norm(x_BMC)
         ctx.save_for_backward(x_BMC, weight, bias, norm_B1C)
         ctx.eps = eps
-        if loops := loops_for(x_BMC):
-            return loops.scale_and_shift(x_BMC, scale_of(weight, norm_B1C, eps).to(x_BMC.dtype), bias.to(x_BMC.dtype))
         return torch.addcmul(bias.to(x_BMC.dtype), x_BMC, scale_of(weight, norm_B1C, eps).to(x_BMC.dtype))
 
     @staticmethod
@@ -51,17 +47,10 @@ class _GRN(torch.autograd.Function):
     def backward(ctx: Any, dy_BMC: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_BMC, weight, bias, norm_B1C = ctx.saved_tensors
         wide = norm_B1C.dtype
-        loops = loops_for(x_BMC, dy_BMC)
-        if loops:
-            dyx_B1C, dbias_B1C = loops.sums_with(dy_BMC, x_BMC)
-        else:
-            dyx_B1C, dbias_B1C = (t.sum(1, keepdim=True, dtype=wide) for t in (dy_BMC * x_BMC, dy_BMC))
+        dyx_B1C, dbias_B1C = (t.sum(1, keepdim=True, dtype=wide) for t in (dy_BMC * x_BMC, dy_BMC))
         through_norm = through_norm_of(weight * dyx_B1C, norm_B1C, x_BMC.dtype, ctx.eps)
         scale = scale_of(weight, norm_B1C, ctx.eps).to(dy_BMC.dtype)
-        if loops:
-            dx = loops.combine(dy_BMC, scale, x_BMC, through_norm)
-        else:
-            dx = torch.addcmul(dy_BMC * scale, x_BMC, through_norm)
+        dx = torch.addcmul(dy_BMC * scale, x_BMC, through_norm)
         dweight = (dyx_B1C * normed_of(norm_B1C, ctx.eps)).sum((0, 1)).to(weight.dtype)
         return dx, dweight, dbias_B1C.sum((0, 1)).to(bias.dtype), None
 
@@ -91,8 +80,6 @@ def through_norm_of(d_normed: Tensor, norm_B1C: Tensor, dtype: torch.dtype, eps:
 
 def response_norm(x_BMC: Tensor) -> Tensor:
     """‖x‖₂ over the sites of each image, [B, 1, C], accumulated in float32 or wider."""
-    if loops := loops_for(x_BMC):
-        return loops.sum_of_squares(x_BMC).sqrt()
     wide = torch.promote_types(x_BMC.dtype, torch.float32)
     if x_BMC.device.type == "cpu" and x_BMC.dtype == wide:
         # the library's norm over a middle axis is not vectorised on a CPU; this took half its time

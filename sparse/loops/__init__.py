@@ -8,17 +8,17 @@ Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
 """
 
 from fcmae.sparse.loops.depthwise import convolve, wgrad
-from fcmae.sparse.loops.response_norm import combine, scale_and_shift, sum_of_squares, sums_with
+from fcmae.sparse.loops.mlp import gelu_and_squares, gelu_grad_, scale_and_shift_, sums_with_gelu
 from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
 
 __all__ = [
     "INTERPRETED",
     "PROCESS",
-    "combine",
     "convolve",
+    "gelu_and_squares",
+    "gelu_grad_",
     "launch_threads",
-    "scale_and_shift",
-    "sum_of_squares",
-    "sums_with",
+    "scale_and_shift_",
+    "sums_with_gelu",
     "wgrad",
 ]

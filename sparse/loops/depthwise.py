@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fcmae.sparse.loops.runtime import compiled, part_of_a_loop, run
 
-ROWS_PER_PART, MOST_PARTS = 32, 64  # of the sum over rows: each part has a sum of its own, [k·k, C]
+ROWS_PER_PART, MOST_PARTS = 32, 64  # of the sum over rows: each part has a sum of its own, [k·k + 1, C]
 PATCHES_PER_PART, MOST_PARTS_OF_PATCHES = 4, 32
 
 TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row that are computed together
@@ -20,6 +20,7 @@ TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row tha
 # overlap, and that no index is negative, it does not vectorise.
 WIDTH = 48
 ROW1, ROW2, ROW3, ROW4, ROW5, ROW6, ROW7, ROW8, ROW9 = (np.uint64(WIDTH * i) for i in range(1, 10))
+BIAS = np.uint64(WIDTH * TAPS * TAPS)  # where its gradient is, after the taps'
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, raster_of_z: Tensor) -> Tensor:
@@ -43,20 +44,22 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, ras
     return out
 
 
-def wgrad(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster_of_z: Tensor) -> Tensor:
-    """Its gradient to the weight, [C, 1, k, k]; ``dy`` is [rows, C]."""
+def wgrad(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster_of_z: Tensor) -> tuple[Tensor, Tensor]:
+    """Its gradients to the weight, [C, 1, k, k], and to the bias, [C]; ``dy`` is [rows, C]."""
     side, size, channels = _side(raster_of_z), weight.shape[-1], x.shape[1]
     if _by_window(side, size):
         width, blocks = _blocks(channels)
         num_parts = max(1, min(MOST_PARTS_OF_PATCHES, len(window) // PATCHES_PER_PART))
-        parts = x.new_zeros(num_parts, blocks, size * size * WIDTH)
+        parts = x.new_zeros(num_parts, blocks, (size * size + 1) * WIDTH)
         run(_wgrad_by_window, x, dy, window, raster_of_z, side, width, parts)
-        sums = parts.sum(0).view(blocks, -1, WIDTH)[:, :, :width].transpose(1, 2)
-        return sums.reshape(blocks * width, -1)[:channels].view(weight.shape)
-    num_parts = max(1, min(MOST_PARTS, len(x) // ROWS_PER_PART))
-    parts = x.new_zeros(num_parts, size * size, channels)
-    run(_wgrad_by_site, x, dy, window, raster_of_z, side, size, parts)
-    return parts.sum(0).t().reshape(weight.shape)
+        sums = parts.sum(0).view(blocks, -1, WIDTH)[:, :, :width]
+        sums = sums.transpose(0, 1).flatten(1)[:, :channels]
+    else:
+        num_parts = max(1, min(MOST_PARTS, len(x) // ROWS_PER_PART))
+        parts = x.new_zeros(num_parts, size * size + 1, channels)
+        run(_wgrad_by_site, x, dy, window, raster_of_z, side, size, parts)
+        sums = parts.sum(0)
+    return sums[:-1].t().reshape(weight.shape), sums[-1]
 
 
 def _side(raster_of_z: Tensor) -> int:
@@ -124,6 +127,8 @@ def _wgrad_by_site(x, dy, window, raster_of_z, side, size, parts):  # type: igno
                 if there < rows:
                     for c in range(channels):
                         parts[part, tap, c] += x[there, c] * dy[row, c]
+            for c in range(channels):
+                parts[part, size * size, c] += dy[row, c]
 
 
 @compiled
@@ -165,6 +170,7 @@ def _wgrad_by_window(x, dy, window, raster_of_z, side, width, parts):  # type: i
                 row, place = uint64(patch * side * side + z), raster_of_z[z] * WIDTH
                 for c in range(last - first):
                     grad[uint64(place + c)] = dy[row, uint64(first + c)]
+                    parts[part, block, BIAS + uint64(c)] += dy[row, uint64(first + c)]
             _add_tap_sums(seen, grad, side, last - first, parts[part, block])
 
 

@@ -14,9 +14,9 @@ INTERPRETED: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 # Sums may be reordered; NaN and ∞ mean what they mean
-_OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy", "cache": True}
-compiled: Any = njit(parallel=True, **_OPTIONS)
-part_of_a_loop: Any = njit(**_OPTIONS)  # a function that compiled ones call
+OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
+compiled: Any = njit(parallel=True, cache=True, **OPTIONS)
+part_of_a_loop: Any = njit(cache=True, **OPTIONS)  # a function that compiled ones call
 # one of Numba's thread pools, the one it takes where there is no OpenMP, does not bear two callers at once
 _one_caller = threading.Lock()
 
@@ -30,8 +30,11 @@ def run(loop: Any, *args: Tensor | int) -> None:
     """Call a compiled loop on tensors of a CPU; those it writes to must be contiguous."""
     arrays = (arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args)
     with _one_caller:
-        before = numba.get_num_threads()
-        numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+        before, wanted = numba.get_num_threads(), min(torch.get_num_threads(), MOST_THREADS)
+        if before == wanted:
+            loop(*arrays)
+            return
+        numba.set_num_threads(wanted)
         try:
             loop(*arrays)
         finally:

@@ -5,54 +5,84 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fcmae.sparse import ActiveSites, compiled, depthwise_conv, loops
 from fcmae.sparse import depthwise as dw
-from fcmae.sparse.loops import response_norm
 from tests.conftest import random_visible
 
-SITES = (1, response_norm.SITES_PER_PART, response_norm.SITES_PER_PART + 1, 3 * response_norm.SITES_PER_PART - 7)
+PART = loops.mlp.SITES_PER_PART
+SITES = (1, PART, PART + 1, 3 * PART - 7)
 
 
 def images(sites: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """x and dy [B, M, C], and a number for each image and channel."""
+    """h and dy [B, M, H], and a number for each image and channel."""
     return (*torch.randn(2, 3, sites, 5, dtype=dtype), torch.randn(3, 1, 5, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", compiled.DTYPES)
 @pytest.mark.parametrize("sites", SITES)
-def test_sums_over_images(sites: int, dtype: torch.dtype) -> None:
-    x, dy, _ = images(sites, dtype)
-    torch.testing.assert_close(loops.sum_of_squares(x), x.square().sum(1, keepdim=True))
-    products, plain = loops.sums_with(dy, x)
-    torch.testing.assert_close(products, (dy * x).sum(1, keepdim=True))
-    torch.testing.assert_close(plain, dy.sum(1, keepdim=True))
+def test_passes_over_the_wide_tensor(sites: int, dtype: torch.dtype) -> None:
+    h, dy, factor = images(sites, dtype)
+    bias = torch.randn(5, dtype=dtype)
+    x = (h + bias).requires_grad_()
+    expected = F.gelu(x)
+    g, squares = loops.gelu_and_squares(h, bias)
+    torch.testing.assert_close(g, expected)
+    torch.testing.assert_close(squares, expected.square().sum(1, keepdim=True))
+    products, plain = loops.sums_with_gelu(dy, h, bias)
+    torch.testing.assert_close(products, (dy * expected).sum(1, keepdim=True))
+    torch.testing.assert_close(plain, dy.sum((0, 1)))
+    torch.testing.assert_close(loops.scale_and_shift_(g, factor, bias), expected * factor + bias)
+    upstream = dy * 2 * factor + expected.detach() * factor
+    (grad_x,) = torch.autograd.grad(expected, x, upstream)
+    dh, sums = loops.gelu_grad_(dy, 2 * factor, factor, h, bias)
+    assert dh.data_ptr() == dy.data_ptr()
+    torch.testing.assert_close(dh, grad_x)
+    torch.testing.assert_close(sums, grad_x.sum((0, 1)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", compiled.DTYPES)
-def test_elementwise(dtype: torch.dtype) -> None:
-    x, dy, factor = images(7, dtype)
-    torch.testing.assert_close(loops.scale_and_shift(x, factor, factor[0, 0]), x * factor + factor[0, 0])
-    torch.testing.assert_close(loops.combine(dy, 2 * factor, x, factor), dy * 2 * factor + x * factor)
-
-
-def test_tensors_that_are_not_contiguous() -> None:
-    x = torch.randn(5, 3, 9).permute(1, 2, 0)
-    torch.testing.assert_close(loops.sum_of_squares(x), x.square().sum(1, keepdim=True))
-    expanded = torch.ones(()).expand_as(x)
-    torch.testing.assert_close(loops.sums_with(expanded, x)[0], x.sum(1, keepdim=True))
+def test_gelu_is_exact_to_the_precision_of_a_float32() -> None:
+    """From where it is 0 in float32 to where it is x; the formula's own error is 1.5e-7."""
+    x = torch.cat([torch.linspace(-20, 20, 40_001), torch.tensor([0.0, -0.0, 1e-30, -1e-38, 1e38, -1e4])])
+    wide = x.double().requires_grad_()
+    expected = F.gelu(wide)
+    (slope,) = torch.autograd.grad(expected.sum(), wide)
+    h, zero, one = x.view(1, -1, 1), torch.zeros(1), torch.ones(1, 1, 1)
+    g, _ = loops.gelu_and_squares(h, zero)
+    assert ((g.flatten() - expected).abs() / expected.abs().clamp_min(1)).max() < 3e-7
+    assert (g.flatten()[x < -14] == 0).all()  # numbers below the smallest normal one would slow what follows
+    got, _ = loops.gelu_grad_(torch.ones_like(h), one, one * 0, h, zero)
+    assert (got.flatten()[:-2] - slope[:-2]).abs().max() < 1e-6
+    assert got.flatten()[-2:].tolist() == [1, 0]
 
 
 def test_what_is_not_finite_is_not_hidden() -> None:
-    x, _, factor = images(5, torch.float32)
-    x[0, 2, 1], x[1, 2, 1] = torch.nan, torch.inf
-    total = loops.sum_of_squares(x)
-    assert total[0, 0, 1].isnan()
-    assert total[1, 0, 1].isinf()
-    assert loops.scale_and_shift(x, factor, factor[0, 0]).isfinite().logical_not().sum() == 2
-    assert loops.scale_and_shift(x, factor * 0, factor[0, 0])[:2, 2, 1].isnan().all()
+    h, dy, factor = images(5, torch.float32)
+    zero = torch.zeros(5)
+    h[0, 2, 1], h[1, 2, 1] = torch.nan, torch.inf
+    g, squares = loops.gelu_and_squares(h, zero)
+    assert g[0, 2, 1].isnan()
+    assert g[1, 2, 1].isinf()
+    assert g.isfinite().logical_not().sum() == 2
+    assert squares[0, 0, 1].isnan()
+    assert squares[1, 0, 1].isinf()
+    assert loops.scale_and_shift_(g, factor * 0, zero)[:2, 2, 1].isnan().all()
+    dh, sums = loops.gelu_grad_(dy, factor, factor, h, zero)
+    assert dh[0, 2, 1].isnan()
+    assert dh.isfinite().logical_not().sum() <= 2
+    assert sums[1].isnan()
+
+
+def test_tensors_that_are_not_contiguous() -> None:
+    h = torch.randn(5, 3, 9).permute(1, 2, 0)
+    g, squares = loops.gelu_and_squares(h, torch.zeros(1).expand(5))
+    torch.testing.assert_close(g, F.gelu(h))
+    torch.testing.assert_close(squares, F.gelu(h).square().sum(1, keepdim=True))
+    expanded = torch.ones(()).expand_as(h)
+    torch.testing.assert_close(loops.sums_with_gelu(expanded, h, torch.zeros(5))[0], F.gelu(h).sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize("dtype", compiled.DTYPES)
@@ -75,9 +105,10 @@ def test_convolution_and_its_gradient_against_the_library(
     where = sites.patch_window_index(side, size // 2), sites.raster_of_z(side)
     expected = dw._convolve_on_grid(x, weight, bias, index, shape)
     torch.testing.assert_close(loops.convolve(x, weight, bias, *where), expected)
-    wgrad = loops.wgrad(x, dy, weight, *where)
+    wgrad, bias_grad = loops.wgrad(x, dy, weight, *where)
     expected = dw._wgrad_by_library(x, dy, weight, index, shape)
     torch.testing.assert_close(wgrad, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(bias_grad, dy.sum(0), atol=1e-4, rtol=1e-4)
 
 
 def test_the_ways_that_are_chosen() -> None:
@@ -103,15 +134,16 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     """Bit for bit: a run may go on with others."""
     sites = ActiveSites(random_visible(4, 5, 5, 19))  # 304 sites an image: several parts
     x, weight = torch.randn(sites.num_sites(4), 6), torch.randn(6, 1, 7, 7)
-    wide = x.view(4, -1, 6)
+    wide, bias = x.view(4, -1, 6), torch.randn(6)
     where = sites.patch_window_index(4, 3), sites.raster_of_z(4)
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         results.append(
             (
-                loops.convolve(x, weight, None, *where), loops.wgrad(x, x, weight, *where),
-                loops.sum_of_squares(wide), *loops.sums_with(wide, wide),
+                loops.convolve(x, weight, None, *where), *loops.wgrad(x, x, weight, *where),
+                *loops.gelu_and_squares(wide, bias), *loops.sums_with_gelu(wide, wide, bias),
+                *loops.gelu_grad_(wide.clone(), wide[:, :1], wide[:, :1], wide, bias),
             )
         )  # fmt: skip
     for one, two in zip(*results, strict=True):

@@ -37,13 +37,45 @@ def by_definition(x: Tensor, w1: Tensor, b1: Tensor, gamma: Tensor, beta: Tensor
 def test_it_is_its_four_layers(
     sites: int, chunk_bytes: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcmae.sparse.mlp.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("fcmae.sparse.mlp_by_image.CHUNK_BYTES", chunk_bytes)
     compare(lambda x, *w: grn_mlp(x, *w, BATCH), by_definition, [torch.randn(BATCH * sites, DIM), *weights()], dtype)
 
 
 def test_gradcheck() -> None:
     args = [t.double().requires_grad_() for t in (torch.randn(BATCH * 16, DIM), *weights())]
     assert gradcheck(lambda *a: grn_mlp(*a, BATCH), args)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("sites", [2 * DIM - 1, 2 * DIM])
+def test_some_rows_of_it(sites: int, dtype: torch.dtype) -> None:
+    """In any order, and of one image none; every site counts in the norm."""
+    rows = torch.tensor([2, 0, sites + 1, sites - 1])
+    tensors = [torch.randn(BATCH * sites, DIM), *weights()]
+    compare(lambda x, *w: grn_mlp(x, *w, BATCH, rows), lambda x, *w: by_definition(x, *w)[rows], tensors, dtype)
+
+
+def test_no_rows_of_it() -> None:
+    args = [t.requires_grad_() for t in (torch.randn(BATCH * 2, DIM), *weights())]
+    out = grn_mlp(*args, BATCH, torch.empty(0, dtype=torch.int64))
+    assert out.shape == (0, DIM)
+    assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), args))
+
+
+def test_only_parameters_that_are_trained_get_gradients() -> None:
+    x, w = torch.randn(BATCH * 16, DIM), weights()
+    w[4].requires_grad_()
+    grn_mlp(x, *w, BATCH).sum().backward()
+    assert w[4].grad is not None
+    assert all(t.grad is None for t in (x, *w[:4], w[5]))
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    x, w = torch.randn(BATCH * 16, DIM), weights()
+    for number, value in ((1, None), (5, None), (2, torch.zeros(1)), (3, torch.zeros(HIDDEN, 1))):
+        wrong = [value if i == number else t for i, t in enumerate(w)]
+        with pytest.raises(ValueError, match=r"need a bias|must be"):
+            grn_mlp(x, *wrong, BATCH)
 
 
 def test_features_that_are_not_contiguous_and_a_gradient_that_is_not() -> None:
