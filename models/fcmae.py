@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fcmae.models.config import ModelConfig
 from fcmae.models.decoder import Decoder
 from fcmae.models.encoder import SparseConvNeXt
-from fcmae.models.patches import patch_mean_std, patchify, unpatchify
+from fcmae.models.patches import masked_targets, patch_mean_std, patchify, unpatchify
 from fcmae.sparse import ActiveSites
 
 
@@ -92,11 +92,7 @@ class FCMAE(nn.Module):
 
     def _loss(self, images: Tensor, pred: Tensor, sites: ActiveSites) -> Tensor:
         """Mean squared error of the masked patches, ``pred`` [B·(h·w − K), p·p·C]; in float32 or wider."""
-        target = patchify(images, self.patch_size).flatten(0, 1).index_select(0, sites.masked_index())
-        target = target.to(torch.promote_types(target.dtype, torch.float32))
-        if self.config.norm_pix_loss:
-            mean, std = patch_mean_std(target)
-            target = (target - mean) / std
+        target = masked_targets(images, sites, self.patch_size, self.config.norm_pix_loss)
         return F.mse_loss(pred.to(target.dtype), target)
 
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,11 @@
 """Images to patches of pixels and back, and the per-patch normalisation that the loss is taken in."""
 
+import torch
 from einops import rearrange
 from torch import Tensor
+
+from fcmae.sparse import ActiveSites
+from fcmae.sparse.compiled import loops_for
 
 NORM_EPS = 1e-6
 
@@ -29,3 +33,19 @@ def patch_mean_std(patches: Tensor) -> tuple[Tensor, Tensor]:
     # the library's var took four times as long on a CPU
     variance = (patches - mean).square().sum(-1, keepdim=True) / (patches.shape[-1] - 1)
     return mean, (variance + NORM_EPS).sqrt()
+
+
+def masked_targets(images: Tensor, sites: ActiveSites, patch_size: int, norm_pix_loss: bool) -> Tensor:
+    """What the loss compares with: the masked patches' pixels, normalised per patch if asked for, in raster order.
+
+    [B·(h·w − K), p·p·C] in float32 or wider.
+    """
+    loops = None if images.requires_grad else loops_for(images)
+    if loops:
+        return loops.targets(images, sites.masked_patches, sites.width, NORM_EPS if norm_pix_loss else None)
+    target = patchify(images, patch_size).flatten(0, 1).index_select(0, sites.masked_index())
+    target = target.to(torch.promote_types(target.dtype, torch.float32))
+    if not norm_pix_loss:
+        return target
+    mean, std = patch_mean_std(target)
+    return (target - mean) / std

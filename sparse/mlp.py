@@ -46,9 +46,9 @@ def grn_mlp(
         raise ValueError(f"γ and β must be {list(fc1_bias.shape)}, got {shapes}")
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         # γ and β stay as they are, as in the layers one by one
-        x, fc1_weight, fc1_bias = autocast_args(x, fc1_weight, fc1_bias)
-        x, fc2_weight, fc2_bias = autocast_args(x, fc2_weight, fc2_bias)
-        args = (x, fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias)
+        x_cast, w1, b1 = autocast_args(x, fc1_weight, fc1_bias)
+        _, w2, b2 = autocast_args(x, fc2_weight, fc2_bias)
+        args = (x_cast, w1, b1, grn_weight, grn_bias, w2, b2)
         if loops := loops_for(*args):
             return _CompiledGRNMlp.apply(*args, batch_size, rows, loops)
         if rows is None and x.shape[0] >= SITES_PER_CHANNEL * batch_size * fc2_weight.shape[0]:

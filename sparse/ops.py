@@ -1,12 +1,14 @@
 """Between grids and site matrices: gather, downsample, densify. All differentiable, none looks at a neighbour."""
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from fcmae.sparse.compiled import loops_for
 from fcmae.sparse.sites import ActiveSites
 
 
@@ -34,6 +36,9 @@ def gather_image_patches(images: Tensor, sites: ActiveSites, side: int) -> Tenso
             f"images {list(images.shape)} do not fit a mask {list(sites.visible.shape)} "
             f"with {side}×{side} sites in a square patch"
         )
+    loops = None if images.requires_grad else loops_for(images)
+    if loops:
+        return loops.stem_columns(images, sites.patches, sites.width, sites.raster_of_z(side))
     grid_BCyYxX = images.unflatten(3, (sites.width, patch_w)).unflatten(2, (sites.height, patch_h))
     image_B = torch.arange(batch, device=images.device)[:, None]
     patches_BKCYX = grid_BCyYxX[image_B, :, sites.patches // sites.width, :, sites.patches % sites.width]
@@ -94,7 +99,10 @@ def gather_from_grid(grid: Tensor, index: Tensor | None) -> Tensor:
     return rows if index is None else rows.index_select(0, index)
 
 
-def autocast_args(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+_Bias = TypeVar("_Bias", Tensor, Tensor | None)
+
+
+def autocast_args(x: Tensor, weight: Tensor, bias: _Bias) -> tuple[Tensor, Tensor, _Bias]:
     """In autocast's dtype, where it is on."""
     if not torch.is_autocast_enabled(x.device.type):
         return x, weight, bias

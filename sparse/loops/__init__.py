@@ -9,6 +9,7 @@ Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
 
 from fcmae.sparse.loops.depthwise import convolve, wgrad
 from fcmae.sparse.loops.mlp import gelu_and_squares, gelu_grad_, scale_and_shift_, sums_with_gelu
+from fcmae.sparse.loops.patches import stem_columns, targets
 from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "gelu_grad_",
     "launch_threads",
     "scale_and_shift_",
+    "stem_columns",
     "sums_with_gelu",
+    "targets",
     "wgrad",
 ]

@@ -11,7 +11,7 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import OPTIONS, compiled, run
+from fcmae.sparse.loops.runtime import FAST_MATH, compiled, run
 
 SITES_PER_PART = 128
 
@@ -69,7 +69,7 @@ def _normal(x):  # type: ignore[no-untyped-def]
     return 0.5 * math.erfc(-x * math.sqrt(0.5)), math.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
-@overload(_normal, jit_options=OPTIONS)
+@overload(_normal, jit_options={"fastmath": FAST_MATH, "error_model": "numpy"})
 def _compile_normal(x):  # type: ignore[no-untyped-def]
     if x != types.float32:
         return _normal

@@ -14,9 +14,9 @@ INTERPRETED: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 # Sums may be reordered; NaN and ∞ mean what they mean
-OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
-compiled: Any = njit(parallel=True, cache=True, **OPTIONS)
-part_of_a_loop: Any = njit(cache=True, **OPTIONS)  # a function that compiled ones call
+FAST_MATH = {"reassoc", "contract", "nsz"}
+compiled: Any = njit(parallel=True, fastmath=FAST_MATH, error_model="numpy", cache=True)
+part_of_a_loop: Any = njit(fastmath=FAST_MATH, error_model="numpy", cache=True)  # a function that compiled ones call
 # one of Numba's thread pools, the one it takes where there is no OpenMP, does not bear two callers at once
 _one_caller = threading.Lock()
 
@@ -26,7 +26,7 @@ def launch_threads() -> None:
     numba.get_num_threads()
 
 
-def run(loop: Any, *args: Tensor | int) -> None:
+def run(loop: Any, *args: Tensor | float) -> None:
     """Call a compiled loop on tensors of a CPU; those it writes to must be contiguous."""
     arrays = (arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args)
     with _one_caller:

@@ -1,5 +1,7 @@
 """FCMAE: what is masked, what is scored, what the decoder sees, and how the weights start."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -7,11 +9,12 @@ from torch.nn import functional as F
 
 import fcmae
 from fcmae.models.fcmae import count_visible
-from fcmae.models.patches import patchify, unpatchify
+from fcmae.models.patches import masked_targets, patchify, unpatchify
+from fcmae.sparse import ActiveSites
 from tests.conftest import random_visible
 
 
-def small_model(**options: object) -> fcmae.FCMAE:
+def small_model(**options: Any) -> fcmae.FCMAE:
     return fcmae.create_model("convnextv2_atto", **{"img_size": 64, "stem_stride": 2, "decoder_dim": 32, **options})
 
 
@@ -73,8 +76,14 @@ def test_loss_is_the_mean_over_masked_patches_only(norm_pix_loss: bool) -> None:
     torch.testing.assert_close(out.loss, torch.stack(errors).mean())
 
 
-def test_the_masked_patches_alone_give_the_same_loss() -> None:
-    model = small_model()
+@pytest.mark.usefixtures("_loops")
+@pytest.mark.parametrize("config", [{}, {"decoder_depth": 0}, {"decoder_depth": 2}, {"use_grn": False}], ids=str)
+def test_the_masked_patches_alone_give_the_same_loss(config: dict[str, Any]) -> None:
+    """The last block computes theirs alone, but GRN looks at all."""
+    model = small_model(**config)
+    for name, p in model.decoder.named_parameters():
+        if "grn" in name:
+            torch.nn.init.normal_(p)
     images, visible = torch.randn(2, 3, 64, 48), random_visible(2, 4, 3, 5)
     whole, part = model(images, visible), model(images, visible, masked_only=True)
     torch.testing.assert_close(part.pred, whole.pred[~visible.flatten(1)].view(2, 7, -1))
@@ -121,6 +130,24 @@ def test_patchify_round_trip_and_order() -> None:
     patches = patchify(images, 4)
     assert torch.equal(unpatchify(patches, 4, (2, 3)), images)
     assert torch.equal(patches[1, 4].view(4, 4, 5)[2, 3], images[1, :, 6, 7])
+
+
+@pytest.mark.usefixtures("_loops")
+@pytest.mark.parametrize("norm_pix_loss", [True, False])
+@pytest.mark.parametrize(("channels", "dtype"), [(3, torch.float32), (1, torch.float64), (5, torch.float64)])
+def test_targets_are_the_masked_patches(channels: int, dtype: torch.dtype, norm_pix_loss: bool) -> None:
+    """From an image that is not contiguous, too, and with a gradient where the pixels want one."""
+    visible = random_visible(2, 3, 4, 5)
+    images = (5 + 2 * torch.randn(2, 24, 32, channels, dtype=dtype)).permute(0, 3, 1, 2)
+    expected = patchify(images, 8)[~visible.flatten(1)]
+    if norm_pix_loss:
+        mean, var = expected.mean(-1, keepdim=True), expected.var(-1, keepdim=True)
+        expected = (expected - mean) / (var + 1e-6).sqrt()
+    sites = ActiveSites(visible)
+    torch.testing.assert_close(masked_targets(images, sites, 8, norm_pix_loss), expected)
+    wanted = masked_targets(images.requires_grad_(), sites, 8, norm_pix_loss)
+    torch.testing.assert_close(wanted, expected)
+    assert wanted.requires_grad
 
 
 def test_decoder_is_the_dense_network() -> None:
