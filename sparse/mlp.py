@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from fcmae.sparse.compiled import loops_for
 from fcmae.sparse.mlp_by_image import SITES_PER_CHANNEL, grn_mlp_by_image
 from fcmae.sparse.ops import autocast_args
-from fcmae.sparse.response_norm import grn, normed_of, scale_of, through_norm_of
+from fcmae.sparse.response_norm import EPS, grn
 
 
 def grn_mlp(
@@ -64,28 +64,23 @@ class _CompiledGRNMlp(torch.autograd.Function):
         batch: int, rows: Tensor | None, loops: ModuleType,
     ) -> Tensor:  # fmt: skip
         h_BMH = (x @ w1.t()).view(batch, -1, len(w1))
-        g_BMH, squares_B1H = loops.gelu_and_squares(h_BMH, b1)
-        norm_B1H = squares_B1H.sqrt()
-        y = loops.scale_and_shift_(g_BMH, scale_of(gamma, norm_B1H), beta).flatten(0, 1)
+        y_BMH, norm_BH = loops.gelu_grn(h_BMH, b1, gamma, beta, EPS)
+        y = y_BMH.flatten(0, 1)
         if rows is not None:
             y = y.index_select(0, rows)
-        ctx.save_for_backward(x, w1, b1, gamma, w2, h_BMH, y, norm_B1H, rows)
+        ctx.save_for_backward(x, w1, b1, gamma, w2, h_BMH, y, norm_BH, rows)
         ctx.loops = loops
         return torch.addmm(b2, y, w2.t())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, b1, gamma, w2, h_BMH, y, norm_B1H, rows = ctx.saved_tensors
+        x, w1, b1, gamma, w2, h_BMH, y, norm_BH, rows = ctx.saved_tensors
         dw2, db2 = dout.t() @ y, dout.sum(0)
         dy = dout @ w2
         if rows is not None:
             dy = dy.new_zeros(len(x), len(w1)).index_copy_(0, rows, dy)
-        dy_BMH = dy.view_as(h_BMH)
-        dyg_B1H, dbeta = ctx.loops.sums_with_gelu(dy_BMH, h_BMH, b1)
-        dgamma = (dyg_B1H * normed_of(norm_B1H)).sum((0, 1))
-        through_norm = through_norm_of(gamma * dyg_B1H, norm_B1H, dout.dtype)
-        dh_BMH, db1 = ctx.loops.gelu_grad_(dy_BMH, scale_of(gamma, norm_B1H), through_norm, h_BMH, b1)
+        dh_BMH, db1, dgamma, dbeta = ctx.loops.gelu_grn_grad_(dy.view_as(h_BMH), h_BMH, b1, gamma, norm_BH, EPS)
         dh = dh_BMH.flatten(0, 1)
         dx = dh @ w1 if ctx.needs_input_grad[0] else None
         return dx, dh.t() @ x, db1, dgamma, dbeta, dw2, db2, None, None, None

@@ -8,7 +8,7 @@ Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
 """
 
 from fcmae.sparse.loops.depthwise import convolve, wgrad
-from fcmae.sparse.loops.mlp import gelu_and_squares, gelu_grad_, scale_and_shift_, sums_with_gelu
+from fcmae.sparse.loops.mlp import gelu_grn, gelu_grn_grad_
 from fcmae.sparse.loops.patches import stem_columns, targets
 from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
 
@@ -16,12 +16,10 @@ __all__ = [
     "INTERPRETED",
     "PROCESS",
     "convolve",
-    "gelu_and_squares",
-    "gelu_grad_",
+    "gelu_grn",
+    "gelu_grn_grad_",
     "launch_threads",
-    "scale_and_shift_",
     "stem_columns",
-    "sums_with_gelu",
     "targets",
     "wgrad",
 ]

@@ -1,7 +1,7 @@
-"""The passes over the wide tensor of Linear → GELU → GRN → Linear, between its matrix products.
+"""What lies between the matrix products of Linear → GELU → GRN → Linear: two passes forward, two backward.
 
-``h`` is the first Linear's product without its bias, which is added in passing; GELU is computed again rather than read
-where both are as fast. Sums over an image's sites come as [B, parts, H], to be added up.
+``h`` is the first Linear's product without its bias, which is added in passing; GELU is computed again rather than
+kept, which costs about what reading it would.
 """
 
 import math
@@ -11,43 +11,25 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import FAST_MATH, compiled, run
+from fcmae.sparse.loops.runtime import FAST_MATH, compiled, part_of_a_loop, run
 
-SITES_PER_PART = 128
-
-
-def gelu_and_squares(h_BMH: Tensor, bias_H: Tensor) -> tuple[Tensor, Tensor]:
-    """g = GELU(h + bias), and the sums of g² over each image's sites, [B, 1, H]."""
-    g, squares = h_BMH.new_empty(h_BMH.shape), _parts_like(h_BMH)
-    run(_gelu_and_squares, h_BMH, bias_H, g, squares)
-    return g, squares.sum(1, keepdim=True)
+SITES_PER_PART = 128  # of the sums over an image
 
 
-def scale_and_shift_(x_BMH: Tensor, scale_B1H: Tensor, shift_H: Tensor) -> Tensor:
-    """x · scale + shift, in place."""
-    run(_scale_and_shift, x_BMH, scale_B1H, shift_H)
-    return x_BMH
+def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """GRN(GELU(h + bias)), and the norms ‖g‖₂ of g = GELU(h + bias) over each image's sites, [B, H]."""
+    y_BMH, norm_BH = h_BMH.new_empty(h_BMH.shape), h_BMH.new_empty(len(h_BMH), len(bias))
+    run(_gelu_grn, h_BMH, bias, gamma, beta, eps, y_BMH, norm_BH)
+    return y_BMH, norm_BH
 
 
-def sums_with_gelu(dy_BMH: Tensor, h_BMH: Tensor, bias_H: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of dy · g over each image's sites, [B, 1, H], and those of dy over all, [H]."""
-    products, plain = _parts_like(h_BMH), _parts_like(h_BMH)
-    run(_sums_with_gelu, dy_BMH, h_BMH, bias_H, products, plain)
-    return products.sum(1, keepdim=True), plain.sum((0, 1))
-
-
-def gelu_grad_(
-    dy_BMH: Tensor, scale_B1H: Tensor, factor_B1H: Tensor, h_BMH: Tensor, bias_H: Tensor
-) -> tuple[Tensor, Tensor]:
-    """dh = (dy · scale + g · factor) · GELU'(h + bias), written over dy, and its sums over all sites, [H]."""
-    sums = _parts_like(h_BMH)
-    run(_gelu_grad, dy_BMH, scale_B1H, factor_B1H, h_BMH, bias_H, sums)
-    return dy_BMH, sums.sum((0, 1))
-
-
-def _parts_like(h_BMH: Tensor) -> Tensor:
-    batch, sites, hidden = h_BMH.shape
-    return h_BMH.new_zeros(batch, -(-sites // SITES_PER_PART), hidden)
+def gelu_grn_grad_(
+    dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients to h, written over ``dy``, which must be contiguous, and to bias, γ and β."""
+    grads = dy_BMH.new_empty(3, len(bias))
+    run(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, grads)
+    return dy_BMH, *grads
 
 
 # Φ and its density φ in float32, from one exponential: φ(x) = 2^(−t)/√2π with t = x²/(2 ln 2), Φ by formula 7.1.26 of
@@ -88,50 +70,88 @@ def _compile_normal(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _gelu_and_squares(h, bias, g, squares):  # type: ignore[no-untyped-def]
-    (_, sites, hidden), per_image = h.shape, squares.shape[1]
-    for number in prange(squares.shape[0] * per_image):
-        image, part = number // per_image, number % per_image
-        for site in range(part * sites // per_image, (part + 1) * sites // per_image):
+def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-def]
+    batch, sites, hidden = h.shape
+    parts = -(-sites // SITES_PER_PART)
+    squares, scale = np.zeros((batch, parts, hidden), h.dtype), np.empty((batch, hidden), h.dtype)
+    for number in prange(batch * parts):
+        image, part = number // parts, number % parts
+        for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):
                 x = h[image, site, c] + bias[c]
                 below, _ = _normal(x)
-                g[image, site, c] = x * below
+                y[image, site, c] = x * below
                 squares[image, part, c] += x * below * (x * below)
-
-
-@compiled
-def _scale_and_shift(x, scale, shift):  # type: ignore[no-untyped-def]
-    batch, sites, hidden = x.shape
-    for row in prange(batch * sites):
-        image, site = row // sites, row % sites
+    for image in prange(batch):
+        for part in range(1, parts):
+            for c in range(hidden):
+                squares[image, 0, c] += squares[image, part, c]
         for c in range(hidden):
-            x[image, site, c] = x[image, site, c] * scale[image, 0, c] + shift[c]
+            norms[image, c] = np.sqrt(squares[image, 0, c])
+        inverse = _inverse_mean(norms[image], eps)
+        for c in range(hidden):
+            scale[image, c] = 1 + gamma[c] * (norms[image, c] * inverse)
+    for number in prange(batch * parts):
+        image, part = number // parts, number % parts
+        for site in range(part * sites // parts, (part + 1) * sites // parts):
+            for c in range(hidden):
+                y[image, site, c] = y[image, site, c] * scale[image, c] + beta[c]
 
 
 @compiled
-def _sums_with_gelu(dy, h, bias, products, plain):  # type: ignore[no-untyped-def]
-    (_, sites, hidden), per_image = h.shape, products.shape[1]
-    for number in prange(products.shape[0] * per_image):
-        image, part = number // per_image, number % per_image
-        for site in range(part * sites // per_image, (part + 1) * sites // per_image):
+def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, grads):  # type: ignore[no-untyped-def]
+    """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU."""
+    batch, sites, hidden = h.shape
+    parts = -(-sites // SITES_PER_PART)
+    of_parts, of_image = (batch, parts, hidden), (batch, hidden)
+    dy_g, dy_sum, dh_sum = np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype)
+    scale, through, dgamma = np.empty(of_image, h.dtype), np.empty(of_image, h.dtype), np.empty(of_image, h.dtype)
+    for number in prange(batch * parts):
+        image, part = number // parts, number % parts
+        for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):
                 x = h[image, site, c] + bias[c]
                 below, _ = _normal(x)
-                products[image, part, c] += dy[image, site, c] * (x * below)
-                plain[image, part, c] += dy[image, site, c]
-
-
-@compiled
-def _gelu_grad(dy, scale, factor, h, bias, sums):  # type: ignore[no-untyped-def]
-    (_, sites, hidden), per_image = h.shape, sums.shape[1]
-    for number in prange(sums.shape[0] * per_image):
-        image, part = number // per_image, number % per_image
-        for site in range(part * sites // per_image, (part + 1) * sites // per_image):
+                dy_g[image, part, c] += dy[image, site, c] * (x * below)
+                dy_sum[image, part, c] += dy[image, site, c]
+    for image in prange(batch):
+        norm, inverse = norms[image], _inverse_mean(norms[image], eps)
+        for part in range(1, parts):
+            for c in range(hidden):
+                dy_g[image, 0, c] += dy_g[image, part, c]
+        shared = h.dtype.type(0)
+        for c in range(hidden):
+            dgamma[image, c] = dy_g[image, 0, c] * (norm[c] * inverse)
+            shared += gamma[c] * dgamma[image, c]
+        shared /= hidden
+        for c in range(hidden):
+            scale[image, c] = 1 + gamma[c] * (norm[c] * inverse)
+            d_norm = (gamma[c] * dy_g[image, 0, c] - shared) * inverse
+            through[image, c] = d_norm / norm[c] if norm[c] > 0 else 0
+    for number in prange(batch * parts):
+        image, part = number // parts, number % parts
+        for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):
                 x = h[image, site, c] + bias[c]
                 below, density = _normal(x)
-                grad = dy[image, site, c] * scale[image, 0, c] + x * below * factor[image, 0, c]
+                grad = dy[image, site, c] * scale[image, c] + x * below * through[image, c]
                 grad *= below + x * density
                 dy[image, site, c] = grad
-                sums[image, part, c] += grad
+                dh_sum[image, part, c] += grad
+    grads[:] = 0
+    for image in range(batch):
+        for c in range(hidden):
+            grads[1, c] += dgamma[image, c]
+        for part in range(parts):
+            for c in range(hidden):
+                grads[0, c] += dh_sum[image, part, c]
+                grads[2, c] += dy_sum[image, part, c]
+
+
+@part_of_a_loop
+def _inverse_mean(norms, eps):  # type: ignore[no-untyped-def]
+    """1 / (mean over channels + eps)."""
+    total = norms.dtype.type(0)
+    for c in range(len(norms)):
+        total += norms[c]
+    return norms.dtype.type(1 / (total / len(norms) + eps))

@@ -28,7 +28,7 @@ def launch_threads() -> None:
 
 def run(loop: Any, *args: Tensor | float) -> None:
     """Call a compiled loop on tensors of a CPU; those it writes to must be contiguous."""
-    arrays = (arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args)
+    arrays = [arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args]
     with _one_caller:
         before, wanted = numba.get_num_threads(), min(torch.get_num_threads(), MOST_THREADS)
         if before == wanted:

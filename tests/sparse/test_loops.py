@@ -17,72 +17,62 @@ PART = loops.mlp.SITES_PER_PART
 SITES = (1, PART, PART + 1, 3 * PART - 7)
 
 
-def images(sites: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """h and dy [B, M, H], and a number for each image and channel."""
-    return (*torch.randn(2, 3, sites, 5, dtype=dtype), torch.randn(3, 1, 5, dtype=dtype))
-
-
 @pytest.mark.parametrize("dtype", compiled.DTYPES)
 @pytest.mark.parametrize("sites", SITES)
-def test_passes_over_the_wide_tensor(sites: int, dtype: torch.dtype) -> None:
-    h, dy, factor = images(sites, dtype)
-    bias = torch.randn(5, dtype=dtype)
-    x = (h + bias).requires_grad_()
-    expected = F.gelu(x)
-    g, squares = loops.gelu_and_squares(h, bias)
-    torch.testing.assert_close(g, expected)
-    torch.testing.assert_close(squares, expected.square().sum(1, keepdim=True))
-    products, plain = loops.sums_with_gelu(dy, h, bias)
-    torch.testing.assert_close(products, (dy * expected).sum(1, keepdim=True))
-    torch.testing.assert_close(plain, dy.sum((0, 1)))
-    torch.testing.assert_close(loops.scale_and_shift_(g, factor, bias), expected * factor + bias)
-    upstream = dy * 2 * factor + expected.detach() * factor
-    (grad_x,) = torch.autograd.grad(expected, x, upstream)
-    dh, sums = loops.gelu_grad_(dy, 2 * factor, factor, h, bias)
+def test_gelu_and_grn_with_every_gradient(sites: int, dtype: torch.dtype) -> None:
+    """One part of an image and several; a channel that is 0 at every site."""
+    h, bias, gamma, beta = torch.randn(3, sites, 5), *torch.randn(3, 5)
+    h[1, :, 2] = -bias[2]
+    low = [t.to(dtype) for t in (h, bias, gamma, beta)]
+    high = [t.double().requires_grad_() for t in low]
+    g = F.gelu(high[0] + high[1])
+    norm = (g.square().sum(1, keepdim=True) + 1e-300).sqrt()
+    expected = high[2] * g * (norm / (norm.mean(2, keepdim=True) + 1e-6)) + high[3] + g
+    y, norms = loops.gelu_grn(*low, 1e-6)
+    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+    dy = torch.randn_like(y)
+    wanted = torch.autograd.grad(expected, high, dy.double())
+    dh, *grads = loops.gelu_grn_grad_(dy, low[0], low[1], low[2], norms, 1e-6)
     assert dh.data_ptr() == dy.data_ptr()
-    torch.testing.assert_close(dh, grad_x)
-    torch.testing.assert_close(sums, grad_x.sum((0, 1)), atol=1e-5, rtol=1e-5)
+    for got, want in zip((dh, *grads), wanted, strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), want, atol=1e-4, rtol=1e-5)
 
 
 def test_gelu_is_exact_to_the_precision_of_a_float32() -> None:
     """From where it is 0 in float32 to where it is x; the formula's own error is 1.5e-7."""
-    x = torch.cat([torch.linspace(-20, 20, 40_001), torch.tensor([0.0, -0.0, 1e-30, -1e-38, 1e38, -1e4])])
+    x = torch.cat([torch.linspace(-20, 20, 40_001), torch.tensor([0.0, -0.0, 1e-30, -1e-38, 1e18, -1e4])])
     wide = x.double().requires_grad_()
     expected = F.gelu(wide)
     (slope,) = torch.autograd.grad(expected.sum(), wide)
-    h, zero, one = x.view(1, -1, 1), torch.zeros(1), torch.ones(1, 1, 1)
-    g, _ = loops.gelu_and_squares(h, zero)
-    assert ((g.flatten() - expected).abs() / expected.abs().clamp_min(1)).max() < 3e-7
-    assert (g.flatten()[x < -14] == 0).all()  # numbers below the smallest normal one would slow what follows
-    got, _ = loops.gelu_grad_(torch.ones_like(h), one, one * 0, h, zero)
-    assert (got.flatten()[:-2] - slope[:-2]).abs().max() < 1e-6
-    assert got.flatten()[-2:].tolist() == [1, 0]
+    h, zero = x.view(1, -1, 1), torch.zeros(1)
+    y, norms = loops.gelu_grn(h, zero, zero, zero, 1e-6)  # γ = β = 0: GELU alone
+    assert ((y.flatten() - expected).abs() / expected.abs().clamp_min(1)).max() < 3e-7
+    assert (y.flatten()[x < -14] == 0).all()  # numbers below the smallest normal one would slow what follows
+    dh, *_ = loops.gelu_grn_grad_(torch.ones_like(h), h, zero, zero, norms, 1e-6)
+    assert (dh.flatten()[:-2] - slope[:-2]).abs().max() < 1e-6
+    assert dh.flatten()[-2:].tolist() == [1, 0]
 
 
 def test_what_is_not_finite_is_not_hidden() -> None:
-    h, dy, factor = images(5, torch.float32)
-    zero = torch.zeros(5)
+    h, bias, gamma, beta = torch.randn(3, 5, 4), *torch.randn(3, 4)
     h[0, 2, 1], h[1, 2, 1] = torch.nan, torch.inf
-    g, squares = loops.gelu_and_squares(h, zero)
-    assert g[0, 2, 1].isnan()
-    assert g[1, 2, 1].isinf()
-    assert g.isfinite().logical_not().sum() == 2
-    assert squares[0, 0, 1].isnan()
-    assert squares[1, 0, 1].isinf()
-    assert loops.scale_and_shift_(g, factor * 0, zero)[:2, 2, 1].isnan().all()
-    dh, sums = loops.gelu_grad_(dy, factor, factor, h, zero)
-    assert dh[0, 2, 1].isnan()
-    assert dh.isfinite().logical_not().sum() <= 2
-    assert sums[1].isnan()
+    y, norms = loops.gelu_grn(h, bias, gamma, beta, 1e-6)
+    assert norms[0, 1].isnan()
+    assert norms[1, 1].isinf()
+    assert y[:2].isnan().any(2).any(1).all()
+    assert y[2].isfinite().all()
+    dh, dbias, *_ = loops.gelu_grn_grad_(torch.randn_like(h), h, bias, gamma, norms, 1e-6)
+    assert dh[0].isnan().any()
+    assert dh[2].isfinite().all()
+    assert dbias.isnan().any()
 
 
 def test_tensors_that_are_not_contiguous() -> None:
-    h = torch.randn(5, 3, 9).permute(1, 2, 0)
-    g, squares = loops.gelu_and_squares(h, torch.zeros(1).expand(5))
-    torch.testing.assert_close(g, F.gelu(h))
-    torch.testing.assert_close(squares, F.gelu(h).square().sum(1, keepdim=True))
-    expanded = torch.ones(()).expand_as(h)
-    torch.testing.assert_close(loops.sums_with_gelu(expanded, h, torch.zeros(5))[0], F.gelu(h).sum(1, keepdim=True))
+    h, one = torch.randn(5, 3, 9).permute(1, 2, 0), torch.ones(1).expand(5)
+    assert torch.equal(
+        loops.gelu_grn(h, one, one, one, 1e-6)[0], loops.gelu_grn(h.clone(), *(one.clone(),) * 3, 1e-6)[0]
+    )
 
 
 @pytest.mark.parametrize("dtype", compiled.DTYPES)
@@ -142,8 +132,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         results.append(
             (
                 loops.convolve(x, weight, None, *where), *loops.wgrad(x, x, weight, *where),
-                *loops.gelu_and_squares(wide, bias), *loops.sums_with_gelu(wide, wide, bias),
-                *loops.gelu_grad_(wide.clone(), wide[:, :1], wide[:, :1], wide, bias),
+                *loops.gelu_grn(wide, bias, bias, bias, 1e-6),
+                *loops.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6),
             )
         )  # fmt: skip
     for one, two in zip(*results, strict=True):
