@@ -80,17 +80,16 @@ def _blocks(channels: int) -> tuple[int, int]:
 def _convolve_by_site(x, taps, bias, window, raster_of_z, side, size, out):  # type: ignore[no-untyped-def]
     """A site at a time; of the taps that meet a site, four at a time, so that the output is not read for each."""
     rows, channels = out.shape
-    halo_side = side + size - 1
+    corners, steps = _positions(raster_of_z, side, size)
     for row in prange(rows):
-        patch, place = row // (side * side), raster_of_z[row % (side * side)]
-        corner = place // side * halo_side + place % side
+        patch, corner = row // (side * side), corners[row % (side * side)]
         for c in range(channels):
             out[row, c] = bias[c]
         tap = 0
         while tap < size * size:
             found = row0 = row1 = row2 = row3 = tap0 = tap1 = tap2 = tap3 = 0
             while tap < size * size and found < 4:
-                there = window[patch, corner + tap // size * halo_side + tap % size]
+                there = window[patch, corner + steps[tap]]
                 if there < rows:
                     row0, row1, row2, row3 = row1, row2, row3, there
                     tap0, tap1, tap2, tap3 = tap1, tap2, tap3, tap
@@ -117,18 +116,30 @@ def _convolve_by_site(x, taps, bias, window, raster_of_z, side, size, out):  # t
 def _wgrad_by_site(x, dy, window, raster_of_z, side, size, parts):  # type: ignore[no-untyped-def]
     """Each part takes some of the rows."""
     rows, channels = dy.shape
-    num_parts, halo_side = parts.shape[0], side + size - 1
+    num_parts = parts.shape[0]
+    corners, steps = _positions(raster_of_z, side, size)
     for part in prange(num_parts):
         for row in range(part * rows // num_parts, (part + 1) * rows // num_parts):
-            patch, place = row // (side * side), raster_of_z[row % (side * side)]
-            corner = place // side * halo_side + place % side
+            patch, corner = row // (side * side), corners[row % (side * side)]
             for tap in range(size * size):
-                there = window[patch, corner + tap // size * halo_side + tap % size]
+                there = window[patch, corner + steps[tap]]
                 if there < rows:
                     for c in range(channels):
                         parts[part, tap, c] += x[there, c] * dy[row, c]
             for c in range(channels):
                 parts[part, size * size, c] += dy[row, c]
+
+
+@part_of_a_loop
+def _positions(raster_of_z, side, size):  # type: ignore[no-untyped-def]
+    """Of a window, the first position that each site of the patch meets, and from there the step to each tap's."""
+    halo_side = side + size - 1
+    corners, steps = np.empty(side * side, np.int64), np.empty(size * size, np.int64)
+    for z in range(side * side):
+        corners[z] = raster_of_z[z] // side * halo_side + raster_of_z[z] % side
+    for tap in range(size * size):
+        steps[tap] = tap // size * halo_side + tap % size
+    return corners, steps
 
 
 @compiled
