@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from fcmae.allocator import keep_freed_memory
 from fcmae.sparse.compiled import loops_for
 
 
@@ -32,6 +33,7 @@ def batch_options(description: str) -> argparse.ArgumentParser:
 
 def alternate(paths: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each run of each path: one warm-up, then ``repeats`` rounds in which every path runs once."""
+    keep_freed_memory()  # as every command does
     for run in paths.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in paths}

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fcmae.allocator import keep_freed_memory
 from fcmae.errors import UserError
 
 logger = logging.getLogger("fcmae")
@@ -13,6 +14,7 @@ logger = logging.getLogger("fcmae")
 def exit_status(command: str, work: Callable[[], object]) -> int:
     """Do the work of a command; 0, or 1 after an error that the user can mend, or 130 after Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    keep_freed_memory()
     try:
         work()
     except UserError as error:

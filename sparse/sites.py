@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -100,11 +101,11 @@ class ActiveSites:
 
         Where the halo leaves the image or meets a masked patch the index is ``num_sites(side)``, one past the last row.
         """
-        return self._once("window", side, radius, self._make_window_index)
+        return self._once("window", side, radius, lambda s, r: self.patch_window_index(s, r).t().contiguous())
 
     def patch_window_index(self, side: int, radius: int) -> Tensor:
         """int64 [N, (s + 2·radius)²]: :meth:`window_index`, window by window."""
-        return self._once("patch window", side, radius, lambda s, r: self.window_index(s, r).t().contiguous())
+        return self._once("patch window", side, radius, self._make_patch_window_index)
 
     def raster_of_z(self, side: int) -> Tensor:
         """int64 [s·s]: place in raster order of each site of a patch, in Z-order."""
@@ -162,19 +163,17 @@ class ActiveSites:
         first_row_N = torch.arange(self.batch_size * self.num_visible, device=self.patches.device) * side * side
         return z_of_raster[:, None] + first_row_N
 
-    def _make_window_index(self, side: int, radius: int) -> Tensor:
-        batch, height, width = self.grid_shape(side)
-        num_sites, device = self.num_sites(side), self.patches.device
-        # the row of every grid position, with `radius` empty positions around each image
-        row = torch.full((batch, height + 2 * radius, width + 2 * radius), num_sites, device=device)
-        inner = row[:, radius : radius + height, radius : radius + width]
-        rows_BHW = torch.full((batch * height * width,), num_sites, device=device)
-        rows_BHW[self.grid_index(side)] = torch.arange(num_sites, device=device)
-        inner.copy_(rows_BHW.view(batch, height, width))
-        image_N, y_N, x_N = self._patch_corners(side)
-        offset = torch.arange(side + 2 * radius, device=device)
-        window = row[image_N, y_N + offset[:, None, None], x_N + offset[None, :, None]]
-        return window.flatten(0, 1)
+    def _make_patch_window_index(self, side: int, radius: int) -> Tensor:
+        device = self.patches.device
+        offset = torch.arange(-radius, side + radius, device=device)
+        place, beside = offset % side, offset // side  # in a patch, and how many patches on
+        z = torch.argsort(self.raster_of_z(side))[place[:, None] * side + place]
+        reach = -(-radius // side)
+        slot_BHW = F.pad(self.patch_slot().long(), (reach,) * 4, value=-1)
+        image_N, y_N, x_N = (t[:, None, None] for t in self._patch_corners(1))
+        slot_NYX = slot_BHW[image_N, y_N + reach + beside[:, None], x_N + reach + beside]
+        row_NYX = (slot_NYX * side**2 + z).masked_fill_(slot_NYX < 0, self.num_sites(side))
+        return row_NYX.flatten(1)
 
 
 def _count_visible(visible: Tensor, expected: int | None) -> int:
