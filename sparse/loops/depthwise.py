@@ -50,13 +50,13 @@ def wgrad(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster_of_z: Te
     if _by_window(side, size):
         width, blocks = _blocks(channels)
         num_parts = max(1, min(MOST_PARTS_OF_PATCHES, len(window) // PATCHES_PER_PART))
-        parts = x.new_zeros(num_parts, blocks, (size * size + 1) * WIDTH)
+        parts = x.new_empty(num_parts, blocks, (size * size + 1) * WIDTH)
         run(_wgrad_by_window, x, dy, window, raster_of_z, side, width, parts)
         sums = parts.sum(0).view(blocks, -1, WIDTH)[:, :, :width]
         sums = sums.transpose(0, 1).flatten(1)[:, :channels]
     else:
         num_parts = max(1, min(MOST_PARTS, len(x) // ROWS_PER_PART))
-        parts = x.new_zeros(num_parts, size * size + 1, channels)
+        parts = x.new_empty(num_parts, size * size + 1, channels)
         run(_wgrad_by_site, x, dy, window, raster_of_z, side, size, parts)
         sums = parts.sum(0)
     return sums[:-1].t().reshape(weight.shape), sums[-1]
@@ -119,6 +119,7 @@ def _wgrad_by_site(x, dy, window, raster_of_z, side, size, parts):  # type: igno
     num_parts = parts.shape[0]
     corners, steps = _positions(raster_of_z, side, size)
     for part in prange(num_parts):
+        parts[part] = 0
         for row in range(part * rows // num_parts, (part + 1) * rows // num_parts):
             patch, corner = row // (side * side), corners[row % (side * side)]
             for tap in range(size * size):
@@ -175,6 +176,7 @@ def _wgrad_by_window(x, dy, window, raster_of_z, side, width, parts):  # type: i
         part, block = number // blocks, number % blocks
         first, last = block * width, min(block * width + width, channels)
         seen, grad = np.empty(positions * WIDTH, x.dtype), np.empty(side * side * WIDTH, x.dtype)
+        parts[part, block] = 0
         for patch in range(part * patches // num_parts, (part + 1) * patches // num_parts):
             _copy_window(x, window[patch], first, last, seen)
             for z in range(side * side):
