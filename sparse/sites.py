@@ -169,10 +169,11 @@ class ActiveSites:
         place, beside = offset % side, offset // side  # in a patch, and how many patches on
         z = torch.argsort(self.raster_of_z(side))[place[:, None] * side + place]
         reach = -(-radius // side)
-        slot_BHW = F.pad(self.patch_slot().long(), (reach,) * 4, value=-1)
+        slot, none = self.patch_slot().long(), self.num_sites(side)
+        first_BHW = F.pad((slot * side**2).masked_fill_(slot < 0, none), (reach,) * 4, value=none)
         image_N, y_N, x_N = (t[:, None, None] for t in self._patch_corners(1))
-        slot_NYX = slot_BHW[image_N, y_N + reach + beside[:, None], x_N + reach + beside]
-        row_NYX = (slot_NYX * side**2 + z).masked_fill_(slot_NYX < 0, self.num_sites(side))
+        first_NYX = first_BHW[image_N, y_N + reach + beside[:, None], x_N + reach + beside]
+        row_NYX = first_NYX.add_(z).clamp_max_(none)
         return row_NYX.flatten(1)
 
 
