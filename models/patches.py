@@ -38,11 +38,14 @@ def patch_mean_std(patches: Tensor) -> tuple[Tensor, Tensor]:
 def masked_targets(images: Tensor, sites: ActiveSites, patch_size: int, norm_pix_loss: bool) -> Tensor:
     """What the loss compares with: the masked patches' pixels, normalised per patch if asked for, in raster order.
 
-    [B·(h·w − K), p·p·C] in float32 or wider.
+    [B·(h·w − K), p·p·C] in float32 or wider. ValueError: the images do not fit the patch grid.
     """
+    expected = (sites.batch_size, sites.height * patch_size, sites.width * patch_size)
+    if images.ndim != 4 or (images.shape[0], *images.shape[2:]) != expected:
+        raise ValueError(f"images must be [{expected[0]}, C, {expected[1]}, {expected[2]}], got {list(images.shape)}")
     loops = None if images.requires_grad else loops_for(images)
     if loops:
-        return loops.targets(images, sites.masked_patches, sites.width, NORM_EPS if norm_pix_loss else None)
+        return loops.targets(images, sites.masked_patches, patch_size, NORM_EPS if norm_pix_loss else None)
     target = patchify(images, patch_size).flatten(0, 1).index_select(0, sites.masked_index())
     target = target.to(torch.promote_types(target.dtype, torch.float32))
     if not norm_pix_loss:

@@ -1,8 +1,8 @@
 """Linear → GELU → GRN → Linear as one function, for CPUs: fewer passes over its wide tensor than layer by layer.
 
 Where Numba is installed, compiled loops do what lies between the matrix products (see :mod:`fcmae.sparse.loops`): two
-passes forward, two backward, and of the wide tensors two are kept instead of three. Without Numba, images with many
-sites take the way of :mod:`fcmae.sparse.mlp_by_image`. GPUs and torch.compile take the layers one by one.
+passes forward, two backward, and of the wide tensors two are kept instead of three. Without Numba, and in bfloat16,
+images with many sites take the way of :mod:`fcmae.sparse.mlp_by_image`. All else goes layer by layer.
 """
 
 from types import ModuleType
@@ -15,7 +15,6 @@ from torch.autograd.function import once_differentiable
 
 from fcmae.sparse.compiled import loops_for
 from fcmae.sparse.mlp_by_image import SITES_PER_CHANNEL, grn_mlp_by_image
-from fcmae.sparse.ops import autocast_args
 from fcmae.sparse.response_norm import EPS, grn
 
 
@@ -37,19 +36,17 @@ def grn_mlp(
         [B·M, C_out], or [R, C_out]. Under autocast, in its dtype.
 
     Raises:
-        ValueError: a Linear layer without a bias, or γ and β of another length than H.
+        ValueError: a Linear layer without a bias, or one of the three vectors of another length than H.
     """
     if fc1_bias is None or fc2_bias is None:
         raise ValueError("both Linear layers need a bias")
-    if grn_weight.shape != fc1_bias.shape or grn_bias.shape != fc1_bias.shape:
-        shapes = f"{list(grn_weight.shape)} and {list(grn_bias.shape)}"
-        raise ValueError(f"γ and β must be {list(fc1_bias.shape)}, got {shapes}")
+    if not fc1_bias.shape == grn_weight.shape == grn_bias.shape == fc1_weight.shape[:1]:
+        shapes = ", ".join(str(list(t.shape)) for t in (fc1_bias, grn_weight, grn_bias))
+        raise ValueError(f"the first bias, γ and β must be {list(fc1_weight.shape[:1])}, got {shapes}")
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        # γ and β stay as they are, as in the layers one by one
-        x_cast, w1, b1 = autocast_args(x, fc1_weight, fc1_bias)
-        _, w2, b2 = autocast_args(x, fc2_weight, fc2_bias)
-        args = (x_cast, w1, b1, grn_weight, grn_bias, w2, b2)
-        if loops := loops_for(*args):
+        args = (x, fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias)
+        loops = None if torch.is_autocast_enabled("cpu") else loops_for(*args)
+        if loops:
             return _CompiledGRNMlp.apply(*args, batch_size, rows, loops)
         if rows is None and x.shape[0] >= SITES_PER_CHANNEL * batch_size * fc2_weight.shape[0]:
             return grn_mlp_by_image(*args, batch_size)

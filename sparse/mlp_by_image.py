@@ -1,4 +1,4 @@
-"""Linear → GELU → GRN → Linear with GRN in the second Linear's weights, for CPUs without compiled loops.
+"""Linear → GELU → GRN → Linear with GRN in the second Linear's weights, for CPUs where no compiled loops apply.
 
 GRN multiplies each channel of an image by a number and adds another (see :mod:`fcmae.sparse.response_norm`); both can
 go into the second Linear's weights, image by image:
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fcmae.sparse.ops import autocast_args
 from fcmae.sparse.response_norm import normed_of, response_norm, scale_of, through_norm_of
 
 CHUNK_BYTES = 6 << 20  # of h: a few times this should fit the caches of two cores
@@ -29,7 +30,10 @@ def grn_mlp_by_image(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, grn_weight: Tensor, grn_bias: Tensor, fc2_weight: Tensor,
     fc2_bias: Tensor, batch_size: int,
 ) -> Tensor:  # fmt: skip
-    """See :func:`fcmae.sparse.grn_mlp`; ``x`` and the Linear layers' parameters in one dtype."""
+    """See :func:`fcmae.sparse.grn_mlp`."""
+    # γ and β stay as they are, as in the layers one by one
+    x, fc1_weight, fc1_bias = autocast_args(x, fc1_weight, fc1_bias)
+    x, fc2_weight, fc2_bias = autocast_args(x, fc2_weight, fc2_bias)
     sites = x.shape[0] // batch_size
     images = max(1, min(batch_size, CHUNK_BYTES // (sites * fc1_weight.shape[0] * x.element_size())))
     return _GRNMlp.apply(

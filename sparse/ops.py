@@ -38,7 +38,7 @@ def gather_image_patches(images: Tensor, sites: ActiveSites, side: int) -> Tenso
         )
     loops = None if images.requires_grad else loops_for(images)
     if loops:
-        return loops.stem_columns(images, sites.patches, sites.width, sites.raster_of_z(side))
+        return loops.stem_columns(images, sites.patches, side, patch_h // side, sites.raster_of_z(side))
     grid_BCyYxX = images.unflatten(3, (sites.width, patch_w)).unflatten(2, (sites.height, patch_h))
     image_B = torch.arange(batch, device=images.device)[:, None]
     patches_BKCYX = grid_BCyYxX[image_B, :, sites.patches // sites.width, :, sites.patches % sites.width]

@@ -1,26 +1,16 @@
 """Submanifold depthwise convolution and the gradient to its weight.
 
-Two ways. Small patches, and kernels of another size than ConvNeXt's, go site by site: the taps that meet no site are
-left out. Larger ones go window by window: a patch and its halo are copied to a buffer, some channels at a time so that
-it stays in the core's nearest cache, and a row of a patch meets a row of the kernel four sites at a time, 28 products
-for 17 values read.
+Small patches, and kernels of another size than ConvNeXt's, go site by site; larger ones window by window.
 """
 
-import numpy as np
-from numba import prange, uint64
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import compiled, part_of_a_loop, run
+from fcmae.sparse.loops.by_site import convolve_by_site, wgrad_by_site
+from fcmae.sparse.loops.by_window import ABREAST, TAPS, WIDTH, convolve_by_window, wgrad_by_window
+from fcmae.sparse.loops.runtime import run
 
 ROWS_PER_PART, MOST_PARTS = 32, 64  # of the sum over rows: each part has a sum of its own, [k·k + 1, C]
 PATCHES_PER_PART, MOST_PARTS_OF_PATCHES = 4, 32
-
-TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row that are computed together
-# Channels of a window at a time. Written out as distances in a flat buffer, for unless LLVM knows that rows do not
-# overlap, and that no index is negative, it does not vectorise.
-WIDTH = 48
-ROW1, ROW2, ROW3, ROW4, ROW5, ROW6, ROW7, ROW8, ROW9 = (np.uint64(WIDTH * i) for i in range(1, 10))
-BIAS = np.uint64(WIDTH * TAPS * TAPS)  # where its gradient is, after the taps'
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, raster_of_z: Tensor) -> Tensor:
@@ -38,9 +28,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, ras
     side, size = _side(raster_of_z), weight.shape[-1]
     if _by_window(side, size):
         width, _ = _blocks(x.shape[1])
-        run(_convolve_by_window, x, weight.flatten(1), start, window, raster_of_z, side, width, out)
+        run(convolve_by_window, x, weight.flatten(1), start, window, raster_of_z, side, width, out)
     else:
-        run(_convolve_by_site, x, weight.flatten(1).t(), start, window, raster_of_z, side, size, out)
+        run(convolve_by_site, x, weight.flatten(1).t(), start, window, raster_of_z, side, size, out)
     return out
 
 
@@ -51,13 +41,13 @@ def wgrad(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster_of_z: Te
         width, blocks = _blocks(channels)
         num_parts = max(1, min(MOST_PARTS_OF_PATCHES, len(window) // PATCHES_PER_PART))
         parts = x.new_empty(num_parts, blocks, (size * size + 1) * WIDTH)
-        run(_wgrad_by_window, x, dy, window, raster_of_z, side, width, parts)
+        run(wgrad_by_window, x, dy, window, raster_of_z, side, width, parts)
         sums = parts.sum(0).view(blocks, -1, WIDTH)[:, :, :width]
         sums = sums.transpose(0, 1).flatten(1)[:, :channels]
     else:
         num_parts = max(1, min(MOST_PARTS, len(x) // ROWS_PER_PART))
         parts = x.new_empty(num_parts, size * size + 1, channels)
-        run(_wgrad_by_site, x, dy, window, raster_of_z, side, size, parts)
+        run(wgrad_by_site, x, dy, window, raster_of_z, side, size, parts)
         sums = parts.sum(0)
     return sums[:-1].t().reshape(weight.shape), sums[-1]
 
@@ -74,176 +64,3 @@ def _blocks(channels: int) -> tuple[int, int]:
     """Channels of a block, a multiple of a vector's eight, and the number of blocks."""
     width = 8 * -(-channels // (8 * -(-channels // WIDTH)))
     return width, -(-channels // width)
-
-
-@compiled
-def _convolve_by_site(x, taps, bias, window, raster_of_z, side, size, out):  # type: ignore[no-untyped-def]
-    """A site at a time; of the taps that meet a site, four at a time, so that the output is not read for each."""
-    rows, channels = out.shape
-    corners, steps = _positions(raster_of_z, side, size)
-    for row in prange(rows):
-        patch, corner = row // (side * side), corners[row % (side * side)]
-        for c in range(channels):
-            out[row, c] = bias[c]
-        tap = 0
-        while tap < size * size:
-            found = row0 = row1 = row2 = row3 = tap0 = tap1 = tap2 = tap3 = 0
-            while tap < size * size and found < 4:
-                there = window[patch, corner + steps[tap]]
-                if there < rows:
-                    row0, row1, row2, row3 = row1, row2, row3, there
-                    tap0, tap1, tap2, tap3 = tap1, tap2, tap3, tap
-                    found += 1
-                tap += 1
-            if found == 4:
-                for c in range(channels):
-                    out[row, c] += (x[row0, c] * taps[tap0, c] + x[row1, c] * taps[tap1, c]) + (
-                        x[row2, c] * taps[tap2, c] + x[row3, c] * taps[tap3, c]
-                    )
-                continue
-            if found > 2:
-                for c in range(channels):
-                    out[row, c] += x[row1, c] * taps[tap1, c]
-            if found > 1:
-                for c in range(channels):
-                    out[row, c] += x[row2, c] * taps[tap2, c]
-            if found > 0:
-                for c in range(channels):
-                    out[row, c] += x[row3, c] * taps[tap3, c]
-
-
-@compiled
-def _wgrad_by_site(x, dy, window, raster_of_z, side, size, parts):  # type: ignore[no-untyped-def]
-    """Each part takes some of the rows."""
-    rows, channels = dy.shape
-    num_parts = parts.shape[0]
-    corners, steps = _positions(raster_of_z, side, size)
-    for part in prange(num_parts):
-        parts[part] = 0
-        for row in range(part * rows // num_parts, (part + 1) * rows // num_parts):
-            patch, corner = row // (side * side), corners[row % (side * side)]
-            for tap in range(size * size):
-                there = window[patch, corner + steps[tap]]
-                if there < rows:
-                    for c in range(channels):
-                        parts[part, tap, c] += x[there, c] * dy[row, c]
-            for c in range(channels):
-                parts[part, size * size, c] += dy[row, c]
-
-
-@part_of_a_loop
-def _positions(raster_of_z, side, size):  # type: ignore[no-untyped-def]
-    """Of a window, the first position that each site of the patch meets, and from there the step to each tap's."""
-    halo_side = side + size - 1
-    corners, steps = np.empty(side * side, np.int64), np.empty(size * size, np.int64)
-    for z in range(side * side):
-        corners[z] = raster_of_z[z] // side * halo_side + raster_of_z[z] % side
-    for tap in range(size * size):
-        steps[tap] = tap // size * halo_side + tap % size
-    return corners, steps
-
-
-@compiled
-def _convolve_by_window(x, weight, bias, window, raster_of_z, side, width, out):  # type: ignore[no-untyped-def]
-    """A block of a patch's channels at a time."""
-    (patches, positions), channels = window.shape, out.shape[1]
-    blocks = -(-channels // width)
-    taps = np.empty((blocks, weight.shape[1] * WIDTH), x.dtype)
-    for c in range(channels):
-        for tap in range(weight.shape[1]):
-            taps[c // width, tap * WIDTH + c % width] = weight[c, tap]
-    for number in prange(patches * blocks):
-        patch, block = number // blocks, number % blocks
-        first, last = block * width, min(block * width + width, channels)
-        seen, sums = np.empty(positions * WIDTH, x.dtype), np.empty(side * side * WIDTH, x.dtype)
-        _copy_window(x, window[patch], first, last, seen)
-        for place in range(side * side):
-            for c in range(last - first):
-                sums[uint64(place * WIDTH + c)] = bias[first + c]
-        _add_products(seen, taps[block], side, last - first, sums)
-        for z in range(side * side):
-            row, place = uint64(patch * side * side + z), raster_of_z[z] * WIDTH
-            for c in range(last - first):
-                out[row, uint64(first + c)] = sums[uint64(place + c)]
-
-
-@compiled
-def _wgrad_by_window(x, dy, window, raster_of_z, side, width, parts):  # type: ignore[no-untyped-def]
-    """Each part takes some of the patches."""
-    (patches, positions), channels = window.shape, dy.shape[1]
-    num_parts, blocks, _ = parts.shape
-    for number in prange(num_parts * blocks):
-        part, block = number // blocks, number % blocks
-        first, last = block * width, min(block * width + width, channels)
-        seen, grad = np.empty(positions * WIDTH, x.dtype), np.empty(side * side * WIDTH, x.dtype)
-        parts[part, block] = 0
-        for patch in range(part * patches // num_parts, (part + 1) * patches // num_parts):
-            _copy_window(x, window[patch], first, last, seen)
-            for z in range(side * side):
-                row, place = uint64(patch * side * side + z), raster_of_z[z] * WIDTH
-                for c in range(last - first):
-                    grad[uint64(place + c)] = dy[row, uint64(first + c)]
-                    parts[part, block, BIAS + uint64(c)] += dy[row, uint64(first + c)]
-            _add_tap_sums(seen, grad, side, last - first, parts[part, block])
-
-
-@part_of_a_loop
-def _copy_window(x, window, first, last, seen):  # type: ignore[no-untyped-def]
-    """Channels first to last of a patch and its halo, zero where there is no site."""
-    rows = x.shape[0]
-    for position in range(len(window)):
-        there, start = window[position], position * WIDTH
-        if there < rows:
-            for c in range(last - first):
-                seen[uint64(start + c)] = x[uint64(there), uint64(first + c)]
-        else:
-            for c in range(last - first):
-                seen[uint64(start + c)] = 0
-
-
-@part_of_a_loop
-def _add_products(seen, taps, side, width, sums):  # type: ignore[no-untyped-def]
-    """Kernel times window, added to each site of the patch."""
-    for y in range(side):
-        for tap_y in range(TAPS):
-            for x in range(0, side, ABREAST):
-                at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
-                tap = uint64(tap_y * TAPS * WIDTH)
-                to = uint64((y * side + x) * WIDTH)
-                for channel in range(width):
-                    c = uint64(channel)
-                    i, t, o = at + c, tap + c, to + c
-                    x0, x1, x2, x3, x4 = seen[i], seen[i + ROW1], seen[i + ROW2], seen[i + ROW3], seen[i + ROW4]
-                    x5, x6, x7, x8 = seen[i + ROW5], seen[i + ROW6], seen[i + ROW7], seen[i + ROW8]
-                    x9 = seen[i + ROW9]
-                    t0, t1, t2, t3 = taps[t], taps[t + ROW1], taps[t + ROW2], taps[t + ROW3]
-                    t4, t5, t6 = taps[t + ROW4], taps[t + ROW5], taps[t + ROW6]
-                    sums[o] += x0 * t0 + x1 * t1 + x2 * t2 + x3 * t3 + x4 * t4 + x5 * t5 + x6 * t6
-                    sums[o + ROW1] += x1 * t0 + x2 * t1 + x3 * t2 + x4 * t3 + x5 * t4 + x6 * t5 + x7 * t6
-                    sums[o + ROW2] += x2 * t0 + x3 * t1 + x4 * t2 + x5 * t3 + x6 * t4 + x7 * t5 + x8 * t6
-                    sums[o + ROW3] += x3 * t0 + x4 * t1 + x5 * t2 + x6 * t3 + x7 * t4 + x8 * t5 + x9 * t6
-
-
-@part_of_a_loop
-def _add_tap_sums(seen, grad, side, width, sums):  # type: ignore[no-untyped-def]
-    """Window times the gradient of each site of the patch, added to each tap."""
-    for y in range(side):
-        for tap_y in range(TAPS):
-            for x in range(0, side, ABREAST):
-                at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
-                tap = uint64(tap_y * TAPS * WIDTH)
-                of = uint64((y * side + x) * WIDTH)
-                for channel in range(width):
-                    c = uint64(channel)
-                    i, t, o = at + c, tap + c, of + c
-                    x0, x1, x2, x3, x4 = seen[i], seen[i + ROW1], seen[i + ROW2], seen[i + ROW3], seen[i + ROW4]
-                    x5, x6, x7, x8 = seen[i + ROW5], seen[i + ROW6], seen[i + ROW7], seen[i + ROW8]
-                    x9 = seen[i + ROW9]
-                    d0, d1, d2, d3 = grad[o], grad[o + ROW1], grad[o + ROW2], grad[o + ROW3]
-                    sums[t] += x0 * d0 + x1 * d1 + x2 * d2 + x3 * d3
-                    sums[t + ROW1] += x1 * d0 + x2 * d1 + x3 * d2 + x4 * d3
-                    sums[t + ROW2] += x2 * d0 + x3 * d1 + x4 * d2 + x5 * d3
-                    sums[t + ROW3] += x3 * d0 + x4 * d1 + x5 * d2 + x6 * d3
-                    sums[t + ROW4] += x4 * d0 + x5 * d1 + x6 * d2 + x7 * d3
-                    sums[t + ROW5] += x5 * d0 + x6 * d1 + x7 * d2 + x8 * d3
-                    sums[t + ROW6] += x6 * d0 + x7 * d1 + x8 * d2 + x9 * d3

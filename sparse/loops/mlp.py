@@ -11,7 +11,7 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import FAST_MATH, compiled, part_of_a_loop, run
+from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run
 
 SITES_PER_PART = 128  # of the sums over an image
 
@@ -26,7 +26,13 @@ def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: floa
 def gelu_grn_grad_(
     dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients to h, written over ``dy``, which must be contiguous, and to bias, γ and β."""
+    """The gradients to h, written over ``dy``, and to bias, γ and β.
+
+    Raises:
+        ValueError: ``dy`` is not contiguous.
+    """
+    if not dy_BMH.is_contiguous():
+        raise ValueError("what is written over must be contiguous")
     grads = dy_BMH.new_empty(3, len(bias))
     run(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, grads)
     return dy_BMH, *grads
@@ -69,7 +75,7 @@ def _compile_normal(x):  # type: ignore[no-untyped-def]
     return in_float32
 
 
-@compiled
+@parallel_loop
 def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-def]
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
@@ -98,7 +104,7 @@ def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-d
                 y[image, site, c] = y[image, site, c] * scale[image, c] + beta[c]
 
 
-@compiled
+@parallel_loop
 def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, grads):  # type: ignore[no-untyped-def]
     """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU."""
     batch, sites, hidden = h.shape

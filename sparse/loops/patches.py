@@ -4,37 +4,35 @@ import numpy as np
 from numba import prange
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import compiled, run
+from fcmae.sparse.loops.runtime import parallel_loop, run
 
 
-def stem_columns(images: Tensor, patches_BK: Tensor, grid_width: int, raster_of_z: Tensor) -> Tensor:
+def stem_columns(images: Tensor, patches_BK: Tensor, side: int, stride: int, raster_of_z: Tensor) -> Tensor:
     """See :func:`fcmae.sparse.gather_image_patches`.
 
     Args:
-        images: [B, C, H, W].
+        images: [B, C, H, W] of whole patches.
         patches_BK: int64, raster index of each patch.
-        grid_width: patches in a row of the image.
+        side: s.
+        stride: p, pixels along the side of a site.
         raster_of_z: int64 [s·s], place in raster order of each site of a patch.
     """
-    channels, pixels = images.shape[1], images.shape[3] // grid_width
-    side = 1 << (len(raster_of_z).bit_length() - 1) // 2  # s = 2ⁿ, s·s = 4ⁿ
-    stride = pixels // side
-    out = images.new_empty(patches_BK.numel() * side * side, channels * stride * stride)
-    run(_stem_columns, images, patches_BK, grid_width, raster_of_z, side, stride, out)
+    out = images.new_empty(patches_BK.numel() * side * side, images.shape[1] * stride * stride)
+    run(_stem_columns, images, patches_BK, raster_of_z, side, stride, out)
     return out
 
 
-def targets(images: Tensor, patches_BK: Tensor, grid_width: int, eps: float | None) -> Tensor:
-    """[B·K, p·p·C], the pixels in the order (y, x, channel); with ``eps`` less their mean, over √(var + eps)."""
-    pixels = images.shape[3] // grid_width
+def targets(images: Tensor, patches_BK: Tensor, pixels: int, eps: float | None) -> Tensor:
+    """[B·K, p·p·C], p = ``pixels``, in the order (y, x, channel); with ``eps`` less their mean, over √(var + eps)."""
     out = images.new_empty(patches_BK.numel(), pixels * pixels * images.shape[1])
-    run(_targets, images, patches_BK, grid_width, pixels, eps is not None, eps or 0.0, out)
+    run(_targets, images, patches_BK, pixels, eps is not None, eps or 0.0, out)
     return out
 
 
-@compiled
-def _stem_columns(images, patches, grid_width, raster_of_z, side, stride, out):  # type: ignore[no-untyped-def]
+@parallel_loop
+def _stem_columns(images, patches, raster_of_z, side, stride, out):  # type: ignore[no-untyped-def]
     (per_image, channels), pixels = (patches.shape[1], images.shape[1]), side * stride
+    grid_width = images.shape[3] // pixels
     for number in prange(patches.size):
         image, patch = number // per_image, patches[number // per_image, number % per_image]
         for z in range(side * side):
@@ -49,9 +47,10 @@ def _stem_columns(images, patches, grid_width, raster_of_z, side, stride, out): 
                         column += 1
 
 
-@compiled
-def _targets(images, patches, grid_width, pixels, normalise, eps, out):  # type: ignore[no-untyped-def]
+@parallel_loop
+def _targets(images, patches, pixels, normalise, eps, out):  # type: ignore[no-untyped-def]
     (per_image, channels), size = (patches.shape[1], images.shape[1]), out.shape[1]
+    grid_width = images.shape[3] // pixels
     for number in prange(patches.size):
         image, patch = number // per_image, patches[number // per_image, number % per_image]
         top, left = patch // grid_width * pixels, patch % grid_width * pixels

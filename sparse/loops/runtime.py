@@ -13,9 +13,9 @@ PROCESS = os.getpid()  # that may run the loops: Numba's threads do not survive 
 INTERPRETED: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
-# Sums may be reordered; NaN and ∞ mean what they mean
+# Sums may be reordered; NaN and ∞ mean what they mean. (Numba's cache knows nothing of a change here: delete it then.)
 FAST_MATH = {"reassoc", "contract", "nsz"}
-compiled: Any = njit(parallel=True, fastmath=FAST_MATH, error_model="numpy", cache=True)
+parallel_loop: Any = njit(parallel=True, fastmath=FAST_MATH, error_model="numpy", cache=True)
 part_of_a_loop: Any = njit(fastmath=FAST_MATH, error_model="numpy", cache=True)  # a function that compiled ones call
 # one of Numba's thread pools, the one it takes where there is no OpenMP, does not bear two callers at once
 _one_caller = threading.Lock()

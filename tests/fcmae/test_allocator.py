@@ -1,10 +1,13 @@
 """What a step frees is not fetched from the system again."""
 
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from fcmae.allocator import SETTINGS
 
 CODE = """
 import resource, sys, torch
@@ -20,6 +23,7 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def run(how: str, **env: str) -> list[str]:
+    env = {name: value for name, value in os.environ.items() if name not in SETTINGS} | env
     done = subprocess.run(
         [sys.executable, "-c", CODE, how], check=True, capture_output=True, text=True, timeout=120, env=env
     )

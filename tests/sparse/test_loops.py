@@ -29,14 +29,15 @@ def test_gelu_and_grn_with_every_gradient(sites: int, dtype: torch.dtype) -> Non
     norm = (g.square().sum(1, keepdim=True) + 1e-300).sqrt()
     expected = high[2] * g * (norm / (norm.mean(2, keepdim=True) + 1e-6)) + high[3] + g
     y, norms = loops.gelu_grn(*low, 1e-6)
-    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+    near = {"atol": 1e-4, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-10, "rtol": 1e-10}
+    torch.testing.assert_close(y.double(), expected, **near)
     dy = torch.randn_like(y)
     wanted = torch.autograd.grad(expected, high, dy.double())
     dh, *grads = loops.gelu_grn_grad_(dy, low[0], low[1], low[2], norms, 1e-6)
     assert dh.data_ptr() == dy.data_ptr()
     for got, want in zip((dh, *grads), wanted, strict=True):
         assert got.dtype == dtype
-        torch.testing.assert_close(got.double(), want, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(got.double(), want, **near)
 
 
 def test_gelu_is_exact_to_the_precision_of_a_float32() -> None:
@@ -70,9 +71,14 @@ def test_what_is_not_finite_is_not_hidden() -> None:
 
 def test_tensors_that_are_not_contiguous() -> None:
     h, one = torch.randn(5, 3, 9).permute(1, 2, 0), torch.ones(1).expand(5)
-    assert torch.equal(
-        loops.gelu_grn(h, one, one, one, 1e-6)[0], loops.gelu_grn(h.clone(), *(one.clone(),) * 3, 1e-6)[0]
-    )
+    dense_h, dense_one = h.contiguous(), one.contiguous()
+    y, norms = loops.gelu_grn(dense_h, dense_one, dense_one, dense_one, 1e-6)
+    assert torch.equal(loops.gelu_grn(h, one, one, one, 1e-6)[0], y)
+    expected = loops.gelu_grn_grad_(torch.ones_like(y), dense_h, dense_one, dense_one, norms, 1e-6)
+    got = loops.gelu_grn_grad_(torch.ones_like(y), h, one, one, norms.t().contiguous().t(), 1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    with pytest.raises(ValueError, match="contiguous"):
+        loops.gelu_grn_grad_(torch.ones(()).expand_as(h), h, one, one, norms, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", compiled.DTYPES)
@@ -123,17 +129,21 @@ def test_the_ways_that_are_chosen() -> None:
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     """Bit for bit: a run may go on with others."""
     sites = ActiveSites(random_visible(4, 5, 5, 19))  # 304 sites an image: several parts
-    x, weight = torch.randn(sites.num_sites(4), 6), torch.randn(6, 1, 7, 7)
-    wide, bias = x.view(4, -1, 6), torch.randn(6)
-    where = sites.patch_window_index(4, 3), sites.raster_of_z(4)
+    x, weight, bias = torch.randn(sites.num_sites(4), 6), torch.randn(6, 1, 7, 7), torch.randn(6)
+    small, wide, images = x[: sites.num_sites(2)], x.view(4, -1, 6), torch.randn(4, 3, 40, 40)
+    by_window = sites.patch_window_index(4, 3), sites.raster_of_z(4)
+    by_site = sites.patch_window_index(2, 3), sites.raster_of_z(2)
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         results.append(
             (
-                loops.convolve(x, weight, None, *where), *loops.wgrad(x, x, weight, *where),
+                loops.convolve(x, weight, None, *by_window), *loops.wgrad(x, x, weight, *by_window),
+                loops.convolve(small, weight, bias, *by_site), *loops.wgrad(small, small, weight, *by_site),
                 *loops.gelu_grn(wide, bias, bias, bias, 1e-6),
                 *loops.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6),
+                loops.stem_columns(images, sites.patches, 4, 2, sites.raster_of_z(4)),
+                loops.targets(images, sites.masked_patches, 8, 1e-6),
             )
         )  # fmt: skip
     for one, two in zip(*results, strict=True):

@@ -72,7 +72,9 @@ def test_only_parameters_that_are_trained_get_gradients() -> None:
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
     x, w = torch.randn(BATCH * 16, DIM), weights()
-    for number, value in ((1, None), (5, None), (2, torch.zeros(1)), (3, torch.zeros(HIDDEN, 1))):
+    for number, value in (
+        (1, None), (5, None), (1, torch.zeros(1)), (2, torch.zeros(1)), (3, torch.zeros(HIDDEN, 1)),
+    ):  # fmt: skip
         wrong = [value if i == number else t for i, t in enumerate(w)]
         with pytest.raises(ValueError, match=r"need a bias|must be"):
             grn_mlp(x, *wrong, BATCH)

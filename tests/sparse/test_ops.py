@@ -41,13 +41,14 @@ def test_depthwise_conv_is_the_masked_dense_convolution(
     )
 
 
-def test_depthwise_conv_wide_patches_and_no_bias() -> None:
+@pytest.mark.parametrize("size", [5, 7])
+def test_depthwise_conv_wide_patches_and_no_bias(size: int) -> None:
     visible = random_visible(2, 2, 3, 2)
     sites = ActiveSites(visible)
     compare(
         lambda x, w: depthwise_conv(x, w, None, sites, 8),
         lambda x, w: gather_sites(ref.depthwise_conv(densify(x, sites, 8), w, None, visible, 8), sites, 8),
-        [torch.randn(sites.num_sites(8), 3), torch.randn(3, 1, 5, 5)],
+        [torch.randn(sites.num_sites(8), 3), torch.randn(3, 1, size, size)],
         torch.float64,
     )
 
