@@ -19,6 +19,7 @@ FOLDERS = {
     "fcmae.analysis": "fcmae/analysis",
     "fcmae.weights": "fcmae/weights",
     "fcmae.sparse": "sparse",
+    "fcmae.sparse.loops": "sparse/loops",
     "fcmae.models": "models",
     "fcmae.configs": "configs",
 }
