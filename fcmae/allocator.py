@@ -1,8 +1,8 @@
 """Memory that a step frees is kept for the next one.
 
 glibc gives large blocks back to the system as soon as they are freed, and the next step gets them anew, page by page,
-each filled with zeros first: a tenth to a quarter of a step on a CPU (docs/benchmarks.md). PyTorch has no cache of its
-own there.
+each filled with zeros first: up to a quarter of a step on a CPU, depending on how busy the machine is
+(docs/benchmarks.md). PyTorch has no cache of its own there.
 """
 
 import ctypes
