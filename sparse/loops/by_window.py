@@ -10,6 +10,8 @@ from numba import prange, uint64
 from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop
 
 TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row that are computed together
+# The two loops over rows of the kernel differ in what is multiplied and in what is added to, not in where they go; a
+# function around both would have to take the innermost lines as an argument.
 # Channels of a window at a time. Written out as distances in a flat buffer, for unless LLVM knows that rows do not
 # overlap, and that no index is negative, it does not vectorise.
 WIDTH = 48

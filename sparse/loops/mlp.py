@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run
 
-SITES_PER_PART = 128  # of the sums over an image
+SITES_PER_PART = 128  # of the sums over an image; the passes share their loops' heads, not what they do with a value
 
 
 def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor]:
