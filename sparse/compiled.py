@@ -15,9 +15,9 @@ SWITCH = "FCMAE_NUMBA"  # 0: PyTorch alone
 DTYPES = (torch.float32, torch.float64)
 
 
-def loops_for(*tensors: Tensor) -> ModuleType | None:
+def loops_for(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = DTYPES) -> ModuleType | None:
     """:mod:`fcmae.sparse.loops`, if it can take these tensors here and now; torch.compile fuses by itself."""
-    if torch.compiler.is_compiling() or tensors[0].dtype not in DTYPES:
+    if torch.compiler.is_compiling() or tensors[0].dtype not in dtypes:
         return None
     dtype = tensors[0].dtype
     fit = all(x.device.type == "cpu" and x.dtype == dtype and type(x) in (Tensor, nn.Parameter) for x in tensors)

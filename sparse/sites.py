@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcmae.sparse.compiled import loops_for
+
 
 def zorder(side: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """The (y, x) of each of the side·side sites of a patch in Z-order, two int64 tensors."""
@@ -164,10 +166,13 @@ class ActiveSites:
         return z_of_raster[:, None] + first_row_N
 
     def _make_patch_window_index(self, side: int, radius: int) -> Tensor:
-        device = self.patches.device
+        device, z_of_raster = self.patches.device, torch.argsort(self.raster_of_z(side))
+        loops = loops_for(self.patches, dtypes=(torch.int64,))
+        if loops:
+            return loops.window_rows(self.patch_slot(), self.patches, radius, z_of_raster, side)
         offset = torch.arange(-radius, side + radius, device=device)
         place, beside = offset % side, offset // side  # in a patch, and how many patches on
-        z = torch.argsort(self.raster_of_z(side))[place[:, None] * side + place]
+        z = z_of_raster[place[:, None] * side + place]
         reach = -(-radius // side)
         slot, none = self.patch_slot().long(), self.num_sites(side)
         first_BHW = F.pad((slot * side**2).masked_fill_(slot < 0, none), (reach,) * 4, value=none)

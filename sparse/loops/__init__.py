@@ -11,6 +11,7 @@ from fcmae.sparse.loops.depthwise import convolve, wgrad
 from fcmae.sparse.loops.mlp import gelu_grn, gelu_grn_grad_
 from fcmae.sparse.loops.patches import stem_columns, targets
 from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
+from fcmae.sparse.loops.windows import window_rows
 
 __all__ = [
     "INTERPRETED",
@@ -22,4 +23,5 @@ __all__ = [
     "stem_columns",
     "targets",
     "wgrad",
+    "window_rows",
 ]

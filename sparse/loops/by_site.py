@@ -6,7 +6,7 @@ A step in the window is added to a corner for each tap; divided out anew, it too
 import numpy as np
 from numba import prange
 
-from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop
+from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, wide_vectors
 
 
 @parallel_loop
@@ -15,6 +15,7 @@ def convolve_by_site(x, taps, bias, window, raster_of_z, side, size, out):  # ty
     rows, channels = out.shape
     corners, steps = _positions(raster_of_z, side, size)
     for row in prange(rows):
+        wide_vectors()
         patch, corner = row // (side * side), corners[row % (side * side)]
         for c in range(channels):
             out[row, c] = bias[c]
@@ -46,12 +47,13 @@ def convolve_by_site(x, taps, bias, window, raster_of_z, side, size, out):  # ty
 
 
 @parallel_loop
-def wgrad_by_site(x, dy, window, raster_of_z, side, size, parts):  # type: ignore[no-untyped-def]
+def wgrad_by_site(x, dy, window, raster_of_z, side, size, parts, sums):  # type: ignore[no-untyped-def]
     """Each part takes some of the rows."""
     rows, channels = dy.shape
     num_parts = parts.shape[0]
     corners, steps = _positions(raster_of_z, side, size)
     for part in prange(num_parts):
+        wide_vectors()
         parts[part] = 0
         for row in range(part * rows // num_parts, (part + 1) * rows // num_parts):
             patch, corner = row // (side * side), corners[row % (side * side)]
@@ -62,6 +64,11 @@ def wgrad_by_site(x, dy, window, raster_of_z, side, size, parts):  # type: ignor
                         parts[part, tap, c] += x[there, c] * dy[row, c]
             for c in range(channels):
                 parts[part, size * size, c] += dy[row, c]
+    for tap in prange(size * size + 1):
+        sums[tap] = 0
+        for part in range(num_parts):
+            for c in range(channels):
+                sums[tap, c] += parts[part, tap, c]
 
 
 @part_of_a_loop

@@ -46,9 +46,8 @@ def wgrad(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster_of_z: Te
         sums = sums.transpose(0, 1).flatten(1)[:, :channels]
     else:
         num_parts = max(1, min(MOST_PARTS, len(x) // ROWS_PER_PART))
-        parts = x.new_empty(num_parts, size * size + 1, channels)
-        run(wgrad_by_site, x, dy, window, raster_of_z, side, size, parts)
-        sums = parts.sum(0)
+        parts, sums = x.new_empty(num_parts, size * size + 1, channels), x.new_empty(size * size + 1, channels)
+        run(wgrad_by_site, x, dy, window, raster_of_z, side, size, parts, sums)
     return sums[:-1].t().reshape(weight.shape), sums[-1]
 
 

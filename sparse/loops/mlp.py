@@ -11,7 +11,7 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run
+from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run, wide_vectors
 
 SITES_PER_PART = 128  # of the sums over an image; the passes share their loops' heads, not what they do with a value
 
@@ -81,6 +81,7 @@ def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-d
     parts = -(-sites // SITES_PER_PART)
     squares, scale = np.zeros((batch, parts, hidden), h.dtype), np.empty((batch, hidden), h.dtype)
     for number in prange(batch * parts):
+        wide_vectors()
         image, part = number // parts, number % parts
         for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):
@@ -98,6 +99,7 @@ def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-d
         for c in range(hidden):
             scale[image, c] = 1 + gamma[c] * (norms[image, c] * inverse)
     for number in prange(batch * parts):
+        wide_vectors()
         image, part = number // parts, number % parts
         for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):
@@ -113,6 +115,7 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, grads):  # type: ignore[no-un
     dy_g, dy_sum, dh_sum = np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype)
     scale, through, dgamma = np.empty(of_image, h.dtype), np.empty(of_image, h.dtype), np.empty(of_image, h.dtype)
     for number in prange(batch * parts):
+        wide_vectors()
         image, part = number // parts, number % parts
         for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):
@@ -135,6 +138,7 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, grads):  # type: ignore[no-un
             d_norm = (gamma[c] * dy_g[image, 0, c] - shared) * inverse
             through[image, c] = d_norm / norm[c] if norm[c] > 0 else 0
     for number in prange(batch * parts):
+        wide_vectors()
         image, part = number // parts, number % parts
         for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import numba
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fcmae.sparse import ActiveSites, compiled, depthwise_conv, loops
 from fcmae.sparse import depthwise as dw
-from tests.conftest import random_visible
+from tests.conftest import GRIDS, random_visible
 
 PART = loops.mlp.SITES_PER_PART
 SITES = (1, PART, PART + 1, 3 * PART - 7)
@@ -107,6 +109,21 @@ def test_convolution_and_its_gradient_against_the_library(
     torch.testing.assert_close(bias_grad, dy.sum(0), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("side", "radius"), [(1, 0), (1, 3), (2, 1), (4, 3), (8, 2), (2, 5)])
+def test_rows_of_windows_against_torch(grid: tuple[int, int, int, int], side: int, radius: int) -> None:
+    """A radius wider than a patch, or than the image, too."""
+    visible = random_visible(*grid)
+    sites, alone = ActiveSites(visible), ActiveSites(visible)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_loops", lambda _process: None)
+        expected = alone.patch_window_index(side, radius)
+    rows = loops.window_rows(sites.patch_slot(), sites.patches, radius, torch.argsort(sites.raster_of_z(side)), side)
+    assert rows.dtype == expected.dtype
+    assert torch.equal(rows, expected)
+    assert torch.equal(sites.patch_window_index(side, radius), expected)
+
+
 def test_the_ways_that_are_chosen() -> None:
     """Else the tests of the operations would compare PyTorch with itself."""
     sites = ActiveSites(random_visible(2, 4, 4, 6))
@@ -144,10 +161,29 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
                 *loops.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6),
                 loops.stem_columns(images, sites.patches, 4, 2, sites.raster_of_z(4)),
                 loops.targets(images, sites.masked_patches, 8, 1e-6),
+                loops.window_rows(sites.patch_slot(), sites.patches, 3, sites.raster_of_z(4).argsort(), 4),
             )
         )  # fmt: skip
     for one, two in zip(*results, strict=True):
         assert torch.equal(one, two)
+
+
+def test_the_mark_for_wide_vectors_reaches_the_compiler_and_no_other_function() -> None:
+    def add_one(x):  # type: ignore[no-untyped-def]
+        for i in range(len(x)):
+            x[i] += 1
+
+    def marked(x):  # type: ignore[no-untyped-def]
+        loops.runtime.wide_vectors()
+        for i in range(len(x)):
+            x[i] += 1
+
+    for function, there in ((add_one, False), (marked, True)):
+        compiled_function = numba.njit(function)
+        x = np.zeros(3, np.float32)
+        compiled_function(x)
+        assert (x == 1).all()
+        assert ('"prefer-vector-width"="512"' in "".join(compiled_function.inspect_llvm().values())) == there
 
 
 def test_they_are_for_wide_floats_on_a_cpu_outside_torch_compile() -> None:
