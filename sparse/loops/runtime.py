@@ -28,10 +28,10 @@ def _mark_wide_vectors(_typing_context):  # type: ignore[no-untyped-def]
     return types.void(), mark
 
 
-# To be called in a loop, which may then use AVX-512's vectors in full. No code comes of it, only a mark on the function.
-# LLVM takes half of their width unless told otherwise, for the full width lowered the clock of the first processors
-# that had it; the matrix products before and after these loops use it in any case. GELU and GRN take 0.6 to 0.75 of
-# the time so. (What goes by windows is as fast without.)
+# To be called in a loop, which may then use AVX-512's vectors in full: no code comes of it, only a mark on the function.
+# LLVM takes half of their width unless told otherwise, for the full one lowered the clock of the first processors that
+# had it; the matrix products before and after these loops use it in any case. GELU and GRN take 0.6 to 0.75 of the
+# time so. (What goes by windows is as fast without.)
 wide_vectors: Any = intrinsic(_mark_wide_vectors)
 
 # one of Numba's thread pools, the one it takes where there is no OpenMP, does not bear two callers at once
