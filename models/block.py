@@ -19,13 +19,14 @@ class Mlp(nn.Module):
         self.grn = GRN(4 * dim) if use_grn else None
         self.fc2 = linear(4 * dim, dim)
 
-    def forward(self, x: Tensor, batch_size: int, rows: Tensor | None = None) -> Tensor:
-        """[B·M, C] → the same; ``rows`` of it where they are given."""
+    def forward(self, x: Tensor, batch_size: int, rows: Tensor | None = None, shortcut: Tensor | None = None) -> Tensor:
+        """[B·M, C] → the same, added to ``shortcut`` if there is one; ``rows`` of it where they are given."""
         if self.grn is None:
-            return self.fc2(F.gelu(self.fc1(x if rows is None else x.index_select(0, rows))))
+            y = self.fc2(F.gelu(self.fc1(x if rows is None else x.index_select(0, rows))))
+            return y if shortcut is None else shortcut + y
         return grn_mlp(
             x, self.fc1.weight.flatten(1), self.fc1.bias, self.grn.weight, self.grn.bias,
-            self.fc2.weight.flatten(1), self.fc2.bias, batch_size, rows,
+            self.fc2.weight.flatten(1), self.fc2.bias, batch_size, rows, shortcut,
         )  # fmt: skip
 
 
@@ -51,9 +52,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, sites: ActiveSites, side: int, rows: Tensor | None = None) -> Tensor:
         """[B·K·s·s, C] → the same; ``rows`` of it where they are given, as many of each image, image by image."""
-        y = self.mlp(self.norm(self.conv_dw(x, sites, side)), sites.batch_size, rows)
+        y = self.norm(self.conv_dw(x, sites, side))
+        shortcut = x if rows is None else x.index_select(0, rows)
+        if self.gamma is None and isinstance(self.drop_path, nn.Identity):  # nothing between the MLP and the sum
+            return self.mlp(y, sites.batch_size, rows, shortcut)
+        y = self.mlp(y, sites.batch_size, rows)
         if self.gamma is not None:
             y = y * self.gamma
         # an image is dropped as a whole: timm's DropPath draws once per entry of the first axis
         y = self.drop_path(y.view(sites.batch_size, -1, y.shape[1])).view_as(y)
-        return (x if rows is None else x.index_select(0, rows)) + y
+        return shortcut + y

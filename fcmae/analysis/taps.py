@@ -183,11 +183,12 @@ class _Watched:
     def __init__(self, mlp: Mlp, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> None:
         self.mlp = mlp
 
-        def forward(x: Tensor, batch_size: int, rows: Tensor | None = None) -> Tensor:
+        def forward(x: Tensor, batch_size: int, rows: Tensor | None = None, shortcut: Tensor | None = None) -> Tensor:
             for name, wide in _layers(mlp, x, batch_size):
                 if name == tap or (name == "act" and tap == "grn" and mlp.grn is None):
                     see(found, Features(as_positions(wide, batch_size=batch_size), None))
-            return mlp.fc2(wide if rows is None else wide.index_select(0, rows))
+            y = mlp.fc2(wide if rows is None else wide.index_select(0, rows))
+            return y if shortcut is None else shortcut + y
 
         vars(mlp)["forward"] = forward  # before the class's
 

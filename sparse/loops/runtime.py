@@ -28,7 +28,7 @@ def _mark_wide_vectors(_typing_context):  # type: ignore[no-untyped-def]
     return types.void(), mark
 
 
-# To be called in a loop, which may then use AVX-512's vectors in full: no code comes of it, only a mark on the function.
+# To be called in a loop, which may then use AVX-512's vectors in full; no code comes of it, but a mark on the function.
 # LLVM takes half of their width unless told otherwise, for the full one lowered the clock of the first processors that
 # had it; the matrix products before and after these loops use it in any case. GELU and GRN take 0.6 to 0.75 of the
 # time so. (What goes by windows is as fast without.)

@@ -41,6 +41,13 @@ def test_it_is_its_four_layers(
     compare(lambda x, *w: grn_mlp(x, *w, BATCH), by_definition, [torch.randn(BATCH * sites, DIM), *weights()], dtype)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("narrow", [DIM, DIM + 1])
+def test_a_weight_gradient_either_way_round(narrow: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcmae.sparse.mlp.NARROW", narrow)
+    compare(lambda x, *w: grn_mlp(x, *w, BATCH), by_definition, [torch.randn(BATCH * 3, DIM), *weights()], dtype)
+
+
 def test_gradcheck() -> None:
     args = [t.double().requires_grad_() for t in (torch.randn(BATCH * 16, DIM), *weights())]
     assert gradcheck(lambda *a: grn_mlp(*a, BATCH), args)
@@ -53,6 +60,25 @@ def test_some_rows_of_it(sites: int, dtype: torch.dtype) -> None:
     rows = torch.tensor([2, 0, sites + 1, sites - 1])
     tensors = [torch.randn(BATCH * sites, DIM), *weights()]
     compare(lambda x, *w: grn_mlp(x, *w, BATCH, rows), lambda x, *w: by_definition(x, *w)[rows], tensors, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("rows", [None, torch.tensor([2, 0, 17])])
+def test_a_shortcut_is_added(rows: Tensor | None, dtype: torch.dtype) -> None:
+    """And left as it was."""
+    shortcut = torch.randn(BATCH * 16 if rows is None else len(rows), DIM)
+    before = shortcut.clone()
+    tensors = [shortcut, torch.randn(BATCH * 16, DIM), *weights()]
+    every = slice(None) if rows is None else rows
+
+    def expected(s: Tensor, x: Tensor, *w: Tensor) -> Tensor:
+        return s + by_definition(x, *w)[every]
+
+    compare(lambda s, x, *w: grn_mlp(x, *w, BATCH, rows, s), expected, tensors, dtype)
+    assert torch.equal(shortcut, before)
+    for wrong in (shortcut[:1], shortcut[0]):
+        with pytest.raises(ValueError, match="the shortcut must be"):
+            grn_mlp(*tensors[1:], BATCH, rows, wrong)
 
 
 def test_no_rows_of_it() -> None:
