@@ -210,7 +210,9 @@ def test_crops_are_torchvisions(image_folder: Path) -> None:
         box = RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3])
         flip = torch.rand(()) < 0.5
         expected = TF.resized_crop(image, *box, size=[32, 32], interpolation=InterpolationMode.BICUBIC, antialias=True)
-        assert torch.equal(data[(3, index)].image, expected.flip(-1) if flip else expected)
+        got = data[(3, index)].image
+        assert torch.equal(got, expected.flip(-1) if flip else expected)
+        assert got.is_contiguous()
 
 
 def test_a_reduced_jpeg_gives_the_same_crop(tmp_path: Path) -> None:
