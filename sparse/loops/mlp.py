@@ -1,5 +1,7 @@
 """What lies between the matrix products of Linear → GELU → GRN → Linear: two passes forward, two backward.
 
+Where the second product applies GRN, its weights scaled for each image, the first pass forward and the last backward.
+
 ``h`` is the first Linear's product without its bias, which is added in passing; GELU is computed again rather than
 kept, which costs about what reading it would.
 """
@@ -18,9 +20,22 @@ SITES_PER_PART = 128  # of the sums over an image; the passes share their loops'
 
 def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """GRN(GELU(h + bias)), and the norms ‖g‖₂ of g = GELU(h + bias) over each image's sites, [B, H]."""
-    y_BMH, norm_BH = h_BMH.new_empty(h_BMH.shape), h_BMH.new_empty(len(h_BMH), len(bias))
-    run(_gelu_grn, h_BMH, bias, gamma, beta, eps, y_BMH, norm_BH)
+    y_BMH, norm_BH, _ = _forward(h_BMH, bias, gamma, beta, eps, apply=True)
     return y_BMH, norm_BH
+
+
+def gelu_and_scale(h_BMH: Tensor, bias: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The first of the two passes alone: g = GELU(h + bias), its norms, and 1 + γ · n, what GRN multiplies g with."""
+    return _forward(h_BMH, bias, gamma, gamma, eps, apply=False)
+
+
+def _forward(
+    h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float, apply: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    y_BMH = h_BMH.new_empty(h_BMH.shape)
+    norm_BH, scale_BH = h_BMH.new_empty(2, len(h_BMH), len(bias))
+    run(_gelu_grn, h_BMH, bias, gamma, beta, eps, apply, y_BMH, norm_BH, scale_BH)
+    return y_BMH, norm_BH, scale_BH
 
 
 def gelu_grn_grad_(
@@ -31,11 +46,27 @@ def gelu_grn_grad_(
     Raises:
         ValueError: ``dy`` is not contiguous.
     """
+    dy_g_BH = dy_BMH.new_empty(norm_BH.shape)
+    return dy_BMH, *_backward_(dy_BMH, h_BMH, bias, gamma, norm_BH, dy_g_BH, eps, scaled=False)
+
+
+def gelu_scaled_grad_(
+    dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, dy_g_BH: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, to h, bias and γ, where the rest is known: ``dy`` times 1 + γ · n, and Σ over an image's dy · g."""
+    dbias, dgamma, _ = _backward_(dy_BMH, h_BMH, bias, gamma, norm_BH, dy_g_BH, eps, scaled=True)
+    return dy_BMH, dbias, dgamma
+
+
+def _backward_(
+    dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, dy_g_BH: Tensor, eps: float,
+    scaled: bool,
+) -> Tensor:  # fmt: skip
     if not dy_BMH.is_contiguous():
         raise ValueError("what is written over must be contiguous")
     grads = dy_BMH.new_empty(3, len(bias))
-    run(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, grads)
-    return dy_BMH, *grads
+    run(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, scaled, dy_g_BH, grads)
+    return grads
 
 
 # Φ and its density φ in float32, from one exponential: φ(x) = 2^(−t)/√2π with t = x²/(2 ln 2), Φ by formula 7.1.26 of
@@ -76,10 +107,10 @@ def _compile_normal(x):  # type: ignore[no-untyped-def]
 
 
 @parallel_loop
-def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-def]
+def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignore[no-untyped-def]
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
-    squares, scale = np.zeros((batch, parts, hidden), h.dtype), np.empty((batch, hidden), h.dtype)
+    squares = np.zeros((batch, parts, hidden), h.dtype)
     for number in prange(batch * parts):
         wide_vectors()
         image, part = number // parts, number % parts
@@ -98,7 +129,7 @@ def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-d
         inverse = _inverse_mean(norms[image], eps)
         for c in range(hidden):
             scale[image, c] = 1 + gamma[c] * (norms[image, c] * inverse)
-    for number in prange(batch * parts):
+    for number in prange(batch * parts if apply else 0):
         wide_vectors()
         image, part = number // parts, number % parts
         for site in range(part * sites // parts, (part + 1) * sites // parts):
@@ -107,35 +138,41 @@ def _gelu_grn(h, bias, gamma, beta, eps, y, norms):  # type: ignore[no-untyped-d
 
 
 @parallel_loop
-def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, grads):  # type: ignore[no-untyped-def]
-    """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU."""
+def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type: ignore[no-untyped-def]
+    """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU.
+
+    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``; without, that is computed there.
+    """
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
     of_parts, of_image = (batch, parts, hidden), (batch, hidden)
-    dy_g, dy_sum, dh_sum = np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype)
-    scale, through, dgamma = np.empty(of_image, h.dtype), np.empty(of_image, h.dtype), np.empty(of_image, h.dtype)
-    for number in prange(batch * parts):
+    products, dy_sum, dh_sum = np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype)
+    scale, through, dgamma = np.ones(of_image, h.dtype), np.empty(of_image, h.dtype), np.empty(of_image, h.dtype)
+    for number in prange(0 if scaled else batch * parts):
         wide_vectors()
         image, part = number // parts, number % parts
         for site in range(part * sites // parts, (part + 1) * sites // parts):
             for c in range(hidden):
                 x = h[image, site, c] + bias[c]
                 below, _ = _normal(x)
-                dy_g[image, part, c] += dy[image, site, c] * (x * below)
+                products[image, part, c] += dy[image, site, c] * (x * below)
                 dy_sum[image, part, c] += dy[image, site, c]
     for image in prange(batch):
         norm, inverse = norms[image], _inverse_mean(norms[image], eps)
-        for part in range(1, parts):
+        if not scaled:
             for c in range(hidden):
-                dy_g[image, 0, c] += dy_g[image, part, c]
+                scale[image, c] = 1 + gamma[c] * (norm[c] * inverse)
+                dy_g[image, c] = products[image, 0, c]
+            for part in range(1, parts):
+                for c in range(hidden):
+                    dy_g[image, c] += products[image, part, c]
         shared = h.dtype.type(0)
         for c in range(hidden):
-            dgamma[image, c] = dy_g[image, 0, c] * (norm[c] * inverse)
+            dgamma[image, c] = dy_g[image, c] * (norm[c] * inverse)
             shared += gamma[c] * dgamma[image, c]
         shared /= hidden
         for c in range(hidden):
-            scale[image, c] = 1 + gamma[c] * (norm[c] * inverse)
-            d_norm = (gamma[c] * dy_g[image, 0, c] - shared) * inverse
+            d_norm = (gamma[c] * dy_g[image, c] - shared) * inverse
             through[image, c] = d_norm / norm[c] if norm[c] > 0 else 0
     for number in prange(batch * parts):
         wide_vectors()

@@ -42,6 +42,21 @@ def test_gelu_and_grn_with_every_gradient(sites: int, dtype: torch.dtype) -> Non
         torch.testing.assert_close(got.double(), want, **near)
 
 
+@pytest.mark.parametrize("sites", SITES)
+def test_the_halves_that_leave_grn_to_the_weights(sites: int) -> None:
+    """Scaled afterwards, and before the way back, they give what the whole gives."""
+    h, dy, bias, gamma, beta = *torch.randn(2, 3, sites, 5), *torch.randn(3, 5)
+    whole, norms = loops.gelu_grn(h, bias, gamma, beta, 1e-6)
+    g, same_norms, scale = loops.gelu_and_scale(h, bias, gamma, 1e-6)
+    assert torch.equal(same_norms, norms)
+    torch.testing.assert_close(g * scale[:, None] + beta, whole, atol=1e-6, rtol=1e-6)
+    dy_g = (dy * g).sum(1)
+    dh, dbias, dgamma = loops.gelu_scaled_grad_(dy * scale[:, None], h, bias, gamma, norms, dy_g, 1e-6)
+    expected = loops.gelu_grn_grad_(dy, h, bias, gamma, norms, 1e-6)
+    for got, want in zip((dh, dbias, dgamma), expected, strict=False):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
 def test_gelu_is_exact_to_the_precision_of_a_float32() -> None:
     """From where it is 0 in float32 to where it is x; the formula's own error is 1.5e-7."""
     x = torch.cat([torch.linspace(-20, 20, 40_001), torch.tensor([0.0, -0.0, 1e-30, -1e-38, 1e18, -1e4])])
@@ -159,6 +174,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
                 loops.convolve(small, weight, bias, *by_site), *loops.wgrad(small, small, weight, *by_site),
                 *loops.gelu_grn(wide, bias, bias, bias, 1e-6),
                 *loops.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6),
+                *loops.gelu_and_scale(wide, bias, bias, 1e-6),
+                *loops.gelu_scaled_grad_(wide.clone(), wide, bias, bias, wide[:, 0], wide[:, 1], 1e-6),
                 loops.stem_columns(images, sites.patches, 4, 2, sites.raster_of_z(4)),
                 loops.targets(images, sites.masked_patches, 8, 1e-6),
                 loops.window_rows(sites.patch_slot(), sites.patches, 3, sites.raster_of_z(4).argsort(), 4),

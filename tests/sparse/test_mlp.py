@@ -44,12 +44,13 @@ def test_it_is_its_four_layers(
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("narrow", [DIM, DIM + 1])
 def test_a_weight_gradient_either_way_round(narrow: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcmae.sparse.mlp.NARROW", narrow)
+    monkeypatch.setattr("fcmae.sparse.mlp_compiled.NARROW", narrow)
     compare(lambda x, *w: grn_mlp(x, *w, BATCH), by_definition, [torch.randn(BATCH * 3, DIM), *weights()], dtype)
 
 
-def test_gradcheck() -> None:
-    args = [t.double().requires_grad_() for t in (torch.randn(BATCH * 16, DIM), *weights())]
+@pytest.mark.parametrize("sites", [3, 16])
+def test_gradcheck(sites: int) -> None:
+    args = [t.double().requires_grad_() for t in (torch.randn(BATCH * sites, DIM), *weights())]
     assert gradcheck(lambda *a: grn_mlp(*a, BATCH), args)
 
 
@@ -63,12 +64,12 @@ def test_some_rows_of_it(sites: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("rows", [None, torch.tensor([2, 0, 17])])
-def test_a_shortcut_is_added(rows: Tensor | None, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("sites", "rows"), [(3, None), (16, None), (16, torch.tensor([2, 0, 17]))])
+def test_a_shortcut_is_added(sites: int, rows: Tensor | None, dtype: torch.dtype) -> None:
     """And left as it was."""
-    shortcut = torch.randn(BATCH * 16 if rows is None else len(rows), DIM)
+    shortcut = torch.randn(BATCH * sites if rows is None else len(rows), DIM)
     before = shortcut.clone()
-    tensors = [shortcut, torch.randn(BATCH * 16, DIM), *weights()]
+    tensors = [shortcut, torch.randn(BATCH * sites, DIM), *weights()]
     every = slice(None) if rows is None else rows
 
     def expected(s: Tensor, x: Tensor, *w: Tensor) -> Tensor:
@@ -88,8 +89,9 @@ def test_no_rows_of_it() -> None:
     assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), args))
 
 
-def test_only_parameters_that_are_trained_get_gradients() -> None:
-    x, w = torch.randn(BATCH * 16, DIM), weights()
+@pytest.mark.parametrize("sites", [3, 16])
+def test_only_parameters_that_are_trained_get_gradients(sites: int) -> None:
+    x, w = torch.randn(BATCH * sites, DIM), weights()
     w[4].requires_grad_()
     grn_mlp(x, *w, BATCH).sum().backward()
     assert w[4].grad is not None
@@ -106,16 +108,18 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
             grn_mlp(x, *wrong, BATCH)
 
 
-def test_features_that_are_not_contiguous_and_a_gradient_that_is_not() -> None:
-    x = torch.randn(DIM, BATCH * 16).t()
+@pytest.mark.parametrize("sites", [3, 16])
+def test_features_that_are_not_contiguous_and_a_gradient_that_is_not(sites: int) -> None:
+    x = torch.randn(DIM, BATCH * sites).t()
     compare(lambda x, *w: grn_mlp(x, *w, BATCH).t().contiguous().t(), by_definition, [x, *weights()], torch.float32)
 
 
-def test_dead_channels_have_finite_gradients() -> None:
+@pytest.mark.parametrize("sites", [3, 16])
+def test_dead_channels_have_finite_gradients(sites: int) -> None:
     """GELU(−∞ …) is 0: a channel that is 0 at every site has no norm to divide by."""
     w = weights()
     w[0][0], w[1][0] = 0, -1e4
-    args = [t.requires_grad_() for t in (torch.randn(BATCH * 16, DIM), *w)]
+    args = [t.requires_grad_() for t in (torch.randn(BATCH * sites, DIM), *w)]
     out = grn_mlp(*args, BATCH)
     assert out.isfinite().all()
     assert all(g.isfinite().all() for g in torch.autograd.grad(out.square().sum(), args))
