@@ -71,11 +71,10 @@ class _GRNInWeights(torch.autograd.Function):
         g_BMH, norm_BH, scale_BH = loops.gelu_and_scale(h_BMH, b1, gamma, EPS)
         ctx.save_for_backward(x, w1, b1, gamma, beta, w2, h_BMH, g_BMH, norm_BH, scale_BH)
         ctx.loops = loops
-        start = torch.addmv(b2, w2, beta)
-        start_BMO = (start if shortcut is None else shortcut + start).expand(len(x), -1).view(batch, -1, len(w2))
-        scaled_BOH = w2 * scale_BH[:, None]
-        add = torch.baddbmm if shortcut is None else torch.Tensor.baddbmm_
-        return add(start_BMO, g_BMH, scaled_BOH.transpose(1, 2)).flatten(0, 1)
+        bias, scaled_BHO = torch.addmv(b2, w2, beta), (w2 * scale_BH[:, None]).transpose(1, 2)
+        if shortcut is None:
+            return torch.baddbmm(bias, g_BMH, scaled_BHO).flatten(0, 1)
+        return (shortcut + bias).view(batch, -1, len(w2)).baddbmm_(g_BMH, scaled_BHO).flatten(0, 1)
 
     @staticmethod
     @once_differentiable
