@@ -118,8 +118,8 @@ class _DepthwiseConv(torch.autograd.Function):
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         dx = dweight = dbias = None
         if needs_x:  # the sites are their own neighbours' neighbours
-            turned = weight.flip(2, 3)
-            dx = _convolve(ctx.ways, ctx.loops, dy, turned, None, grid, patch_window, raster_of_z, ctx.shape)
+            args = (grid, patch_window, raster_of_z, ctx.shape)
+            dx = _convolve(ctx.ways, ctx.loops, dy, weight, None, *args, turned=True)
         if ctx.ways.wgrad == "loops" and (needs_weight or needs_bias):
             dweight, dbias = ctx.loops.wgrad(x, dy, weight, patch_window, raster_of_z)
         elif needs_weight and ctx.ways.wgrad == "patch":
@@ -135,11 +135,14 @@ class _DepthwiseConv(torch.autograd.Function):
 def _convolve(
     ways: _Ways, loops: ModuleType | None, x: Tensor, weight: Tensor, bias: Tensor | None,
     grid: Tensor | None, patch_window: Tensor | None, raster_of_z: Tensor | None, shape: GridShape,
+    turned: bool = False,
 ) -> Tensor:  # fmt: skip
+    if ways.convolve == "loops" and loops is not None and patch_window is not None and raster_of_z is not None:
+        return loops.convolve(x, weight, bias, patch_window, raster_of_z, turned)
+    if turned:
+        weight = weight.flip(2, 3)
     if ways.convolve == "grid" or patch_window is None or raster_of_z is None:
         return _convolve_on_grid(x, weight, bias, grid, shape)
-    if ways.convolve == "loops" and loops is not None:
-        return loops.convolve(x, weight, bias, patch_window, raster_of_z)
     return _convolve_by_patch(x, weight, bias, patch_window, raster_of_z)
 
 

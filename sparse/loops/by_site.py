@@ -10,10 +10,15 @@ from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, wide_vecto
 
 
 @parallel_loop
-def convolve_by_site(x, taps, bias, window, raster_of_z, side, size, out):  # type: ignore[no-untyped-def]
+def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, turned, out):  # type: ignore[no-untyped-def]
     """A site at a time; of the taps that meet a site, four at a time, so that the output is not read for each."""
     rows, channels = out.shape
     corners, steps = _positions(raster_of_z, side, size)
+    taps = np.empty((size * size, channels), x.dtype)
+    for tap in range(size * size):
+        source = size * size - 1 - tap if turned else tap
+        for c in range(channels):
+            taps[tap, c] = weight[c, source]
     for row in prange(rows):
         wide_vectors()
         patch, corner = row // (side * side), corners[row % (side * side)]
@@ -47,7 +52,7 @@ def convolve_by_site(x, taps, bias, window, raster_of_z, side, size, out):  # ty
 
 
 @parallel_loop
-def wgrad_by_site(x, dy, window, raster_of_z, side, size, parts, sums):  # type: ignore[no-untyped-def]
+def wgrad_by_site(x, dy, window, raster_of_z, side, size, parts, dweight, dbias):  # type: ignore[no-untyped-def]
     """Each part takes some of the rows."""
     rows, channels = dy.shape
     num_parts = parts.shape[0]
@@ -65,10 +70,13 @@ def wgrad_by_site(x, dy, window, raster_of_z, side, size, parts, sums):  # type:
             for c in range(channels):
                 parts[part, size * size, c] += dy[row, c]
     for tap in prange(size * size + 1):
-        sums[tap] = 0
-        for part in range(num_parts):
+        for part in range(1, num_parts):
             for c in range(channels):
-                sums[tap, c] += parts[part, tap, c]
+                parts[0, tap, c] += parts[part, tap, c]
+    for c in prange(channels):
+        for tap in range(size * size):
+            dweight[c, tap] = parts[0, tap, c]
+        dbias[c] = parts[0, size * size, c]
 
 
 @part_of_a_loop

@@ -20,14 +20,14 @@ BIAS = np.uint64(WIDTH * TAPS * TAPS)  # where its gradient is, after the taps'
 
 
 @parallel_loop
-def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, out):  # type: ignore[no-untyped-def]
+def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, turned, out):  # type: ignore[no-untyped-def]
     """A block of a patch's channels at a time."""
-    (patches, positions), channels = window.shape, out.shape[1]
+    (patches, positions), (channels, size) = window.shape, weight.shape
     blocks = -(-channels // width)
-    taps = np.empty((blocks, weight.shape[1] * WIDTH), x.dtype)
+    taps = np.empty((blocks, size * WIDTH), x.dtype)
     for c in range(channels):
-        for tap in range(weight.shape[1]):
-            taps[c // width, tap * WIDTH + c % width] = weight[c, tap]
+        for tap in range(size):
+            taps[c // width, tap * WIDTH + c % width] = weight[c, size - 1 - tap if turned else tap]
     for number in prange(patches * blocks):
         patch, block = number // blocks, number % blocks
         first, last = block * width, min(block * width + width, channels)
@@ -44,7 +44,7 @@ def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, out): 
 
 
 @parallel_loop
-def wgrad_by_window(x, dy, window, raster_of_z, side, width, parts):  # type: ignore[no-untyped-def]
+def wgrad_by_window(x, dy, window, raster_of_z, side, width, parts, dweight, dbias):  # type: ignore[no-untyped-def]
     """Each part takes some of the patches."""
     (patches, positions), channels = window.shape, dy.shape[1]
     num_parts, blocks, _ = parts.shape
@@ -61,6 +61,14 @@ def wgrad_by_window(x, dy, window, raster_of_z, side, width, parts):  # type: ig
                     grad[uint64(place + c)] = dy[row, uint64(first + c)]
                     parts[part, block, BIAS + uint64(c)] += dy[row, uint64(first + c)]
             _add_tap_sums(seen, grad, side, last - first, parts[part, block])
+    for block in prange(blocks):
+        for part in range(1, num_parts):
+            for i in range(parts.shape[2]):
+                parts[0, block, i] += parts[part, block, i]
+        for c in range(block * width, min(block * width + width, channels)):
+            for tap in range(TAPS * TAPS):
+                dweight[c, tap] = parts[0, block, tap * WIDTH + c - block * width]
+            dbias[c] = parts[0, block, TAPS * TAPS * WIDTH + c - block * width]
 
 
 @part_of_a_loop

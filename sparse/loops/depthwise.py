@@ -13,7 +13,9 @@ ROWS_PER_PART, MOST_PARTS = 32, 64  # of the sum over rows: each part has a sum 
 PATCHES_PER_PART, MOST_PARTS_OF_PATCHES = 4, 32
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, raster_of_z: Tensor) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, raster_of_z: Tensor, turned: bool = False
+) -> Tensor:
     """Submanifold depthwise convolution.
 
     Args:
@@ -22,33 +24,33 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, ras
         bias: [C] or None.
         window: int64 [N, (s + k − 1)²], the rows of each patch and its halo; ``rows`` where there is no site.
         raster_of_z: int64 [s·s], place in raster order of each site of a patch.
+        turned: with the kernel turned by 180°, as for the gradient to x.
     """
     out = x.new_empty(x.shape)
     start = x.new_zeros(x.shape[1]) if bias is None else bias
     side, size = _side(raster_of_z), weight.shape[-1]
     if _by_window(side, size):
         width, _ = _blocks(x.shape[1])
-        run(convolve_by_window, x, weight.flatten(1), start, window, raster_of_z, side, width, out)
+        run(convolve_by_window, x, weight.flatten(1), start, window, raster_of_z, side, width, turned, out)
     else:
-        run(convolve_by_site, x, weight.flatten(1).t(), start, window, raster_of_z, side, size, out)
+        run(convolve_by_site, x, weight.flatten(1), start, window, raster_of_z, side, size, turned, out)
     return out
 
 
 def wgrad(x: Tensor, dy: Tensor, weight: Tensor, window: Tensor, raster_of_z: Tensor) -> tuple[Tensor, Tensor]:
     """Its gradients to the weight, [C, 1, k, k], and to the bias, [C]; ``dy`` is [rows, C]."""
     side, size, channels = _side(raster_of_z), weight.shape[-1], x.shape[1]
+    dweight, dbias = x.new_empty(channels, size * size), x.new_empty(channels)
     if _by_window(side, size):
         width, blocks = _blocks(channels)
         num_parts = max(1, min(MOST_PARTS_OF_PATCHES, len(window) // PATCHES_PER_PART))
         parts = x.new_empty(num_parts, blocks, (size * size + 1) * WIDTH)
-        run(wgrad_by_window, x, dy, window, raster_of_z, side, width, parts)
-        sums = parts.sum(0).view(blocks, -1, WIDTH)[:, :, :width]
-        sums = sums.transpose(0, 1).flatten(1)[:, :channels]
+        run(wgrad_by_window, x, dy, window, raster_of_z, side, width, parts, dweight, dbias)
     else:
         num_parts = max(1, min(MOST_PARTS, len(x) // ROWS_PER_PART))
-        parts, sums = x.new_empty(num_parts, size * size + 1, channels), x.new_empty(size * size + 1, channels)
-        run(wgrad_by_site, x, dy, window, raster_of_z, side, size, parts, sums)
-    return sums[:-1].t().reshape(weight.shape), sums[-1]
+        parts = x.new_empty(num_parts, size * size + 1, channels)
+        run(wgrad_by_site, x, dy, window, raster_of_z, side, size, parts, dweight, dbias)
+    return dweight.view(weight.shape), dbias
 
 
 def _side(raster_of_z: Tensor) -> int:

@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 from numba import njit, types
 from numba.extending import intrinsic
@@ -45,7 +46,7 @@ def launch_threads() -> None:
 
 def run(loop: Any, *args: Tensor | float) -> None:
     """Call a compiled loop on tensors of a CPU; those it writes to must be contiguous."""
-    arrays = [arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args]
+    arrays = [_as_array(arg) if isinstance(arg, Tensor) else arg for arg in args]
     with _one_caller:
         before, wanted = numba.get_num_threads(), min(torch.get_num_threads(), MOST_THREADS)
         if before == wanted:
@@ -56,3 +57,9 @@ def run(loop: Any, *args: Tensor | float) -> None:
             loop(*arrays)
         finally:
             numba.set_num_threads(before)
+
+
+def _as_array(x: Tensor) -> np.ndarray:
+    if x.requires_grad:
+        x = x.detach()
+    return (x if x.is_contiguous() else x.contiguous()).numpy()
