@@ -19,8 +19,8 @@ def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[i
     top, left, height, width = (round(length / reduced) for length in crop)
     height, width = min(height, image.shape[1] - top), min(width, image.shape[2] - left)
     cropped = image[None, :, top : top + height, left : left + width]
-    # bytes stay bytes, as in Pillow and so in the paper's code; channels-last, as decoders write them, is faster
-    cropped = cropped.contiguous(memory_format=torch.channels_last)
+    if cropped.dtype == torch.uint8:  # as in Pillow, bytes stay bytes; channels-last, as decoders write them, is faster
+        cropped = cropped.contiguous(memory_format=torch.channels_last)
     resized = F.interpolate(cropped, size=size, mode="bicubic", antialias=True)[0].contiguous()
     return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)  # bicubic resizing overshoots
 

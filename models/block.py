@@ -20,7 +20,10 @@ class Mlp(nn.Module):
         self.fc2 = linear(4 * dim, dim)
 
     def forward(self, x: Tensor, batch_size: int, rows: Tensor | None = None, shortcut: Tensor | None = None) -> Tensor:
-        """[B·M, C] → the same, added to ``shortcut`` if there is one; ``rows`` of it where they are given."""
+        """[B·M, C] → the same, added to ``shortcut`` if there is one; ``rows`` of it where they are given.
+
+        A block gives its input as the shortcut where nothing comes between: no LayerScale, no drop path.
+        """
         if self.grn is None:
             y = self.fc2(F.gelu(self.fc1(x if rows is None else x.index_select(0, rows))))
             return y if shortcut is None else shortcut + y

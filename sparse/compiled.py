@@ -16,7 +16,10 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def loops_for(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = DTYPES) -> ModuleType | None:
-    """:mod:`fcmae.sparse.loops`, if it can take these tensors here and now; torch.compile fuses by itself."""
+    """:mod:`fcmae.sparse.loops`, if it can take these tensors here and now; torch.compile fuses by itself.
+
+    They must be of one dtype, one of ``dtypes``: for most loops a float, for indices int64.
+    """
     if torch.compiler.is_compiling() or tensors[0].dtype not in dtypes:
         return None
     dtype = tensors[0].dtype

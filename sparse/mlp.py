@@ -31,7 +31,7 @@ def grn_mlp(
         shortcut: added to the result, of its shape; None: nothing.
 
     Returns:
-        [B·M, C_out], or [R, C_out]. Under autocast, in its dtype.
+        [B·M, C_out], or [R, C_out]. Under autocast, in its dtype, or in the shortcut's if that is wider.
 
     Raises:
         ValueError: a Linear layer without a bias, one of the three vectors of another length than H, or a shortcut of
@@ -45,14 +45,15 @@ def grn_mlp(
     shape = (len(x if rows is None else rows), len(fc2_weight))
     if shortcut is not None and shortcut.shape != shape:
         raise ValueError(f"the shortcut must be {list(shape)}, got {list(shortcut.shape)}")
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        args = (x, fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias)
-        loops = None if torch.is_autocast_enabled("cpu") else loops_for(*args, x if shortcut is None else shortcut)
+    args = (x, fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias)
+    on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    if on_cpu and not torch.is_autocast_enabled("cpu"):
+        loops = loops_for(*args, x if shortcut is None else shortcut)
         if loops:
             return compiled_grn_mlp(*args, batch_size, rows, shortcut, loops)
-        if rows is None and x.shape[0] >= SITES_PER_CHANNEL * batch_size * fc2_weight.shape[0]:
-            out = grn_mlp_by_image(*args, batch_size)
-            return out if shortcut is None else shortcut + out
-    wide = grn(F.gelu(F.linear(x, fc1_weight, fc1_bias)), grn_weight, grn_bias, batch_size)
-    out = F.linear(wide if rows is None else wide.index_select(0, rows), fc2_weight, fc2_bias)
+    if on_cpu and rows is None and x.shape[0] >= SITES_PER_CHANNEL * batch_size * fc2_weight.shape[0]:
+        out = grn_mlp_by_image(*args, batch_size)
+    else:
+        wide = grn(F.gelu(F.linear(x, fc1_weight, fc1_bias)), grn_weight, grn_bias, batch_size)
+        out = F.linear(wide if rows is None else wide.index_select(0, rows), fc2_weight, fc2_bias)
     return out if shortcut is None else shortcut + out

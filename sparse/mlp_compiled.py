@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from fcmae.sparse.response_norm import EPS
 
 NARROW = 128  # channels
-SITES_PER_CHANNEL = 4  # from here on the second Linear's weights, scaled for each image, cost less than a pass
+MANY_SITES = 4  # per channel: from here on the second Linear's weights, scaled for each image, cost less than a pass
 
 
 def compiled_grn_mlp(
@@ -24,12 +24,12 @@ def compiled_grn_mlp(
 ) -> Tensor:  # fmt: skip
     """See :func:`fcmae.sparse.grn_mlp`."""
     args = (x, fc1_weight, fc1_bias, grn_weight, grn_bias, fc2_weight, fc2_bias, batch_size)
-    if rows is None and len(x) >= SITES_PER_CHANNEL * batch_size * len(fc2_weight):
+    if rows is None and len(x) >= MANY_SITES * batch_size * len(fc2_weight):
         return _GRNInWeights.apply(*args, shortcut, loops)
-    return _GRNMlp.apply(*args, rows, shortcut, loops)
+    return _MlpByLoops.apply(*args, rows, shortcut, loops)
 
 
-class _GRNMlp(torch.autograd.Function):
+class _MlpByLoops(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, gamma: Tensor, beta: Tensor, w2: Tensor, b2: Tensor,
@@ -72,9 +72,10 @@ class _GRNInWeights(torch.autograd.Function):
         ctx.save_for_backward(x, w1, b1, gamma, beta, w2, h_BMH, g_BMH, norm_BH, scale_BH)
         ctx.loops = loops
         bias, scaled_BHO = torch.addmv(b2, w2, beta), (w2 * scale_BH[:, None]).transpose(1, 2)
-        if shortcut is None:
-            return torch.baddbmm(bias, g_BMH, scaled_BHO).flatten(0, 1)
-        return (shortcut + bias).view(batch, -1, len(w2)).baddbmm_(g_BMH, scaled_BHO).flatten(0, 1)
+        out = x.new_empty(len(x), len(w2)) if shortcut is None else shortcut + bias
+        out_BMO = out.view(batch, -1, len(w2))
+        torch.baddbmm(bias if shortcut is None else out_BMO, g_BMH, scaled_BHO, out=out_BMO)
+        return out  # not a view of it, which autograd would not let the caller write to
 
     @staticmethod
     @once_differentiable

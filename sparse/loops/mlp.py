@@ -26,7 +26,7 @@ def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: floa
 
 def gelu_and_scale(h_BMH: Tensor, bias: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The first of the two passes alone: g = GELU(h + bias), its norms, and 1 + γ · n, what GRN multiplies g with."""
-    return _forward(h_BMH, bias, gamma, gamma, eps, apply=False)
+    return _forward(h_BMH, bias, gamma, gamma, eps, apply=False)  # β is not looked at
 
 
 def _forward(
@@ -129,34 +129,37 @@ def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignor
         inverse = _inverse_mean(norms[image], eps)
         for c in range(hidden):
             scale[image, c] = 1 + gamma[c] * (norms[image, c] * inverse)
-    for number in prange(batch * parts if apply else 0):
-        wide_vectors()
-        image, part = number // parts, number % parts
-        for site in range(part * sites // parts, (part + 1) * sites // parts):
-            for c in range(hidden):
-                y[image, site, c] = y[image, site, c] * scale[image, c] + beta[c]
+    if apply:
+        for number in prange(batch * parts):
+            wide_vectors()
+            image, part = number // parts, number % parts
+            for site in range(part * sites // parts, (part + 1) * sites // parts):
+                for c in range(hidden):
+                    y[image, site, c] = y[image, site, c] * scale[image, c] + beta[c]
 
 
 @parallel_loop
 def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type: ignore[no-untyped-def]
     """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU.
 
-    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``; without, that is computed there.
+    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``, which is else computed there; the gradient to β is
+    then not, it comes out as 0. (A range that may be empty in place of ``if`` made all passes take a third longer.)
     """
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
     of_parts, of_image = (batch, parts, hidden), (batch, hidden)
     products, dy_sum, dh_sum = np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype)
     scale, through, dgamma = np.ones(of_image, h.dtype), np.empty(of_image, h.dtype), np.empty(of_image, h.dtype)
-    for number in prange(0 if scaled else batch * parts):
-        wide_vectors()
-        image, part = number // parts, number % parts
-        for site in range(part * sites // parts, (part + 1) * sites // parts):
-            for c in range(hidden):
-                x = h[image, site, c] + bias[c]
-                below, _ = _normal(x)
-                products[image, part, c] += dy[image, site, c] * (x * below)
-                dy_sum[image, part, c] += dy[image, site, c]
+    if not scaled:
+        for number in prange(batch * parts):
+            wide_vectors()
+            image, part = number // parts, number % parts
+            for site in range(part * sites // parts, (part + 1) * sites // parts):
+                for c in range(hidden):
+                    x = h[image, site, c] + bias[c]
+                    below, _ = _normal(x)
+                    products[image, part, c] += dy[image, site, c] * (x * below)
+                    dy_sum[image, part, c] += dy[image, site, c]
     for image in prange(batch):
         norm, inverse = norms[image], _inverse_mean(norms[image], eps)
         if not scaled:

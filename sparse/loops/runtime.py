@@ -5,7 +5,6 @@ import threading
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from numba import njit, types
 from numba.extending import intrinsic
@@ -24,6 +23,7 @@ part_of_a_loop: Any = njit(fastmath=FAST_MATH, error_model="numpy", cache=True) 
 def _mark_wide_vectors(_typing_context):  # type: ignore[no-untyped-def]
     def mark(context, builder, signature, args):  # type: ignore[no-untyped-def]
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # its own add() knows too few names
+        builder.function.attributes.add("noinline")  # inside another function the mark would be lost
         return context.get_dummy_value()
 
     return types.void(), mark
@@ -46,7 +46,7 @@ def launch_threads() -> None:
 
 def run(loop: Any, *args: Tensor | float) -> None:
     """Call a compiled loop on tensors of a CPU; those it writes to must be contiguous."""
-    arrays = [_as_array(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    arrays = [arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args]
     with _one_caller:
         before, wanted = numba.get_num_threads(), min(torch.get_num_threads(), MOST_THREADS)
         if before == wanted:
@@ -57,9 +57,3 @@ def run(loop: Any, *args: Tensor | float) -> None:
             loop(*arrays)
         finally:
             numba.set_num_threads(before)
-
-
-def _as_array(x: Tensor) -> np.ndarray:
-    if x.requires_grad:
-        x = x.detach()
-    return (x if x.is_contiguous() else x.contiguous()).numpy()

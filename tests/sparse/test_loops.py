@@ -118,6 +118,8 @@ def test_convolution_and_its_gradient_against_the_library(
     where = sites.patch_window_index(side, size // 2), sites.raster_of_z(side)
     expected = dw._convolve_on_grid(x, weight, bias, index, shape)
     torch.testing.assert_close(loops.convolve(x, weight, bias, *where), expected)
+    expected = dw._convolve_on_grid(x, weight.flip(2, 3), None, index, shape)
+    torch.testing.assert_close(loops.convolve(x, weight, None, *where, turned=True), expected)
     wgrad, bias_grad = loops.wgrad(x, dy, weight, *where)
     expected = dw._wgrad_by_library(x, dy, weight, index, shape)
     torch.testing.assert_close(wgrad, expected, atol=1e-4, rtol=1e-4)
@@ -161,8 +163,8 @@ def test_the_ways_that_are_chosen() -> None:
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     """Bit for bit: a run may go on with others."""
     sites = ActiveSites(random_visible(4, 5, 5, 19))  # 304 sites an image: several parts
-    x, weight, bias = torch.randn(sites.num_sites(4), 6), torch.randn(6, 1, 7, 7), torch.randn(6)
-    small, wide, images = x[: sites.num_sites(2)], x.view(4, -1, 6), torch.randn(4, 3, 40, 40)
+    x, weight, bias = torch.randn(sites.num_sites(4), 100), torch.randn(100, 1, 7, 7), torch.randn(100)  # 3 blocks
+    small, wide, images = x[: sites.num_sites(2)], x.view(4, -1, 100), torch.randn(4, 3, 40, 40)
     by_window = sites.patch_window_index(4, 3), sites.raster_of_z(4)
     by_site = sites.patch_window_index(2, 3), sites.raster_of_z(2)
     results = []
@@ -186,21 +188,24 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 
 def test_the_mark_for_wide_vectors_reaches_the_compiler_and_no_other_function() -> None:
-    def add_one(x):  # type: ignore[no-untyped-def]
-        for i in range(len(x)):
+    """Also out of a parallel loop, which Numba makes a function of its own."""
+
+    def unmarked(x):  # type: ignore[no-untyped-def]
+        for i in numba.prange(len(x)):
             x[i] += 1
 
     def marked(x):  # type: ignore[no-untyped-def]
-        loops.runtime.wide_vectors()
-        for i in range(len(x)):
+        for i in numba.prange(len(x)):
+            loops.runtime.wide_vectors()
             x[i] += 1
 
-    for function, there in ((add_one, False), (marked, True)):
-        compiled_function = numba.njit(function)
-        x = np.zeros(3, np.float32)
-        compiled_function(x)
-        assert (x == 1).all()
-        assert ('"prefer-vector-width"="512"' in "".join(compiled_function.inspect_llvm().values())) == there
+    for parallel in (False, True):
+        for function, there in ((unmarked, False), (marked, True)):
+            compiled_function = numba.njit(function, parallel=parallel)
+            x = np.zeros(3, np.float32)
+            compiled_function(x)
+            assert (x == 1).all()
+            assert ('"prefer-vector-width"="512"' in "".join(compiled_function.inspect_llvm().values())) == there
 
 
 def test_they_are_for_wide_floats_on_a_cpu_outside_torch_compile() -> None:

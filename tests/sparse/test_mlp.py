@@ -6,12 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fcmae.sparse import grn_mlp
+from fcmae.sparse import compiled, grn_mlp
+from fcmae.sparse.mlp_compiled import MANY_SITES
 from tests.sparse.against_oracle import TOLERANCE, compare
 
 pytestmark = pytest.mark.usefixtures("_loops")
 
 BATCH, DIM, HIDDEN = 3, 4, 9
+MANY = MANY_SITES * DIM  # sites of an image from which on GRN goes into the weights; a few less, and it does not
 
 
 def weights() -> list[Tensor]:
@@ -33,7 +35,7 @@ def by_definition(x: Tensor, w1: Tensor, b1: Tensor, gamma: Tensor, beta: Tensor
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("chunk_bytes", [1, 1000, 1 << 20])  # one image at a time, two and one, all at once
-@pytest.mark.parametrize("sites", [1, 2 * DIM - 1, 2 * DIM, 16])
+@pytest.mark.parametrize("sites", [1, 2 * DIM - 1, 2 * DIM, MANY - 1, MANY])
 def test_it_is_its_four_layers(
     sites: int, chunk_bytes: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,7 +50,38 @@ def test_a_weight_gradient_either_way_round(narrow: int, dtype: torch.dtype, mon
     compare(lambda x, *w: grn_mlp(x, *w, BATCH), by_definition, [torch.randn(BATCH * 3, DIM), *weights()], dtype)
 
 
-@pytest.mark.parametrize("sites", [3, 16])
+def test_the_way_it_goes_depends_on_the_number_of_sites() -> None:
+    """Else the tests of one way would try the other."""
+    numba = compiled.loops_for(torch.zeros(1)) is not None
+    ways = ("_MlpByLoops", "_GRNInWeights") if numba else ("_GRNMlp", "_GRNMlp")
+    for sites, way in zip((MANY - 1, MANY), ways, strict=True):
+        out = grn_mlp(torch.randn(BATCH * sites, DIM, requires_grad=True), *weights(), BATCH)
+        assert type(out.grad_fn).__name__ == f"{way}Backward"
+
+
+@pytest.mark.parametrize("sites", [3, MANY])
+@pytest.mark.parametrize("with_shortcut", [False, True])
+def test_the_result_may_be_written_to(sites: int, with_shortcut: bool) -> None:
+    x, w = torch.randn(BATCH * sites, DIM, requires_grad=True), weights()
+    doubled = grn_mlp(x, *w, BATCH, None, x if with_shortcut else None).mul_(2)
+    expected = 2 * (by_definition(x, *w) + (x if with_shortcut else 0))
+    torch.testing.assert_close(doubled, expected, atol=1e-5, rtol=1e-5)
+    got, want = (torch.autograd.grad(y.sum(), x)[0] for y in (doubled, expected))
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sites", [3, MANY])
+def test_shortcuts_of_any_layout_and_without_a_gradient(sites: int) -> None:
+    x, w = torch.randn(BATCH * sites, DIM), weights()
+    w[4].requires_grad_()
+    for shortcut in (torch.randn(DIM).expand(len(x), DIM), torch.randn(DIM, len(x)).t()):
+        out = grn_mlp(x, *w, BATCH, None, shortcut)
+        torch.testing.assert_close(out, shortcut + by_definition(x, *w), atol=1e-5, rtol=1e-5)
+        out.sum().backward()
+        assert shortcut.grad is None
+
+
+@pytest.mark.parametrize("sites", [3, MANY])
 def test_gradcheck(sites: int) -> None:
     args = [t.double().requires_grad_() for t in (torch.randn(BATCH * sites, DIM), *weights())]
     assert gradcheck(lambda *a: grn_mlp(*a, BATCH), args)
@@ -64,7 +97,7 @@ def test_some_rows_of_it(sites: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("sites", "rows"), [(3, None), (16, None), (16, torch.tensor([2, 0, 17]))])
+@pytest.mark.parametrize(("sites", "rows"), [(3, None), (MANY, None), (MANY, torch.tensor([2, 0, 17]))])
 def test_a_shortcut_is_added(sites: int, rows: Tensor | None, dtype: torch.dtype) -> None:
     """And left as it was."""
     shortcut = torch.randn(BATCH * sites if rows is None else len(rows), DIM)
@@ -89,7 +122,7 @@ def test_no_rows_of_it() -> None:
     assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), args))
 
 
-@pytest.mark.parametrize("sites", [3, 16])
+@pytest.mark.parametrize("sites", [3, MANY])
 def test_only_parameters_that_are_trained_get_gradients(sites: int) -> None:
     x, w = torch.randn(BATCH * sites, DIM), weights()
     w[4].requires_grad_()
@@ -99,7 +132,7 @@ def test_only_parameters_that_are_trained_get_gradients(sites: int) -> None:
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
-    x, w = torch.randn(BATCH * 16, DIM), weights()
+    x, w = torch.randn(BATCH * MANY, DIM), weights()
     for number, value in (
         (1, None), (5, None), (1, torch.zeros(1)), (2, torch.zeros(1)), (3, torch.zeros(HIDDEN, 1)),
     ):  # fmt: skip
@@ -108,13 +141,13 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
             grn_mlp(x, *wrong, BATCH)
 
 
-@pytest.mark.parametrize("sites", [3, 16])
+@pytest.mark.parametrize("sites", [3, MANY])
 def test_features_that_are_not_contiguous_and_a_gradient_that_is_not(sites: int) -> None:
     x = torch.randn(DIM, BATCH * sites).t()
     compare(lambda x, *w: grn_mlp(x, *w, BATCH).t().contiguous().t(), by_definition, [x, *weights()], torch.float32)
 
 
-@pytest.mark.parametrize("sites", [3, 16])
+@pytest.mark.parametrize("sites", [3, MANY])
 def test_dead_channels_have_finite_gradients(sites: int) -> None:
     """GELU(−∞ …) is 0: a channel that is 0 at every site has no norm to divide by."""
     w = weights()
@@ -126,8 +159,11 @@ def test_dead_channels_have_finite_gradients(sites: int) -> None:
 
 
 def test_autocast_computes_in_bfloat16() -> None:
-    x, w = torch.randn(BATCH * 16, DIM), weights()
+    x, w = torch.randn(BATCH * MANY, DIM), weights()
     with torch.autocast("cpu", torch.bfloat16):
         out = grn_mlp(x, *w, BATCH)
+        with_shortcut = grn_mlp(x, *w, BATCH, None, x)
     assert out.dtype == torch.bfloat16
+    assert with_shortcut.dtype == torch.float32
+    torch.testing.assert_close(with_shortcut, x + out, atol=0.01, rtol=0.01)
     torch.testing.assert_close(out.float(), by_definition(x, *w), atol=0.5, rtol=0.05)

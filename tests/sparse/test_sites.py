@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcmae.sparse import ActiveSites, densify, gather_sites
+from fcmae.sparse import ActiveSites, compiled, densify, gather_sites
 from fcmae.sparse.reference import upsample_mask
 from fcmae.sparse.sites import zorder
 from tests.conftest import random_visible
@@ -60,10 +60,14 @@ def test_patches_and_masked_patches_partition_the_grid(visible: torch.Tensor) ->
 @given(visible=masks(), side=st.sampled_from([1, 2, 4]), radius=st.integers(0, 3))
 def test_window_index_reads_the_grid_around_each_patch(visible: torch.Tensor, side: int, radius: int) -> None:
     """x[window_index] = the zero-padded masked grid cut around each patch, for a kernel wider than the grid too."""
-    sites = ActiveSites(visible)
+    sites, without_numba = ActiveSites(visible), ActiveSites(visible)
     x = torch.arange(1.0, sites.num_sites(side) + 1).unsqueeze(1)
     grid = torch.nn.functional.pad(densify(x, sites, side)[:, 0], (radius,) * 4)
-    window = torch.cat([x, torch.zeros(1, 1)])[sites.window_index(side, radius)][..., 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_loops", lambda _process: None)
+        index = without_numba.window_index(side, radius)
+    assert torch.equal(index, sites.window_index(side, radius))
+    window = torch.cat([x, torch.zeros(1, 1)])[index][..., 0]
     n = 0
     for image in range(len(visible)):
         for patch in sites.patches[image].tolist():
