@@ -142,8 +142,8 @@ def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignor
 def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type: ignore[no-untyped-def]
     """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU.
 
-    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``, which is else computed there; the gradient to β is
-    then not, it comes out as 0. (A range that may be empty in place of ``if`` made all passes take a third longer.)
+    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``, which is else computed there; the gradient to β
+    is then not, it comes out as 0. (A range that may be empty, in place of ``if``, made this take a third longer.)
     """
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
