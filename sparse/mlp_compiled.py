@@ -53,10 +53,10 @@ class _MlpByLoops(torch.autograd.Function):
         dy = dout @ w2
         if rows is not None:
             dy = dy.new_zeros(len(x), len(w1)).index_copy_(0, rows, dy)
-        dh_BMH, db1, dgamma, dbeta = ctx.loops.gelu_grn_grad_(dy.view_as(h_BMH), h_BMH, b1, gamma, norm_BH, EPS)
+        dh_BMH, db1, dgamma = ctx.loops.gelu_grn_grad_(dy.view_as(h_BMH), h_BMH, b1, gamma, norm_BH, EPS)
         dx, dw1 = _linear_grads(dh_BMH.flatten(0, 1), x, w1, ctx.needs_input_grad[0])
         dshortcut = dout if ctx.needs_input_grad[9] else None
-        return dx, dw1, db1, dgamma, dbeta, dw2, db2, None, None, dshortcut, None
+        return dx, dw1, db1, dgamma, db2 @ w2, dw2, db2, None, None, dshortcut, None
 
 
 class _GRNInWeights(torch.autograd.Function):
@@ -86,7 +86,7 @@ class _GRNInWeights(torch.autograd.Function):
         dw2 = (p_BOH * scale_BH[:, None]).sum(0).addr_(db2, beta)
         dy_g_BH = (p_BOH * w2).sum(1)
         dy_BMH = torch.bmm(dout_BMO, w2 * scale_BH[:, None])
-        dh_BMH, db1, dgamma = ctx.loops.gelu_scaled_grad_(dy_BMH, h_BMH, b1, gamma, norm_BH, dy_g_BH, EPS)
+        dh_BMH, db1, dgamma = ctx.loops.gelu_grn_grad_(dy_BMH, h_BMH, b1, gamma, norm_BH, EPS, dy_g_BH)
         dx, dw1 = _linear_grads(dh_BMH.flatten(0, 1), x, w1, ctx.needs_input_grad[0])
         dshortcut = dout if ctx.needs_input_grad[8] else None
         return dx, dw1, db1, dgamma, db2 @ w2, dw2, db2, None, dshortcut, None

@@ -8,7 +8,7 @@ Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
 """
 
 from fcmae.sparse.loops.depthwise import convolve, wgrad
-from fcmae.sparse.loops.mlp import gelu_and_scale, gelu_grn, gelu_grn_grad_, gelu_scaled_grad_
+from fcmae.sparse.loops.mlp import gelu_and_scale, gelu_grn, gelu_grn_grad_
 from fcmae.sparse.loops.patches import stem_columns, targets
 from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
 from fcmae.sparse.loops.windows import window_rows
@@ -20,7 +20,6 @@ __all__ = [
     "gelu_and_scale",
     "gelu_grn",
     "gelu_grn_grad_",
-    "gelu_scaled_grad_",
     "launch_threads",
     "stem_columns",
     "targets",

@@ -39,34 +39,23 @@ def _forward(
 
 
 def gelu_grn_grad_(
-    dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients to h, written over ``dy``, and to bias, γ and β.
+    dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, eps: float,
+    dy_g_BH: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients to h, written over ``dy``, and to bias and γ. (That to β is the sum of ``dy``.)
+
+    With ``dy_g``, the sum of dy · g over each image's sites, ``dy`` must be multiplied with 1 + γ · n already.
 
     Raises:
         ValueError: ``dy`` is not contiguous.
     """
-    dy_g_BH = dy_BMH.new_empty(norm_BH.shape)
-    return dy_BMH, *_backward_(dy_BMH, h_BMH, bias, gamma, norm_BH, dy_g_BH, eps, scaled=False)
-
-
-def gelu_scaled_grad_(
-    dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, dy_g_BH: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, to h, bias and γ, where the rest is known: ``dy`` times 1 + γ · n, and Σ over an image's dy · g."""
-    dbias, dgamma, _ = _backward_(dy_BMH, h_BMH, bias, gamma, norm_BH, dy_g_BH, eps, scaled=True)
-    return dy_BMH, dbias, dgamma
-
-
-def _backward_(
-    dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, dy_g_BH: Tensor, eps: float,
-    scaled: bool,
-) -> Tensor:  # fmt: skip
     if not dy_BMH.is_contiguous():
         raise ValueError("what is written over must be contiguous")
-    grads = dy_BMH.new_empty(3, len(bias))
+    scaled, grads = dy_g_BH is not None, dy_BMH.new_empty(2, len(bias))
+    if dy_g_BH is None:
+        dy_g_BH = dy_BMH.new_empty(norm_BH.shape)
     run(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, scaled, dy_g_BH, grads)
-    return grads
+    return dy_BMH, *grads
 
 
 # Φ and its density φ in float32, from one exponential: φ(x) = 2^(−t)/√2π with t = x²/(2 ln 2), Φ by formula 7.1.26 of
@@ -142,13 +131,13 @@ def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignor
 def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type: ignore[no-untyped-def]
     """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU.
 
-    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``, which is else computed there; the gradient to β
-    is then not, it comes out as 0. (A range that may be empty, in place of ``if``, made this take a third longer.)
+    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``, which is else computed there. (A range that may
+    be empty, in place of ``if``, made this take a third longer.)
     """
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
     of_parts, of_image = (batch, parts, hidden), (batch, hidden)
-    products, dy_sum, dh_sum = np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype)
+    products, dh_sum = np.zeros(of_parts, h.dtype), np.zeros(of_parts, h.dtype)
     scale, through, dgamma = np.ones(of_image, h.dtype), np.empty(of_image, h.dtype), np.empty(of_image, h.dtype)
     if not scaled:
         for number in prange(batch * parts):
@@ -159,7 +148,6 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type
                     x = h[image, site, c] + bias[c]
                     below, _ = _normal(x)
                     products[image, part, c] += dy[image, site, c] * (x * below)
-                    dy_sum[image, part, c] += dy[image, site, c]
     for image in prange(batch):
         norm, inverse = norms[image], _inverse_mean(norms[image], eps)
         if not scaled:
@@ -195,7 +183,6 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type
         for part in range(parts):
             for c in range(hidden):
                 grads[0, c] += dh_sum[image, part, c]
-                grads[2, c] += dy_sum[image, part, c]
 
 
 @part_of_a_loop
