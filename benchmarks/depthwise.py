@@ -1,11 +1,12 @@
-"""The depthwise convolution alone: forward, and its gradient to the weight, each in every way there is.
+"""The depthwise convolution alone: forward, and its gradients to the input and the weight, in every way there is.
 
 python -m benchmarks.depthwise --model convnextv2_atto --batch-size 16
 """
 
-import functools
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from benchmarks import timing
 from fcmae.models.fcmae import count_visible, random_visible
@@ -15,6 +16,7 @@ from fcmae.sparse import depthwise as dw
 from fcmae.sparse.compiled import loops_for
 
 PATCH = 32
+FORWARD, BACKWARD = "forward, by grid", "backward, library"  # what the others are compared with
 
 
 def main() -> None:
@@ -34,32 +36,45 @@ def main() -> None:
         f"{kept} of {grid * grid} patches visible, float32"
     )
     for side, channels in zip((8, 4, 2, 1), SIZES[args.model].dims, strict=True):
-        x, dy = torch.randn(2, sites.num_sites(side), channels)
-        weight = torch.randn(channels, 1, 7, 7)
-        index, shape = sites.grid_index(side), sites.grid_shape(side)
-        window, raster = sites.window_index(side, 3), sites.raster_index(side)
-        paths = {
-            "wgrad, library": lambda: dw._wgrad_by_library(x, dy, weight, index, shape),  # noqa: B023
-            "wgrad, by patch": lambda: dw._wgrad_by_patch(x, dy, weight, window, raster),  # noqa: B023
-            "wgrad, by image": lambda: dw._wgrad_by_image(x, dy, weight, index, shape),  # noqa: B023
-            "forward, by grid": lambda: dw._convolve_on_grid(x, weight, None, index, shape),  # noqa: B023
-        }
-        windows = sites.patch_window_index(side, 3), sites.raster_of_z(side)
-        if loops := loops_for(x):
-            paths["wgrad, loops"] = lambda: loops.wgrad(x, dy, weight, *windows)[0]  # noqa: B023
-            paths["forward, loops"] = functools.partial(loops.convolve, x, weight, None, *windows)
-        if side > 1:
-            paths["forward, by patch"] = functools.partial(dw._convolve_by_patch, x, weight, None, *windows)
-        if side == 1:
-            del paths["wgrad, by patch"]  # a 7×7 halo for each single site: not used there
-        if side > 2:
-            del paths["wgrad, by image"]  # kernels as large as the image: not used there
+        paths = ways(sites, side, channels)
         for name, run in paths.items():
-            expected = paths["forward, by grid" if name.startswith("forward") else "wgrad, library"]()
-            if not (run() - expected).norm() < 1e-4 * expected.norm():
-                raise SystemExit(f"not timed: {name} is wrong at s = {side}")
+            for got, expected in zip(run(), paths[FORWARD if name.startswith("forward") else BACKWARD](), strict=True):
+                if not (got - expected).norm() < 1e-4 * expected.norm():
+                    raise SystemExit(f"not timed: {name} is wrong at s = {side}")
         print(f"\ns = {side}, {channels} channels")
-        print(timing.table(timing.alternate(paths, args.repeats), args.batch_size, "wgrad, library"))
+        print(timing.table(timing.alternate(paths, args.repeats), args.batch_size, BACKWARD))
+
+
+def ways(sites: ActiveSites, side: int, channels: int) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
+    """Functions that give the convolution, or its gradients to the input and the weight."""
+    x, dy = torch.randn(2, sites.num_sites(side), channels)
+    weight = torch.randn(channels, 1, 7, 7)
+    turned = weight.flip(2, 3)  # the gradient to x is the convolution of dy with it
+    grid = sites.grid_index(side), sites.grid_shape(side)
+    windows = sites.patch_window_index(side, 3), sites.raster_of_z(side)
+    paths: dict[str, Callable[[], tuple[Tensor, ...]]] = {
+        FORWARD: lambda: (dw._convolve_on_grid(x, weight, None, *grid),),
+        BACKWARD: lambda: (
+            dw._convolve_on_grid(dy, turned, None, *grid),
+            dw._wgrad_by_library(x, dy, weight, *grid),
+        ),
+    }
+    if side > 1:  # else a 7×7 halo for each single site: not used
+        gathered = sites.window_index(side, 3), sites.raster_index(side)
+        paths["forward, by patch"] = lambda: (dw._convolve_by_patch(x, weight, None, *windows),)
+        paths["backward, by patch"] = lambda: (
+            dw._convolve_by_patch(dy, turned, None, *windows),
+            dw._wgrad_by_patch(x, dy, weight, *gathered),
+        )
+    if side <= 2:  # else kernels as large as the image: not used
+        paths["backward, by image"] = lambda: (
+            dw._convolve_on_grid(dy, turned, None, *grid),
+            dw._wgrad_by_image(x, dy, weight, *grid),
+        )
+    if loops := loops_for(x):
+        paths["forward, loops"] = lambda: (loops.convolve(x, weight, None, *windows),)
+        paths["backward, loops"] = lambda: loops.convolve_grad(x, dy, weight, *windows)[:2]
+    return paths
 
 
 if __name__ == "__main__":

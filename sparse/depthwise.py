@@ -9,7 +9,8 @@ computed as a depthwise convolution too, patch by patch: the kernel is the patch
 patch with its halo, and (batch, channel) are the channels.
 
 Where Numba is installed, compiled loops take the place of both (see :mod:`fcmae.sparse.loops`): no windows are written
-to memory, and no position is computed that no site needs. benchmarks/depthwise.py times all of them.
+to memory, no position is computed that no site needs, and the gradients to x and to the weight share a pass over the
+output's. benchmarks/depthwise.py times all of them.
 """
 
 import math
@@ -117,30 +118,28 @@ class _DepthwiseConv(torch.autograd.Function):
         x, weight, grid, patch_window, raster_of_z, window, raster = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         dx = dweight = dbias = None
+        if ctx.ways.wgrad == "loops" and (needs_weight or needs_bias):
+            dx, dweight, dbias = ctx.loops.convolve_grad(x, dy, weight, patch_window, raster_of_z)
+            return dx, dweight, dbias if needs_bias else None, *(None,) * 8
         if needs_x:  # the sites are their own neighbours' neighbours
             args = (grid, patch_window, raster_of_z, ctx.shape)
-            dx = _convolve(ctx.ways, ctx.loops, dy, weight, None, *args, turned=True)
-        if ctx.ways.wgrad == "loops" and (needs_weight or needs_bias):
-            dweight, dbias = ctx.loops.wgrad(x, dy, weight, patch_window, raster_of_z)
-        elif needs_weight and ctx.ways.wgrad == "patch":
+            dx = _convolve(ctx.ways, ctx.loops, dy, weight.flip(2, 3), None, *args)
+        if needs_weight and ctx.ways.wgrad == "patch":
             dweight = _wgrad_by_patch(x, dy, weight, window, raster)
         elif needs_weight:
             by_image = ctx.ways.wgrad == "image"
             dweight = (_wgrad_by_image if by_image else _wgrad_by_library)(x, dy, weight, grid, ctx.shape)
-        if needs_bias and dbias is None:
+        if needs_bias:
             dbias = dy.sum(0, dtype=torch.promote_types(dy.dtype, torch.float32)).to(dy.dtype)
-        return dx, dweight, dbias if needs_bias else None, *(None,) * 8
+        return dx, dweight, dbias, *(None,) * 8
 
 
 def _convolve(
     ways: _Ways, loops: ModuleType | None, x: Tensor, weight: Tensor, bias: Tensor | None,
     grid: Tensor | None, patch_window: Tensor | None, raster_of_z: Tensor | None, shape: GridShape,
-    turned: bool = False,
 ) -> Tensor:  # fmt: skip
     if ways.convolve == "loops" and loops is not None and patch_window is not None and raster_of_z is not None:
-        return loops.convolve(x, weight, bias, patch_window, raster_of_z, turned)
-    if turned:
-        weight = weight.flip(2, 3)
+        return loops.convolve(x, weight, bias, patch_window, raster_of_z)
     if ways.convolve == "grid" or patch_window is None or raster_of_z is None:
         return _convolve_on_grid(x, weight, bias, grid, shape)
     return _convolve_by_patch(x, weight, bias, patch_window, raster_of_z)

@@ -7,7 +7,7 @@ Sums are cut into parts by their length alone, so results do not depend on the n
 Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
 """
 
-from fcmae.sparse.loops.depthwise import convolve, wgrad
+from fcmae.sparse.loops.depthwise import convolve, convolve_grad
 from fcmae.sparse.loops.mlp import gelu_and_scale, gelu_grn, gelu_grn_grad_
 from fcmae.sparse.loops.patches import stem_columns, targets
 from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
@@ -17,12 +17,12 @@ __all__ = [
     "INTERPRETED",
     "PROCESS",
     "convolve",
+    "convolve_grad",
     "gelu_and_scale",
     "gelu_grn",
     "gelu_grn_grad_",
     "launch_threads",
     "stem_columns",
     "targets",
-    "wgrad",
     "window_rows",
 ]

@@ -10,15 +10,14 @@ from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, wide_vecto
 
 
 @parallel_loop
-def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, turned, out):  # type: ignore[no-untyped-def]
+def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, out):  # type: ignore[no-untyped-def]
     """A site at a time; of the taps that meet a site, four at a time, so that the output is not read for each."""
     rows, channels = out.shape
     corners, steps = _positions(raster_of_z, side, size)
     taps = np.empty((size * size, channels), x.dtype)
     for tap in range(size * size):
-        source = size * size - 1 - tap if turned else tap
         for c in range(channels):
-            taps[tap, c] = weight[c, source]
+            taps[tap, c] = weight[c, tap]
     for row in prange(rows):
         wide_vectors()
         patch, corner = row // (side * side), corners[row % (side * side)]
@@ -52,30 +51,67 @@ def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, turned, o
 
 
 @parallel_loop
-def wgrad_by_site(x, dy, window, raster_of_z, side, size, parts, dweight, dbias):  # type: ignore[no-untyped-def]
-    """Each part takes some of the rows."""
+def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts, dx, dweight, dbias):  # type: ignore[no-untyped-def]
+    """Both gradients look at the same rows of ``dy``. Each part takes some of the sites.
+
+    The kernel is turned by 180° as it comes in and as its gradient goes out.
+    """
     rows, channels = dy.shape
-    num_parts = parts.shape[0]
+    num_parts, last_tap = len(parts), size * size - 1
     corners, steps = _positions(raster_of_z, side, size)
+    taps = np.empty((size * size, channels), x.dtype)
+    for tap in range(size * size):
+        for c in range(channels):
+            taps[tap, c] = weight[c, last_tap - tap]
     for part in prange(num_parts):
         wide_vectors()
         parts[part] = 0
         for row in range(part * rows // num_parts, (part + 1) * rows // num_parts):
             patch, corner = row // (side * side), corners[row % (side * side)]
-            for tap in range(size * size):
-                there = window[patch, corner + steps[tap]]
-                if there < rows:
-                    for c in range(channels):
-                        parts[part, tap, c] += x[there, c] * dy[row, c]
             for c in range(channels):
+                dx[row, c] = 0
                 parts[part, size * size, c] += dy[row, c]
+            tap = 0
+            while tap < size * size:
+                found = row0 = row1 = row2 = row3 = tap0 = tap1 = tap2 = tap3 = 0
+                while tap < size * size and found < 4:
+                    there = window[patch, corner + steps[tap]]
+                    if there < rows:
+                        row0, row1, row2, row3 = row1, row2, row3, there
+                        tap0, tap1, tap2, tap3 = tap1, tap2, tap3, tap
+                        found += 1
+                    tap += 1
+                if found == 4:
+                    for c in range(channels):
+                        dx[row, c] += (dy[row0, c] * taps[tap0, c] + dy[row1, c] * taps[tap1, c]) + (
+                            dy[row2, c] * taps[tap2, c] + dy[row3, c] * taps[tap3, c]
+                        )
+                    for c in range(channels):  # two at a time: for more, LLVM does not check that they do not overlap
+                        parts[part, tap0, c] += x[row, c] * dy[row0, c]
+                        parts[part, tap1, c] += x[row, c] * dy[row1, c]
+                    for c in range(channels):
+                        parts[part, tap2, c] += x[row, c] * dy[row2, c]
+                        parts[part, tap3, c] += x[row, c] * dy[row3, c]
+                    continue
+                if found > 2:
+                    for c in range(channels):
+                        dx[row, c] += dy[row1, c] * taps[tap1, c]
+                        parts[part, tap1, c] += x[row, c] * dy[row1, c]
+                if found > 1:
+                    for c in range(channels):
+                        dx[row, c] += dy[row2, c] * taps[tap2, c]
+                        parts[part, tap2, c] += x[row, c] * dy[row2, c]
+                if found > 0:
+                    for c in range(channels):
+                        dx[row, c] += dy[row3, c] * taps[tap3, c]
+                        parts[part, tap3, c] += x[row, c] * dy[row3, c]
     for tap in prange(size * size + 1):
         for part in range(1, num_parts):
             for c in range(channels):
                 parts[0, tap, c] += parts[part, tap, c]
     for c in prange(channels):
         for tap in range(size * size):
-            dweight[c, tap] = parts[0, tap, c]
+            dweight[c, last_tap - tap] = parts[0, tap, c]
         dbias[c] = parts[0, size * size, c]
 
 

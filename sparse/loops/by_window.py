@@ -1,7 +1,8 @@
 """Depthwise convolution window by window, for kernels of 7×7 and patches of 4×4 sites or more.
 
 A patch and its halo are copied to a buffer, some channels at a time so that it stays in the core's nearest cache, and a
-row of the patch meets a row of the kernel four sites at a time: 28 products for 17 values read.
+row of the patch meets a row of the kernel four sites at a time: 28 products for 17 values read. The gradients to the
+input and to the weight look at the same window, the output's gradient: they are computed together.
 """
 
 import numpy as np
@@ -10,8 +11,8 @@ from numba import prange, uint64
 from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop
 
 TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row that are computed together
-# The two loops over rows of the kernel differ in what is multiplied and in what is added to, not in where they go; a
-# function around both would have to take the innermost lines as an argument.
+# The two loops over rows of the kernel share their way and four sums; a function around both would have to take the
+# innermost lines as an argument.
 # Channels of a window at a time. Written out as distances in a flat buffer, for unless LLVM knows that rows do not
 # overlap, and that no index is negative, it does not vectorise.
 WIDTH = 48
@@ -20,14 +21,11 @@ BIAS = np.uint64(WIDTH * TAPS * TAPS)  # where its gradient is, after the taps'
 
 
 @parallel_loop
-def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, turned, out):  # type: ignore[no-untyped-def]
+def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, out):  # type: ignore[no-untyped-def]
     """A block of a patch's channels at a time."""
-    (patches, positions), (channels, size) = window.shape, weight.shape
-    blocks = -(-channels // width)
-    taps = np.empty((blocks, size * WIDTH), x.dtype)
-    for c in range(channels):
-        for tap in range(size):
-            taps[c // width, tap * WIDTH + c % width] = weight[c, size - 1 - tap if turned else tap]
+    (patches, positions), channels = window.shape, len(weight)
+    taps = _blocks_of_taps(weight, width)
+    blocks = len(taps)
     for number in prange(patches * blocks):
         patch, block = number // blocks, number % blocks
         first, last = block * width, min(block * width + width, channels)
@@ -44,31 +42,48 @@ def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, turned
 
 
 @parallel_loop
-def wgrad_by_window(x, dy, window, raster_of_z, side, width, parts, dweight, dbias):  # type: ignore[no-untyped-def]
-    """Each part takes some of the patches."""
-    (patches, positions), channels = window.shape, dy.shape[1]
+def convolve_grad_by_window(x, dy, weight, window, raster_of_z, side, width, parts, dx, dweight, dbias):  # type: ignore[no-untyped-def]
+    """Each part takes some of the patches; the kernel is turned by 180° as it comes in and as its gradient goes out."""
+    (patches, positions), channels = window.shape, len(weight)
     num_parts, blocks, _ = parts.shape
+    taps = _blocks_of_taps(weight[:, ::-1], width)
     for number in prange(num_parts * blocks):
         part, block = number // blocks, number % blocks
         first, last = block * width, min(block * width + width, channels)
-        seen, grad = np.empty(positions * WIDTH, x.dtype), np.empty(side * side * WIDTH, x.dtype)
+        seen, sums = np.empty(positions * WIDTH, x.dtype), np.empty(side * side * WIDTH, x.dtype)
+        own = np.empty(side * side * WIDTH, x.dtype)
         parts[part, block] = 0
         for patch in range(part * patches // num_parts, (part + 1) * patches // num_parts):
-            _copy_window(x, window[patch], first, last, seen)
+            _copy_window(dy, window[patch], first, last, seen)
             for z in range(side * side):
                 row, place = uint64(patch * side * side + z), raster_of_z[z] * WIDTH
                 for c in range(last - first):
-                    grad[uint64(place + c)] = dy[row, uint64(first + c)]
+                    own[uint64(place + c)] = x[row, uint64(first + c)]
                     parts[part, block, BIAS + uint64(c)] += dy[row, uint64(first + c)]
-            _add_tap_sums(seen, grad, side, last - first, parts[part, block])
+            sums[:] = 0
+            _add_products_and_tap_sums(seen, own, taps[block], side, last - first, sums, parts[part, block])
+            for z in range(side * side):
+                row, place = uint64(patch * side * side + z), raster_of_z[z] * WIDTH
+                for c in range(last - first):
+                    dx[row, uint64(first + c)] = sums[uint64(place + c)]
     for block in prange(blocks):
         for part in range(1, num_parts):
             for i in range(parts.shape[2]):
                 parts[0, block, i] += parts[part, block, i]
         for c in range(block * width, min(block * width + width, channels)):
             for tap in range(TAPS * TAPS):
-                dweight[c, tap] = parts[0, block, tap * WIDTH + c - block * width]
+                dweight[c, TAPS * TAPS - 1 - tap] = parts[0, block, tap * WIDTH + c - block * width]
             dbias[c] = parts[0, block, TAPS * TAPS * WIDTH + c - block * width]
+
+
+@part_of_a_loop
+def _blocks_of_taps(weight, width):  # type: ignore[no-untyped-def]
+    channels, size = weight.shape
+    taps = np.empty((-(-channels // width), size * WIDTH), weight.dtype)
+    for c in range(channels):
+        for tap in range(size):
+            taps[c // width, tap * WIDTH + c % width] = weight[c, tap]
+    return taps
 
 
 @part_of_a_loop
@@ -109,25 +124,31 @@ def _add_products(seen, taps, side, width, sums):  # type: ignore[no-untyped-def
 
 
 @part_of_a_loop
-def _add_tap_sums(seen, grad, side, width, sums):  # type: ignore[no-untyped-def]
-    """Window times the gradient of each site of the patch, added to each tap."""
+def _add_products_and_tap_sums(seen, own, taps, side, width, sums, tap_sums):  # type: ignore[no-untyped-def]
+    """Kernel times window, added to each site of the patch, and window times each site's own value, to each tap."""
     for y in range(side):
         for tap_y in range(TAPS):
             for x in range(0, side, ABREAST):
                 at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
                 tap = uint64(tap_y * TAPS * WIDTH)
-                of = uint64((y * side + x) * WIDTH)
+                to = uint64((y * side + x) * WIDTH)
                 for channel in range(width):
                     c = uint64(channel)
-                    i, t, o = at + c, tap + c, of + c
+                    i, t, o = at + c, tap + c, to + c
                     x0, x1, x2, x3, x4 = seen[i], seen[i + ROW1], seen[i + ROW2], seen[i + ROW3], seen[i + ROW4]
                     x5, x6, x7, x8 = seen[i + ROW5], seen[i + ROW6], seen[i + ROW7], seen[i + ROW8]
                     x9 = seen[i + ROW9]
-                    d0, d1, d2, d3 = grad[o], grad[o + ROW1], grad[o + ROW2], grad[o + ROW3]
-                    sums[t] += x0 * d0 + x1 * d1 + x2 * d2 + x3 * d3
-                    sums[t + ROW1] += x1 * d0 + x2 * d1 + x3 * d2 + x4 * d3
-                    sums[t + ROW2] += x2 * d0 + x3 * d1 + x4 * d2 + x5 * d3
-                    sums[t + ROW3] += x3 * d0 + x4 * d1 + x5 * d2 + x6 * d3
-                    sums[t + ROW4] += x4 * d0 + x5 * d1 + x6 * d2 + x7 * d3
-                    sums[t + ROW5] += x5 * d0 + x6 * d1 + x7 * d2 + x8 * d3
-                    sums[t + ROW6] += x6 * d0 + x7 * d1 + x8 * d2 + x9 * d3
+                    t0, t1, t2, t3 = taps[t], taps[t + ROW1], taps[t + ROW2], taps[t + ROW3]
+                    t4, t5, t6 = taps[t + ROW4], taps[t + ROW5], taps[t + ROW6]
+                    sums[o] += x0 * t0 + x1 * t1 + x2 * t2 + x3 * t3 + x4 * t4 + x5 * t5 + x6 * t6
+                    sums[o + ROW1] += x1 * t0 + x2 * t1 + x3 * t2 + x4 * t3 + x5 * t4 + x6 * t5 + x7 * t6
+                    sums[o + ROW2] += x2 * t0 + x3 * t1 + x4 * t2 + x5 * t3 + x6 * t4 + x7 * t5 + x8 * t6
+                    sums[o + ROW3] += x3 * t0 + x4 * t1 + x5 * t2 + x6 * t3 + x7 * t4 + x8 * t5 + x9 * t6
+                    o0, o1, o2, o3 = own[o], own[o + ROW1], own[o + ROW2], own[o + ROW3]
+                    tap_sums[t] += x0 * o0 + x1 * o1 + x2 * o2 + x3 * o3
+                    tap_sums[t + ROW1] += x1 * o0 + x2 * o1 + x3 * o2 + x4 * o3
+                    tap_sums[t + ROW2] += x2 * o0 + x3 * o1 + x4 * o2 + x5 * o3
+                    tap_sums[t + ROW3] += x3 * o0 + x4 * o1 + x5 * o2 + x6 * o3
+                    tap_sums[t + ROW4] += x4 * o0 + x5 * o1 + x6 * o2 + x7 * o3
+                    tap_sums[t + ROW5] += x5 * o0 + x6 * o1 + x7 * o2 + x8 * o3
+                    tap_sums[t + ROW6] += x6 * o0 + x7 * o1 + x8 * o2 + x9 * o3

@@ -113,16 +113,16 @@ def test_convolution_and_its_gradient_against_the_library(
         torch.randn(sites.num_sites(side), channels, dtype=dtype),
         torch.randn(channels, 1, size, size, dtype=dtype),
     )
-    bias, dy = torch.randn(channels, dtype=dtype), torch.randn(channels, dtype=dtype).expand(len(x), channels)
+    bias, dy = torch.randn(channels, dtype=dtype), torch.randn(len(x), 1, dtype=dtype).expand(len(x), channels)
     index, shape = sites.grid_index(side), sites.grid_shape(side)
     where = sites.patch_window_index(side, size // 2), sites.raster_of_z(side)
     expected = dw._convolve_on_grid(x, weight, bias, index, shape)
     torch.testing.assert_close(loops.convolve(x, weight, bias, *where), expected)
-    expected = dw._convolve_on_grid(x, weight.flip(2, 3), None, index, shape)
-    torch.testing.assert_close(loops.convolve(x, weight, None, *where, turned=True), expected)
-    wgrad, bias_grad = loops.wgrad(x, dy, weight, *where)
+    dx, dweight, bias_grad = loops.convolve_grad(x, dy, weight, *where)
+    expected = dw._convolve_on_grid(dy, weight.flip(2, 3), None, index, shape)
+    torch.testing.assert_close(dx, expected, atol=1e-4, rtol=1e-4)
     expected = dw._wgrad_by_library(x, dy, weight, index, shape)
-    torch.testing.assert_close(wgrad, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(dweight, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(bias_grad, dy.sum(0), atol=1e-4, rtol=1e-4)
 
 
@@ -151,13 +151,16 @@ def test_the_ways_that_are_chosen() -> None:
         assert dw._choose_ways(torch.device("cuda"), False, sites, side, 3) == ("grid", "library")
     with pytest.MonkeyPatch.context() as patch:
         called = []
-        for name in ("convolve", "wgrad"):
+        for name in ("convolve", "convolve_grad"):
             run = getattr(loops, name)
             patch.setattr(loops, name, lambda *args, run=run, name=name: called.append(name) or run(*args))
         x = torch.randn(sites.num_sites(2), 3, requires_grad=True)
         weight = torch.randn(3, 1, 7, 7, requires_grad=True)
         depthwise_conv(x, weight, None, sites, 2).sum().backward()
-    assert called == ["convolve", "convolve", "wgrad"]
+        assert called == ["convolve", "convolve_grad"]
+        (to_x,) = torch.autograd.grad(depthwise_conv(x, weight.detach(), None, sites, 2).sum(), x)
+        assert called[2:] == ["convolve", "convolve"]  # no weight, no gradient to it
+    torch.testing.assert_close(to_x, x.grad)
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
@@ -172,8 +175,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         torch.set_num_threads(threads)
         results.append(
             (
-                loops.convolve(x, weight, None, *by_window), *loops.wgrad(x, x, weight, *by_window),
-                loops.convolve(small, weight, bias, *by_site), *loops.wgrad(small, small, weight, *by_site),
+                loops.convolve(x, weight, None, *by_window), *loops.convolve_grad(x, x, weight, *by_window),
+                loops.convolve(small, weight, bias, *by_site), *loops.convolve_grad(small, small, weight, *by_site),
                 *loops.gelu_grn(wide, bias, bias, bias, 1e-6),
                 *loops.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6),
                 *loops.gelu_and_scale(wide, bias, bias, 1e-6),
