@@ -10,20 +10,20 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from random import Random
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from timm.data.readers.reader_image_folder import find_images_and_targets
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
 from fcmae.config import DataConfig
 from fcmae.console import ENDING_SIGNALS
 from fcmae.crops import centre_crop, resized_crop
+from fcmae.draws import random_crop, random_mask, sample_seed
 from fcmae.errors import UserError
 from fcmae.images import EXTENSIONS, ImageFile, UnreadableImageError, decoded, open_image
 from fcmae.models import ModelConfig
@@ -115,15 +115,10 @@ class PretrainDataset(Dataset):
         return self._first_readable(index % len(self.paths), lambda file: self._random_crop(file, seed))
 
     def _random_crop(self, file: ImageFile, seed: int) -> Sample:
-        random = torch.default_generator.get_state()
-        try:  # torchvision draws from torch's own generator; what others draw from it must not change
-            torch.default_generator.manual_seed(seed)
-            shape_alone = torch.empty(1, file.height, file.width, device="meta")
-            crop = RandomResizedCrop.get_params(shape_alone, list(self.data.crop_scale), list(self.data.crop_ratio))
-            flip = bool(torch.rand(()) < self.data.hflip)
-            visible = random_visible(1, self.model.grid_hw, self.num_visible)[0]
-        finally:
-            torch.default_generator.set_state(random)
+        random = Random(seed)
+        crop = random_crop(random, (file.height, file.width), self.data.crop_scale, self.data.crop_ratio)
+        flip = random.random() < self.data.hflip
+        visible = random_mask(random, self.model.grid_hw, self.num_visible)
         image = resized_crop(file, crop, self.model.image_hw)
         return Sample(image.flip(-1) if flip else image, visible, [])
 
@@ -165,11 +160,6 @@ class PretrainDataset(Dataset):
         if self.data.cache:
             file = self._cache[index] = decoded(file)
         return file
-
-
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """A 63-bit seed that is well mixed: neighbours have nothing in common."""
-    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class SampleStream(Sampler[list[tuple[int, int]]]):
@@ -217,12 +207,12 @@ def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """Samples → a batch; uint8 unless one of its images has more than 8 bits."""
+    """Samples → a batch; uint8, channels-last in memory, unless one of its images has more than 8 bits."""
     images = [s.image for s in samples]
     if len({image.dtype for image in images}) > 1:
         images = [TF.to_dtype(image, torch.float32, scale=True) for image in images]
     return Sample(
-        torch.stack(images),
+        torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1),
         torch.stack([s.visible for s in samples]),
         [path for s in samples for path in s.unreadable],
     )

@@ -17,7 +17,7 @@ class Normaliser:
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 or float32 in 0 … 1 → float32 of about zero mean and unit variance; [..., C, H, W], on any device."""
-        pixels = TF.to_dtype(images, torch.float32, scale=True)
+        pixels = TF.to_dtype(images.contiguous(), torch.float32, scale=True)  # bytes may come channels-last
         return (pixels - _channels(self.mean, images.device)) / _channels(self.std, images.device)
 
     def inverse(self, images: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ from fcmae.cli import parse_config
 from fcmae.command import exit_status
 from fcmae.config import PretrainConfig
 from fcmae.console import progress_bar, signals_as_question
-from fcmae.data import Sample, SampleStream, UnreadableFiles, make_loader, sample_seed
+from fcmae.data import Sample, SampleStream, UnreadableFiles, make_loader
+from fcmae.draws import sample_seed
 from fcmae.errors import UserError
 from fcmae.metrics import MetricsLog
 from fcmae.models.patches import enlarge_mask

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fcmae.command import check_at_least, check_seed, exit_status, output_folder
 from fcmae.crop_batches import crop_batches
-from fcmae.data import images_to_look_at, sample_seed
+from fcmae.data import images_to_look_at
 from fcmae.devices import choose_device
+from fcmae.draws import sample_seed
 from fcmae.errors import UserError
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.patches import enlarge_mask

@@ -4,12 +4,13 @@ import pickle
 import shutil
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from fcmae.config import DataConfig
@@ -20,8 +21,8 @@ from fcmae.data import (
     embedded_photographs,
     image_files,
     make_loader,
-    sample_seed,
 )
+from fcmae.draws import random_crop, sample_seed
 from fcmae.errors import UserError
 from fcmae.images import read_image
 from fcmae.models import ModelConfig
@@ -132,12 +133,6 @@ def test_a_stream_that_starts_later_is_the_rest_of_the_stream() -> None:
     assert len(rest) == 8
 
 
-def test_seeds_are_well_mixed() -> None:
-    seeds = {sample_seed(s, e, i) for s in range(5) for e in range(20) for i in range(50)}
-    assert len(seeds) == 5000
-    assert max(seeds) < 2**63
-
-
 def test_embedded_photographs_exist() -> None:
     paths = embedded_photographs()
     assert len(paths) == 18
@@ -201,18 +196,28 @@ def test_one_pixel_images_can_be_cropped(tmp_path: Path) -> None:
     assert data.fixed_samples(8).image.shape == (2, 3, 32, 32)
 
 
-def test_crops_are_torchvisions(image_folder: Path) -> None:
-    """Box and flip are what torchvision's transforms draw from the same seed, and so are the pixels."""
+def test_pixels_are_torchvisions(image_folder: Path) -> None:
+    """Of the crop that is drawn (tests/fcmae/test_draws.py), as torchvision resizes and mirrors it."""
     data = dataset(image_folder)
     for index in range(10):
-        torch.manual_seed(sample_seed(0, 3, index))
+        random = Random(sample_seed(0, 3, index))
         image = read_image(data.paths[index])
-        box = RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3])
-        flip = torch.rand(()) < 0.5
+        box = random_crop(random, (image.shape[1], image.shape[2]), (0.2, 1.0), (3 / 4, 4 / 3))
         expected = TF.resized_crop(image, *box, size=[32, 32], interpolation=InterpolationMode.BICUBIC, antialias=True)
         got = data[(3, index)].image
-        assert torch.equal(got, expected.flip(-1) if flip else expected)
-        assert got.is_contiguous()
+        assert torch.equal(got, expected.flip(-1) if random.random() < 0.5 else expected)
+
+
+def test_bytes_stay_channels_last_until_they_are_normalised(image_folder: Path) -> None:
+    """As decoders write them; turning them is left to the device."""
+    data = dataset(image_folder)
+    batch = collate([data[(0, index)] for index in range(3)])
+    assert batch.image.shape == (3, 3, 32, 32)
+    assert batch.image.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch.image[1], data[(0, 1)].image)
+    normal = data.normalise(batch.image)
+    assert normal.is_contiguous()
+    torch.testing.assert_close(data.normalise.inverse(normal), batch.image / 255)
 
 
 def test_a_reduced_jpeg_gives_the_same_crop(tmp_path: Path) -> None:
