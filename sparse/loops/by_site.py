@@ -1,6 +1,8 @@
 """Depthwise convolution site by site: each looks up its neighbours' rows, and leaves out those that are not there.
 
-A step in the window is added to a corner for each tap; divided out anew, it took most of the time.
+A step in the window is added to a corner for each tap; divided out anew, it took most of the time. The two loops look
+for the next four rows in the same lines: as a function, which cannot be compiled into them without cost, these lines
+made both take a quarter longer.
 """
 
 import numpy as np
