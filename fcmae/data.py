@@ -207,12 +207,13 @@ def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """Samples → a batch; uint8, channels-last in memory, unless one of its images has more than 8 bits."""
+    """Samples → a batch; uint8 and channels-last in memory, or float32 if one of its images has more than 8 bits."""
     images = [s.image for s in samples]
     if len({image.dtype for image in images}) > 1:
         images = [TF.to_dtype(image, torch.float32, scale=True) for image in images]
+    are_bytes = images[0].dtype == torch.uint8
     return Sample(
-        torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1),
+        torch.stack([i.movedim(0, -1) for i in images]).movedim(-1, 1) if are_bytes else torch.stack(images),
         torch.stack([s.visible for s in samples]),
         [path for s in samples for path in s.unreadable],
     )

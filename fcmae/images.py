@@ -2,21 +2,24 @@
 
 import contextlib
 import io
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import tifffile
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from fcmae.jpeg_header import plain_size
+from fcmae.jpeg_header import read_frame
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for a new Python yet: Pillow decodes them all
+    simplejpeg = None
 
 EXTENSIONS = frozenset(
     [
@@ -130,28 +133,29 @@ def _read(path: Path, in_chans: int) -> Tensor:
 
 
 def _open_jpeg(path: Path, in_chans: int) -> ImageFile:
-    """Pillow looks at what is unusual, and decodes it; simplejpeg is faster where the two give the same."""
+    """Pillow is asked where the header leaves something open; simplejpeg decodes what the two decode alike, faster."""
     data = path.read_bytes()
-    size = plain_size(data)
-    plain = size is not None and math.prod(size) <= (Image.MAX_IMAGE_PIXELS or 0)
-    if size is None or not plain:
+    frame = read_frame(data)
+    fast = frame is not None and frame.channels in (1, 3) and in_chans == 3 and simplejpeg is not None
+    if frame and frame.is_alone and frame.height * frame.width <= (Image.MAX_IMAGE_PIXELS or 0):
+        height, width = frame.height, frame.width
+    else:
         with Image.open(io.BytesIO(data)) as header:
             orientation = header.getexif().get(ORIENTATION, 1)
-            plain = header.format == "JPEG" and orientation == 1 and header.mode in ("RGB", "L")
+            fast = fast and header.format == "JPEG" and orientation == 1
             width, height = reversed(header.size) if orientation in LYING else header.size
-            size = height, width
-    return ImageFile(path, *size, partial(_decode_jpeg, data, size if plain and in_chans == 3 else None, in_chans))
+    # other kinds of frames cannot be decoded smaller
+    return ImageFile(path, height, width, partial(_decode_jpeg, data, frame and frame[:2], fast, in_chans))
 
 
-def _decode_jpeg(data: bytes, plain: tuple[int, int] | None, in_chans: int, reduce: int) -> Tensor:
-    """``plain``: height and width of one that simplejpeg may decode."""
-    if plain is not None:
-        factor = max(n for n in JPEG_SCALES if n <= max(1, reduce))
-        least = [-(-length // factor) for length in plain]
+def _decode_jpeg(data: bytes, reducible_hw: tuple[int, int] | None, fast: bool, in_chans: int, reduce: int) -> Tensor:
+    factor = max(n for n in JPEG_SCALES if n <= max(1, reduce)) if reducible_hw else 1
+    if fast and reducible_hw:
+        least = [-(-length // factor) for length in reducible_hw]
         with contextlib.suppress(ValueError):  # it is strict: what it refuses, Pillow may still read
             pixels = simplejpeg.decode_jpeg(data, min_height=least[0], min_width=least[1], min_factor=factor)
             return torch.from_numpy(pixels).permute(2, 0, 1)
-    return _from_pil(io.BytesIO(data), in_chans, reduce)
+    return _from_pil(io.BytesIO(data), in_chans, factor)
 
 
 def _in_memory(path: Path, image: Tensor) -> ImageFile:

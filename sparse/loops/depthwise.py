@@ -9,8 +9,8 @@ from fcmae.sparse.loops.by_site import convolve_by_site, convolve_grad_by_site
 from fcmae.sparse.loops.by_window import ABREAST, TAPS, WIDTH, convolve_by_window, convolve_grad_by_window
 from fcmae.sparse.loops.runtime import run
 
-ROWS_PER_PART, MOST_PARTS = 32, 64  # of the sum over rows: each part has a sum of its own, [k·k + 1, C]
-PATCHES_PER_PART, MOST_PARTS_OF_PATCHES = 4, 32
+# Backward, each part has its own sum over its rows, [k·k + 1, C]. More threads than parts would have nothing to do.
+ROWS_PER_PART, PATCHES_PER_PART, MOST_PARTS = 32, 4, 64
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, raster_of_z: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def convolve_grad(
     args = (x, dy, weight.flatten(1), window, raster_of_z, side)
     if _by_window(side, size):
         width, blocks = _blocks(channels)
-        num_parts = max(1, min(MOST_PARTS_OF_PATCHES, len(window) // PATCHES_PER_PART))
+        num_parts = max(1, min(MOST_PARTS, len(window) // PATCHES_PER_PART))
         parts = x.new_empty(num_parts, blocks, (size * size + 1) * WIDTH)
         run(convolve_grad_by_window, *args, width, parts, dx, dweight, dbias)
     else:

@@ -16,10 +16,12 @@ DRAWS = 3000
 
 
 @pytest.mark.parametrize("image_hw", [(375, 500), (400, 400), (90, 700), (2000, 150), (12, 9)])
-@pytest.mark.parametrize("scale", [(0.2, 1.0), (0.05, 0.3)])
-def test_crops_are_distributed_as_torchvisions(image_hw: tuple[int, int], scale: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("scale", "ratio"), [((0.2, 1.0), (3 / 4, 4 / 3)), ((0.05, 0.3), (1.5, 3.0))])
+def test_crops_are_distributed_as_torchvisions(
+    image_hw: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
     """Area, shape and place, by the test of Kolmogorov and Smirnov; also where most crops do not fit the image."""
-    ratio, shape = (3 / 4, 4 / 3), torch.empty(3, *image_hw, device="meta")
+    shape = torch.empty(3, *image_hw, device="meta")
     torch.manual_seed(0)
     theirs = np.array([RandomResizedCrop.get_params(shape, list(scale), list(ratio)) for _ in range(DRAWS)])
     random = Random(1)
@@ -38,14 +40,23 @@ def test_crops_are_distributed_as_torchvisions(image_hw: tuple[int, int], scale:
 
 
 @pytest.mark.parametrize(
-    ("image_hw", "expected"),
-    [((90, 700), (0, 290, 90, 120)), ((2000, 150), (900, 0, 200, 150)), ((1, 1), (0, 0, 1, 1)), ((1, 9), (0, 4, 1, 1))],
+    ("image_hw", "ratio", "expected"),
+    [
+        ((90, 700), (3 / 4, 4 / 3), (0, 290, 90, 120)),
+        ((2000, 150), (3 / 4, 4 / 3), (900, 0, 200, 150)),
+        ((100, 400), (1.5, 3.0), (0, 50, 100, 300)),
+        ((400, 150), (1.5, 3.0), (150, 0, 100, 150)),
+        ((1, 1), (3 / 4, 4 / 3), (0, 0, 1, 1)),
+        ((1, 9), (3 / 4, 4 / 3), (0, 4, 1, 1)),
+    ],
 )
-def test_where_no_crop_fits_it_is_the_largest_at_the_centre(image_hw: tuple[int, int], expected: object) -> None:
-    """As torchvision; the whole image's area, so that none of the usual shapes fits."""
-    assert random_crop(Random(0), image_hw, (1.0, 1.0), (3 / 4, 4 / 3)) == expected
+def test_where_no_crop_fits_it_is_the_largest_at_the_centre(
+    image_hw: tuple[int, int], ratio: tuple[float, float], expected: object
+) -> None:
+    """As torchvision; the whole image's area, so that none of these shapes fits."""
+    assert random_crop(Random(0), image_hw, (1.0, 1.0), ratio) == expected
     shape = torch.empty(3, *image_hw, device="meta")
-    assert RandomResizedCrop.get_params(shape, [1.0, 1.0], [3 / 4, 4 / 3]) == expected
+    assert RandomResizedCrop.get_params(shape, [1.0, 1.0], list(ratio)) == expected
 
 
 def test_every_mask_is_as_likely() -> None:
