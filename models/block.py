@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from fcmae.models.layers import GRN, LAYER_NORM_EPS, DepthwiseConv, PointwiseConv
+from fcmae.models.layers import GRN, DepthwiseConv, LayerNorm, PointwiseConv
 from fcmae.sparse import GRID, ActiveSites, Backend, grn_mlp
 
 
@@ -48,7 +48,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_dw = DepthwiseConv(dim, backend)
-        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.norm = LayerNorm(dim)
         self.mlp = Mlp(dim, use_grn, conv_mlp)
         self.gamma = None if ls_init_value is None else nn.Parameter(torch.full((dim,), ls_init_value))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fcmae.models.block import Block
 from fcmae.models.config import ModelConfig
-from fcmae.models.layers import LAYER_NORM_EPS, Downsample, Stem, init_weights
+from fcmae.models.layers import Downsample, LayerNorm, Stem, init_weights
 from fcmae.models.masked import masked_forward
 from fcmae.sparse import ActiveSites, Backend, densify, gather_sites, resolve_backend
 
@@ -21,9 +21,7 @@ class Stage(nn.Module):
         self, in_dim: int | None, dim: int, blocks: list[Block], backend: Backend, recompute: bool = False
     ) -> None:
         super().__init__()
-        self.downsample = nn.ModuleList(
-            [] if in_dim is None else [nn.LayerNorm(in_dim, eps=LAYER_NORM_EPS), Downsample(in_dim, dim, backend)]
-        )
+        self.downsample = nn.ModuleList([] if in_dim is None else [LayerNorm(in_dim), Downsample(in_dim, dim, backend)])
         self.blocks = nn.ModuleList(blocks)
         self.recompute = recompute
 
@@ -56,9 +54,7 @@ class SparseConvNeXt(nn.Module):
         self.backend = resolve_backend(config.backend)
         self.num_features = dims[-1]
         self.patch_size = config.patch_size
-        self.stem = nn.ModuleList(
-            [Stem(config.in_chans, dims[0], config.stem_stride), nn.LayerNorm(dims[0], eps=LAYER_NORM_EPS)]
-        )
+        self.stem = nn.ModuleList([Stem(config.in_chans, dims[0], config.stem_stride), LayerNorm(dims[0])])
         self.stages = nn.ModuleList(
             Stage(
                 in_dim=dims[i - 1] if i else None,

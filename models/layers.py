@@ -4,9 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcmae.sparse import ActiveSites, Backend, gather_image_patches
+from fcmae.sparse import ActiveSites, Backend, gather_image_patches, layer_norm
 
 LAYER_NORM_EPS = 1e-6  # the papers' and timm's; torch's default is 1e-5
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm of rows, with the papers' eps."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] → the same."""
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Stem(nn.Conv2d):

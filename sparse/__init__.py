@@ -6,6 +6,7 @@ inside a patch in Z-order. See :mod:`fcmae.sparse.sites`. The literal definition
 
 from fcmae.sparse.backends import GRID, Backend, BackendError, resolve_backend
 from fcmae.sparse.depthwise import depthwise_conv
+from fcmae.sparse.layer_norm import layer_norm
 from fcmae.sparse.mlp import grn_mlp
 from fcmae.sparse.ops import densify, downsample, gather_image_patches, gather_sites
 from fcmae.sparse.response_norm import grn
@@ -23,5 +24,6 @@ __all__ = [
     "gather_sites",
     "grn",
     "grn_mlp",
+    "layer_norm",
     "resolve_backend",
 ]

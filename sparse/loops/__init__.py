@@ -8,6 +8,7 @@ Import :mod:`fcmae.sparse.compiled`, which knows whether Numba is there.
 """
 
 from fcmae.sparse.loops.depthwise import convolve, convolve_grad
+from fcmae.sparse.loops.layer_norm import layer_norm_grad
 from fcmae.sparse.loops.mlp import gelu_and_scale, gelu_grn, gelu_grn_grad_
 from fcmae.sparse.loops.patches import stem_columns, targets
 from fcmae.sparse.loops.runtime import INTERPRETED, PROCESS, launch_threads
@@ -22,6 +23,7 @@ __all__ = [
     "gelu_grn",
     "gelu_grn_grad_",
     "launch_threads",
+    "layer_norm_grad",
     "stem_columns",
     "targets",
     "window_rows",
