@@ -1,14 +1,12 @@
 """Depthwise convolution site by site: each looks up its neighbours' rows, and leaves out those that are not there.
 
-A step in the window is added to a corner for each tap; divided out anew, it took most of the time. The two loops look
-for the next four rows in the same lines: as a function, which cannot be compiled into them without cost, these lines
-made both take a quarter longer.
+A step in the window is added to a corner for each tap; divided out anew, it took most of the time.
 """
 
 import numpy as np
 from numba import prange
 
-from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, wide_vectors
+from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, wide_vectors, written_into_a_loop
 
 
 @parallel_loop
@@ -27,14 +25,9 @@ def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, out):  # 
             out[row, c] = bias[c]
         tap = 0
         while tap < size * size:
-            found = row0 = row1 = row2 = row3 = tap0 = tap1 = tap2 = tap3 = 0
-            while tap < size * size and found < 4:
-                there = window[patch, corner + steps[tap]]
-                if there < rows:
-                    row0, row1, row2, row3 = row1, row2, row3, there
-                    tap0, tap1, tap2, tap3 = tap1, tap2, tap3, tap
-                    found += 1
-                tap += 1
+            found, tap, row0, row1, row2, row3, tap0, tap1, tap2, tap3 = _next_four(
+                window, patch, corner, steps, tap, rows
+            )
             if found == 4:
                 for c in range(channels):
                     out[row, c] += (x[row0, c] * taps[tap0, c] + x[row1, c] * taps[tap1, c]) + (
@@ -75,14 +68,9 @@ def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts,
                 parts[part, size * size, c] += dy[row, c]
             tap = 0
             while tap < size * size:
-                found = row0 = row1 = row2 = row3 = tap0 = tap1 = tap2 = tap3 = 0
-                while tap < size * size and found < 4:
-                    there = window[patch, corner + steps[tap]]
-                    if there < rows:
-                        row0, row1, row2, row3 = row1, row2, row3, there
-                        tap0, tap1, tap2, tap3 = tap1, tap2, tap3, tap
-                        found += 1
-                    tap += 1
+                found, tap, row0, row1, row2, row3, tap0, tap1, tap2, tap3 = _next_four(
+                    window, patch, corner, steps, tap, rows
+                )
                 if found == 4:
                     for c in range(channels):
                         dx[row, c] += (dy[row0, c] * taps[tap0, c] + dy[row1, c] * taps[tap1, c]) + (
@@ -115,6 +103,23 @@ def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts,
         for tap in range(size * size):
             dweight[c, last_tap - tap] = parts[0, tap, c]
         dbias[c] = parts[0, size * size, c]
+
+
+@written_into_a_loop
+def _next_four(window, patch, corner, steps, tap, rows):  # type: ignore[no-untyped-def]
+    """From a tap on, the next four that meet a site: how many there are, where to go on, their rows and their taps.
+
+    Fewer than four are the last of the rows and taps.
+    """
+    found = row0 = row1 = row2 = row3 = tap0 = tap1 = tap2 = tap3 = 0
+    while tap < len(steps) and found < 4:
+        there = window[patch, corner + steps[tap]]
+        if there < rows:
+            row0, row1, row2, row3 = row1, row2, row3, there
+            tap0, tap1, tap2, tap3 = tap1, tap2, tap3, tap
+            found += 1
+        tap += 1
+    return found, tap, row0, row1, row2, row3, tap0, tap1, tap2, tap3
 
 
 @part_of_a_loop

@@ -8,11 +8,9 @@ input and to the weight look at the same window, the output's gradient: they are
 import numpy as np
 from numba import prange, uint64
 
-from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop
+from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, written_into_a_loop
 
 TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row that are computed together
-# The two loops over rows of the kernel share their way and four sums; a function around both would have to take the
-# innermost lines as an argument.
 # Channels of a window at a time. Written out as distances in a flat buffer, for unless LLVM knows that rows do not
 # overlap, and that no index is negative, it does not vectorise.
 WIDTH = 48
@@ -106,21 +104,10 @@ def _add_products(seen, taps, side, width, sums):  # type: ignore[no-untyped-def
     for y in range(side):
         for tap_y in range(TAPS):
             for x in range(0, side, ABREAST):
-                at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
-                tap = uint64(tap_y * TAPS * WIDTH)
-                to = uint64((y * side + x) * WIDTH)
+                at, tap, to = _places(y, tap_y, x, side)
                 for channel in range(width):
                     c = uint64(channel)
-                    i, t, o = at + c, tap + c, to + c
-                    x0, x1, x2, x3, x4 = seen[i], seen[i + ROW1], seen[i + ROW2], seen[i + ROW3], seen[i + ROW4]
-                    x5, x6, x7, x8 = seen[i + ROW5], seen[i + ROW6], seen[i + ROW7], seen[i + ROW8]
-                    x9 = seen[i + ROW9]
-                    t0, t1, t2, t3 = taps[t], taps[t + ROW1], taps[t + ROW2], taps[t + ROW3]
-                    t4, t5, t6 = taps[t + ROW4], taps[t + ROW5], taps[t + ROW6]
-                    sums[o] += x0 * t0 + x1 * t1 + x2 * t2 + x3 * t3 + x4 * t4 + x5 * t5 + x6 * t6
-                    sums[o + ROW1] += x1 * t0 + x2 * t1 + x3 * t2 + x4 * t3 + x5 * t4 + x6 * t5 + x7 * t6
-                    sums[o + ROW2] += x2 * t0 + x3 * t1 + x4 * t2 + x5 * t3 + x6 * t4 + x7 * t5 + x8 * t6
-                    sums[o + ROW3] += x3 * t0 + x4 * t1 + x5 * t2 + x6 * t3 + x7 * t4 + x8 * t5 + x9 * t6
+                    _add_to_four(seen, taps, sums, at + c, tap + c, to + c)
 
 
 @part_of_a_loop
@@ -129,21 +116,11 @@ def _add_products_and_tap_sums(seen, own, taps, side, width, sums, tap_sums):  #
     for y in range(side):
         for tap_y in range(TAPS):
             for x in range(0, side, ABREAST):
-                at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
-                tap = uint64(tap_y * TAPS * WIDTH)
-                to = uint64((y * side + x) * WIDTH)
+                at, tap, to = _places(y, tap_y, x, side)
                 for channel in range(width):
                     c = uint64(channel)
-                    i, t, o = at + c, tap + c, to + c
-                    x0, x1, x2, x3, x4 = seen[i], seen[i + ROW1], seen[i + ROW2], seen[i + ROW3], seen[i + ROW4]
-                    x5, x6, x7, x8 = seen[i + ROW5], seen[i + ROW6], seen[i + ROW7], seen[i + ROW8]
-                    x9 = seen[i + ROW9]
-                    t0, t1, t2, t3 = taps[t], taps[t + ROW1], taps[t + ROW2], taps[t + ROW3]
-                    t4, t5, t6 = taps[t + ROW4], taps[t + ROW5], taps[t + ROW6]
-                    sums[o] += x0 * t0 + x1 * t1 + x2 * t2 + x3 * t3 + x4 * t4 + x5 * t5 + x6 * t6
-                    sums[o + ROW1] += x1 * t0 + x2 * t1 + x3 * t2 + x4 * t3 + x5 * t4 + x6 * t5 + x7 * t6
-                    sums[o + ROW2] += x2 * t0 + x3 * t1 + x4 * t2 + x5 * t3 + x6 * t4 + x7 * t5 + x8 * t6
-                    sums[o + ROW3] += x3 * t0 + x4 * t1 + x5 * t2 + x6 * t3 + x7 * t4 + x8 * t5 + x9 * t6
+                    t, o = tap + c, to + c
+                    x0, x1, x2, x3, x4, x5, x6, x7, x8, x9 = _add_to_four(seen, taps, sums, at + c, t, o)
                     o0, o1, o2, o3 = own[o], own[o + ROW1], own[o + ROW2], own[o + ROW3]
                     tap_sums[t] += x0 * o0 + x1 * o1 + x2 * o2 + x3 * o3
                     tap_sums[t + ROW1] += x1 * o0 + x2 * o1 + x3 * o2 + x4 * o3
@@ -152,3 +129,24 @@ def _add_products_and_tap_sums(seen, own, taps, side, width, sums, tap_sums):  #
                     tap_sums[t + ROW4] += x4 * o0 + x5 * o1 + x6 * o2 + x7 * o3
                     tap_sums[t + ROW5] += x5 * o0 + x6 * o1 + x7 * o2 + x8 * o3
                     tap_sums[t + ROW6] += x6 * o0 + x7 * o1 + x8 * o2 + x9 * o3
+
+
+@written_into_a_loop
+def _places(y, tap_y, x, side):  # type: ignore[no-untyped-def]
+    """Where a row of the kernel meets a row of the patch from site x on: in the window, the taps and the patch."""
+    at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
+    return at, uint64(tap_y * TAPS * WIDTH), uint64((y * side + x) * WIDTH)
+
+
+@written_into_a_loop
+def _add_to_four(seen, taps, sums, i, t, o):  # type: ignore[no-untyped-def]
+    """A row of the kernel times the window, added to four sites; returns the ten values of the window."""
+    x0, x1, x2, x3, x4 = seen[i], seen[i + ROW1], seen[i + ROW2], seen[i + ROW3], seen[i + ROW4]
+    x5, x6, x7, x8, x9 = seen[i + ROW5], seen[i + ROW6], seen[i + ROW7], seen[i + ROW8], seen[i + ROW9]
+    t0, t1, t2, t3 = taps[t], taps[t + ROW1], taps[t + ROW2], taps[t + ROW3]
+    t4, t5, t6 = taps[t + ROW4], taps[t + ROW5], taps[t + ROW6]
+    sums[o] += x0 * t0 + x1 * t1 + x2 * t2 + x3 * t3 + x4 * t4 + x5 * t5 + x6 * t6
+    sums[o + ROW1] += x1 * t0 + x2 * t1 + x3 * t2 + x4 * t3 + x5 * t4 + x6 * t5 + x7 * t6
+    sums[o + ROW2] += x2 * t0 + x3 * t1 + x4 * t2 + x5 * t3 + x6 * t4 + x7 * t5 + x8 * t6
+    sums[o + ROW3] += x3 * t0 + x4 * t1 + x5 * t2 + x6 * t3 + x7 * t4 + x8 * t5 + x9 * t6
+    return x0, x1, x2, x3, x4, x5, x6, x7, x8, x9

@@ -13,7 +13,7 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run, wide_vectors
+from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run, wide_vectors, written_into_a_loop
 
 SITES_PER_PART = 128  # of the sums over an image; the passes share their loops' heads, not what they do with a value
 
@@ -102,8 +102,8 @@ def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignor
     squares = np.zeros((batch, parts, hidden), h.dtype)
     for number in prange(batch * parts):
         wide_vectors()
-        image, part = number // parts, number % parts
-        for site in range(part * sites // parts, (part + 1) * sites // parts):
+        image, part, first, last = _part_of_image(number, parts, sites)
+        for site in range(first, last):
             for c in range(hidden):
                 x = h[image, site, c] + bias[c]
                 below, _ = _normal(x)
@@ -121,8 +121,8 @@ def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignor
     if apply:
         for number in prange(batch * parts):
             wide_vectors()
-            image, part = number // parts, number % parts
-            for site in range(part * sites // parts, (part + 1) * sites // parts):
+            image, part, first, last = _part_of_image(number, parts, sites)
+            for site in range(first, last):
                 for c in range(hidden):
                     y[image, site, c] = y[image, site, c] * scale[image, c] + beta[c]
 
@@ -142,8 +142,8 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type
     if not scaled:
         for number in prange(batch * parts):
             wide_vectors()
-            image, part = number // parts, number % parts
-            for site in range(part * sites // parts, (part + 1) * sites // parts):
+            image, part, first, last = _part_of_image(number, parts, sites)
+            for site in range(first, last):
                 for c in range(hidden):
                     x = h[image, site, c] + bias[c]
                     below, _ = _normal(x)
@@ -167,8 +167,8 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type
             through[image, c] = d_norm / norm[c] if norm[c] > 0 else 0
     for number in prange(batch * parts):
         wide_vectors()
-        image, part = number // parts, number % parts
-        for site in range(part * sites // parts, (part + 1) * sites // parts):
+        image, part, first, last = _part_of_image(number, parts, sites)
+        for site in range(first, last):
             for c in range(hidden):
                 x = h[image, site, c] + bias[c]
                 below, density = _normal(x)
@@ -183,6 +183,13 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type
         for part in range(parts):
             for c in range(hidden):
                 grads[0, c] += dh_sum[image, part, c]
+
+
+@written_into_a_loop
+def _part_of_image(number, parts, sites):  # type: ignore[no-untyped-def]
+    """Which image, which of its parts, and that one's sites: from the first to before the last."""
+    part = number % parts
+    return number // parts, part, part * sites // parts, (part + 1) * sites // parts
 
 
 @part_of_a_loop

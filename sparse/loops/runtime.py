@@ -19,6 +19,8 @@ FAST_MATH = {"reassoc", "contract", "nsz"}
 parallel_loop: Any = njit(parallel=True, fastmath=FAST_MATH, error_model="numpy", cache=True)
 part_of_a_loop: Any = njit(fastmath=FAST_MATH, error_model="numpy", cache=True)  # a function that compiled ones call
 
+written_into_a_loop: Any = njit(inline="always")  # the same, copied in line by line before anything is compiled
+
 
 def _mark_wide_vectors(_typing_context):  # type: ignore[no-untyped-def]
     def mark(context, builder, signature, args):  # type: ignore[no-untyped-def]
