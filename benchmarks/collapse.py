@@ -21,15 +21,15 @@ import torch
 from matplotlib.figure import Figure
 
 import fcmae
-from fcmae.analysis.collapse_analysis import BlockCollapse, analyze_collapse
+from fcmae.analysis.collapse import BlockCollapse, analyze_collapse
 from fcmae.analysis.collapse_pictures import depth_axes
 from fcmae.analysis.taps import TAPS
-from fcmae.checkpoint import read_state, resolve_checkpoint
 from fcmae.config import DataConfig, LogConfig, PretrainConfig, PretrainModelConfig, TrainConfig
-from fcmae.crop_batches import crop_batches
-from fcmae.data import embedded_photographs
+from fcmae.data.crop_batches import crop_batches
+from fcmae.data.folder import embedded_photographs
 from fcmae.models import FCMAE
 from fcmae.pretrain import pretrain
+from fcmae.runs.checkpoint import read_state, resolve_checkpoint
 
 STYLES = {
     "V1 style: LayerScale, no GRN": {"use_grn": False, "use_layer_scale": True},
@@ -60,13 +60,13 @@ def configuration(args: argparse.Namespace, style: str, seed: int) -> PretrainCo
 
 
 def photographs(config: PretrainConfig) -> list[torch.Tensor]:
-    """The photographs as the networks take them, batches of centre crops."""
-    normalise = config.data.normaliser(3)
+    """The photographs as the networks take them, batches of center crops."""
+    normalize = config.data.normalizer(3)
     batches = crop_batches(embedded_photographs(), config.model.image_hw, batch_size=6)
-    return [normalise(batch.images) for batch in batches]
+    return [normalize(batch.images) for batch in batches]
 
 
-def analyse(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[BlockCollapse]]:
+def analyze(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[BlockCollapse]]:
     """Rows of the network before and after its training."""
     config = configuration(args, style, seed)
     torch.manual_seed(seed)
@@ -88,14 +88,14 @@ def draw(rows: Rows, title: str) -> Figure:
     figure = Figure(figsize=(7, 5.2), dpi=150, layout="constrained")
     axes = depth_axes(figure)
     axes.set_title(title, fontsize=10)
-    colours = dict(zip(STYLES, ("tab:orange", "tab:blue"), strict=True))
+    colors = dict(zip(STYLES, ("tab:orange", "tab:blue"), strict=True))
     for name, by_seed in rows.items():
         depth = [row.depth for row in next(iter(by_seed.values()))]
         distance_SL = np.array([[row.distance for row in of_seed] for of_seed in by_seed.values()])
-        colour, before = colours[name.removesuffix(UNTRAINED)], name.endswith(UNTRAINED)
+        color, before = colors[name.removesuffix(UNTRAINED)], name.endswith(UNTRAINED)
         line = {"linestyle": ":"} if before else {"marker": "o", "markersize": 4}
-        axes.plot(depth, distance_SL.mean(0), color=colour, linewidth=1.5, label=name, **line)
-        axes.fill_between(depth, distance_SL.min(0), distance_SL.max(0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(depth, distance_SL.mean(0), color=color, linewidth=1.5, label=name, **line)
+        axes.fill_between(depth, distance_SL.min(0), distance_SL.max(0), color=color, alpha=0.2, linewidth=0)
     figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     return figure
 
@@ -117,7 +117,7 @@ def options() -> argparse.ArgumentParser:
     add("--mask-ratio", type=float, default=0.6)
     add("--num-workers", type=int, default=0)
     add("--tap", default="act", choices=TAPS)
-    add("--masked", action="store_true", help="analyse masked images, as in training; else whole ones")
+    add("--masked", action="store_true", help="analyze masked images, as in training; else whole ones")
     return parser
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     seen = f"{args.mask_ratio:.0%} masked" if args.masked else "whole images"
     for number, seed in enumerate(args.seeds, start=1):  # both styles of a seed, then what is known so far is written
         for style in STYLES:
-            for name, found in analyse(args, style, seed).items():
+            for name, found in analyze(args, style, seed).items():
                 rows[name][seed] = found
         title = (
             f"{args.name}, {args.epochs} epochs of FCMAE on {len(embedded_photographs())} photographs, "

@@ -1,4 +1,4 @@
-"""What the collapse analysis costs: a forward pass alone against one with every block analysed.
+"""What the collapse analysis costs: a forward pass alone against one with every block analyzed.
 
     python -m benchmarks.collapse_cost
     python -m benchmarks.collapse_cost --model convnext_tiny --taps expansion act block
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import fcmae
 from benchmarks import timing
-from fcmae.analysis.collapse_analysis import analyze_collapse
+from fcmae.analysis.collapse import analyze_collapse
 from fcmae.analysis.distance import channel_statistics
 from fcmae.analysis.forward import Forward, eval_mode
 from fcmae.analysis.taps import TAPS, Features, FoundBlock, find_blocks, watched
@@ -44,7 +44,7 @@ def paths_of(model: nn.Module, images: Tensor, taps: list[str]) -> dict[str, Cal
     """The forward pass alone, then with the analysis at each tap."""
     forward = Forward(model)
 
-    def synchronised(run: Callable[[], object]) -> None:
+    def synchronized(run: Callable[[], object]) -> None:
         run()
         if images.device.type == "cuda":
             torch.cuda.synchronize()
@@ -53,8 +53,8 @@ def paths_of(model: nn.Module, images: Tensor, taps: list[str]) -> dict[str, Cal
         with eval_mode(model):
             forward(images)
 
-    analysed = {tap: functools.partial(analyze_collapse, model, images, tap, batch_size=len(images)) for tap in taps}
-    return {name: functools.partial(synchronised, run) for name, run in ({"forward alone": alone} | analysed).items()}
+    analyzed = {tap: functools.partial(analyze_collapse, model, images, tap, batch_size=len(images)) for tap in taps}
+    return {name: functools.partial(synchronized, run) for name, run in ({"forward alone": alone} | analyzed).items()}
 
 
 def main() -> None:

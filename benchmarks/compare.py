@@ -103,7 +103,7 @@ def print_table(rows: list[Row], args: argparse.Namespace, title: str) -> None:
         with torch.compiler.set_stance("force_eager"), MatrixProducts() as products[name]:
             run()
 
-    def synchronised(run: Callable[[], object]) -> Callable[[], object]:
+    def synchronized(run: Callable[[], object]) -> Callable[[], object]:
         def and_wait() -> None:
             run()
             if device.type == "cuda":
@@ -112,8 +112,8 @@ def print_table(rows: list[Row], args: argparse.Namespace, title: str) -> None:
         return and_wait
 
     paths: dict[str, Callable[[], object]] = dict(runs)
-    paths |= {f"products of {name}": synchronised(p.run) for name, p in products.items()}
-    paths |= {f"peak {dtype}": synchronised(matmul_peak(DTYPES[dtype], device)) for dtype in args.dtypes}
+    paths |= {f"products of {name}": synchronized(p.run) for name, p in products.items()}
+    paths |= {f"peak {dtype}": synchronized(matmul_peak(DTYPES[dtype], device)) for dtype in args.dtypes}
     seconds = timing.alternate(paths, args.repeats)
     median = {name: statistics.median(values) for name, values in seconds.items()}
 

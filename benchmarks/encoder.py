@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.compare import WITHOUT_NUMBA, Row, options, print_table
-from benchmarks.weights import randomise_grn
+from benchmarks.weights import randomize_grn
 from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.fcmae import count_visible, random_visible
 
@@ -25,7 +25,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
     for name in args.models:
         config = ModelConfig(name, img_size=args.img_size, checkpoint_stages=tuple(args.checkpoint_stages))
         first = SparseConvNeXt(config).to(device)
-        randomise_grn(first)
+        randomize_grn(first)
         num_visible = count_visible(math.prod(config.grid_hw), args.mask_ratio)
         visible = random_visible(args.batch_size, config.grid_hw, num_visible, device=device)
         dy = torch.randn(args.batch_size, first.num_features, *config.grid_hw, device=device)

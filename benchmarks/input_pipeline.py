@@ -4,7 +4,7 @@
     python -m benchmarks.input_pipeline --width 4000 --height 3000
 
 Torchvision's chain is ImageFolder with RandomResizedCrop, RandomHorizontalFlip, ToTensor and Normalize. Ours gives
-uint8, which training normalises on its device.
+uint8, which training normalizes on its device.
 """
 
 import tempfile
@@ -18,7 +18,8 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks import timing
 from fcmae.config import IMAGENET_MEAN, IMAGENET_STD, DataConfig
-from fcmae.data import PretrainDataset, collate, embedded_photographs, image_files
+from fcmae.data.folder import embedded_photographs, image_files
+from fcmae.data.samples import PretrainDataset, collate
 from fcmae.models import ModelConfig
 
 

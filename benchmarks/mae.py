@@ -12,7 +12,7 @@ from fcmae.models.patches import patch_mean_std, patchify
 
 
 class ViTMAE(nn.Module):
-    """Images → loss, mean squared error of the masked patches, each normalised."""
+    """Images → loss, mean squared error of the masked patches, each normalized."""
 
     def __init__(self, name: str, img_size: int, mask_ratio: float = 0.75, dim: int = 512, depth: int = 8) -> None:
         super().__init__()

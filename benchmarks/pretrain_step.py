@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.compare import WITHOUT_NUMBA, Row, options, print_table
 from benchmarks.mae import ViTMAE
-from benchmarks.weights import randomise_grn
+from benchmarks.weights import randomize_grn
 from fcmae.models import FCMAE, ModelConfig
 
 
@@ -25,7 +25,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
     for name in args.models:
         config = ModelConfig(name, img_size=args.img_size, checkpoint_stages=tuple(args.checkpoint_stages))
         first = FCMAE(config, args.mask_ratio).to(device)
-        randomise_grn(first)
+        randomize_grn(first)
         visible, kept = first.random_visible(images)
         for dtype in args.dtypes:
             for backend in args.backends:

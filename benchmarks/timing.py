@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fcmae.allocator import keep_freed_memory
+from fcmae.cli.allocator import keep_freed_memory
 from fcmae.sparse.compiled import loops_for
 
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 
-def randomise_grn(module: nn.Module) -> None:
+def randomize_grn(module: nn.Module) -> None:
     """GRN starts as the identity; give it something to do, so that a wrong one is noticed."""
     for name, parameter in module.named_parameters():
         if "grn" in name:

@@ -4,17 +4,30 @@ Public names are imported on first use (PEP 562), so ``import fcmae`` is light, 
 no command's module is loaded before ``python -m fcmae.<command>`` runs it.
 """
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# In a checkout sparse/, models/ and configs/ lie beside this folder, not in it; let them import as fcmae.* there too.
-_checkout = Path(__file__).resolve().parent.parent
-if (_checkout / "pyproject.toml").is_file():
-    __path__.append(str(_checkout))
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Checkout:
+    """In a checkout sparse/, models/ and configs/ lie beside this folder; they import as fcmae.* without an install."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Of these three, and nothing else of the checkout."""
+        return PathFinder.find_spec(name, [str(_ROOT)]) if name in _BESIDE else None
+
+
+_BESIDE = {"fcmae.sparse", "fcmae.models", "fcmae.configs"}
+if (_ROOT / "pyproject.toml").is_file():
+    sys.meta_path.append(_Checkout)
 
 if TYPE_CHECKING:
-    from fcmae.analysis.collapse_analysis import analyze_collapse as analyze_collapse
+    from fcmae.analysis.collapse import analyze_collapse as analyze_collapse
     from fcmae.analysis.distance import cosine_distance as cosine_distance
     from fcmae.models import FCMAE as FCMAE
     from fcmae.models import FCMAEOutput as FCMAEOutput
@@ -32,7 +45,7 @@ _HOME_OF = {
     "FCMAE": "fcmae.models",
     "FCMAEOutput": "fcmae.models",
     "ModelConfig": "fcmae.models",
-    "analyze_collapse": "fcmae.analysis.collapse_analysis",
+    "analyze_collapse": "fcmae.analysis.collapse",
     "convert_to_dense": "fcmae.weights.convert",
     "cosine_distance": "fcmae.analysis.distance",
     "create_dense": "fcmae.weights.dense",

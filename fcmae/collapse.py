@@ -7,7 +7,6 @@ small maps, dead and saturated ones marked), and writes the numbers. docs/collap
 import argparse
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,17 +16,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fcmae.analysis.collapse_analysis import BlockCollapse, analyze_collapse
+from fcmae.analysis.collapse import BlockCollapse, analyze_collapse
 from fcmae.analysis.collapse_file import NUMBERS, TABLE, write_collapse
 from fcmae.analysis.collapse_pictures import distance_figure, feature_map_figure
 from fcmae.analysis.feature_maps import choose_blocks, feature_maps
 from fcmae.analysis.subjects import Named, Subject, load_subject, parse_names, refusals_named
 from fcmae.analysis.taps import TAPS, find_blocks
-from fcmae.command import check_at_least, check_seed, exit_status, output_folder
-from fcmae.crop_batches import crop_batches
-from fcmae.data import images_to_look_at
-from fcmae.devices import choose_device
+from fcmae.cli.command import check_at_least, check_seed, exit_status, output_folder
+from fcmae.cli.devices import choose_device
+from fcmae.data.crop_batches import crop_batches
+from fcmae.data.folder import images_to_look_at
 from fcmae.errors import UserError
+from fcmae.files import replacing
 
 logger = logging.getLogger("fcmae")
 
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
-    """Analyse as asked, print a table a model and write the output folder; label → rows.
+    """Analyze as asked, print a table a model and write the output folder; label → rows.
 
     Raises:
         UserError: something the user can mend.
@@ -95,7 +95,7 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
     if options.picture >= len(paths):
         raise UserError(f"--picture {options.picture}: there are {len(paths)} images, 0 to {len(paths) - 1}")
 
-    # What can be wrong with a model is said before the first is analysed, for that may take an hour. The models wait in
+    # What can be wrong with a model is said before the first is analyzed, for that may take an hour. The models wait in
     # the CPU's memory, and leave it one by one.
     subjects = {named.label: _load(named, options) for named in names}
     layers = _layers(subjects, options.layers)
@@ -106,7 +106,7 @@ def collapse(options: argparse.Namespace) -> dict[str, list[BlockCollapse]]:
     for named in names:
         subject = subjects.pop(named.label)
         subject.model.to(device)
-        rows, picture = _analyse(named, subject, paths, layers[named.label], options)
+        rows, picture = _analyze(named, subject, paths, layers[named.label], options)
         results[named.label] = rows
         height, width = subject.image_hw
         described[named.label] = {
@@ -172,7 +172,7 @@ def _layers(subjects: dict[str, Subject], wanted: Sequence[str]) -> dict[str, li
     return layers
 
 
-def _analyse(
+def _analyze(
     named: Named, subject: Subject, paths: list[Path], layers: list[str], options: argparse.Namespace
 ) -> tuple[list[BlockCollapse], Figure | None]:
     """The rows of a model and, if it can be drawn, its picture of channels; the images are read once."""
@@ -185,7 +185,7 @@ def _analyse(
                 skipped = int((batch.indices < options.picture).sum())
                 drawn.append((place + skipped, batch.images[skipped : skipped + 1]))
             place += len(batch.images)
-            yield subject.normalise(batch.images)
+            yield subject.normalize(batch.images)
 
     with refusals_named(named.label, f"{options.batch_size} images", subject.image_hw):
         rows = analyze_collapse(
@@ -197,7 +197,7 @@ def _analyse(
         if not drawn:
             raise UserError(f"neither image {options.picture} (--picture) nor any after it can be read")
         ((place, image),) = drawn
-        given = subject.normalise(image)
+        given = subject.normalize(image)
         maps = feature_maps(subject.model, given, layers, options.tap, seed=options.seed, place=place)
     except UserError as error:  # no reason to lose the numbers
         logger.warning("%s: no picture of its channels: %s", named.label, error)
@@ -231,9 +231,8 @@ def _draw(file: Path, picture: Figure | None) -> None:
     if picture is None:
         file.unlink(missing_ok=True)
         return
-    temporary = file.with_name(f".{file.name}.new")
-    picture.savefig(temporary, format="png")
-    os.replace(temporary, file)
+    with replacing(file) as temporary:
+        picture.savefig(temporary, format="png")
 
 
 if __name__ == "__main__":

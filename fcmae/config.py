@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from fcmae.data.normalizer import Normalizer
 from fcmae.models.config import ModelConfig
-from fcmae.normaliser import Normaliser
 
-DIGITS = "digits"  # scikit-learn's, where a folder of labelled images could stand
+DIGITS = "digits"  # scikit-learn's, where a folder of labeled images could stand
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -31,7 +31,7 @@ class DataConfig:
     """The images and how they are cropped."""
 
     path: str | None = None
-    """Folder of images, nested or flat, labelled or not. Unset: the photographs bundled with scikit-image and
+    """Folder of images, nested or flat, labeled or not. Unset: the photographs bundled with scikit-image and
     scikit-learn."""
     num_workers: int = 4
     """Processes that read images, per training process; 0 reads in the training process. Does not change results."""
@@ -65,7 +65,7 @@ class DataConfig:
         if self.std is not None and not all(std > 0 for std in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
 
-    def normaliser(self, in_chans: int) -> Normaliser:
+    def normalizer(self, in_chans: int) -> Normalizer:
         """With values for each of ``in_chans`` channels; ValueError if others were given than as many."""
 
         def per_channel(given: tuple[float, ...] | None, imagenet: tuple[float, ...], what: str) -> tuple[float, ...]:
@@ -75,19 +75,19 @@ class DataConfig:
                 raise ValueError(f"{what} must have one value per channel: model.in_chans is {in_chans}, got {given}")
             return given
 
-        return Normaliser(per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std"))
+        return Normalizer(per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std"))
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimisation. Defaults are the paper's (table 8) but for the batch size, which is what one device holds."""
+    """The optimization. Defaults are the paper's (table 8) but for the batch size, which is what one device holds."""
 
     epochs: int = 800
     """Passes over the images."""
     batch_size: int = 64
     """Images per device and micro-batch. The effective batch is this × accumulation_steps × number of devices."""
     accumulation_steps: int = 1
-    """Micro-batches per optimiser step."""
+    """Micro-batches per optimizer step."""
     mask_ratio: float = 0.6
     """Share of the patches that is masked."""
     base_lr: float = 1.5e-4
@@ -152,9 +152,9 @@ class MonitorConfig:
     a line of metrics.jsonl with the mean cosine distance of the channels in each stage (near 0: collapsed)."""
     data: str | None = None
     """Folder with a subfolder for each class (or train/ and val/ that have them), or the word digits for those of
-    scikit-learn; adds the accuracy of 20 nearest neighbours. Unset: no accuracy."""
+    scikit-learn; adds the accuracy of 20 nearest neighbors. Unset: no accuracy."""
     images: int = 256
-    """Images at most: of the training images for the distance, and of either part of the labelled ones."""
+    """Images at most: of the training images for the distance, and of either part of the labeled ones."""
 
     def __post_init__(self) -> None:
         _check_least(self, every=0, images=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fcmae.command import exit_status
+from fcmae.cli.command import exit_status
 from fcmae.weights.convert import FORMATS, Conversion, convert
 from fcmae.weights.write import write
 
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fcmae.convert",
         description="Bring the weights of a ConvNeXt V1 or V2 from any format into that of timm, transformers or the "
-        "official code. The format of SRC is recognised: fcmae, timm, transformers, mmpretrain, MMEarth, official "
+        "official code. The format of SRC is recognized: fcmae, timm, transformers, mmpretrain, MMEarth, official "
         "(published, fine-tuned, or training checkpoints of MinkowskiEngine's layout).",
         allow_abbrev=False,
     )

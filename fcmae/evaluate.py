@@ -1,4 +1,4 @@
-"""``python -m fcmae.evaluate``: how much labelled images tell of pretrained features: nearest neighbours, linear probe.
+"""``python -m fcmae.evaluate``: how much labeled images tell of pretrained features: nearest neighbors, linear probe.
 
 Beside each checkpoint stand the same network with random weights and the raw pixels: what is not above them was not
 learned.
@@ -17,13 +17,13 @@ import torch
 from fcmae.analysis.accuracy import Accuracy, top_accuracy
 from fcmae.analysis.features import Embedder, Features, embedder, features_of_each, pixels
 from fcmae.analysis.knn import knn_scores
-from fcmae.analysis.labelled import LabelledData, labelled_digits, labelled_folder, labelled_timm
 from fcmae.analysis.linear_probe import fit_probe
 from fcmae.analysis.subjects import parse_names
-from fcmae.checkpoint import write_atomically
-from fcmae.command import check_at_least, check_seed, exit_status, output_folder
-from fcmae.devices import choose_device
+from fcmae.cli.command import check_at_least, check_seed, exit_status, output_folder
+from fcmae.cli.devices import choose_device
+from fcmae.data.labeled import LabeledData, labeled_digits, labeled_folder, labeled_timm
 from fcmae.errors import UserError
+from fcmae.files import write_text
 
 logger = logging.getLogger("fcmae")
 
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(
         prog="python -m fcmae.evaluate",
-        description="How much labelled images tell of pretrained features, by nearest neighbours and a linear probe. "
+        description="How much labeled images tell of pretrained features, by nearest neighbors and a linear probe. "
         "Beside each checkpoint stand the same network with random weights and the raw pixels: what is not above them "
         "was not learned.",
         allow_abbrev=False,
@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"pixels a side (default: the run's, otherwise {IMG_SIZE}, less for a stem of stride 1 or 2; "
         f"digits: at most {DIGITS_SIZE}, "
         "but for networks that take one size alone)")  # fmt: skip
-    add("--k", type=int, default=20, metavar="N", help="nearest neighbours that vote (default: %(default)s)")
+    add("--k", type=int, default=20, metavar="N", help="nearest neighbors that vote (default: %(default)s)")
     add("--temperature", type=float, default=0.07, metavar="T",
         help="of their votes, exp(cosine similarity / T) (default: %(default)s)")  # fmt: skip
     add("--batch_size", type=int, default=64, metavar="N",
@@ -96,7 +96,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     _check(options)
     named_networks = parse_names(options.ckpt)
     device = choose_device(options.device)
-    data = _labelled_data(options)
+    data = _labeled_data(options)
     subjects = [
         embedder(
             named, device, pretrained=options.pretrained, allow_pickle=options.allow_pickle,
@@ -116,7 +116,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     if options.output is not None:
         file = Path(options.output) / RESULT
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(result, indent=2) + "\n")
+        write_text(file, json.dumps(result, indent=2) + "\n")
         logger.info("written: %s", file)
     return result
 
@@ -134,15 +134,15 @@ def _check(options: argparse.Namespace) -> None:
         output_folder(options.output, [RESULT], options.overwrite)
 
 
-def _labelled_data(options: argparse.Namespace) -> LabelledData:
+def _labeled_data(options: argparse.Namespace) -> LabeledData:
     if options.data_path is None:
-        return labelled_digits(options.test_share, options.seed, options.images)
+        return labeled_digits(options.test_share, options.seed, options.images)
     if options.data_dataset is None:
-        return labelled_folder(
+        return labeled_folder(
             options.data_path, options.test_share, options.seed, options.images, num_workers=options.num_workers
         )
     splits = (options.train_split, options.test_split)
-    return labelled_timm(
+    return labeled_timm(
         options.data_dataset, options.data_path, *splits, options.download, options.seed, options.images
     )
 
@@ -165,7 +165,7 @@ def _with_baselines(
     for subject in subjects:
         image_hw = _image_hw(subject, options)
         found.append((subject, image_hw))
-        kind = (subject.architecture, subject.normalise, image_hw)
+        kind = (subject.architecture, subject.normalize, image_hw)
         if subject.fresh is not None and kind not in fresh_ones:  # runs of one kind share a random network
             fresh_ones.add(kind)
             found.append((subject.fresh(), image_hw))
@@ -178,7 +178,7 @@ def _with_baselines(
 
 def _rows(
     asked: Sequence[tuple[Embedder, tuple[int, int]]],
-    data: LabelledData,
+    data: LabeledData,
     device: torch.device,
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:

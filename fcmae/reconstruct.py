@@ -15,17 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcmae.command import check_at_least, check_seed, exit_status, output_folder
-from fcmae.crop_batches import crop_batches
-from fcmae.data import images_to_look_at
-from fcmae.devices import choose_device
-from fcmae.draws import sample_seed
+from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
+from fcmae.cli.command import check_at_least, check_seed, exit_status, output_folder
+from fcmae.cli.devices import choose_device
+from fcmae.data.crop_batches import crop_batches
+from fcmae.data.draws import sample_seed
+from fcmae.data.folder import images_to_look_at
 from fcmae.errors import UserError
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.patches import enlarge_mask
-from fcmae.pictures import paste_reconstruction, reconstruction_picture, save_picture
 from fcmae.weights.load import load_model
-from fcmae.weights.settings import normalisation
+from fcmae.weights.settings import normalization
 
 logger = logging.getLogger("fcmae")
 
@@ -100,14 +100,14 @@ def reconstruct(options: argparse.Namespace) -> list[Path]:
     own = [read_mask(options.mask, grid_hw)] if options.mask else []
     paths = images_to_look_at(options.data_path, options.images)
     images = torch.cat([b.images for b in crop_batches(paths, image_hw, model.config.in_chans)]).to(device)
-    normalise = normalisation(options.ckpt, model.config.in_chans)
+    normalize = normalization(options.ckpt, model.config.in_chans)
 
     masks = [random_masks(len(images), grid_hw, ratio, options.seed) for ratio in ratios]
     masks += [mask.expand(len(images), *grid_hw) for mask in own]
     files = [folder / name for name in names]
     for file, mask in zip(files, masks, strict=True):
         visible = mask.to(device)
-        pasted = paste_reconstruction(model, images, visible, normalise)
+        pasted = paste_reconstruction(model, images, visible, normalize)
         where = enlarge_mask(visible, patch)
         save_picture(reconstruction_picture(images, pasted, where, 1 - visible.float().mean().item()), file)
         logger.info("%s: %d of %d patches visible", file, visible[0].sum(), visible[0].numel())

@@ -2,16 +2,16 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcmae.analysis.report_page import GENERATOR, render_report
-from fcmae.analysis.run_folder import read_run
-from fcmae.command import exit_status
+from fcmae.cli.command import exit_status
 from fcmae.errors import UserError
-from fcmae.run_layout import METRICS
+from fcmae.files import replacing
+from fcmae.report_page.page import GENERATOR, render_report
+from fcmae.runs.layout import METRICS
+from fcmae.runs.reader import read_run
 
 logger = logging.getLogger("fcmae")
 
@@ -55,10 +55,8 @@ def write_report(run: str | Path, output: str | Path | None = None) -> Path:
     if found.broken_lines:
         logger.warning("%s: %d broken line(s) left out", folder / METRICS, found.broken_lines)
     page = render_report(found).encode("utf-8", errors="replace")  # a path may hold bytes that are no text
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.new")
-    partial.write_bytes(page)
-    os.replace(partial, file)  # a browser that reloads sees the old report or the new
+    with replacing(file) as temporary:  # a browser that reloads sees the old report or the new
+        temporary.write_bytes(page)
     return file
 
 

@@ -25,7 +25,7 @@ class ModelConfig:
     """Kernel and stride of the stem: 1, 2 or 4. A mask patch is 8 times as many pixels (8, 16, 32); take 1 or 2 for
     small images."""
     use_grn: bool | None = None
-    """Global response normalisation in the blocks; unset: as the size has it (V2 with, V1 without)."""
+    """Global response normalization in the blocks; unset: as the size has it (V2 with, V1 without)."""
     use_layer_scale: bool | None = None
     """LayerScale at the end of the blocks; unset: as the size has it (V1 with, V2 without)."""
     ls_init_value: float = 1e-6
@@ -37,7 +37,7 @@ class ModelConfig:
     decoder_dim: int = 512
     """Width of the decoder."""
     norm_pix_loss: bool = True
-    """Predict pixels normalised per patch by the patch's own mean and variance."""
+    """Predict pixels normalized per patch by the patch's own mean and variance."""
     backend: BackendName = "auto"
     """Who computes the encoder's convolutions: grid (PyTorch, on CPUs with Numba where it is installed), triton (GPU
     kernels), minkowski (MinkowskiEngine, installed apart) or masked (dense, the baseline); auto: grid. It changes the

@@ -20,7 +20,7 @@ class FCMAEOutput(NamedTuple):
     loss: Tensor
     """Scalar, float32: mean squared error per patch, averaged over the masked patches; 0 where nothing is masked."""
     pred: Tensor
-    """[B, h·w, p·p·C]: predicted pixels of every patch, normalised per patch if ``norm_pix_loss``; with ``masked_only``
+    """[B, h·w, p·p·C]: predicted pixels of every patch, normalized per patch if ``norm_pix_loss``; with ``masked_only``
     [B, h·w − K, p·p·C], of the masked patches in raster order."""
     visible: Tensor
     """bool [B, h, w]: the patches that the encoder saw."""
@@ -62,7 +62,7 @@ class FCMAE(nn.Module):
         """Reconstruct masked images.
 
         Args:
-            images: [B, C, H, W], normalised.
+            images: [B, C, H, W], normalized.
             visible: bool [B, h, w], True = kept; None draws a random mask for each image from torch's generator.
             num_visible: patches kept per image in ``visible``, if known; spares a GPU the wait for it.
             masked_only: predict the masked patches alone, all that the loss counts. Training does; it is faster.
@@ -96,7 +96,7 @@ class FCMAE(nn.Module):
         return F.mse_loss(pred.to(target.dtype), target)
 
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
-        """Pictures of a forward pass, in the images' own normalisation.
+        """Pictures of a forward pass, in the images' own normalization.
 
         With ``norm_pix_loss`` a prediction says nothing of a patch's own brightness and contrast; they are taken from
         the original patch.

@@ -67,7 +67,7 @@ class PointwiseConv(nn.Conv2d):
 
 
 class GRN(nn.Module):
-    """γ and β of global response normalisation, 0 at the start; the MLP around it computes it."""
+    """γ and β of global response normalization, 0 at the start; the MLP around it computes it."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Images to patches of pixels and back, and the per-patch normalisation that the loss is taken in."""
+"""Images to patches of pixels and back, and the per-patch normalization that the loss is taken in."""
 
 import torch
 from einops import rearrange
@@ -36,7 +36,7 @@ def patch_mean_std(patches: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def masked_targets(images: Tensor, sites: ActiveSites, patch_size: int, norm_pix_loss: bool) -> Tensor:
-    """What the loss compares with: the masked patches' pixels, normalised per patch if asked for, in raster order.
+    """What the loss compares with: the masked patches' pixels, normalized per patch if asked for, in raster order.
 
     [B·(h·w − K), p·p·C] in float32 or wider. ValueError: the images do not fit the patch grid.
     """

@@ -38,7 +38,7 @@ def _nothing(_device: torch.device) -> None:
 
 
 class Backend(NamedTuple):
-    """The operations that look at neighbours, or may."""
+    """The operations that look at neighbors, or may."""
 
     name: str
     depthwise_conv: DepthwiseConv

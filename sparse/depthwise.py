@@ -1,4 +1,4 @@
-"""Submanifold depthwise convolution, the one operation that looks at neighbours.
+"""Submanifold depthwise convolution, the one operation that looks at neighbors.
 
 Forward and dgrad scatter the sites to a channels-last grid, convolve, and gather: the library's depthwise kernel is
 fast, and an empty position adds nothing. On a CPU, where patches are large against the kernel, they are convolved patch
@@ -121,7 +121,7 @@ class _DepthwiseConv(torch.autograd.Function):
         if ctx.ways.wgrad == "loops" and (needs_weight or needs_bias):
             dx, dweight, dbias = ctx.loops.convolve_grad(x, dy, weight, patch_window, raster_of_z)
             return dx, dweight, dbias if needs_bias else None, *(None,) * 8
-        if needs_x:  # the sites are their own neighbours' neighbours
+        if needs_x:  # the sites are their own neighbors' neighbors
             args = (grid, patch_window, raster_of_z, ctx.shape)
             dx = _convolve(ctx.ways, ctx.loops, dy, weight.flip(2, 3), None, *args)
         if needs_weight and ctx.ways.wgrad == "patch":

@@ -1,4 +1,4 @@
-"""Between grids and site matrices: gather, downsample, densify. All differentiable, none looks at a neighbour."""
+"""Between grids and site matrices: gather, downsample, densify. All differentiable, none looks at a neighbor."""
 
 import math
 from typing import TypeVar
@@ -55,7 +55,7 @@ def _to_zorder(patches_NCYX: Tensor, side: int) -> Tensor:
 
 
 def downsample(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """2×2 stride-2 convolution. Its four inputs are neighbouring rows in Z-order, so it is a view and one GEMM.
+    """2×2 stride-2 convolution. Its four inputs are neighboring rows in Z-order, so it is a view and one GEMM.
 
     Args:
         x: [B·K·s·s, C_in], s even.

@@ -1,4 +1,4 @@
-"""Global response normalisation over the sites of each image (ConvNeXt V2, arXiv 2301.00808, section 3.3)."""
+"""Global response normalization over the sites of each image (ConvNeXt V2, arXiv 2301.00808, section 3.3)."""
 
 from typing import Any
 
@@ -82,6 +82,6 @@ def response_norm(x_BMC: Tensor) -> Tensor:
     """‖x‖₂ over the sites of each image, [B, 1, C], accumulated in float32 or wider."""
     wide = torch.promote_types(x_BMC.dtype, torch.float32)
     if x_BMC.device.type == "cpu" and x_BMC.dtype == wide:
-        # the library's norm over a middle axis is not vectorised on a CPU; this took half its time
+        # the library's norm over a middle axis is not vectorized on a CPU; this took half its time
         return x_BMC.square().sum(1, keepdim=True).sqrt()
     return torch.linalg.vector_norm(x_BMC, dim=1, keepdim=True, dtype=wide)

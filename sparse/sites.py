@@ -5,7 +5,7 @@ with s×s sites each (s = 8, 4, 2, 1 in a ConvNeXt). Features are kept as one ma
 
     row = ((image · K + patch) · s·s) + z        patches in raster order, z = place in the patch's Z-order (Morton)
 
-Z-order makes the four sites that a 2×2 stride-2 convolution merges neighbours in memory, at every stage.
+Z-order makes the four sites that a 2×2 stride-2 convolution merges neighbors in memory, at every stage.
 
 Shape letters, here and in the whole package: B images, h×w the patch grid, K visible patches per image, s sites along
 one side of a patch, N = B·K patches, C channels.

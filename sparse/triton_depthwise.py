@@ -116,7 +116,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     needs_x, needs_taps, needs_bias, *_ = ctx.needs_input_grad
     where = (patches, slot, ctx.num_visible, ctx.side, ctx.size)
     dy = dy.contiguous()
-    # the sites are their own neighbours' neighbours, so dgrad is the same convolution with the kernel turned round
+    # the sites are their own neighbors' neighbors, so dgrad is the same convolution with the kernel turned round
     dx = _convolve_op(dy, taps, None, *where, not ctx.flip) if needs_x else None
     dtaps = _wgrad_op(x, dy, *where).to(taps.dtype) if needs_taps else None
     dbias = dy.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if needs_bias else None

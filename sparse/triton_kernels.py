@@ -1,6 +1,6 @@
 """Triton kernels of the submanifold depthwise convolution: block-sparse over the visible patches, halo by patch.
 
-A site's neighbour at (dy, dx) lies in its own patch or in one near by, so no kernel map of k·k entries a site is
+A site's neighbor at (dy, dx) lies in its own patch or in one near by, so no kernel map of k·k entries a site is
 needed: ``slot`` [B, h, w] tells which visible patch a grid cell is (−1: masked), and the place inside the patch is
 Z-order arithmetic. Rows and channels are tiled; sums are in float32. One kernel serves s = 8, 4, 2, 1 and any odd k.
 
@@ -52,7 +52,7 @@ def convolve_kernel(
     HAS_BIAS: tl.constexpr, FLIP: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr,
     BITS: tl.constexpr, SIZE: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """out[i] = bias + Σ over taps of weight[tap] · x[neighbour of i at tap]; FLIP turns the kernel round, for dgrad.
+    """out[i] = bias + Σ over taps of weight[tap] · x[neighbor of i at tap]; FLIP turns the kernel round, for dgrad.
 
     x, out [num_rows, channels]; weight [SIZE·SIZE, channels]; patches [N]; slot [B·HEIGHT·WIDTH].
     """
@@ -85,7 +85,7 @@ def wgrad_kernel(
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, SIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Share of one chunk of rows in the gradient to one tap of the kernel: Σ over its rows of dy · x[neighbour at tap].
+    """Share of one chunk of rows in the gradient to one tap of the kernel: Σ over its rows of dy · x[neighbor at tap].
 
     out float32 [chunks, SIZE·SIZE, channels], to be summed over chunks: no atomics, so the same numbers every time.
     """

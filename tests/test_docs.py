@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import fcmae
-from fcmae import checkpoint as ckpt
 from fcmae import convert
 from fcmae.models import FCMAE
+from fcmae.runs import checkpoint as ckpt
 
 WEIGHTS = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
 

@@ -14,15 +14,8 @@ import pytest
 import fcmae
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {
-    "fcmae": "fcmae",
-    "fcmae.analysis": "fcmae/analysis",
-    "fcmae.weights": "fcmae/weights",
-    "fcmae.sparse": "sparse",
-    "fcmae.sparse.loops": "sparse/loops",
-    "fcmae.models": "models",
-    "fcmae.configs": "configs",
-}
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+FOLDERS: dict[str, str] = SETUPTOOLS["package-dir"]
 
 
 def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
@@ -57,11 +50,12 @@ def installed(wheel: Path) -> Path:
 
 
 def test_packages_in_pyproject_are_the_folders() -> None:
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    tops = {Path(folder).parts[0] for folder in FOLDERS.values()}
-    with_init = {p.parent.relative_to(ROOT) for top in tops for p in (ROOT / top).rglob("__init__.py")}
-    assert {Path(setuptools["package-dir"][name]) for name in setuptools["packages"]} == with_init
-    assert setuptools["package-dir"] == FOLDERS
+    assert SETUPTOOLS["packages"] == list(FOLDERS)
+    tops = ("fcmae", "sparse", "models", "configs")
+    with_init = {p.parent.relative_to(ROOT).as_posix() for top in tops for p in (ROOT / top).rglob("__init__.py")}
+    assert set(FOLDERS.values()) == with_init
+    for name, folder in FOLDERS.items():
+        assert name == folder.replace("/", ".") or name == f"fcmae.{folder.replace('/', '.')}"
 
 
 def test_the_wheel_holds_every_module_and_every_recipe(wheel: Path) -> None:
@@ -101,6 +95,13 @@ def test_a_checkout_runs_with_nothing_installed(tmp_path: Path) -> None:
     )
     done = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.stdout.strip() == str(ROOT / "sparse" / "__init__.py"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["fcmae.fcmae", "fcmae.tests", "fcmae.benchmarks"])
+def test_nothing_else_of_a_checkout_imports_as_a_part_of_fcmae(name: str, tmp_path: Path) -> None:
+    """Else there would be two of every module, and an error of the one would not be caught as the other's."""
+    done = run("-c", f"import fcmae.sparse, {name}", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert f"No module named '{name}'" in done.stderr
 
 
 def test_the_library_part_needs_torch_timm_and_einops_alone(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import fcmae
-from fcmae import checkpoint as ckpt
 from fcmae import evaluate
-from fcmae.cli import parse_config, recipe_names
+from fcmae.cli.pretrain_parser import parse_config, recipe_names
 from fcmae.models.sizes import SIZES
+from fcmae.runs import checkpoint as ckpt
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

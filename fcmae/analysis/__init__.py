@@ -1,1 +1,1 @@
-"""What a network has learned: feature collapse, nearest neighbours, linear probe, and their pictures."""
+"""What a network has learned: feature collapse, nearest neighbors, linear probe, and their pictures."""

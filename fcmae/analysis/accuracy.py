@@ -28,9 +28,9 @@ class Accuracy:
         It says how far another test set of this size would scatter, not how another training run would.
         """
         n, p, z = self.total, self.share, Z_95
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        center = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return max(0.0, center - half), min(1.0, center + half)
 
 
 def top_accuracy(scores_NC: Tensor, labels_N: Tensor, top: int = 1) -> Accuracy:

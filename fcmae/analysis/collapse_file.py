@@ -10,8 +10,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fcmae.analysis.collapse_analysis import BlockCollapse
-from fcmae.checkpoint import write_atomically
+from fcmae.analysis.collapse import BlockCollapse
+from fcmae.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def write_collapse(
     described: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
-    """collapse.csv, a row a block, and collapse.json, which also says what was analysed and how.
+    """collapse.csv, a row a block, and collapse.json, which also says what was analyzed and how.
 
     Args:
         folder: made if it is not there.
@@ -48,12 +48,12 @@ def write_collapse(
     writer = csv.DictWriter(text, ["model", *(field.name for field in fields(BlockCollapse))], lineterminator="\n")
     writer.writeheader()
     writer.writerows({"model": label} | asdict(row) for label, rows in results.items() for row in rows)
-    write_atomically(folder / TABLE, text.getvalue())
+    write_text(folder / TABLE, text.getvalue())
     models = {
         label: {**described[label], "blocks": [_without_nan(asdict(row)) for row in rows]}
         for label, rows in results.items()
     }
-    write_atomically(folder / NUMBERS, json.dumps({"settings": settings, "models": models}, indent=2) + "\n")
+    write_text(folder / NUMBERS, json.dumps({"settings": settings, "models": models}, indent=2) + "\n")
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:

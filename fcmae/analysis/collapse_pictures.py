@@ -20,9 +20,9 @@ GAP = 0.12  # between maps, in widths of a map
 
 
 def depth_axes(figure: Figure) -> Axes:
-    """Axes of figure 4: cosine distance against normalised depth."""
+    """Axes of figure 4: cosine distance against normalized depth."""
     axes = figure.add_subplot()
-    axes.set_xlabel("normalised layer index (0: first block, 1: last)")
+    axes.set_xlabel("normalized layer index (0: first block, 1: last)")
     axes.set_ylabel("feature cosine distance")
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(0, 0.52)  # 1/2 is the most there can be
@@ -50,7 +50,7 @@ def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], t
 
 
 def feature_map_figure(label: str, image: Tensor, layers: Sequence[FeatureMaps]) -> Figure:
-    """One image, and beside it a panel a block with its channels' maps, all of a block on one colour scale.
+    """One image, and beside it a panel a block with its channels' maps, all of a block on one color scale.
 
     Args:
         label: of the model.
@@ -69,8 +69,8 @@ def feature_map_figure(label: str, image: Tensor, layers: Sequence[FeatureMaps])
         _draw_maps(axes, layer)
     handles = [
         Line2D([], [], marker="s", linestyle="", markersize=10, markerfacecolor="none", markeredgewidth=2,
-               markeredgecolor=colour, label=name)
-        for colour, name in ((DEAD, "dead channel"), (SATURATED, "saturated channel (constant over positions)"))
+               markeredgecolor=color, label=name)
+        for color, name in ((DEAD, "dead channel"), (SATURATED, "saturated channel (constant over positions)"))
     ]  # fmt: skip
     if any(layer.maps.isnan().any() for layer in layers):
         handles.append(Line2D([], [], marker="s", linestyle="", markersize=10, color=MASKED, label="masked"))
@@ -83,15 +83,15 @@ def _draw_maps(axes: Axes, layer: FeatureMaps) -> None:
     count, height, width = maps.shape
     columns = math.ceil(math.sqrt(count))
     low, high = np.nanpercentile(maps, (1, 99))
-    colours = colormaps["viridis"].with_extremes(bad=MASKED)
+    colors = colormaps["viridis"].with_extremes(bad=MASKED)
     aspect = height / width
     for number, (each, dead, saturated) in enumerate(zip(maps, layer.dead, layer.saturated, strict=True)):
         left, top = number % columns * (1 + GAP), number // columns * (aspect + GAP)
         box = (left, left + 1, top + aspect, top)
-        axes.imshow(each, cmap=colours, vmin=low, vmax=high, extent=box, interpolation="nearest")
+        axes.imshow(each, cmap=colors, vmin=low, vmax=high, extent=box, interpolation="nearest")
         if dead or saturated:
-            colour = DEAD if dead else SATURATED
-            axes.add_patch(Rectangle((left, top), 1, aspect, fill=False, edgecolor=colour, linewidth=1.8))
+            color = DEAD if dead else SATURATED
+            axes.add_patch(Rectangle((left, top), 1, aspect, fill=False, edgecolor=color, linewidth=1.8))
     axes.set_xlim(-GAP, columns * (1 + GAP))
     axes.set_ylim(math.ceil(count / columns) * (aspect + GAP), -GAP)
     axes.set_axis_off()

@@ -130,7 +130,7 @@ def _largest(x_BMC: Tensor) -> Tensor:
 
 
 def effective_ranks(x_BMC: Tensor) -> Tensor:
-    """exp of the entropy of the normalised singular values of the unit channels (Roy and Vetterli 2007), [B].
+    """exp of the entropy of the normalized singular values of the unit channels (Roy and Vetterli 2007), [B].
 
     1: all channels are multiples of one; min(M, C): they spread over as many directions evenly. Dead channels are left
     out; without any living one it is 0. Needs the Gram matrix, O(C·M·min(C, M)), and its eigenvalues.

@@ -74,10 +74,10 @@ def feature_maps(
 
     Args:
         model: as of :func:`fcmae.analyze_collapse`, as are ``tap``, ``mask_ratio`` and ``seed``.
-        image: [1, C, H, W], normalised.
+        image: [1, C, H, W], normalized.
         layers: names of blocks, or depths from 0 to 1.
         count: channels to take, spaced evenly.
-        place: of the image among those analysed: its random mask is the one that it had there.
+        place: of the image among those analyzed: its random mask is the one that it had there.
 
     Raises:
         NoGridError: positions that cannot be drawn.

@@ -16,17 +16,17 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcmae.analysis.labelled import Batches
 from fcmae.analysis.subjects import Named, load_subject, refusals_named
+from fcmae.data.labeled import Batches
+from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.models.layers import init_weights
-from fcmae.normaliser import Normaliser
 
 LAYER_SCALE = 1e-6  # of a fresh network, as in the paper
 
 
 class Features(NamedTuple):
-    """Of one part of a labelled set, on the CPU."""
+    """Of one part of a labeled set, on the CPU."""
 
     x: Tensor
     """float32 [N, D]."""
@@ -40,9 +40,9 @@ class Embedder:
 
     name: str
     embed: Callable[[Tensor], Tensor]
-    """[B, C, H, W], normalised → [B, D]."""
+    """[B, C, H, W], normalized → [B, D]."""
     in_chans: int
-    normalise: Normaliser
+    normalize: Normalizer
     image_hw: tuple[int, int] | None = None
     """Of the images that it usually takes, if it takes some usually."""
     takes_no_other: bool = False
@@ -64,7 +64,7 @@ class Embedder:
         """Images [B, C, H, W] in 0 … 1, on the network's device → float32 [B, D] on the CPU; raises as above."""
         height, width = images.shape[2:]
         with refusals_named(self.name, f"{len(images)} images", (height, width)), torch.no_grad():
-            found = self.embed(self.normalise(images)).float().cpu()
+            found = self.embed(self.normalize(images)).float().cpu()
         if not found.isfinite().all():
             raise UserError(f"{self.name} gives features that are not finite; its weights are damaged")
         return found
@@ -95,7 +95,7 @@ def pixels(in_chans: int, side: int = 16) -> Embedder:
     def embed(images: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(images, side).flatten(1)
 
-    as_they_are = Normaliser((0.0,) * in_chans, (1.0,) * in_chans)
+    as_they_are = Normalizer((0.0,) * in_chans, (1.0,) * in_chans)
     return Embedder(f"raw pixels, {side}×{side}", embed, in_chans, as_they_are)
 
 
@@ -134,7 +134,7 @@ def embedder(
 
     def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
         embed = partial(pool, network.eval())
-        takes = (subject.in_chans, subject.normalise, subject.image_hw, fixed)
+        takes = (subject.in_chans, subject.normalize, subject.image_hw, fixed)
         return Embedder(name, embed, *takes, architecture, fresh)
 
     def fresh() -> Embedder:

@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbours, as in Wu et al. 2018 (arXiv 1805.01978, section 3.4) and DINO (arXiv 2104.14294)."""
+"""Weighted k nearest neighbors, as in Wu et al. 2018 (arXiv 1805.01978, section 3.4) and DINO (arXiv 2104.14294)."""
 
 import logging
 
@@ -22,14 +22,14 @@ def knn_scores(
 ) -> Tensor:
     """What the k most similar of the memory vote for each query.
 
-    Similarity is the cosine of the angle between two features; a neighbour's vote weighs exp(similarity / temperature).
+    Similarity is the cosine of the angle between two features; a neighbor's vote weighs exp(similarity / temperature).
 
     Args:
         memory_ND: features of the training images, floating point, on the device that is to compute.
         labels_N: int64, their classes.
         queries_QD: features of the test images.
         num_classes: C, more than any label.
-        k: neighbours; limited to N, with a line in the log.
+        k: neighbors; limited to N, with a line in the log.
         temperature: the lower, the more the nearest decide.
         chunk: similarities held at a time, at least N; bounds the memory taken, changes nothing else.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fcmae.analysis.accuracy import top_accuracy
-from fcmae.analysis.labelled import stratified_split
+from fcmae.data.labeled import stratified_split
 from fcmae.errors import UserError
 
 Solver = Literal["auto", "sklearn", "torch"]
@@ -53,7 +53,7 @@ class LinearProbe:
 
 class _Solution(NamedTuple):
     weight: Tensor
-    """[C, D], for standardised features."""
+    """[C, D], for standardized features."""
     bias: Tensor
     """[C]."""
     converged: bool

@@ -14,14 +14,14 @@ import timm
 import torch
 from torch import nn
 
-from fcmae.checkpoint import MODEL
+from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.models.fcmae import count_visible
-from fcmae.normaliser import Normaliser
+from fcmae.runs.checkpoint import MODEL
 from fcmae.weights.dense import create_dense
 from fcmae.weights.load import load_model
-from fcmae.weights.settings import normalisation
+from fcmae.weights.settings import normalization
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Subject:
 
     model: nn.Module
     in_chans: int
-    normalise: Normaliser
+    normalize: Normalizer
     image_hw: tuple[int, int]
 
     @property
@@ -136,7 +136,7 @@ def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool) -> Subject:
     if sparse:
         fcmae = load_model(source)
         chans = fcmae.config.in_chans
-        return Subject(fcmae, chans, normalisation(source, chans), fcmae.config.image_hw)
+        return Subject(fcmae, chans, normalization(source, chans), fcmae.config.image_hw)
     return _as_configured(create_dense(source, allow_pickle=allow_pickle))
 
 
@@ -161,7 +161,7 @@ def _as_configured(model: Any) -> Subject:
     """A timm network with the images that its ``pretrained_cfg`` tells of."""
     config = model.pretrained_cfg
     chans, height, width = config["input_size"]
-    return Subject(model, chans, Normaliser(tuple(config["mean"]), tuple(config["std"])), (height, width))
+    return Subject(model, chans, Normalizer(tuple(config["mean"]), tuple(config["std"])), (height, width))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from fcmae.models.decoder import Decoder
 from fcmae.weights.files import open_source
 from fcmae.weights.guess import guess_config
 from fcmae.weights.layouts import in_shape
-from fcmae.weights.recognise import Recognised, recognise
+from fcmae.weights.recognize import Recognized, recognize
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Weights:
     origin: str
     """File, or "the state dict"."""
     format: str
-    """In words, as recognised."""
+    """In words, as recognized."""
     config: ModelConfig
     """The network they are of."""
     encoder: dict[str, Tensor] = field(default_factory=dict)
@@ -52,16 +52,16 @@ class Weights:
 
 
 def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Weights:
-    """Recognise the format, and bring the weights to the one form.
+    """Recognize the format, and bring the weights to the one form.
 
     Raises:
         UserError: no ConvNeXt in it, or keys that are missing, unknown, twice there, of a wrong shape, or not finite.
     """
     source = open_source(ckpt, allow_pickle)
-    recognised = recognise(source.tensors, source.origin)
-    weights = Weights(source.origin, recognised.words, ModelConfig(), left=source.left + recognised.left)
+    recognized = recognize(source.tensors, source.origin)
+    weights = Weights(source.origin, recognized.words, ModelConfig(), left=source.left + recognized.left)
     problems = []
-    for ours, original, tensor in recognised.found:
+    for ours, original, tensor in recognized.found:
         if ours is None:
             problems.append(f"unknown {original}")
         elif ours in weights.source_names:
@@ -70,8 +70,8 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
             weights.source_names[ours] = original
             part = weights.head if ours.startswith(HEAD) else weights.decoder
             (part if ours.startswith((HEAD, DECODER)) else weights.encoder)[ours] = tensor
-    weights.config = source.config or guess_config(weights.encoder, recognised, source.origin)
-    problems += _problems(weights, recognised)
+    weights.config = source.config or guess_config(weights.encoder, recognized, source.origin)
+    problems += _problems(weights, recognized)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(
@@ -83,7 +83,7 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
 
 
 def _tell(weights: Weights, is_ours: bool) -> None:
-    """Which format it is, what of it has no place anywhere, and the licence that weights of its kind may have."""
+    """Which format it is, what of it has no place anywhere, and the license that weights of its kind may have."""
     logger.info("%s: %s, format %s", weights.origin, weights.config.name, weights.format)
     if weights.left:
         logger.info("%s: no place for %s", weights.origin, abridged(weights.left))
@@ -97,12 +97,12 @@ def abridged(names: list[str]) -> str:
     return ", ".join(f"{group} ({count} tensors)" if group.endswith("…") else group for group, count in groups.items())
 
 
-def _problems(weights: Weights, recognised: Recognised) -> list[str]:
+def _problems(weights: Weights, recognized: Recognized) -> list[str]:
     """Give every tensor its dense shape; what is missing, unknown or of another shape or kind is told."""
     expected = _expected_shapes(weights)
     parts = (weights.encoder, weights.head, weights.decoder)
     given = set().union(*parts)
-    problems = [f"missing {recognised.source_name(n)} {list(expected[n])}" for n in sorted(expected.keys() - given)]
+    problems = [f"missing {recognized.source_name(n)} {list(expected[n])}" for n in sorted(expected.keys() - given)]
     for part in parts:
         for name, tensor in part.items():
             source_name = weights.source_names[name]

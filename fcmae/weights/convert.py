@@ -52,8 +52,8 @@ def convert_to_dense(
         allow_pickle: unpickle whatever a file holds, which runs code that the file brings.
 
     Returns:
-        A dict of tensors: dtypes as they were, copied only where the layout differs. The format that was recognised
-        and what has no place in the result (a decoder, an optimiser) are told to the logger ``fcmae`` at INFO.
+        A dict of tensors: dtypes as they were, copied only where the layout differs. The format that was recognized
+        and what has no place in the result (a decoder, an optimizer) are told to the logger ``fcmae`` at INFO.
 
     Raises:
         ValueError: an unknown format, nothing that could be read at the path, or keys that are missing, unknown, of a

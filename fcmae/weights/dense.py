@@ -15,7 +15,7 @@ from fcmae.models.layers import LAYER_NORM_EPS
 from fcmae.models.sizes import version_of
 from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
-from fcmae.weights.settings import normalisation
+from fcmae.weights.settings import normalization
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def create_dense(
         )
     if fresh := [name for name in loaded.missing_keys if not features_only]:
         logger.info("%s: %s start(s) fresh", weights.origin, ", ".join(fresh))
-    pixels = normalisation(ckpt, in_chans)
+    pixels = normalization(ckpt, in_chans)
     config = dict(model.pretrained_cfg, mean=pixels.mean, std=pixels.std, num_classes=num_classes)
     config["input_size"] = (in_chans, *weights.config.image_hw)
     config |= {"url": "", "hf_hub_id": None}  # those are of timm's own weights

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fcmae.checkpoint import LAST, MODEL, read_model, resolve_checkpoint
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
+from fcmae.runs.checkpoint import LAST, MODEL, read_model, resolve_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.models.config import STEM_STRIDES
 from fcmae.models.sizes import SIZES, version_of
-from fcmae.weights.recognise import Recognised
+from fcmae.weights.recognize import Recognized
 
 
-def guess_config(encoder: Mapping[str, Tensor], recognised: Recognised, origin: str) -> ModelConfig:
+def guess_config(encoder: Mapping[str, Tensor], recognized: Recognized, origin: str) -> ModelConfig:
     """The configuration whose encoder has these depths and widths; what most blocks say counts."""
     blocks: dict[tuple[int, int], list[str]] = {}
     for name in encoder:
@@ -32,17 +32,17 @@ def guess_config(encoder: Mapping[str, Tensor], recognised: Recognised, origin: 
     depths = tuple(sum(stage == s for stage, _ in blocks) for s in range(4))
     dims = tuple(width[0][0] if width else 0 for width in widths)
     names = [name for name, size in SIZES.items() if (size.depths, size.dims) == (depths, dims)]
-    whole = f"{origin} ({recognised.words}) does not hold one whole encoder"
+    whole = f"{origin} ({recognized.words}) does not hold one whole encoder"
     if not names:
         raise UserError(f"{whole}: no size has depths {depths} and dims {dims}")
     # MMEarth's own stem has its stride in the second convolution
     stem_names = ("stem.3.weight", "stem.0.weight") if "stem.3.weight" in encoder else ("stem.0.weight",)
     for name in stem_names:
         if name not in encoder:
-            raise UserError(f"{whole}: missing {recognised.source_name(name)}")
+            raise UserError(f"{whole}: missing {recognized.source_name(name)}")
         shape = list(encoder[name].shape)
         if len(shape) != 4 or (name == stem_names[0] and shape[-1] not in STEM_STRIDES):
-            original = next(found[1] for found in recognised.found if found[0] == name)
+            original = next(found[1] for found in recognized.found if found[0] == name)
             raise UserError(
                 f"{whole}: {original} is {shape}, expected [{dims[0]}, channels, s, s] with s of "
                 f"{', '.join(map(str, STEM_STRIDES))}"

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fcmae.checkpoint import read_model
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, SparseConvNeXt
+from fcmae.runs.checkpoint import read_model
 from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
 from fcmae.weights.files import model_config

@@ -7,30 +7,30 @@ from typing import Any, TypeVar
 
 import yaml
 
-from fcmae.checkpoint import FOLDER, MODEL, resolve_checkpoint
 from fcmae.config import DataConfig
+from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
-from fcmae.normaliser import Normaliser
-from fcmae.run_layout import CONFIG, HEADER
+from fcmae.runs.checkpoint import FOLDER, MODEL, resolve_checkpoint
+from fcmae.runs.layout import CONFIG, HEADER
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-def normalisation(ckpt: object, in_chans: int) -> Normaliser:
-    """How the images were normalised; with ImageNet's mean and standard deviation where nothing says.
+def normalization(ckpt: object, in_chans: int) -> Normalizer:
+    """How the images were normalized; with ImageNet's mean and standard deviation where nothing says.
 
     Known for runs of this toolkit, and for folders of timm and transformers.
     """
     mean, std = _mean_std(ckpt) if isinstance(ckpt, str | Path) else (None, None)
     try:
-        return DataConfig(mean=mean and tuple(mean), std=std and tuple(std)).normaliser(in_chans)
+        return DataConfig(mean=mean and tuple(mean), std=std and tuple(std)).normalizer(in_chans)
     except (TypeError, ValueError):
         logger.warning(
             "%s: its mean %s and std %s do not fit %d channels; ImageNet's are taken", ckpt, mean, std, in_chans
         )
-        return DataConfig().normaliser(in_chans)
+        return DataConfig().normalizer(in_chans)
 
 
 def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:

@@ -1,7 +1,6 @@
 """Converted weights on disk, as the library that is to use them expects to find them."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcmae.checkpoint import FOLDER, MODEL, OPTIMIZER, STATE
+from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
+from fcmae.files import replacing, write_text
 from fcmae.models import ModelConfig
-from fcmae.normaliser import Normaliser
+from fcmae.runs.checkpoint import FOLDER, MODEL, OPTIMIZER, STATE
 from fcmae.weights.convert import Conversion
 from fcmae.weights.dense import TIMM_STEM_STRIDE, ablations
 from fcmae.weights.names import from_timm
-from fcmae.weights.settings import normalisation
+from fcmae.weights.settings import normalization
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 TIMM_FOLDER_STRIDES = (1, TIMM_STEM_STRIDE)  # with a stem of stride 2 timm's first stage would downsample too
@@ -49,12 +49,13 @@ def write(
     if dst.suffix in FILES:
         if dst.is_dir():
             raise UserError(f"{dst} is a folder; a name that ends in {dst.suffix} is taken for a file")
-        _replace(dst, lambda file: _save(conversion.state, file, dst.suffix, wrapped=format == "official"))
+        with replacing(dst) as file:
+            _save(conversion.state, file, dst.suffix, wrapped=format == "official")
         return [dst], conversion.state
     if dst.is_file():
         raise UserError(f"{dst} is a file; give a folder, or a name that ends in {' '.join(FILES)}")
     config = conversion.weights.config
-    pixels = normalisation(ckpt, config.in_chans)
+    pixels = normalization(ckpt, config.in_chans)
     texts: dict[str, dict[str, Any]] = {}
     if format == "timm":
         texts[CONFIG] = _timm_config(conversion, pixels)
@@ -66,10 +67,10 @@ def write(
     if (dst / MODEL).exists():  # of another format, overwritten
         for stale in {CONFIG, PREPROCESSOR} - texts.keys():
             (dst / stale).unlink(missing_ok=True)
-    _replace(dst / MODEL, lambda file: _save(state, file, ".safetensors"))
+    with replacing(dst / MODEL) as file:
+        _save(state, file, ".safetensors")
     for name, values in texts.items():
-        text = json.dumps(values, indent=2) + "\n"
-        _replace(dst / name, lambda file, text=text: file.write_text(text, encoding="utf-8"))
+        write_text(dst / name, json.dumps(values, indent=2) + "\n")
     return [dst / MODEL, *(dst / name for name in texts)], state
 
 
@@ -89,17 +90,6 @@ def _save(state: dict[str, Tensor], file: Path, suffix: str, wrapped: bool = Fal
         raise OSError(f"{file.parent} cannot be written to: {' '.join(str(error).split())}") from error
 
 
-def _replace(file: Path, make: Any) -> None:
-    """Under a temporary name first: what was there stays whole until the new one is."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".new-{file.name}")
-    try:
-        make(temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _with_norm(conversion: Conversion, format: str) -> dict[str, Tensor]:
     if any(name.startswith("head.norm.") for name in conversion.weights.head):
         return conversion.state
@@ -114,7 +104,7 @@ def _num_classes(conversion: Conversion) -> int:
     return 0 if classifier is None else len(classifier)
 
 
-def _timm_config(conversion: Conversion, pixels: Normaliser) -> dict[str, Any]:
+def _timm_config(conversion: Conversion, pixels: Normalizer) -> dict[str, Any]:
     weights = conversion.weights
     config = weights.config
     if weights.has_mmearth_stem or config.stem_stride not in TIMM_FOLDER_STRIDES:
@@ -176,7 +166,7 @@ def _transformers_config(conversion: Conversion) -> dict[str, Any]:
     return values
 
 
-def _preprocessor(config: ModelConfig, pixels: Normaliser) -> dict[str, Any]:
+def _preprocessor(config: ModelConfig, pixels: Normalizer) -> dict[str, Any]:
     return {
         "image_processor_type": "ConvNextImageProcessor",
         "do_resize": True,

@@ -1,4 +1,4 @@
-"""Depthwise convolution site by site: each looks up its neighbours' rows, and leaves out those that are not there.
+"""Depthwise convolution site by site: each looks up its neighbors' rows, and leaves out those that are not there.
 
 A step in the window is added to a corner for each tap; divided out anew, it took most of the time.
 """

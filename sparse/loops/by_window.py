@@ -12,7 +12,7 @@ from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, written_in
 
 TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row that are computed together
 # Channels of a window at a time. Written out as distances in a flat buffer, for unless LLVM knows that rows do not
-# overlap, and that no index is negative, it does not vectorise.
+# overlap, and that no index is negative, it does not vectorize.
 WIDTH = 48
 ROW1, ROW2, ROW3, ROW4, ROW5, ROW6, ROW7, ROW8, ROW9 = (np.uint64(WIDTH * i) for i in range(1, 10))
 BIAS = np.uint64(WIDTH * TAPS * TAPS)  # where its gradient is, after the taps'

@@ -60,7 +60,7 @@ def gelu_grn_grad_(
 
 # Φ and its density φ in float32, from one exponential: φ(x) = 2^(−t)/√2π with t = x²/(2 ln 2), Φ by formula 7.1.26 of
 # Abramowitz and Stegun, absolute error 1.5e-7; the library's GELU takes the same one. The powers of two are made of
-# bits, for LLVM vectorises no call of exp.
+# bits, for LLVM vectorizes no call of exp.
 _ERFC = [np.float32(a / 2) for a in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)]
 _A1, _A2, _A3, _A4, _A5 = _ERFC
 _P = np.float32(0.3275911 * math.sqrt(0.5))

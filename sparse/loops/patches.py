@@ -48,7 +48,7 @@ def _stem_columns(images, patches, raster_of_z, side, stride, out):  # type: ign
 
 
 @parallel_loop
-def _targets(images, patches, pixels, normalise, eps, out):  # type: ignore[no-untyped-def]
+def _targets(images, patches, pixels, normalize, eps, out):  # type: ignore[no-untyped-def]
     (per_image, channels), size = (patches.shape[1], images.shape[1]), out.shape[1]
     grid_width = images.shape[3] // pixels
     for number in prange(patches.size):
@@ -59,7 +59,7 @@ def _targets(images, patches, pixels, normalise, eps, out):  # type: ignore[no-u
             for y in range(pixels):
                 for x in range(pixels):
                     values[(y * pixels + x) * channels + channel] = images[image, channel, top + y, left + x]
-        if normalise:
+        if normalize:
             mean = square = images.dtype.type(0)
             for i in range(size):
                 mean += values[i]

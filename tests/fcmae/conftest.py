@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcmae.models import sizes
+from tests.fcmae.analysis.literal import SMALL_CONVNEXT
+
 TINY = [
     *("--model.img_size", "32", "--model.stem_stride", "1", "--model.decoder_dim", "16", "--train.batch_size", "4"),
     *("--train.epochs", "4", "--train.warmup_epochs", "1", "--train.base_lr", "0.05", "--data.num_workers", "0"),
@@ -35,3 +38,10 @@ def tiny_args(image_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
         return [*TINY, "--data.path", str(image_folder), "--output", str(tmp_path / name), *more]
 
     return args
+
+
+@pytest.fixture
+def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of our own as small as those of timm's here; convolutions in float64 are slow."""
+    for name, conv_mlp in (("convnextv2_atto", True), ("convnext_tiny", False)):
+        monkeypatch.setitem(sizes.SIZES, name, sizes.Size(**SMALL_CONVNEXT, conv_mlp=conv_mlp))

@@ -21,10 +21,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fcmae import checkpoint as ckpt
-from fcmae import console, pretrain
 from fcmae.models import sizes
 from fcmae.pretrain import main
+from fcmae.runs import checkpoint as ckpt
+from fcmae.training import console, loop
 
 Args = Callable[..., list[str]]
 ROOT = Path(__file__).parents[2]
@@ -66,14 +66,14 @@ def assert_same_weights(a: Path, b: Path) -> None:
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """SIGTERM comes to this process during this many'th step."""
     done = itertools.count(1)
-    train_step = pretrain._train_step
+    train_step = loop._train_step
 
     def step_with_signal(*args: Any) -> torch.Tensor:
         if next(done) == steps:
             signal.raise_signal(signal.SIGTERM)
         return train_step(*args)
 
-    monkeypatch.setattr(pretrain, "_train_step", step_with_signal)
+    monkeypatch.setattr(loop, "_train_step", step_with_signal)
 
 
 def test_a_run_folder_holds_what_the_readme_says(tiny_args: Args, tmp_path: Path) -> None:
@@ -313,23 +313,21 @@ def test_the_step_of_a_nan_is_named_exactly(
     tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Losses are read every 10 steps only; the message names the step all the same, and step 5's checkpoint stays."""
-    from fcmae import pretrain as module
-
     step = iter(range(1, 100))
-    real = module._train_step
+    real = loop._train_step
 
     def nan_at_7(*args: object) -> torch.Tensor:
         loss = real(*args)  # type: ignore[arg-type]
         return loss * torch.nan if next(step) == 7 else loss
 
-    monkeypatch.setattr(module, "_train_step", nan_at_7)
+    monkeypatch.setattr(loop, "_train_step", nan_at_7)
     assert main(tiny_args("run", "--log.every", "10", "--log.checkpoint_every", "2")) == 1
     assert "the loss is nan at step 7; stopped, the last good checkpoint is kept: " in caplog.messages[-1]
     assert "Try --resume " in caplog.messages[-1]
     assert "Traceback" not in caplog.text
     kept = ckpt.resolve_checkpoint(tmp_path / "run")
     assert kept.name == "step-00000005"
-    monkeypatch.setattr(module, "_train_step", real)
+    monkeypatch.setattr(loop, "_train_step", real)
     assert main(tiny_args("other", "--resume", str(kept), "--train.clip_grad", "1", "--train.base_lr", "0.01")) == 0
     assert "--train.clip_grad was None and is 1.0 now: training changes from here on" in caplog.messages
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from fcmae.metrics import MetricsLog
-from fcmae.pictures import CAPTION, GAP, reconstruction_picture, save_picture
+from fcmae.analysis.reconstructions import CAPTION, GAP, reconstruction_picture, save_picture
+from fcmae.runs.metrics import MetricsLog
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 7])
 def test_a_picture_has_the_three_rows(tmp_path: Path, channels: int) -> None:
-    """Each row shows its own images, enlarged by a whole factor; masked pixels are grey in the middle row."""
+    """Each row shows its own images, enlarged by a whole factor; masked pixels are gray in the middle row."""
     original, pasted = torch.full((2, channels, 64, 80), 0.2), torch.full((2, channels, 64, 80), 0.8)
     where = torch.zeros(2, 1, 64, 80, dtype=torch.bool)
     where[:, :, :32] = True

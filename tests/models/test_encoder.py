@@ -15,7 +15,7 @@ from tests.models.dense_oracle import encode
 SMALL = "convnextv2_atto"
 
 
-def randomise(module: nn.Module) -> None:
+def randomize(module: nn.Module) -> None:
     """Give every parameter a value that matters: GRN and LayerScale start at almost nothing, which hides mistakes."""
     for name, parameter in module.named_parameters():
         if name.endswith(("grn.weight", "grn.bias", "gamma")):
@@ -48,7 +48,7 @@ def test_encoder_is_the_masked_dense_network(grid: tuple[int, int, int, int], st
     """float64, 1e-10: outputs and all gradients, on oblong grids, a 1×1 grid, K = 1, K = all, a batch of 1."""
     config = ModelConfig(SMALL, stem_stride=stem_stride, in_chans=2)
     encoder = SparseConvNeXt(config).double()
-    randomise(encoder)
+    randomize(encoder)
     visible = random_visible(*grid)
     batch, height, width, _ = grid
     images = torch.randn(batch, 2, height * config.patch_size, width * config.patch_size, dtype=torch.float64)
@@ -59,7 +59,7 @@ def test_encoder_is_the_masked_dense_network(grid: tuple[int, int, int, int], st
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_baseline_is_the_masked_dense_network(grid: tuple[int, int, int, int], options: dict) -> None:
     encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, backend="masked", **options)).double()
-    randomise(encoder)
+    randomize(encoder)
     batch, height, width, _ = grid
     images = torch.randn(batch, 3, height * 16, width * 16, dtype=torch.float64)
     assert_equal_to_oracle(encoder, images, random_visible(*grid), 1e-10)
@@ -73,7 +73,7 @@ def test_backends_compute_the_same_network(backend: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sizes.SIZES, SMALL, size)
         encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=1, backend=backend))
-    randomise(encoder)
+    randomize(encoder)
     device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
     images, visible = torch.randn(2, 3, 16, 24, device=device), random_visible(2, 2, 3, 3).to(device)
     assert_equal_to_oracle(encoder.to(device), images, visible, 1e-4)
@@ -106,7 +106,7 @@ def test_recomputed_stages_give_the_same_gradients(backend: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"use_grn": False}, {"use_layer_scale": True, "ls_init_value": 0.3}])
 def test_ablations_are_the_masked_dense_network(options: dict) -> None:
     encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, **options)).double()
-    randomise(encoder)
+    randomize(encoder)
     names = "".join(dict(encoder.named_parameters()))
     assert ("grn" in names) == options.get("use_grn", True)
     assert ("gamma" in names) == options.get("use_layer_scale", False)
@@ -116,7 +116,7 @@ def test_ablations_are_the_masked_dense_network(options: dict) -> None:
 
 def test_float32_is_within_1e_4_of_the_oracle() -> None:
     encoder = SparseConvNeXt(ModelConfig("convnextv2_atto"))
-    randomise(encoder)
+    randomize(encoder)
     assert_equal_to_oracle(encoder, torch.randn(2, 3, 96, 128), random_visible(2, 3, 4, 5), 1e-4)
 
 
@@ -129,7 +129,7 @@ def test_all_visible_equals_timm(name: str) -> None:
     encoder.to_empty(device="cpu")
     dense.to_empty(device="cpu")
     with torch.no_grad():
-        randomise(encoder)
+        randomize(encoder)
         loaded = dense.load_state_dict(encoder.state_dict(), strict=False)
         assert loaded.unexpected_keys == []
         assert loaded.missing_keys == ["head.norm.weight", "head.norm.bias"]
@@ -143,7 +143,7 @@ def test_all_visible_equals_timm(name: str) -> None:
 def test_masked_pixels_have_no_influence_at_all() -> None:
     """Bitwise: other pixels, infinities or NaN where masked leave every output bit as it was, and its zeros zero."""
     encoder = SparseConvNeXt(ModelConfig(SMALL))
-    randomise(encoder)
+    randomize(encoder)
     visible = random_visible(2, 3, 4, 5)
     images = torch.randn(2, 3, 96, 128)
     masked = ~visible.repeat_interleave(32, 1).repeat_interleave(32, 2).unsqueeze(1).expand_as(images)
@@ -160,7 +160,7 @@ def test_masked_pixels_have_no_influence_at_all() -> None:
 def test_images_of_a_batch_do_not_mix() -> None:
     """Bitwise: other companions in the batch leave an image's output as it was (official GRN mixes them)."""
     encoder = SparseConvNeXt(ModelConfig(SMALL))
-    randomise(encoder)
+    randomize(encoder)
     images, visible = torch.randn(3, 3, 96, 96), random_visible(3, 3, 3, 4)
     out = encoder(images, visible)
     others = torch.cat([images[:1], 100 * torch.randn(2, 3, 96, 96)])
@@ -173,7 +173,7 @@ def test_images_of_a_batch_do_not_mix() -> None:
 def test_a_visible_pixel_does_have_influence() -> None:
     """The converse of the above: every visible patch reaches the output."""
     encoder = SparseConvNeXt(ModelConfig(SMALL))
-    randomise(encoder)
+    randomize(encoder)
     images = torch.randn(1, 3, 64, 64, requires_grad=True)
     visible = torch.tensor([[[True, False], [True, True]]])
     grad = torch.autograd.grad(encoder(images, visible).square().sum(), images)[0].abs().sum(1)
@@ -183,7 +183,7 @@ def test_a_visible_pixel_does_have_influence() -> None:
 
 def test_drop_path_drops_whole_images_in_training_only() -> None:
     encoder = SparseConvNeXt(ModelConfig(SMALL, drop_path_rate=0.5))
-    randomise(encoder)
+    randomize(encoder)
     images, visible = torch.randn(2, 3, 64, 64), random_visible(2, 2, 2, 2)
     assert not torch.equal(encoder(images, visible), encoder(images, visible))
     encoder.eval()

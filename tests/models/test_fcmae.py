@@ -196,7 +196,7 @@ def test_decoder_is_the_dense_network() -> None:
     torch.testing.assert_close(model(images, visible).pred, expected.flatten(2).transpose(1, 2), rtol=1e-9, atol=1e-9)
 
 
-def test_reconstruct_pastes_visible_pixels_and_undoes_the_normalisation() -> None:
+def test_reconstruct_pastes_visible_pixels_and_undoes_the_normalization() -> None:
     model = small_model()
     images, visible = torch.randn(2, 3, 64, 64) * 2 + 5, random_visible(2, 4, 4, 6)
     out = model(images, visible)
@@ -211,7 +211,7 @@ def test_reconstruct_pastes_visible_pixels_and_undoes_the_normalisation() -> Non
 
 
 def test_weights_start_at_std_002_once() -> None:
-    """The official code initialises most weights a second time with std 1."""
+    """The official code initializes most weights a second time with std 1."""
     model = fcmae.create_model("convnextv2_atto")
     for name, p in model.named_parameters():
         if p.ndim > 1:

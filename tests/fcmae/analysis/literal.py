@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fcmae
-from fcmae.analysis.collapse_analysis import BlockCollapse
+from fcmae.analysis.collapse import BlockCollapse
 from fcmae.analysis.taps import TAPS
 
 SMALL_CONVNEXT = {"depths": (1, 2, 1, 1), "dims": (4, 6, 8, 10)}
@@ -21,7 +21,7 @@ def dense_twin(model: fcmae.FCMAE) -> nn.Module:
     return dense.eval()
 
 
-def randomised(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """float64, and every parameter with a value that matters: GRN and LayerScale start at almost nothing."""
     for name, parameter in model.double().named_parameters():
         if parameter.ndim == 1:

@@ -5,17 +5,17 @@ import timm
 import torch
 
 import fcmae
-from fcmae.analysis.collapse_analysis import analyze_collapse
+from fcmae.analysis.collapse import analyze_collapse
 from fcmae.analysis.feature_maps import choose_blocks, feature_maps
 from fcmae.analysis.taps import find_blocks
 from fcmae.models import SparseConvNeXt
-from tests.fcmae.analysis.literal import SMALL_CONVNEXT, VIT, dense_twin, randomised
+from tests.fcmae.analysis.literal import SMALL_CONVNEXT, VIT, dense_twin, randomized
 
 
 @pytest.mark.usefixtures("_small_sizes")
 def test_feature_maps_are_the_channels_on_their_grid() -> None:
     """Masked positions NaN; the visible ones, and the dense network's, the block's own output."""
-    model = randomised(fcmae.create_model("convnextv2_atto"))
+    model = randomized(fcmae.create_model("convnextv2_atto"))
     encoder: SparseConvNeXt = model.encoder
     images = torch.randn(1, 3, 128, 192, dtype=torch.float64)
     (maps,) = feature_maps(model, images, ["stages.3.blocks.0"], "block", mask_ratio=0.5, seed=3)

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours against scikit-learn, and what chunks, ties and few images do."""
+"""Weighted nearest neighbors against scikit-learn, and what chunks, ties and few images do."""
 
 import logging
 
@@ -18,10 +18,10 @@ CLASSES = 7
 def clouds() -> tuple[Tensor, Tensor, Tensor]:
     """Memory, its labels, queries: overlapping clouds in float64, so that many are wrong."""
     random = torch.Generator().manual_seed(0)
-    centres = torch.randn(CLASSES, 10, generator=random, dtype=torch.float64)
+    centers = torch.randn(CLASSES, 10, generator=random, dtype=torch.float64)
     labels = torch.randint(CLASSES, (300,), generator=random)
     noise = torch.randn(400, 10, generator=random, dtype=torch.float64) * 2
-    return centres[labels] + noise[:300], labels, centres[torch.arange(100) % CLASSES] + noise[300:]
+    return centers[labels] + noise[:300], labels, centers[torch.arange(100) % CLASSES] + noise[300:]
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (20, 1.0), (300, 0.5)])
@@ -65,7 +65,7 @@ def test_k_beyond_the_memory_means_all_of_it(
 
 
 def test_a_class_without_votes_is_no_answer(clouds: tuple[Tensor, Tensor, Tensor]) -> None:
-    """One neighbour names one class: top-5 is then top-1, whatever order the rest has."""
+    """One neighbor names one class: top-5 is then top-1, whatever order the rest has."""
     memory, labels, queries = clouds
     truth = torch.arange(100) % CLASSES
     scores = knn_scores(memory, labels, queries, CLASSES, k=1)

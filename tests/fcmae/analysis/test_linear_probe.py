@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fcmae.analysis import linear_probe
 from fcmae.analysis.accuracy import top_accuracy
-from fcmae.analysis.labelled import stratified_split
 from fcmae.analysis.linear_probe import Solver, fit_probe
+from fcmae.data.labeled import stratified_split
 from fcmae.errors import UserError
 
 SOLVERS: tuple[Solver, ...] = ("sklearn", "torch")
@@ -22,8 +22,8 @@ def clouds(num_classes: int, count: int = 300, features: int = 6) -> tuple[Tenso
     """Overlapping, of unlike scales and far from 0; float64."""
     random = torch.Generator().manual_seed(num_classes)
     labels = torch.arange(count) % num_classes
-    centres = torch.randn(num_classes, features, generator=random, dtype=torch.float64)
-    x = centres[labels] + torch.randn(count, features, generator=random, dtype=torch.float64)
+    centers = torch.randn(num_classes, features, generator=random, dtype=torch.float64)
+    x = centers[labels] + torch.randn(count, features, generator=random, dtype=torch.float64)
     return x * torch.logspace(-2, 3, features, dtype=torch.float64) + 50, labels
 
 
@@ -39,7 +39,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("num_classes", [2, 3, 8])
 @pytest.mark.parametrize("c", [1e-3, 1.0])
 def test_it_is_scikit_learns_logistic_regression(solver: Solver, num_classes: int, c: float) -> None:
-    """Coefficients and probabilities, on standardised features; two classes have one coefficient vector there."""
+    """Coefficients and probabilities, on standardized features; two classes have one coefficient vector there."""
     x, labels = clouds(num_classes)
     theirs = LogisticRegression(C=c, tol=1e-9, max_iter=10_000)
     scaled = StandardScaler().fit_transform(x.numpy())

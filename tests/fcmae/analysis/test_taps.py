@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcmae.analysis.collapse_analysis import analyze_collapse
+from fcmae.analysis.collapse import analyze_collapse
 from fcmae.analysis.feature_maps import NoGridError, feature_maps
 from fcmae.analysis.taps import TAPS, Features, FoundBlock, find_blocks, watched
 from tests.fcmae.analysis.literal import (
@@ -16,7 +16,7 @@ from tests.fcmae.analysis.literal import (
     VIT,
     assert_rows_are,
     convnext_by_hand,
-    randomised,
+    randomized,
 )
 
 DENSE = {
@@ -29,7 +29,7 @@ DENSE = {
 
 @pytest.mark.parametrize("kind", DENSE)
 def test_dense_convnext_at_every_tap(kind: str) -> None:
-    model = randomised(DENSE[kind](num_classes=3))
+    model = randomized(DENSE[kind](num_classes=3))
     images = torch.randn(3, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
         found = convnext_by_hand(model, images)
@@ -47,7 +47,7 @@ def test_dense_convnext_at_every_tap(kind: str) -> None:
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 def test_vit_without_its_class_and_register_tokens(prefix: int) -> None:
     options = {"class_token": prefix > 0, "reg_tokens": max(0, prefix - 1), "global_pool": "avg"}
-    model = randomised(timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT, **options))
+    model = randomized(timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT, **options))
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     found: dict[str, list[Tensor]] = {tap: [] for tap in TAPS}
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_a_block_without_one_tensor_of_the_images_is_named() -> None:
 
 def test_swin_which_is_nhwc() -> None:
     options = {"img_size": 64, "window_size": 4, "embed_dim": 8, "depths": (2, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
-    model = randomised(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, **options))
+    model = randomized(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, **options))
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     found: dict[str, list[Tensor]] = {tap: [] for tap in TAPS}
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_swin_which_is_nhwc() -> None:
 
 
 def test_resnet_gives_the_output_of_its_blocks_and_says_so() -> None:
-    model = randomised(timm.create_model("resnet18", num_classes=0))
+    model = randomized(timm.create_model("resnet18", num_classes=0))
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     found = []
     with torch.no_grad():

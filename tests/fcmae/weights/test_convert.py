@@ -10,7 +10,7 @@ from torch import nn
 
 import fcmae
 from fcmae.pretrain import main
-from tests.models.test_encoder import randomise
+from tests.models.test_encoder import randomize
 
 
 def meta_model(name: str, **options: object) -> fcmae.FCMAE:
@@ -56,7 +56,7 @@ def test_names_and_shapes_are_timms_for_every_size(name: str) -> None:
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_small_stems_fit_timm_with_that_stem(stem_stride: int) -> None:
     model = fcmae.create_model("convnextv2_atto", img_size=32, stem_stride=stem_stride, in_chans=2, decoder_dim=16)
-    randomise(model.encoder)
+    randomize(model.encoder)
     dense = timm.create_model("convnextv2_atto", num_classes=0, in_chans=2).eval()
     dense.stem[0] = nn.Conv2d(2, 40, stem_stride, stem_stride)
     loaded = dense.load_state_dict(fcmae.convert_to_dense(model.state_dict()), strict=False)
@@ -84,7 +84,7 @@ def test_dtype_is_kept_and_nothing_is_copied() -> None:
     assert state["stem.0.weight"].data_ptr() == model.encoder.stem[0].weight.data_ptr()
 
 
-def test_ablations_are_recognised() -> None:
+def test_ablations_are_recognized() -> None:
     state = meta_model("convnextv2_tiny", use_grn=False, use_layer_scale=True).state_dict()
     converted = fcmae.convert_to_dense(state)
     assert "stages.0.blocks.0.gamma" in converted

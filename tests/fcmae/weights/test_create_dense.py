@@ -12,12 +12,12 @@ from torch import Tensor
 import fcmae
 from fcmae.models import FCMAE
 from fcmae.pretrain import main
-from tests.models.test_encoder import randomise
+from tests.models.test_encoder import randomize
 
 
 def atto(**options: object) -> FCMAE:
     model = fcmae.create_model("convnextv2_atto", decoder_dim=16, **options).eval()
-    randomise(model)
+    randomize(model)
     return model
 
 
@@ -46,7 +46,7 @@ def test_features_only_gives_every_stage(stem_stride: int) -> None:
 
 @pytest.mark.parametrize("in_chans", [1, 3, 4, 7])
 def test_the_first_convolution_is_adapted_as_timm_does(in_chans: int) -> None:
-    """1: the sum over the colours; others: repeated, scaled by 3 / in_chans."""
+    """1: the sum over the colors; others: repeated, scaled by 3 / in_chans."""
     kernel = atto().encoder.stem[0].weight.detach()
     state = {"model": fcmae.convert_to_dense({"encoder." + k: v for k, v in atto().encoder.state_dict().items()})}
     state["model"]["stem.0.weight"] = kernel
@@ -71,7 +71,7 @@ def test_channels_that_are_not_red_green_and_blue_are_not_guessed() -> None:
 def test_classifiers(caplog: pytest.LogCaptureFixture) -> None:
     """One of the same number of classes is taken, another is fresh, and none is said."""
     tuned = timm.create_model("convnextv2_atto", num_classes=7)
-    randomise(tuned)
+    randomize(tuned)
     state = tuned.state_dict()
     assert torch.equal(fcmae.create_dense(state, num_classes=7).head.fc.weight, tuned.head.fc.weight)
     with caplog.at_level("INFO"):
@@ -103,7 +103,7 @@ def test_other_arguments_reach_timm() -> None:
     assert dense.training
 
 
-def test_a_run_tells_how_its_images_are_normalised(tiny_args: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_run_tells_how_its_images_are_normalized(tiny_args: Callable[..., list[str]], tmp_path: Path) -> None:
     more = ("--data.mean", "[0.1,0.2,0.3]", "--data.std", "[0.5,0.6,0.7]", "--train.epochs", "2")
     assert main(tiny_args("run", *more)) == 0
     config = resolve_model_data_config(fcmae.create_dense(tmp_path / "run"))

@@ -20,7 +20,7 @@ from tests.fcmae.weights.foreign import (
     as_mmpretrain,
     as_training_checkpoint,
 )
-from tests.models.test_encoder import randomise
+from tests.models.test_encoder import randomize
 
 TINY = ((3, 3, 9, 3), (96, 192, 384, 768))
 
@@ -87,7 +87,7 @@ def assert_same_features(state: dict[str, Tensor], features: Callable[[Tensor], 
 @pytest.mark.parametrize("v2", [True, False])
 def test_official_weights_compute_the_same(v2: bool) -> None:
     network = Official(*(ATTO if v2 else TINY), v2=v2).eval()
-    randomise(network)
+    randomize(network)
     name = "convnextv2_atto" if v2 else "convnext_tiny"
     images = torch.randn(1, 3, 64, 64)
     assert equal(fcmae.convert_to_dense(fcmae.convert_to_dense(network.state_dict()), "official"), network.state_dict())
@@ -110,7 +110,7 @@ def test_transformers_weights_compute_the_same(v2: bool) -> None:
         else (transformers.ConvNextConfig, transformers.ConvNextModel)
     )
     theirs = network(config(depths=list(depths), hidden_sizes=list(dims))).eval()
-    randomise(theirs)
+    randomize(theirs)
     images = torch.randn(1, 3, 64, 64)
     old_names = {
         name.replace("grn.weight", "grn.gamma").replace("grn.bias", "grn.beta"): tensor
@@ -130,7 +130,7 @@ def test_transformers_weights_compute_the_same(v2: bool) -> None:
 @pytest.mark.parametrize("classes", [0, 7])
 def test_timm_weights_compute_the_same(classes: int) -> None:
     theirs = timm.create_model("convnextv2_atto", num_classes=classes).eval()
-    randomise(theirs)
+    randomize(theirs)
     assert equal(fcmae.convert_to_dense(theirs.state_dict()), theirs.state_dict())
     assert_same_features(theirs.state_dict(), theirs.forward_features)
     images = torch.randn(1, 3, 64, 64)
@@ -140,7 +140,7 @@ def test_timm_weights_compute_the_same(classes: int) -> None:
 
 def test_mmpretrain_weights_compute_the_same() -> None:
     theirs = MmpretrainClassifier(*ATTO, v2=True, num_classes=5).eval()
-    randomise(theirs)
+    randomize(theirs)
     state = {"state_dict": theirs.state_dict(), "meta": {"epoch": 3}}
     assert_same_features(theirs.state_dict(), theirs.backbone.features)
     images = torch.randn(1, 3, 64, 64)
@@ -153,7 +153,7 @@ def test_mmpretrain_weights_compute_the_same() -> None:
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_mmearth_weights_with_the_original_stem(stride: int) -> None:
     theirs = MMEarth(*ATTO, in_chans=12, original_stem=True, stride=stride).eval()
-    randomise(theirs)
+    randomize(theirs)
     state = {f"encoder.{name}": tensor for name, tensor in theirs.state_dict().items()}
     state |= {"pred_dict.sentinel2.weight": torch.zeros(2), "decoder_dict.era5.0.norm.bias": torch.zeros(2)}
     assert_same_features(state, theirs.features, in_chans=12, stem_stride=stride, img_size=8 * stride)
@@ -164,7 +164,7 @@ def test_mmearth_weights_with_the_original_stem(stride: int) -> None:
 def test_mmearth_weights_in_minkowskis_layout(stride: int, original_stem: bool) -> None:
     """Their sparse stem has kernels too: all of the network is of MinkowskiEngine's layers."""
     theirs = MMEarth(*ATTO, in_chans=12, original_stem=original_stem, stride=stride).eval()
-    randomise(theirs)
+    randomize(theirs)
     state = as_training_checkpoint(theirs.state_dict(), of_mmearth=True)
     assert equal(fcmae.convert_to_dense(state), fcmae.convert_to_dense(theirs.state_dict()))
 
@@ -172,7 +172,7 @@ def test_mmearth_weights_in_minkowskis_layout(stride: int, original_stem: bool) 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_mmearths_own_stem_has_its_place_in_create_dense_alone(stride: int) -> None:
     theirs = MMEarth(*ATTO, in_chans=12, original_stem=False, stride=stride).eval()
-    randomise(theirs)
+    randomize(theirs)
     images = torch.randn(2, 12, 34, 50)
     with torch.no_grad():
         wanted = theirs.features(images)
@@ -190,7 +190,7 @@ def test_a_network_of_minkowski_layers_computes_the_same() -> None:
     from tests.fcmae.weights.minkowski_net import Fcmae
 
     theirs = Fcmae(*ATTO).eval()
-    randomise(theirs)
+    randomize(theirs)
     for name, parameter in theirs.named_parameters():
         if name.endswith("kernel"):
             nn.init.normal_(parameter, std=parameter[:, 0].numel() ** -0.5)

@@ -12,12 +12,12 @@ import fcmae
 from fcmae.models import FCMAE
 from fcmae.pretrain import main
 from tests.fcmae.weights.foreign import OfficialBlock, as_training_checkpoint
-from tests.models.test_encoder import randomise
+from tests.models.test_encoder import randomize
 
 
 def atto(**options: object) -> FCMAE:
     model = fcmae.create_model("convnextv2_atto", **{"decoder_dim": 16} | options)
-    randomise(model)
+    randomize(model)
     return model
 
 
@@ -105,7 +105,7 @@ class OfficialDecoder(nn.Module):
 
 def test_an_official_decoder_predicts_the_same() -> None:
     theirs = OfficialDecoder(16)
-    randomise(theirs)
+    randomize(theirs)
     ours = atto()
     assert fcmae.load_encoder(ours, official_training(atto()) | theirs.state_dict())
     images, visible = torch.randn(2, 3, 64, 96), torch.tensor([[[True, False, True], [False, True, False]]] * 2)

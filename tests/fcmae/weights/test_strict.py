@@ -62,7 +62,7 @@ relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[Health
 
 @relaxed
 @given(checkpoints())
-def test_every_layout_is_recognised_whole(pair: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+def test_every_layout_is_recognized_whole(pair: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
     ours, theirs = pair
     assert shapes(fcmae.convert_to_dense(theirs)) == shapes(ours)
 

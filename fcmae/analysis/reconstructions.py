@@ -1,0 +1,77 @@
+"""Reconstruction pictures: originals, what the encoder saw, and the reconstruction, one row each."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+from torchvision.utils import make_grid
+
+from fcmae.data.normalizer import Normalizer
+from fcmae.files import replacing
+from fcmae.models import FCMAE
+from fcmae.models.patches import enlarge_mask
+
+GRAY = 0.5
+TILE = 160  # smallest side of a tile in pixels; smaller images are enlarged by a whole factor
+CAPTION, GAP, BACKGROUND = 26, 4, 255
+
+
+def paste_reconstruction(model: FCMAE, images: Tensor, visible: Tensor, normalize: Normalizer) -> Tensor:
+    """The reconstruction where masked, the images' very own pixels where visible.
+
+    Args:
+        model: in eval mode, on the images' device.
+        images: float32 [B, C, H, W] in 0 … 1.
+        visible: bool [B, h, w], True = kept.
+        normalize: as when the model was trained.
+
+    Returns:
+        float32 [B, C, H, W] in 0 … 1.
+    """
+    given = normalize(images)
+    with torch.no_grad():
+        output = FCMAE.forward(model, given, visible)  # were it compiled, this one picture would not be worth it
+    _, pasted = model.reconstruct(given, output)
+    return torch.where(enlarge_mask(visible, model.patch_size), images, normalize.inverse(pasted.float()))
+
+
+def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask_ratio: float) -> Image.Image:
+    """Three rows of tiles with captions: originals, masked ones, and reconstructions.
+
+    Args:
+        original: [N, C, H, W] in 0 … 1; of more than three channels the first three are shown, of two the first.
+        pasted: the reconstruction, visible pixels pasted in.
+        where: bool [N, 1, H, W], True = visible.
+        mask_ratio: for the caption.
+    """
+    rows = {
+        "original": original,
+        f"masked {mask_ratio:.0%}": torch.where(where, original, GRAY),
+        "reconstruction (visible patches pasted in)": pasted,
+    }
+    strips = [_row(images) for images in rows.values()]
+    height = sum(strip.height + CAPTION for strip in strips)
+    picture = Image.new("RGB", (strips[0].width, height), (BACKGROUND,) * 3)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=16)
+    top = 0
+    for caption, strip in zip(rows, strips, strict=True):
+        draw.text((GAP, top + 4), caption, fill=(30, 30, 30), font=font)
+        picture.paste(strip, (0, top + CAPTION))
+        top += CAPTION + strip.height
+    return picture
+
+
+def _row(images: Tensor) -> Image.Image:
+    shown = images[:, :3] if images.shape[1] >= 3 else images[:, :1]
+    factor = max(1, -(-TILE // min(shown.shape[2:])))
+    shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    grid = make_grid(shown.float().cpu(), nrow=len(shown), padding=GAP, pad_value=1.0)
+    return TF.to_pil_image(grid.clamp(0, 1))
+
+
+def save_picture(picture: Image.Image, file: Path) -> None:
+    """Write a PNG; its folder is made if needed."""
+    with replacing(file) as temporary:
+        picture.save(temporary, format="PNG")

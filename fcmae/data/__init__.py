@@ -1,0 +1,1 @@
+"""Images: sources, decoding, crops, draws, the sample stream, labeled sets, normalization."""

@@ -1,0 +1,66 @@
+"""Images for evaluation: the largest crop of the wanted shape at the center, one batch after another."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as TF
+
+from fcmae.data.crops import center_crop
+from fcmae.data.images import UnreadableImageError, open_image
+from fcmae.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class CropBatch(NamedTuple):
+    """Some images, and which they are."""
+
+    images: Tensor
+    """float32 [B, C, H, W] in 0 … 1, on the CPU."""
+    indices: Tensor
+    """int64 [B], places in the list of paths."""
+
+
+def crop_batches(
+    paths: Sequence[Path], image_hw: tuple[int, int], in_chans: int = 3, batch_size: int = 32, num_workers: int = 0
+) -> Iterator[CropBatch]:
+    """Every image that can be read, in the order of the list; the others are named in the log and left out.
+
+    Raises:
+        UserError: none can be read.
+    """
+    loader = DataLoader(
+        _Crops(paths, image_hw, in_chans), batch_size=batch_size, num_workers=num_workers, collate_fn=list
+    )
+    readable, reason = 0, ""
+    for batch in loader:
+        for entry in batch:
+            if isinstance(entry, str):
+                reason = reason or entry
+                logger.warning("left out, cannot be read: %s", entry)
+        good = [entry for entry in batch if not isinstance(entry, str)]
+        readable += len(good)
+        if good:
+            yield CropBatch(torch.stack([image for image, _ in good]), torch.tensor([index for _, index in good]))
+    if not readable:
+        raise UserError(f"none of the {len(paths)} images can be read; the first: {reason}")
+
+
+class _Crops(Dataset):
+    def __init__(self, paths: Sequence[Path], image_hw: tuple[int, int], in_chans: int) -> None:
+        self.paths, self.image_hw, self.in_chans = paths, image_hw, in_chans
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | str:
+        try:
+            image = center_crop(open_image(self.paths[index], self.in_chans), self.image_hw)
+        except UnreadableImageError as error:
+            return str(error)
+        return TF.to_dtype(image, torch.float32, scale=True), index

@@ -1,0 +1,250 @@
+"""Image files to tensors: every kind of file that people have, at its own depth; one error for those that fail."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from fcmae.data.jpeg_header import read_frame
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for a new Python yet: Pillow decodes them all
+    simplejpeg = None
+
+EXTENSIONS = frozenset(
+    [
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".npy",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
+JPEG = (".jpg", ".jpeg", ".jfif")
+JPEG_SCALES = (1, 2, 4, 8)  # how many times smaller its cosine transform makes it with no more work
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
+PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+class UnreadableImageError(Exception):
+    """A file that holds no image that could be used; the message is its path and the reason."""
+
+
+@dataclass
+class ImageFile:
+    """An image whose size is known, and whose pixels may not be decoded yet; can be pickled, for worker processes."""
+
+    path: Path
+    height: int
+    width: int
+    _decode: Callable[[int], Tensor]
+
+    def decode(self, reduce: int = 1) -> Tensor:
+        """The pixels, as :func:`read_image` describes them.
+
+        Args:
+            reduce: how many times smaller, in height and in width, the caller could take it. A JPEG is then decoded
+                at a half, a quarter or an eighth of its size, which its cosine transform makes cheap; others are not.
+
+        Raises:
+            UnreadableImageError: damaged, truncated, or with channels that do not fit.
+        """
+        with _one_error(self.path):
+            return self._decode(reduce)
+
+
+def decoded(file: ImageFile) -> ImageFile:
+    """The same with its pixels in memory, at full size."""
+    return _in_memory(file.path, file.decode())
+
+
+def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
+    """An image file, upright, opened; a JPEG is not decoded yet.
+
+    Raises:
+        UnreadableImageError: damaged, empty, of another kind, or with channels that do not fit.
+    """
+    path = Path(path)
+    with _one_error(path):
+        if path.suffix.lower() in JPEG and in_chans in PIL_MODES:
+            return _open_jpeg(path, in_chans)
+        return _in_memory(path, _read(path, in_chans))
+
+
+def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
+    """One image, upright, with the channels asked for.
+
+    Palette, CMYK, bilevel and YCbCr images are converted; an alpha channel is dropped unless ``in_chans`` is 2 or 4;
+    gray images are repeated for 3 channels and color images turned to gray for 1. Images of more than 8 bits keep
+    their depth. More than four channels, or 16-bit color, come from TIFF or .npy ([H, W, C] or [C, H, W]); the pages
+    of a TIFF are its channels.
+
+    Returns:
+        [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits. Unsigned 16-bit images are divided
+        by 65535; signed, 32-bit and floating-point images that go beyond 0 … 1 are stretched from their own minimum to
+        maximum. Color PNGs of 16 bits are reduced to 8 (Pillow reads no more).
+
+    Raises:
+        UnreadableImageError: damaged, truncated, empty, of another kind, or with channels that do not fit.
+    """
+    return open_image(path, in_chans).decode()
+
+
+@contextlib.contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    """Decoders of damaged files raise anything from OSError to IndexError and struct.error; all mean the same here."""
+    try:
+        yield
+    except MemoryError:  # says nothing of the file
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
+
+
+def _read(path: Path, in_chans: int) -> Tensor:
+    if path.suffix.lower() == ".npy":
+        array = np.load(path, allow_pickle=False)
+        return _from_array(array, in_chans, color=array.ndim == 3 and array.shape[2] in (3, 4))
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _from_tiff(path, in_chans)
+    return _from_pil(path, in_chans)
+
+
+def _open_jpeg(path: Path, in_chans: int) -> ImageFile:
+    """Pillow is asked where the header leaves something open; simplejpeg decodes what the two decode alike, faster."""
+    data = path.read_bytes()
+    frame = read_frame(data)
+    fast = frame is not None and frame.channels in (1, 3) and in_chans == 3 and simplejpeg is not None
+    if frame and frame.is_alone and frame.height * frame.width <= (Image.MAX_IMAGE_PIXELS or 0):
+        height, width = frame.height, frame.width
+    else:
+        with Image.open(io.BytesIO(data)) as header:
+            orientation = header.getexif().get(ORIENTATION, 1)
+            fast = fast and header.format == "JPEG" and orientation == 1
+            width, height = reversed(header.size) if orientation in LYING else header.size
+    # other kinds of frames cannot be decoded smaller
+    return ImageFile(path, height, width, partial(_decode_jpeg, data, frame and frame[:2], fast, in_chans))
+
+
+def _decode_jpeg(data: bytes, reducible_hw: tuple[int, int] | None, fast: bool, in_chans: int, reduce: int) -> Tensor:
+    factor = max(n for n in JPEG_SCALES if n <= max(1, reduce)) if reducible_hw else 1
+    if fast and reducible_hw:
+        least = [-(-length // factor) for length in reducible_hw]
+        with contextlib.suppress(ValueError):  # it is strict: what it refuses, Pillow may still read
+            pixels = simplejpeg.decode_jpeg(data, min_height=least[0], min_width=least[1], min_factor=factor)
+            return torch.from_numpy(pixels).permute(2, 0, 1)
+    return _from_pil(io.BytesIO(data), in_chans, factor)
+
+
+def _in_memory(path: Path, image: Tensor) -> ImageFile:
+    return ImageFile(path, image.shape[1], image.shape[2], partial(_at_full_size, image))
+
+
+def _at_full_size(image: Tensor, _reduce: int) -> Tensor:
+    return image
+
+
+def _from_tiff(path: Path, in_chans: int) -> Tensor:
+    """By Pillow, which knows every encoding of color, unless it would lose something: depth, channels or pages."""
+    with tifffile.TiffFile(path) as tiff:
+        series, page = tiff.series[0], tiff.pages.first
+        is_stack = bool(set(series.axes) - set("YXS"))  # pages of one shape; overviews and thumbnails are other series
+        is_deep = page.samplesperpixel > 1 and page.bitspersample > 8
+        if in_chans in PIL_MODES and not is_stack and not is_deep and _pillow_opens(path):
+            return _from_pil(path, in_chans)
+        encoding = tifffile.PHOTOMETRIC(page.photometric).name
+        if encoding not in ("RGB", "MINISBLACK"):
+            raise ValueError(f"a TIFF of several pages or over 8 bits must be RGB or MINISBLACK, not {encoding}")
+        return _from_array(series.asarray(), in_chans, color=encoding == "RGB")
+
+
+def _pillow_opens(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except Image.UnidentifiedImageError:  # no mode for it: float16, float64, two channels
+        return False
+
+
+def _from_pil(file: Path | io.BytesIO, in_chans: int, reduce: int = 1) -> Tensor:
+    if in_chans not in PIL_MODES:
+        raise ValueError(f"{in_chans} channels come from TIFF or .npy files only")
+    with Image.open(file) as opened:
+        if reduce > 1 and opened.format == "JPEG":  # decodes at the nearest of 1/2, 1/4, 1/8 that is not smaller
+            opened.draft(opened.mode, (max(1, opened.width // reduce), max(1, opened.height // reduce)))
+        image = ImageOps.exif_transpose(opened)
+        image.load()  # here, so that a truncated file fails here
+        if image.mode.startswith("I") or image.mode == "F":
+            array = np.asarray(image)
+            # 16-bit PNGs come as 32-bit integers from some versions of Pillow
+            return _from_array(array.astype(np.uint16) if opened.format == "PNG" else array, in_chans, color=False)
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # a palette may have transparent entries, which conversion to RGB mistakes
+        array = np.array(image.convert(PIL_MODES[in_chans]))
+    return torch.from_numpy(array).view(*array.shape[:2], in_chans).permute(2, 0, 1)
+
+
+def _from_array(array: np.ndarray, in_chans: int, color: bool) -> Tensor:
+    """``color``: three channels are red, green and blue, and a fourth is alpha."""
+    if color and in_chans == 1:
+        return TF.rgb_to_grayscale(_from_array(array, 3, color))
+    array = _channels_first(np.asarray(array), in_chans, color)
+    if array.size == 0:
+        raise ValueError(f"an image of {array.shape[1]}×{array.shape[2]} pixels")
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype == np.bool_:
+        return torch.from_numpy(array.astype(np.float32))
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.astype(np.float32) / (2**16 - 1))
+    if np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating):
+        return torch.from_numpy(_into_unit_range(array.astype(np.float32)))
+    raise ValueError(f"values of type {array.dtype} are no image")
+
+
+def _channels_first(array: np.ndarray, in_chans: int, color: bool) -> np.ndarray:
+    """[H, W], [H, W, C] or [C, H, W] → [in_chans, H, W]."""
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and array.shape[2] in (in_chans, 1, 3, 4) and array.shape[0] != in_chans:
+        array = array.transpose(2, 0, 1)
+    elif array.ndim == 3 and array.shape[2] == in_chans and array.shape[0] == in_chans:
+        array = array.transpose(2, 0, 1)  # both could be channels: last is the commoner place
+    if array.ndim == 3 and array.shape[0] == in_chans:
+        return array
+    if array.ndim == 3 and array.shape[0] == 1 and in_chans == 3:
+        return array.repeat(3, axis=0)
+    if array.ndim == 3 and array.shape[0] == 4 and in_chans == 3 and color:
+        return array[:3]
+    raise ValueError(f"values of shape {list(array.shape)} do not give {in_chans} channels (model.in_chans)")
+
+
+def _into_unit_range(array: np.ndarray) -> np.ndarray:
+    if not np.isfinite(array).all():
+        raise ValueError("holds values that are not finite")
+    low, high = float(array.min()), float(array.max())
+    if low >= 0 and high <= 1:
+        return array
+    return (array - low) / max(high - low, float(np.finfo(np.float32).tiny))

@@ -1,0 +1,257 @@
+"""Labeled images to test features on: a folder with one subfolder per class, a timm dataset, or embedded digits."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_dataset
+from torch import Tensor
+from torch.utils.data import IterableDataset
+from torchvision.transforms.v2 import functional as TF
+
+from fcmae.config import DIGITS
+from fcmae.data.crop_batches import crop_batches
+from fcmae.data.crops import center_crop
+from fcmae.data.folder import image_files
+from fcmae.data.images import PIL_MODES, ImageFile
+from fcmae.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+TRAIN, TEST = "train", ("val", "validation", "test")  # names of the subfolders that split a folder
+
+
+class LabeledBatch(NamedTuple):
+    """Some images and their classes."""
+
+    images: Tensor
+    """float32 [B, C, H, W] in 0 … 1, on the CPU."""
+    labels: Tensor
+    """int64 [B]."""
+
+
+Batches = Callable[[tuple[int, int], int, int], Iterator[LabeledBatch]]
+"""(image_hw, in_chans, batch_size) → one pass over the images, in an order that never changes."""
+
+
+@dataclass(frozen=True)
+class LabeledData:
+    """Images in two parts: to learn from, and to be asked about."""
+
+    name: str
+    train: Batches
+    test: Batches
+
+
+def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of N labels in two parts, both ascending; the second holds about ``share`` of every class.
+
+    A class of two or more is in both parts; a class of one is in the first.
+    """
+    random = np.random.default_rng(seed)
+    second = np.zeros(len(labels_N), dtype=bool)
+    for label in np.unique(labels_N):
+        places = random.permutation(np.flatnonzero(labels_N == label))
+        count = min(max(1, round(share * len(places))), len(places) - 1)
+        second[places[:count]] = True
+    return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = None) -> LabeledData:
+    """scikit-learn's 1797 handwritten digits, 8×8 gray, embedded in its wheel; enlarged to the size asked for.
+
+    Args:
+        test_share: share of each class that is test.
+        seed: of the split.
+        limit: at most so many images in either part.
+    """
+    from sklearn.datasets import load_digits  # a second that no other data needs
+
+    digits = load_digits()
+    images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    train, test = (_limited(part, limit, seed) for part in stratified_split(digits.target, test_share, seed))
+    return LabeledData(DIGITS, *(partial(_array_batches, images[part], digits.target[part]) for part in (train, test)))
+
+
+def labeled_folder(
+    folder: str | Path,
+    test_share: float = 0.2,
+    seed: int = 0,
+    limit: int | None = None,
+    flag: str = "--data.path",
+    num_workers: int = 0,
+) -> LabeledData:
+    """A folder with one subfolder per class, or with ``train/`` and ``val/`` that hold such subfolders.
+
+    Without ``train/`` and ``val/`` (or ``validation/``, ``test/``) each class is split by ``test_share``. Images may
+    lie deeper inside a class. Unreadable ones are named in the log when they are met, and left out.
+
+    Args:
+        folder: as above.
+        test_share: share of each class that is test.
+        seed: of the split.
+        limit: at most so many images in either part.
+        flag: the option that errors name.
+        num_workers: processes that read images; 0: this one.
+
+    Raises:
+        UserError: no such folder, fewer than two classes, or a class with too few images.
+    """
+    folder = Path(folder)
+    tests = [folder / name for name in TEST if (folder / name).is_dir()]
+    try:
+        if (folder / TRAIN).is_dir() and tests:
+            train, test = _classes(folder / TRAIN, flag), _classes(tests[0], flag)
+            if strangers := sorted(test.keys() - train.keys()):
+                raise UserError(
+                    f"{flag} {tests[0]} has classes that {folder / TRAIN} lacks: {', '.join(strangers[:5])}"
+                )
+            names = list(train)
+        else:
+            found = _classes(folder, flag)
+            names = list(found)
+            if few := [name for name in names if len(found[name]) < 2]:
+                raise UserError(
+                    f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
+                )
+            paths, labels = _listed(found, names)
+            parts = stratified_split(labels, test_share, seed)
+            train, test = (
+                {names[c]: [paths[i] for i in part if labels[i] == c] for c in range(len(names))} for part in parts
+            )
+    except UserError as error:
+        raise UserError(str(error).replace("--data.path", flag)) from None
+    if len(names) < 2:
+        raise UserError(
+            f"{flag} {folder} holds one class, {names[0]}; it takes a subfolder for each class, two or more "
+            f"(or train/ and val/ with these in them)"
+        )
+    parts_listed = []
+    for part in (train, test):
+        paths, labels = _listed(part, names)
+        kept = _limited(np.arange(len(paths)), limit, seed)
+        parts_listed.append(partial(_folder_batches, [paths[i] for i in kept], labels[kept], num_workers))
+    return LabeledData(str(folder), *parts_listed)
+
+
+def labeled_timm(
+    name: str,
+    root: str | Path,
+    train_split: str = "train",
+    test_split: str = "validation",
+    download: bool = False,
+    seed: int = 0,
+    limit: int | None = None,
+) -> LabeledData:
+    """A dataset that ``timm.data.create_dataset`` knows: torch/cifar10, hfds/…, wds/…, tfds/…
+
+    With ``limit`` at most so many images in either part: drawn by ``seed``, or the first of a set that is a stream.
+
+    Raises:
+        UserError: timm cannot make it.
+    """
+
+    def split(which: str) -> Batches:
+        try:
+            dataset = create_dataset(name, root=str(root), split=which, is_training=False, download=download)
+        except (Exception, AssertionError) as error:  # each library behind it has errors of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"--data.dataset {name}, split {which}, in {root}: {reason}") from error
+        return partial(_dataset_batches, dataset, name, limit, seed)
+
+    return LabeledData(name, split(train_split), split(test_split))
+
+
+def _classes(folder: Path, flag: str) -> dict[str, list[Path]]:
+    """Images of each subfolder, by its name."""
+    found: dict[str, list[Path]] = {}
+    loose = 0
+    for path in image_files(folder):
+        inside = path.relative_to(folder).parts
+        if len(inside) == 1:
+            loose += 1
+        else:
+            found.setdefault(inside[0], []).append(path)
+    if not found:
+        raise UserError(f"{flag} {folder} has no subfolders with images; it takes one for each class")
+    if loose:
+        logger.warning("%d image(s) of %s lie in no class's subfolder and are left out", loose, folder)
+    if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in found and d.name[0] != "."):
+        logger.warning("no images in %s of %s; no class is made of them", ", ".join(empty[:5]), folder)
+    return dict(sorted(found.items()))
+
+
+def _listed(found: dict[str, list[Path]], names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+    pairs = [(path, label) for label, name in enumerate(names) for path in found.get(name, [])]
+    return [path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64)
+
+
+def _limited(places: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    if limit is None or limit >= len(places):
+        return places
+    return np.sort(np.random.default_rng(seed).choice(places, limit, replace=False))
+
+
+def _folder_batches(
+    paths: list[Path],
+    labels: np.ndarray,
+    num_workers: int,
+    image_hw: tuple[int, int],
+    in_chans: int,
+    batch_size: int,
+) -> Iterator[LabeledBatch]:
+    for batch in crop_batches(paths, image_hw, in_chans, batch_size, num_workers):
+        yield LabeledBatch(batch.images, torch.from_numpy(labels)[batch.indices])
+
+
+def _array_batches(
+    images: Tensor, labels: np.ndarray, image_hw: tuple[int, int], in_chans: int, batch_size: int
+) -> Iterator[LabeledBatch]:
+    for some, of_them in zip(images.split(batch_size), torch.from_numpy(labels).split(batch_size), strict=True):
+        crops = [_crop(image.expand(in_chans, -1, -1), image_hw) for image in some]
+        yield LabeledBatch(torch.stack(crops), of_them)
+
+
+def _dataset_batches(
+    dataset: Any,
+    name: str,
+    limit: int | None,
+    seed: int,
+    image_hw: tuple[int, int],
+    in_chans: int,
+    batch_size: int,
+) -> Iterator[LabeledBatch]:
+    if in_chans not in PIL_MODES:
+        raise UserError(f"--data.dataset {name} gives images of 1 to 4 channels, and the network takes {in_chans}")
+    if isinstance(dataset, IterableDataset):
+        items: Iterator[Any] = islice(dataset, limit)
+    else:  # not the iterator of map-style sets: some have none and would never end
+        items = (dataset[int(i)] for i in _limited(np.arange(len(dataset)), limit, seed))
+    images: list[Tensor] = []
+    labels: list[int] = []
+    for image, label in items:
+        if not isinstance(label, int | np.integer) or label < 0:
+            raise UserError(f"--data.dataset {name} has labels such as {label!r}; they must be class numbers, from 0")
+        labels.append(int(label))
+        images.append(_crop(_pixels(image, in_chans), image_hw))
+        if len(images) == batch_size:
+            yield LabeledBatch(torch.stack(images), torch.tensor(labels))
+            images, labels = [], []
+    if images:
+        yield LabeledBatch(torch.stack(images), torch.tensor(labels))
+
+
+def _pixels(image: Image.Image, in_chans: int) -> Tensor:
+    return TF.pil_to_tensor(image.convert(PIL_MODES[in_chans]))
+
+
+def _crop(pixels: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    in_memory = ImageFile(Path(), pixels.shape[1], pixels.shape[2], lambda _reduce: pixels)
+    return TF.to_dtype(center_crop(in_memory, image_hw), torch.float32, scale=True)

@@ -1,0 +1,112 @@
+"""Training samples. Crop, flip and mask of one depend on (seed, epoch, index) and on nothing else."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as TF
+
+from fcmae.config import DataConfig
+from fcmae.data.crops import center_crop, resized_crop
+from fcmae.data.draws import random_crop, random_mask, sample_seed
+from fcmae.data.folder import evenly_spaced
+from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_image
+from fcmae.errors import UserError
+from fcmae.models import ModelConfig
+from fcmae.models.fcmae import count_visible, random_visible
+
+
+class Sample(NamedTuple):
+    """One training sample, or a batch of them."""
+
+    image: Tensor
+    """uint8 [C, H, W], or float32 in 0 … 1 for images of more than 8 bits; in a batch [B, C, H, W]."""
+    visible: Tensor
+    """bool [h, w]; in a batch [B, h, w]."""
+    unreadable: list[str]
+    """Files that were tried for it and could not be read, each with the reason."""
+
+
+class PretrainDataset(Dataset):
+    """Random crops of image files, addressed by (epoch, index).
+
+    A file that cannot be read is replaced by the next one that can, in the order of the list.
+    """
+
+    def __init__(self, paths: list[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int) -> None:
+        self.paths, self.data, self.model, self.seed = paths, data, model, seed
+        self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
+        self.normalize = data.normalizer(model.in_chans)
+        self._cache: dict[int, ImageFile] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.data.repeat
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        seed = sample_seed(self.seed, epoch, index)
+        return self._first_readable(index % len(self.paths), lambda file: self._random_crop(file, seed))
+
+    def _random_crop(self, file: ImageFile, seed: int) -> Sample:
+        random = Random(seed)
+        crop = random_crop(random, (file.height, file.width), self.data.crop_scale, self.data.crop_ratio)
+        flip = random.random() < self.data.hflip
+        visible = random_mask(random, self.model.grid_hw, self.num_visible)
+        image = resized_crop(file, crop, self.model.image_hw)
+        return Sample(image.flip(-1) if flip else image, visible, [])
+
+    def fixed_samples(self, count: int) -> Sample:
+        """A batch of evenly spaced images, cropped at the center, with fixed masks; for pictures."""
+        samples = []
+        for n, place in enumerate(evenly_spaced(range(len(self.paths)), count)):
+            generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
+            visible = random_visible(1, self.model.grid_hw, self.num_visible, generator=generator)[0]
+            image = self._first_readable(place, self._center_crop).image
+            samples.append(Sample(image, visible, []))
+        return collate(samples)
+
+    def _center_crop(self, file: ImageFile) -> Sample:
+        return Sample(center_crop(file, self.model.image_hw), torch.empty(0), [])
+
+    def check_readable(self) -> None:
+        """UserError unless at least one file can be read; reads until it finds one."""
+        self._first_readable(0, self._center_crop)
+
+    def _first_readable(self, index: int, take: Callable[[ImageFile], Sample]) -> Sample:
+        """What ``take`` makes of this image, or of the next in the list that can be read."""
+        unreadable: list[str] = []
+        for offset in range(len(self.paths)):
+            place = (index + offset) % len(self.paths)
+            try:
+                return take(self._open(place))._replace(unreadable=unreadable)
+            except UnreadableImageError as error:
+                unreadable.append(str(error))
+        raise UserError(
+            f"none of the {len(self.paths)} images of --data.path {self.data.path} can be read with --model.in_chans "
+            f"{self.model.in_chans}; the first: {unreadable[0]}"
+        )
+
+    def _open(self, index: int) -> ImageFile:
+        if index in self._cache:
+            return self._cache[index]
+        file = open_image(self.paths[index], self.model.in_chans)
+        if self.data.cache:
+            file = self._cache[index] = decoded(file)
+        return file
+
+
+def collate(samples: list[Sample]) -> Sample:
+    """Samples → a batch; uint8 and channels-last in memory, or float32 if one of its images has more than 8 bits."""
+    images = [s.image for s in samples]
+    if len({image.dtype for image in images}) > 1:
+        images = [TF.to_dtype(image, torch.float32, scale=True) for image in images]
+    are_bytes = images[0].dtype == torch.uint8
+    return Sample(
+        torch.stack([i.movedim(0, -1) for i in images]).movedim(-1, 1) if are_bytes else torch.stack(images),
+        torch.stack([s.visible for s in samples]),
+        [path for s in samples for path in s.unreadable],
+    )

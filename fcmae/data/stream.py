@@ -1,0 +1,69 @@
+"""The order of samples, and their loader.
+
+The training set is one endless stream of samples, epoch after epoch, each epoch a new order. Batches are cut from the
+stream without regard to where epochs end: all are full, no sample is dropped, and the same samples make up step t
+whatever the number of processes, workers and micro-batches that share them.
+"""
+
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from fcmae.data.draws import sample_seed
+from fcmae.data.samples import PretrainDataset, collate
+
+# Ctrl-C, the end of a job, a terminal that closes (Windows has no such signal)
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class SampleStream(Sampler[list[tuple[int, int]]]):
+    """The micro-batches of one process: lists of (epoch, index), from ``start_step`` to ``total_steps``."""
+
+    def __init__(
+        self, num_samples: int, *, batch_size: int, accumulation_steps: int = 1, rank: int = 0, world_size: int = 1,
+        seed: int = 0, start_step: int = 0, total_steps: int,
+    ) -> None:  # fmt: skip
+        self.num_samples, self.batch_size, self.rank, self.world_size = num_samples, batch_size, rank, world_size
+        self.seed = seed
+        self.micro_batches = range(start_step * accumulation_steps, total_steps * accumulation_steps)
+
+    def __len__(self) -> int:
+        return len(self.micro_batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, torch.empty(0)
+        for micro_batch in self.micro_batches:
+            first = (micro_batch * self.world_size + self.rank) * self.batch_size
+            batch = []
+            for position in range(first, first + self.batch_size):
+                if position // self.num_samples != epoch:
+                    epoch = position // self.num_samples
+                    order = self.epoch_order(epoch)
+                batch.append((epoch, int(order[position % self.num_samples])))
+            yield batch
+
+    def epoch_order(self, epoch: int) -> Tensor:
+        """A permutation of the samples, int64 [num_samples], that depends on seed and epoch alone."""
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, self.num_samples))
+        return torch.randperm(self.num_samples, generator=generator)
+
+
+def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool) -> DataLoader:
+    """Batches as :class:`Sample`, in the order of the stream."""
+    return DataLoader(
+        dataset,
+        batch_sampler=stream,  # an index here is (epoch, index)
+        num_workers=dataset.data.num_workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+    )
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; workers must live until the training process has saved and ends them."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,152 @@
+"""What the report draws: plain data for chart.js, and for each chart the sentence that says the same in words."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fcmae.analysis.collapse_file import DepthCurve
+from fcmae.report_page.curves import SMOOTH_FROM, indices_to_draw, running_mean
+from fcmae.runs.reader import KNN, STAGE_DISTANCE, RunFolder, Series
+
+LOSS, LR, RATE = "loss", "lr", "images_per_second"
+COLORS = 6  # of report.css, and as many dashes
+RUNNING_MEAN = "running mean of"
+DISTANCE = "mean cosine distance between channels"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart of the page."""
+
+    id: str
+    title: str
+    summary: str
+    """In words, for whoever does not see it."""
+    note: str
+    """Shown under the chart; may be empty."""
+    data: dict[str, Any]
+    """For chart.js, which says in its first lines what it takes."""
+
+
+def loss_chart(run: RunFolder) -> Chart | None:
+    """The loss of the lines, and from ``SMOOTH_FROM`` lines on their running mean."""
+    if (loss := run.series.get(LOSS)) is None:
+        return None
+    every = run.config.get("log.every")
+    name = f"mean of {every} steps" if isinstance(every, int) and every > 1 else "loss"
+    label = "loss (1 = predicting each patch's mean)" if run.config.get("model.norm_pix_loss") is True else "loss"
+    return _over_training("loss", "Loss", label, _with_running_mean(name, loss))
+
+
+def rate_charts(run: RunFolder) -> list[Chart]:
+    """Learning rate and throughput, of those that are there."""
+    charts = []
+    if (lr := run.series.get(LR)) is not None:
+        charts.append(_over_training("lr", "Learning rate", "learning rate", {"lr": lr}, least=0))
+    if (rate := run.series.get(RATE)) is not None:
+        curves = _with_running_mean("throughput", rate)
+        charts.append(_over_training("throughput", "Throughput", "images / s", curves, least=0))
+    return charts
+
+
+def stage_distance_chart(run: RunFolder) -> Chart | None:
+    """Feature collapse over training: each stage's mean cosine distance between channels."""
+    stages = sorted(
+        (int(name.removeprefix(STAGE_DISTANCE)), name)
+        for name in run.series
+        if name.removeprefix(STAGE_DISTANCE).isdecimal()
+    )
+    curves = {f"stage {stage}": run.series[name] for stage, name in stages}
+    return _over_training("stages", "Feature diversity, by stage", DISTANCE, curves, least=0) if curves else None
+
+
+def knn_chart(run: RunFolder) -> Chart | None:
+    """Top-1 accuracy of the k nearest neighbors over training."""
+    if (knn := run.series.get(KNN)) is None:
+        return None
+    curves = {"top-1": knn._replace(value=100 * knn.value)}
+    return _over_training("knn", "kNN accuracy", "top-1 accuracy (%)", curves, least=0, unit="%")
+
+
+def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
+    """Distance against depth, as in the paper's figure of feature collapse."""
+    curves = [curve for curve in curves if curve.distances]
+    if not curves:
+        return None
+    series = [
+        {"name": name, "x": _rounded(np.array(depths)), "y": _rounded(np.array(distances))} | _look(i)
+        for i, (name, depths, distances) in enumerate(curves)
+    ]
+    words = " ".join(f"{name}: {d[0]:.3g} in the first block, {d[-1]:.3g} in the last." for name, _, d in curves)
+    data = {
+        "x": {"label": "depth (0 = first block, 1 = last)", "whole": False},
+        "y": {"label": DISTANCE, "min": 0},
+        "series": series,
+    }
+    return Chart("depth", "Feature diversity, by depth", f"{DISTANCE} over depth. {words}", "", data)
+
+
+def _with_running_mean(name: str, series: Series) -> dict[str, Series]:
+    """The series, and where it is long what it is when its noise is averaged out."""
+    if len(series.value) < SMOOTH_FROM:
+        return {name: series}
+    window = len(series.value) // 50 | 1
+    return {name: series, f"{RUNNING_MEAN} {window:,} lines": series._replace(value=running_mean(series.value, window))}
+
+
+def _look(number: int) -> dict[str, int]:
+    """Color and dash of the n-th line; no two of the first ``COLORS``² share both."""
+    return {"color": number % COLORS, "dash": (number + number // COLORS) % COLORS}
+
+
+def _over_training(
+    id: str, title: str, label: str, curves: dict[str, Series], least: float | None = None, unit: str = ""
+) -> Chart:
+    series: list[dict[str, Any]] = []
+    note = ""
+    pale_first = any(name.startswith(RUNNING_MEAN) for name in curves)
+    for name, curve in curves.items():
+        kept = indices_to_draw(curve.value)
+        if len(kept) < len(curve.value) and not note:
+            note = (
+                f"Drawn are {len(kept):,} of {len(curve.value):,} lines: the smallest and the largest of each stretch."
+            )
+        series.append(
+            {
+                "name": name,
+                "x": _rounded(curve.step[kept], digits=15),
+                "y": _rounded(curve.value[kept]),
+                "epoch": _rounded(curve.epoch[kept]),
+                "pale": pale_first and not series,
+            }
+            | _look(0 if pale_first else len(series))
+        )
+    data = {
+        "x": {"label": "step", "whole": True},
+        "y": {"label": label, "unit": unit, **({} if least is None else {"min": least})},
+        "series": series,
+    }
+    main = {name: curve for i, (name, curve) in enumerate(curves.items()) if not (pale_first and i)}
+    summary = f"{title} over steps. {' '.join(_in_words(name, curve, unit) for name, curve in main.items())}"
+    return Chart(id, title, summary, note, data)
+
+
+def _in_words(name: str, curve: Series, unit: str) -> str:
+    there = np.flatnonzero(np.isfinite(curve.value))
+    if not len(there):
+        return f"{name}: no finite value."
+    first, last = there[0], there[-1]
+    low, high = curve.value[there].min(), curve.value[there].max()
+    return (
+        f"{name}: {curve.value[first]:.4g}{unit} at step {curve.step[first]:,.0f}, {curve.value[last]:.4g}{unit} at "
+        f"step {curve.step[last]:,.0f}; lowest {low:.4g}{unit}, highest {high:.4g}{unit}."
+    )
+
+
+def _rounded(values: np.ndarray, digits: int = 6) -> list[float | int | None]:
+    """To significant digits, whole numbers without a point: half the bytes. NaN, which JSON has not, is null."""
+    rounded = (float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in values.tolist())
+    return [int(value) if value is not None and value.is_integer() else value for value in rounded]

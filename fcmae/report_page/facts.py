@@ -1,0 +1,151 @@
+"""The facts at the head of the report, from what a run folder says of itself."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fcmae.config import PretrainConfig
+from fcmae.report_page.charts import LOSS, RATE
+from fcmae.runs.layout import flat
+from fcmae.runs.reader import RunFolder
+
+
+class Fact(NamedTuple):
+    """A number with its name; ``note`` is the small print and may be empty."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+class Setting(NamedTuple):
+    """A setting that is not the default."""
+
+    name: str
+    value: str
+    default: str
+
+
+def headline_facts(run: RunFolder) -> list[Fact]:
+    """What can be known, the most wanted first; what cannot is left out."""
+    facts = [_model(run), _steps(run), _loss(run), _throughput(run), _images(run), _time(run), _versions(run)]
+    return [fact for fact in facts if fact is not None]
+
+
+def changed_settings(run: RunFolder) -> list[Setting]:
+    """Settings that differ from the defaults of this version, but for where the run lies and went on from."""
+    defaults = flat(PretrainConfig().as_dict())
+    return [
+        Setting(name, _text(value), _text(defaults[name]) if name in defaults else "not known to this version")
+        for name, value in run.config.items()
+        if name not in ("output", "resume") and (name not in defaults or defaults[name] != value)
+    ]
+
+
+def steps_done(run: RunFolder) -> int:
+    """The last step that a line or a checkpoint tells of."""
+    logged = max((int(series.step[-1]) for series in run.series.values()), default=0)
+    return max(logged, run.stream.step if run.stream else 0)
+
+
+def steps_planned(run: RunFolder) -> tuple[int, bool] | None:
+    """Steps in all, and whether this is exact (known from a checkpoint) or estimated from the epochs of the lines."""
+    epochs = run.config.get("train.epochs")
+    if not isinstance(epochs, int):
+        return None
+    if run.stream is not None:
+        return math.ceil(epochs * run.stream.samples_per_epoch / run.stream.effective_batch), True
+    loss = run.series.get(LOSS)
+    if loss is None or not loss.epoch[-1] > 0:
+        return None
+    return round(epochs * float(loss.step[-1] / loss.epoch[-1])), False
+
+
+def training_seconds(run: RunFolder) -> float | None:
+    """Time spent in steps: each line's steps at the speed that the line tells, so pauses between two starts are out."""
+    rate = run.series.get(RATE)
+    if rate is None or run.stream is None:
+        return None
+    steps = np.diff(rate.step, prepend=0.0)
+    known = np.isfinite(rate.value) & (rate.value > 0)
+    return float((steps[known] * run.stream.effective_batch / rate.value[known]).sum()) if known.any() else None
+
+
+def _model(run: RunFolder) -> Fact | None:
+    name = run.config.get("model.name")
+    if name is None:
+        return None
+    size, ratio = run.config.get("model.img_size"), run.config.get("train.mask_ratio")
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    notes = [f"{height} × {width} pixels"] if size is not None else []
+    notes += [f"{ratio:.0%} masked"] if isinstance(ratio, int | float) else []
+    return Fact("Model", _text(name), ", ".join(notes))
+
+
+def _steps(run: RunFolder) -> Fact | None:
+    done, planned = steps_done(run), steps_planned(run)
+    if planned is None:
+        return Fact("Steps", f"{done:,}")
+    total, exact = planned
+    about = "" if exact else "≈\N{NO-BREAK SPACE}"
+    share = f"{min(done / total, 1):.0%}" if total else ""
+    return Fact("Steps", f"{done:,} of {about}{total:,}", f"{share} of {run.config['train.epochs']:,} epochs")
+
+
+def _loss(run: RunFolder) -> Fact | None:
+    loss = run.series.get(LOSS)
+    if loss is None or not np.isfinite(loss.value).any():
+        return None
+    there = np.flatnonzero(np.isfinite(loss.value))
+    lowest = there[loss.value[there].argmin()]
+    name = "Final loss" if (planned := steps_planned(run)) and steps_done(run) >= planned[0] else "Last loss"
+    return Fact(name, f"{loss.value[there[-1]]:.4f}", f"lowest {loss.value[lowest]:.4f}, step {loss.step[lowest]:,.0f}")
+
+
+def _throughput(run: RunFolder) -> Fact | None:
+    rate = run.series.get(RATE)
+    if rate is None or not np.isfinite(rate.value).any():
+        return None
+    batch = f", {run.stream.effective_batch:,} a step" if run.stream else ""
+    return Fact("Throughput", f"{np.nanmedian(rate.value):,.4g} images/s", f"median{batch}")
+
+
+def _images(run: RunFolder) -> Fact | None:
+    path = run.config.get("data.path")
+    note = "bundled photographs" if path is None and run.config else _text(path).rpartition("/")[2] if path else ""
+    if (bad := run.series.get("unreadable_images")) is not None and bad.value[-1] > 0:
+        note += f", {bad.value[-1]:,.0f} unreadable"
+    if run.stream is None:
+        return Fact("Images", "not known yet", note) if run.config else None
+    repeat = run.config.get("data.repeat")
+    repeat = repeat if isinstance(repeat, int) and repeat > 0 else 1
+    crops = f"{repeat} crops of each an epoch" if repeat > 1 else ""
+    return Fact("Images", f"{run.stream.samples_per_epoch // repeat:,}", ", ".join(filter(None, (note, crops))))
+
+
+def _time(run: RunFolder) -> Fact | None:
+    seconds = training_seconds(run)
+    started = f"started {datetime.fromtimestamp(run.started, UTC):%Y-%m-%d %H:%M} UTC" if run.started else ""
+    if seconds is None:
+        return Fact("Started", started.removeprefix("started ")) if started else None
+    return Fact("Training time", _duration(seconds), started)
+
+
+def _versions(run: RunFolder) -> Fact | None:
+    version, _, rest = run.written_by.partition(", ")
+    return Fact("Version", version, rest) if version else None
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _text(value: Any) -> str:
+    return "unset" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""What a run folder holds: layout, checkpoints, metrics, and reading it."""

@@ -1,0 +1,1 @@
+"""Training: setup, resume, the loop, the optimizer, the monitor, the console."""

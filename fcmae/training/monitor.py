@@ -1,0 +1,97 @@
+"""What features are worth while training goes on: nearest neighbors on labeled images, and signs of feature collapse.
+
+Measuring is done on a copy of the encoder, which sees whole images, and draws nothing from torch's generators that
+others draw from: it changes no number of the training.
+"""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from fcmae.analysis.accuracy import top_accuracy
+from fcmae.analysis.collapse import analyze_collapse
+from fcmae.analysis.features import Embedder
+from fcmae.analysis.knn import knn_scores
+from fcmae.config import DIGITS, PretrainConfig
+from fcmae.data.labeled import LabeledData, labeled_digits, labeled_folder
+from fcmae.data.samples import PretrainDataset
+from fcmae.models import FCMAE, SparseConvNeXt
+from fcmae.runs.reader import KNN, STAGE_DISTANCE
+
+logger = logging.getLogger(__name__)
+
+GROUP = "monitor"  # of TensorBoard's points
+BATCH, NEIGHBORS = 32, 20
+
+
+class Monitor:
+    """Measures an encoder on whole images of the run's size, in float32.
+
+    Args:
+        config: the run's; ``config.monitor`` says what is measured.
+        dataset: the training images.
+
+    Raises:
+        UserError: ``monitor.data`` is no folder of classes.
+    """
+
+    def __init__(self, config: PretrainConfig, dataset: PretrainDataset) -> None:
+        self.config, self.dataset = config, dataset
+        self.labeled = _labeled_data(config)
+
+    def measure(self, model: FCMAE, device: torch.device) -> dict[str, float]:
+        """``cosine_distance_stage_0`` … ``3``, and ``knn_top1`` if there are labels; the model is left as it was.
+
+        Raises:
+            UserError: no image can be read, or features are not finite.
+        """
+        # a new network draws its first weights, and data loaders a seed, whether or not they have a use for it
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            encoder = SparseConvNeXt(replace(self.config.model, backend="grid", checkpoint_stages=()))
+            encoder.load_state_dict(model.encoder.state_dict())
+            encoder.to(device).eval()
+            return self._distances(encoder, device) | self._neighbors(encoder, device)
+
+    def _distances(self, encoder: SparseConvNeXt, device: torch.device) -> dict[str, float]:
+        """Mean over the images and the blocks of each stage."""
+        images = self.dataset.fixed_samples(self.config.monitor.images).image
+        batches = (self.dataset.normalize(some.to(device)) for some in images.split(BATCH))
+        rows = analyze_collapse(encoder, batches)
+        stages = sorted({row.stage for row in rows})
+        return {f"{STAGE_DISTANCE}{n}": fmean(row.distance for row in rows if row.stage == n) for n in stages}
+
+    def _neighbors(self, encoder: SparseConvNeXt, device: torch.device) -> dict[str, float]:
+        if self.labeled is None:
+            return {}
+        model = self.config.model
+        embedder = Embedder("the encoder", partial(_pooled, encoder), model.in_chans, self.dataset.normalize)
+        train, test = (
+            embedder.features(part, model.image_hw, BATCH, device) for part in (self.labeled.train, self.labeled.test)
+        )
+        classes = int(max(train.labels.max(), test.labels.max())) + 1
+        k = min(NEIGHBORS, len(train.labels))
+        scores = knn_scores(train.x.to(device), train.labels, test.x, classes, k)
+        return {KNN: top_accuracy(scores, test.labels).share}
+
+
+def _pooled(encoder: SparseConvNeXt, images: Tensor) -> Tensor:
+    """[B, C, H, W] → [B, C_last]: the mean over all patches of whole images."""
+    height, width = (size // encoder.patch_size for size in images.shape[2:])
+    visible = torch.ones(len(images), height, width, dtype=torch.bool, device=images.device)
+    return encoder(images, visible).mean((2, 3))
+
+
+def _labeled_data(config: PretrainConfig) -> LabeledData | None:
+    data, limit = config.monitor.data, config.monitor.images
+    if data is None:
+        return None
+    if not config.monitor.every:
+        logger.warning("--monitor.data %s is not used: --monitor.every is 0", data)
+        return None
+    if data == DIGITS:
+        return labeled_digits(seed=config.seed, limit=limit)
+    return labeled_folder(data, seed=config.seed, limit=limit, flag="--monitor.data")

@@ -1,0 +1,176 @@
+"""A pretraining run, made ready: what can be checked is checked, and everything that training needs is made, once."""
+
+import hashlib
+import logging
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from filelock import FileLock
+
+import fcmae
+from fcmae.config import PretrainConfig
+from fcmae.data.folder import embedded_photographs, image_files
+from fcmae.data.samples import PretrainDataset
+from fcmae.errors import UserError
+from fcmae.files import write_text
+from fcmae.models import FCMAE
+from fcmae.runs import checkpoint as ckpt
+from fcmae.runs.layout import CONFIG, HEADER
+from fcmae.sparse import BackendError
+from fcmae.training.monitor import Monitor
+from fcmae.training.optimizer import make_optimizer
+from fcmae.training.resume import check_same_run, check_same_stream, checkpoint_to_resume, make_and_lock, run_folder
+from fcmae.weights.load import load_encoder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """Everything that training needs."""
+
+    config: PretrainConfig
+    accelerator: Accelerator
+    folder: Path
+    dataset: PretrainDataset
+    model: torch.nn.Module
+    """As accelerate prepared it; ``bare_model`` is the FCMAE inside."""
+    bare_model: FCMAE
+    optimizer: torch.optim.Optimizer
+    start: ckpt.TrainState
+    total_steps: int
+    monitor: Monitor
+    lock: FileLock | None
+    """Held by the main process as long as it writes to the folder."""
+
+    def epochs_done(self, step: int) -> float:
+        """Epochs done after so many steps."""
+        return step * self.start.effective_batch / self.start.samples_per_epoch
+
+    def completes_epochs(self, step: int, every: int) -> bool:
+        """Whether the step just done completed another ``every`` epochs; 0: never."""
+        if not every:
+            return False
+        samples, batch = every * self.start.samples_per_epoch, self.start.effective_batch
+        return step * batch // samples > (step - 1) * batch // samples
+
+
+def set_up(config: PretrainConfig) -> Run:
+    """Check what can be checked, then make the data, the model and the optimizer, and load the checkpoint to resume.
+
+    Raises:
+        UserError: something the user can mend; no file of a run has been written then.
+    """
+    # accelerate looks for torchrun's CPU processes only if told that there is nothing better
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=_precision(config))
+    if not accelerator.is_main_process:
+        logging.getLogger("fcmae").setLevel(logging.ERROR)
+    folder = run_folder(config, accelerator)
+    resume_from = checkpoint_to_resume(config, folder)
+    newest = ckpt.last_checkpoint(folder)
+
+    dataset = _make_dataset(config, folder)
+    monitor = Monitor(config, dataset)
+    effective_batch = config.train.batch_size * config.train.accumulation_steps * accelerator.num_processes
+    total_steps = math.ceil(config.train.epochs * len(dataset) / effective_batch)
+    start = ckpt.TrainState(
+        step=0,
+        effective_batch=effective_batch,
+        samples_per_epoch=len(dataset),
+        images_digest=hashlib.sha256("\n".join(path.name for path in dataset.paths).encode()).hexdigest(),
+    )
+    bare_model = _make_model(config, accelerator.device, fresh=resume_from is None)
+    optimizer = make_optimizer(bare_model, config.train, effective_batch)
+    if resume_from is not None:
+        check_same_run(config, resume_from)
+        check_same_stream(ckpt.read_state(resume_from), start, config, accelerator.num_processes)
+    if config.train.compile:
+        bare_model.compile()
+    model, optimizer = accelerator.prepare(bare_model, optimizer)
+    if resume_from is not None:
+        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
+        start = replace(start, step=state.step, pending_losses=state.pending_losses)
+        if start.step >= total_steps and newest is None:
+            raise UserError(
+                f"{resume_from} is at step {start.step}, and --train.epochs {config.train.epochs} end at step "
+                f"{total_steps}: nothing is left to train; give more epochs"
+            )
+    if effective_batch > len(dataset):
+        logger.warning(
+            "a step takes %d samples (--train.batch_size × --train.accumulation_steps × processes), more than the %d "
+            "of an epoch: %d steps in all; a smaller batch makes more of them",
+            effective_batch, len(dataset), total_steps,
+        )  # fmt: skip
+
+    lock = None
+    if accelerator.is_main_process:
+        lock = make_and_lock(folder)
+        if ckpt.last_checkpoint(folder) != newest:  # between our reading of it and the lock
+            raise UserError(f"--output {folder} got a checkpoint of another process just now; run again to go on")
+        _write_settings(config, folder, accelerator.num_processes)
+    logger.info(
+        "%s on %s: %d images, %d steps of %d (%g epochs), %d of %d patches visible → %s",
+        config.model.name, _device_name(accelerator), len(dataset.paths), total_steps, effective_batch,
+        config.train.epochs, dataset.num_visible, math.prod(config.model.grid_hw), folder,
+    )  # fmt: skip
+    if resume_from is not None:
+        logger.info("going on from %s, step %d of %d", resume_from, start.step, total_steps)
+    return Run(config, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock)
+
+
+def _make_dataset(config: PretrainConfig, folder: Path) -> PretrainDataset:
+    """The training images, at least one of which can be read."""
+    paths = embedded_photographs() if config.data.path is None else image_files(config.data.path, leave_out=folder)
+    dataset = PretrainDataset(paths, config.data, config.model, config.train.mask_ratio, config.seed)
+    dataset.check_readable()
+    num_patches = math.prod(config.model.grid_hw)
+    if dataset.num_visible == num_patches:
+        raise UserError(
+            f"--model.img_size {config.model.img_size} gives {num_patches} patches of "
+            f"{config.model.patch_size}×{config.model.patch_size} pixels, and --train.mask_ratio "
+            f"{config.train.mask_ratio} masks none of them; use larger images or a smaller --model.stem_stride"
+        )
+    return dataset
+
+
+def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FCMAE:
+    """The network with the weights that a run begins with; ``fresh``: not with those of a checkpoint in a moment."""
+    torch.manual_seed(config.seed)
+    try:
+        model = FCMAE(config.model, config.train.mask_ratio)
+    except BackendError as error:  # not installed
+        raise UserError(f"--model.{error}") from None
+    if missing := model.encoder.backend.missing_on(device):
+        raise UserError(f"--model.backend {config.model.backend} needs {missing}; take grid")
+    if config.model.init_from is not None and fresh:
+        try:
+            load_encoder(model, config.model.init_from)
+        except UserError as error:
+            raise UserError(f"--model.init_from: {error}") from None
+    return model
+
+
+def _write_settings(config: PretrainConfig, folder: Path, num_processes: int) -> None:
+    """RUN/config.yaml, with which the same command goes on from wherever it is called."""
+    resolved = replace(config, output=str(folder), resume="auto").with_absolute_paths()
+    header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {num_processes} process(es)\n"
+    write_text(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))
+
+
+def _precision(config: PretrainConfig) -> str:
+    wanted = config.train.precision
+    if wanted == "auto":
+        wanted = (
+            "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        )
+    return {"fp32": "no", "bf16": "bf16"}[wanted]
+
+
+def _device_name(accelerator: Accelerator) -> str:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if accelerator.num_processes == 1 else f"{accelerator.num_processes} × {name}"

@@ -1,0 +1,148 @@
+"""The command line: recipes, precedence, one-line errors, and help that explains every option."""
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from fcmae.cli.pretrain_parser import build_parser, parse_config, recipe_names
+from fcmae.config import PretrainConfig, PretrainModelConfig
+from fcmae.errors import UserError
+
+PAPER_SIZES = ["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
+
+
+def test_without_data_or_configuration_it_is_the_demo() -> None:
+    demo = parse_config([])
+    assert demo == parse_config(["--config", "demo"])
+    assert demo.data.path is None
+    assert demo.model.img_size == 64
+    assert parse_config(["--model.name", "convnextv2_tiny"]).model.img_size == 64  # still the demo, another size
+    assert parse_config(["--data.path", "x"]).model == PretrainModelConfig()
+
+
+@pytest.mark.parametrize("form", ["pretrain_tiny", "configs/pretrain_tiny.yaml", "pretrain_tiny.yaml"])
+def test_recipes_are_found_by_name_from_anywhere(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["--config", form], [f"--config={form}"]):
+        assert parse_config(arguments).model.name == "convnextv2_tiny"
+
+
+def test_a_file_of_ones_own_comes_before_a_recipe_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("demo.yaml").write_text("model: {name: convnextv2_pico}\n")
+    assert parse_config(["--config", "demo.yaml"]).model.name == "convnextv2_pico"
+
+
+@pytest.mark.parametrize("size", PAPER_SIZES)
+def test_recipes_have_the_papers_values(size: str) -> None:
+    """Table 8 of arXiv 2301.00808; an effective batch of 4096 on one device."""
+    config = parse_config(["--config", f"pretrain_{size}"])
+    assert config.model == PretrainModelConfig(name=f"convnextv2_{size}")
+    assert (config.model.decoder_dim, config.model.decoder_depth, config.model.norm_pix_loss) == (512, 1, True)
+    train = config.train
+    assert train.batch_size * train.accumulation_steps == 4096
+    assert (train.epochs, train.warmup_epochs, train.mask_ratio) == (800, 40, 0.6)
+    assert (train.base_lr, train.weight_decay, train.betas) == (1.5e-4, 0.05, (0.9, 0.95))
+    assert config.data.crop_scale == (0.2, 1.0)
+
+
+def test_every_recipe_is_tested() -> None:
+    assert recipe_names() == sorted(["demo", *(f"pretrain_{s}" for s in PAPER_SIZES)])
+
+
+def test_options_override_files_and_later_files_earlier_ones(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {epochs: 7, warmup_epochs: 1}\nmodel: {img_size: [64, 96]}\n")
+    config = parse_config(["--config", "pretrain_base", "--config", str(file), "--train.batch_size", "3"])
+    assert (config.model.name, config.train.epochs, config.train.batch_size) == ("convnextv2_base", 7, 3)
+    assert config.model.img_size == (64, 96)
+    assert parse_config(["--data.path", "x", "--model.img_size", "[64,96]"]).model.image_hw == (64, 96)
+
+
+def test_help_explains_every_option_with_its_default() -> None:
+    text = " ".join(build_parser().format_help().split())
+    found = 0
+
+    def check(make: type, prefix: str) -> None:
+        nonlocal found
+        for field in fields(make):
+            kind = {f.name: type(getattr(make(), f.name)) for f in fields(make)}[field.name]
+            if is_dataclass(kind):
+                check(kind, f"{prefix}{field.name}.")
+                continue
+            found += 1
+            option = re.search(
+                rf"--{re.escape(prefix + field.name)} (?:\S+ )+?([A-Zβ][^()]*.*?) \(type: .*?default: \S+", text
+            )
+            assert option, f"{prefix}{field.name}"
+            assert len(option[1]) > 15, f"{prefix}{field.name} is not explained: {option[1]}"
+
+    check(PretrainConfig, "")
+    assert found >= 40
+    assert "Shipped recipes: demo, pretrain_atto" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.epochs", "many"], "--train.epochs: Expected a whole number. Got value: many"),
+        (["--train.epoch", "3"], "--train.epoch"),
+        (["--train.precision", "fp8"], "--train.precision: Expected one of ['auto', 'fp32', 'bf16']. Got value: fp8"),
+        (
+            ["--config", "/nowhere.yaml"],
+            "--config /nowhere.yaml is neither a file nor a recipe; recipes: demo, pretrain_atto",
+        ),
+        (["--config", "/"], "--config / is a folder; give a YAML file"),
+        (
+            ["--model.img_size", "64,96"],
+            "--model.img_size: Expected a whole number or tuple[int, int] (written [1,2]). Got value: 64,96",
+        ),
+        (["--train.clip_grad", "x"], "--train.clip_grad: Expected a number or null. Got value: x"),
+        (["--model.name", "resnet50"], "--model.name 'resnet50' is not known; choose one of convnextv2_atto, "),
+        (["--model.img_size", "100"], "--model.img_size must be a multiple of the patch size 8"),
+        (["--model.stem_stride", "3"], "--model.stem_stride must be 1, 2 or 4, got 3"),
+        (["--train.mask_ratio", "1"], "--train.mask_ratio must be between 0 and 1, got 1.0"),
+        (["--train.batch_size", "0"], "--train.batch_size must be at least 1, got 0"),
+        (["--train.warmup_epochs", "99"], "--train.warmup_epochs must be less than train.epochs"),
+        (["--data.mean", "[0.5]"], "--data.mean must have one value per channel: model.in_chans is 3, got (0.5,)"),
+        (["--data.crop_scale", "[0.5,2]"], "--data.crop_scale must be 0 < low ≤ high ≤ 1, got 0.5, 2"),
+        (["--data.num_workers", "-1"], "--data.num_workers must be at least 0, got -1"),
+        (["--seed", "-1"], "--seed must be at least 0 and less than 2⁶³, got -1"),
+        (["--seed", "9" * 23], "--seed must be at least 0 and less than 2⁶³, got 9"),
+        (["--train.base_lr", ".nan"], "--train.base_lr must be finite, got nan"),
+        (["--train.clip_grad", ".inf"], "--train.clip_grad must be finite, got inf"),
+        (["--data.mean", "[.nan,0.5,0.5]"], "--data.mean must be finite, got (nan, 0.5, 0.5)"),
+        (["--model.drop_path_rate", ".nan"], "--model.drop_path_rate must be in [0, 1), got nan"),
+        (["--model.ls_init_value", ".nan"], "--model.ls_init_value must be finite, got nan"),
+        (["--nonsense"], "--nonsense"),
+        (["pictures/"], "pictures/"),
+    ],
+)
+def test_wrong_arguments_get_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_config(arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x81\x82", "cannot be read as YAML"),
+        (b"a: b: c", "cannot be read as YAML"),
+        (b"", "holds no settings"),
+        (b"- 1", "holds no settings"),
+        (b"train: {epochs: null}", "--train.epochs is null; give a value, or leave it out for 800"),
+        (b"resume: null", "--resume is null"),
+        (b"trian: {epochs: 3}", "trian.epochs"),
+    ],
+)
+def test_wrong_files_get_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        parse_config(["--config", str(file), "--data.path", "x"])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,180 @@
+"""What python -m fcmae.pretrain refuses, in one line, and that nothing is lost or written over."""
+
+import errno
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from fcmae.pretrain import main
+from fcmae.runs import checkpoint as ckpt
+from fcmae.training.resume import make_and_lock
+
+Args = Callable[..., list[str]]
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def error_of(args: list[str], caplog: pytest.LogCaptureFixture) -> str:
+    caplog.clear()
+    assert main(args) == 1
+    message = caplog.messages[-1]
+    assert message.startswith("fcmae.pretrain: error: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(tiny_args("run")) == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
+    other = error_of(tiny_args("run", "--model.decoder_dim", "32"), caplog)
+    assert "--model.decoder_dim is 32, but" in other
+    assert "was trained with 16" in other
+    assert "--seed is 1" in error_of(tiny_args("run", "--seed", "1"), caplog)
+    batch = error_of(tiny_args("run", "--train.batch_size", "8"), caplog)
+    assert "trained with 4 images per step, now it would be 8" in batch
+    older = str(tmp_path / "run" / "checkpoints" / "step-00000005")
+    assert "would write over it" in error_of(tiny_args("run", "--resume", older), caplog)
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    assert main(tiny_args("run")) == 0  # finished: nothing left to do
+    assert len(metrics(tmp_path / "run")) == 10
+
+
+def test_without_last_the_newest_complete_checkpoint_is_it(tiny_args: Args, tmp_path: Path) -> None:
+    """Never anew over checkpoints that are there."""
+    assert main(tiny_args("run")) == 0
+    whole = metrics(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "last").unlink()
+    (tmp_path / "run" / "checkpoints" / "step-99999999").mkdir()  # not complete
+    assert ckpt.resolve_checkpoint(tmp_path / "run").name == "step-00000010"
+    assert main(tiny_args("run")) == 0
+    assert metrics(tmp_path / "run") == whole
+
+
+def test_a_run_without_a_checkpoint_is_left_alone_too(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that was killed early: its metrics and pictures are somebody's."""
+    assert main(tiny_args("run")) == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
+
+
+def test_a_folder_is_written_by_one_run_at_a_time(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = make_and_lock(tmp_path / "run")
+    assert "is being written to by another process" in error_of(tiny_args("run"), caplog)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
+    lock.release()
+    assert main(tiny_args("run")) == 0
+    assert main(tiny_args("run", "--train.epochs", "5")) == 0  # released at the end
+
+
+def test_a_folder_that_cannot_be_locked_is_not_written_to(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    assert "cannot be made or locked: No locks available" in error_of(tiny_args("run"), caplog)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_finished_run_has_nothing_to_give_to_another_folder(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(tiny_args("run")) == 0
+    message = error_of(tiny_args("other", "--resume", str(tmp_path / "run")), caplog)
+    assert "is at step 10, and --train.epochs 4 end at step 10: nothing is left to train" in message
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_batch_larger_than_an_epoch_is_mentioned(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(tiny_args("run", "--train.batch_size", "16")) == 0
+    assert any("a step takes 16 samples" in m and "more than the 10 of an epoch: 3 steps" in m for m in caplog.messages)
+
+
+def test_a_disk_that_is_full_is_one_line(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    monkeypatch.setattr(ckpt, "save_file", full)
+    message = error_of(tiny_args("run"), caplog)
+    assert "no checkpoint could be written" in message
+    assert "No space left on device" in message
+
+
+def test_a_backend_that_cannot_run_here_is_one_line(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcmae.sparse.triton_depthwise.missing_on", lambda _: "a GPU")
+    message = error_of(tiny_args("run", "--model.backend", "triton"), caplog)
+    assert "--model.backend triton needs a GPU; take grid" in message
+    monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
+    monkeypatch.delitem(sys.modules, "fcmae.sparse.minkowski", raising=False)
+    message = error_of(tiny_args("run", "--model.backend", "minkowski"), caplog)
+    assert "--model.backend 'minkowski' needs MinkowskiEngine" in message
+    assert "make minkowski" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_go_on_with_another_backend(tiny_args: Args, tmp_path: Path) -> None:
+    """Backend and recomputation are no part of the run: the same losses but for rounding."""
+    assert main(tiny_args("grid")) == 0
+    other = ("--model.backend", "masked", "--model.checkpoint_stages", "[0,1]")
+    first = str(tmp_path / "grid" / "checkpoints" / "step-00000005")
+    assert main(tiny_args("other", "--resume", first, *other)) == 0
+    for a, b in zip(metrics(tmp_path / "grid")[5:], metrics(tmp_path / "other"), strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+    assert main(tiny_args("other", "--train.epochs", "5")) == 0  # and back, in its own folder
+
+
+def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(tiny_args("run")) == 0
+    assert main(tiny_args("run", "--train.epochs", "8")) == 0
+    assert "--train.epochs was 4 and is 8 now: training changes from here on" in caplog.messages
+    assert [m["step"] for m in metrics(tmp_path / "run")] == list(range(1, 21))
+
+
+def test_damaged_checkpoints_are_named(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(tiny_args("run")) == 0
+    last = ckpt.resolve_checkpoint(tmp_path / "run")
+    for name in (ckpt.MODEL, ckpt.OPTIMIZER, ckpt.STATE):
+        whole = (last / name).read_bytes()
+        (last / name).write_bytes(whole[: len(whole) // 2])
+        assert str(last / name) in error_of(tiny_args("run"), caplog)
+        (last / name).write_bytes(whole)
+    (last / ckpt.STATE).unlink()
+    assert "step-00000010', which is not there or not complete" in error_of(tiny_args("run"), caplog)
+
+
+def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "file").write_text("")
+    assert "does not exist; give a folder" in error_of([*tiny_args(), "--data.path", str(tmp_path / "no")], caplog)
+    assert "holds no images" in error_of([*tiny_args(), "--data.path", str(empty)], caplog)
+    assert "is a file; give a folder" in error_of([*tiny_args(), "--output", str(tmp_path / "file")], caplog)
+    (empty / "config.yaml").write_text("model: {name: convnextv2_atto}  # mine")
+    assert "holds a config.yaml that no run wrote" in error_of([*tiny_args(), "--output", str(empty)], caplog)
+    below_a_file = str(tmp_path / "file" / "run")
+    assert "cannot be made or locked: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
+    assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
+    assert "has no checkpoint in it" in error_of(tiny_args("run", "--resume", str(empty)), caplog)
+    one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)
+    assert "masks none" in one_patch
+    assert not (tmp_path / "run").exists()  # an error leaves no folder behind
