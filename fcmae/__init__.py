@@ -24,7 +24,7 @@ class _Checkout:
 
 _BESIDE = {"fcmae.sparse", "fcmae.models", "fcmae.configs"}
 if (_ROOT / "pyproject.toml").is_file():
-    sys.meta_path.append(_Checkout)
+    sys.meta_path.insert(0, _Checkout)  # before an editable install of another checkout
 
 if TYPE_CHECKING:
     from fcmae.analysis.collapse import analyze_collapse as analyze_collapse
