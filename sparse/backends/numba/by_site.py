@@ -6,10 +6,10 @@ A step in the window is added to a corner for each tap; divided out anew, it too
 import numpy as np
 from numba import prange
 
-from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, wide_vectors, written_into_a_loop
+from fcmae.sparse.backends.numba.runtime import device_function, inlined, parallel_kernel, wide_vectors
 
 
-@parallel_loop
+@parallel_kernel
 def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, out):  # type: ignore[no-untyped-def]
     """A site at a time; of the taps that meet a site, four at a time, so that the output is not read for each."""
     rows, channels = out.shape
@@ -45,7 +45,7 @@ def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, out):  # 
                     out[row, c] += x[row3, c] * taps[tap3, c]
 
 
-@parallel_loop
+@parallel_kernel
 def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts, dx, dweight, dbias):  # type: ignore[no-untyped-def]
     """Both gradients look at the same rows of ``dy``. Each part takes some of the sites.
 
@@ -105,7 +105,7 @@ def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts,
         dbias[c] = parts[0, size * size, c]
 
 
-@written_into_a_loop
+@inlined
 def _next_four(window, patch, corner, steps, tap, rows):  # type: ignore[no-untyped-def]
     """From a tap on, the next four that meet a site: how many there are, where to go on, their rows and their taps.
 
@@ -122,7 +122,7 @@ def _next_four(window, patch, corner, steps, tap, rows):  # type: ignore[no-unty
     return found, tap, row0, row1, row2, row3, tap0, tap1, tap2, tap3
 
 
-@part_of_a_loop
+@device_function
 def _positions(raster_of_z, side, size):  # type: ignore[no-untyped-def]
     """Of a window, the first position that each site of the patch meets, and from there the step to each tap's."""
     halo_side = side + size - 1

@@ -13,7 +13,14 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run, wide_vectors, written_into_a_loop
+from fcmae.sparse.backends.numba.runtime import (
+    FAST_MATH,
+    device_function,
+    inlined,
+    launch,
+    parallel_kernel,
+    wide_vectors,
+)
 
 SITES_PER_PART = 128  # of the sums over an image; the passes share their loops' heads, not what they do with a value
 
@@ -34,7 +41,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     y_BMH = h_BMH.new_empty(h_BMH.shape)
     norm_BH, scale_BH = h_BMH.new_empty(2, len(h_BMH), len(bias))
-    run(_gelu_grn, h_BMH, bias, gamma, beta, eps, apply, y_BMH, norm_BH, scale_BH)
+    launch(_gelu_grn, h_BMH, bias, gamma, beta, eps, apply, y_BMH, norm_BH, scale_BH)
     return y_BMH, norm_BH, scale_BH
 
 
@@ -54,7 +61,7 @@ def gelu_grn_grad_(
     scaled, grads = dy_g_BH is not None, dy_BMH.new_empty(2, len(bias))
     if dy_g_BH is None:
         dy_g_BH = dy_BMH.new_empty(norm_BH.shape)
-    run(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, scaled, dy_g_BH, grads)
+    launch(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, scaled, dy_g_BH, grads)
     return dy_BMH, *grads
 
 
@@ -95,7 +102,7 @@ def _compile_normal(x):  # type: ignore[no-untyped-def]
     return in_float32
 
 
-@parallel_loop
+@parallel_kernel
 def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignore[no-untyped-def]
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
@@ -127,9 +134,9 @@ def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignor
                     y[image, site, c] = y[image, site, c] * scale[image, c] + beta[c]
 
 
-@parallel_loop
+@parallel_kernel
 def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type: ignore[no-untyped-def]
-    """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU.
+    """As in :mod:`fcmae.sparse.backends.pytorch`: dg = a · dy + through · g, then back through GELU.
 
     ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``, which is else computed there. (A range that may
     be empty, in place of ``if``, made this take a third longer.)
@@ -185,14 +192,14 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type
                 grads[0, c] += dh_sum[image, part, c]
 
 
-@written_into_a_loop
+@inlined
 def _part_of_image(number, parts, sites):  # type: ignore[no-untyped-def]
     """Which image, which of its parts, and that one's sites: from the first to before the last."""
     part = number % parts
     return number // parts, part, part * sites // parts, (part + 1) * sites // parts
 
 
-@part_of_a_loop
+@device_function
 def _inverse_mean(norms, eps):  # type: ignore[no-untyped-def]
     """1 / (mean over channels + eps)."""
     total = norms.dtype.type(0)
