@@ -1,7 +1,7 @@
 """What a backend is: one record of functions, and the checks of their arguments that all backends share."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,20 +26,6 @@ class MlpWeights(NamedTuple):
     """[C_out]."""
 
 
-class Mlp(Protocol):
-    """See :func:`fcmae.sparse.backends.pytorch.mlp`."""
-
-    def __call__(
-        self,
-        x: Tensor,
-        weights: MlpWeights,
-        batch_size: int,
-        rows: Tensor | None = None,
-        shortcut: Tensor | None = None,
-    ) -> Tensor:
-        """[B·M, C] → [B·M, C_out], or [R, C_out]."""
-
-
 Convolution = Callable[[Tensor, Tensor, Tensor | None, ActiveSites, int], Tensor]
 
 
@@ -53,8 +39,8 @@ class Backend(NamedTuple):
     """(x, weight, bias, sites, side) → the shape of x."""
     layer_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     """(x, weight, bias, eps) → the shape of x."""
-    mlp: Mlp
-    """(x, weights, batch_size, rows, shortcut) → [B·M, C_out], or [R, C_out]."""
+    mlp: Callable[..., Tensor]
+    """(x, weights, batch_size, rows=None, shortcut=None) → [B·M, C_out], or [R, C_out]."""
     downsample: Convolution
     """(x, weight, bias, sites, side) → [rows / 4, C_out]; ``side`` is that of ``x``."""
     patch_pixels: Callable[[Tensor, ActiveSites, int, float | None], Tensor]

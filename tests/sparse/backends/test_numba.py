@@ -98,7 +98,7 @@ def test_tensors_that_are_not_contiguous() -> None:
     expected = gelu_grn.gelu_grn_grad_(torch.ones_like(y), dense_h, dense_one, dense_one, norms, 1e-6)
     got = gelu_grn.gelu_grn_grad_(torch.ones_like(y), h, one, one, norms.t().contiguous().t(), 1e-6)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-    with pytest.raises(ValueError, match="contiguous"):
+    with pytest.raises(ValueError, match="must be contiguous"):
         gelu_grn.gelu_grn_grad_(torch.ones(()).expand_as(h), h, one, one, norms, 1e-6)
 
 
