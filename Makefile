@@ -13,7 +13,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[numba]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
@@ -33,7 +33,7 @@ minkowski: $(VENV)/.installed-dev  ## install MinkowskiEngine, for --model.backe
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools wheel ninja
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --no-build-isolation \
 		--config-settings=--global-option=--cpu_only --config-settings=--global-option=--blas=openblas MinkowskiEngine==0.5.4
-	$(BIN)/python -W ignore -c 'import fcmae.sparse.minkowski'
+	$(BIN)/python -W ignore -c 'import fcmae.sparse.backends.minkowski'
 
 lint: $(VENV)/.installed-dev       ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -6,19 +6,17 @@ path's own matrix products set. Both peaks are measured in the same run.
 """
 
 import argparse
-import contextlib
 import statistics
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import timing
 from benchmarks.measure import PEAK_SIZE, MatrixProducts, matmul_peak, peak_memory
-from fcmae.sparse import compiled
+from fcmae.models.config import BackendName
 
-WITHOUT_NUMBA = "-torch"  # after a backend's name: as it is where Numba is not installed
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Relative: of the output and of each gradient, and of all gradients together. In bfloat16 a few gradients (biases of
 # the first norms, sums that nearly cancel) are off by 0.16 from float32, by as much in every backend; the whole is off
@@ -42,9 +40,7 @@ def options(description: str) -> argparse.ArgumentParser:
     """The command line that the comparisons share."""
     parser = timing.batch_options(description)
     parser.add_argument("--models", nargs="+", default=["convnextv2_atto"])
-    parser.add_argument(
-        "--backends", nargs="+", default=["grid", "masked"], help=f"grid{WITHOUT_NUMBA} is grid as without Numba"
-    )
+    parser.add_argument("--backends", nargs="+", default=["auto", "masked"], choices=get_args(BackendName))
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=DTYPES)
     parser.add_argument("--checkpoint-stages", nargs="*", type=int, default=[], help="recompute these stages' blocks")
     parser.add_argument("--compile", action="store_true", help="torch.compile every path")
@@ -57,25 +53,14 @@ def step(row: Row, device: torch.device) -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         row.network.zero_grad(set_to_none=True)
-        with _without_numba() if row.backend.endswith(WITHOUT_NUMBA) else contextlib.nullcontext():
-            with torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
-                out = row.forward()
-            out.backward(row.gradient if row.gradient is None else row.gradient.to(out.dtype))
+        with torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
+            out = row.forward()
+        out.backward(row.gradient if row.gradient is None else row.gradient.to(out.dtype))
         if device.type == "cuda":
             torch.cuda.synchronize()
         return out.detach()
 
     return run
-
-
-@contextlib.contextmanager
-def _without_numba() -> Iterator[None]:
-    loops = compiled._loops
-    compiled._loops = lambda _process: None
-    try:
-        yield
-    finally:
-        compiled._loops = loops
 
 
 def check_equal(rows: list[Row], device: torch.device) -> None:

@@ -1,6 +1,6 @@
 """The encoder alone, forward + backward: backend against backend.
 
-    python -m benchmarks.encoder --models convnextv2_atto --backends grid masked minkowski
+    python -m benchmarks.encoder --models convnextv2_atto --backends numba torch masked minkowski
 
 Every path carries the same weights and sees the same images and masks.
 """
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.compare import WITHOUT_NUMBA, Row, options, print_table
+from benchmarks.compare import Row, options, print_table
 from benchmarks.weights import randomize_grn
 from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.fcmae import count_visible, random_visible
@@ -31,7 +31,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
         dy = torch.randn(args.batch_size, first.num_features, *config.grid_hw, device=device)
         for dtype in args.dtypes:
             for backend in args.backends:
-                encoder = SparseConvNeXt(replace(config, backend=backend.removesuffix(WITHOUT_NUMBA))).to(device)
+                encoder = SparseConvNeXt(replace(config, backend=backend)).to(device)
                 encoder.load_state_dict(first.state_dict())
                 if args.compile and backend != "minkowski":
                     encoder.compile()

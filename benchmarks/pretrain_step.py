@@ -1,6 +1,6 @@
 """A pretraining step, forward + backward of the whole FCMAE: backend against backend, and a ViT MAE beside them.
 
-    python -m benchmarks.pretrain_step --models convnextv2_atto --backends grid masked minkowski
+    python -m benchmarks.pretrain_step --models convnextv2_atto --backends numba torch masked minkowski
     python -m benchmarks.pretrain_step --models convnextv2_base --peer vit_base_patch16_224 --dtypes bf16 --compile
 
 Every path carries the same weights and sees the same images and masks. The peer is another network with another mask
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.compare import WITHOUT_NUMBA, Row, options, print_table
+from benchmarks.compare import Row, options, print_table
 from benchmarks.mae import ViTMAE
 from benchmarks.weights import randomize_grn
 from fcmae.models import FCMAE, ModelConfig
@@ -29,7 +29,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
         visible, kept = first.random_visible(images)
         for dtype in args.dtypes:
             for backend in args.backends:
-                model = FCMAE(replace(config, backend=backend.removesuffix(WITHOUT_NUMBA)), args.mask_ratio).to(device)
+                model = FCMAE(replace(config, backend=backend), args.mask_ratio).to(device)
                 model.load_state_dict(first.state_dict())
                 if args.compile and backend != "minkowski":
                     model.compile()

@@ -1,4 +1,4 @@
-"""How the cost of a pretraining step grows: with image size, mask ratio and batch; grid against masked.
+"""How the cost of a pretraining step grows: with image size, mask ratio and batch; one backend against another.
 
     python -m benchmarks.scaling --models convnextv2_atto
 

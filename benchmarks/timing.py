@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from fcmae.cli.allocator import keep_freed_memory
-from fcmae.sparse.compiled import loops_for
+from fcmae.sparse import resolve_backend
 
 
 def options(description: str, repeats: int = 15) -> argparse.ArgumentParser:
@@ -70,5 +70,5 @@ def machine(device: torch.device | None = None) -> str:
     if cpuinfo.is_file():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    numba = importlib.metadata.version("numba") if loops_for(torch.zeros(1)) else "not used"
+    numba = importlib.metadata.version("numba") if resolve_backend("auto").name == "numba" else "not used"
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, numba {numba}"

@@ -1,40 +1,25 @@
 """The ConvNeXt block, V1 and V2, on the site matrix."""
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from fcmae.models.layers import GRN, DepthwiseConv, LayerNorm, PointwiseConv
-from fcmae.sparse import GRID, ActiveSites, Backend, grn_mlp
+from fcmae.models.layers import PLAIN, DepthwiseConv, LayerNorm, Mlp
+from fcmae.sparse import ActiveSites, Backend
+from fcmae.sparse.backends import pytorch
 
-
-class Mlp(nn.Module):
-    """Linear C → 4C, GELU, GRN, Linear 4C → C."""
-
-    def __init__(self, dim: int, use_grn: bool, conv_mlp: bool) -> None:
-        super().__init__()
-        linear = PointwiseConv if conv_mlp else nn.Linear
-        self.fc1 = linear(dim, 4 * dim)
-        self.grn = GRN(4 * dim) if use_grn else None
-        self.fc2 = linear(4 * dim, dim)
-
-    def forward(self, x: Tensor, batch_size: int, rows: Tensor | None = None, shortcut: Tensor | None = None) -> Tensor:
-        """[B·M, C] → the same, added to ``shortcut`` if there is one; ``rows`` of it where they are given.
-
-        A block gives its input as the shortcut where nothing comes between: no LayerScale, no drop path.
-        """
-        if self.grn is None:
-            y = self.fc2(F.gelu(self.fc1(x if rows is None else x.index_select(0, rows))))
-            return y if shortcut is None else shortcut + y
-        return grn_mlp(
-            x, self.fc1.weight.flatten(1), self.fc1.bias, self.grn.weight, self.grn.bias,
-            self.fc2.weight.flatten(1), self.fc2.bias, batch_size, rows, shortcut,
-        )  # fmt: skip
+Observer = Callable[[str, Tensor, int], None]
+"""(name, tensor, batch size): "expansion", "act" or "grn", and that tensor of the MLP, [B·M, 4C]."""
 
 
 class Block(nn.Module):
     """Depthwise 7×7 → LayerNorm → MLP (with GRN in V2) → LayerScale (V1) → drop path → + input."""
+
+    ops: Backend = PLAIN
 
     def __init__(
         self,
@@ -44,24 +29,52 @@ class Block(nn.Module):
         ls_init_value: float | None = None,
         drop_path: float = 0.0,
         conv_mlp: bool = False,
-        backend: Backend = GRID,
     ) -> None:
         super().__init__()
-        self.conv_dw = DepthwiseConv(dim, backend)
+        self.conv_dw = DepthwiseConv(dim)
         self.norm = LayerNorm(dim)
         self.mlp = Mlp(dim, use_grn, conv_mlp)
         self.gamma = None if ls_init_value is None else nn.Parameter(torch.full((dim,), ls_init_value))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.observers: OrderedDict[int, Observer] = OrderedDict()
 
-    def forward(self, x: Tensor, sites: ActiveSites, side: int, rows: Tensor | None = None) -> Tensor:
-        """[B·K·s·s, C] → the same; ``rows`` of it where they are given, as many of each image, image by image."""
+    def forward(self, x: Tensor, sites: ActiveSites, side: int, needed: ActiveSites | None = None) -> Tensor:
+        """[B·K·s·s, C] → the same.
+
+        Args:
+            x: features at ``sites``.
+            sites: the active sites.
+            side: s.
+            needed: return the output at these sites alone, [B·K'·s·s, C]; the rest of it is not computed. For blocks
+                on a full grid with one site per patch, such as the decoder's.
+        """
         y = self.norm(self.conv_dw(x, sites, side))
+        rows = None if needed is None else needed.grid_index(side)
         shortcut = x if rows is None else x.index_select(0, rows)
         if self.gamma is None and isinstance(self.drop_path, nn.Identity):  # nothing between the MLP and the sum
-            return self.mlp(y, sites.batch_size, rows, shortcut)
-        y = self.mlp(y, sites.batch_size, rows)
+            return self._mlp(y, sites.batch_size, rows, shortcut)
+        y = self._mlp(y, sites.batch_size, rows, None)
         if self.gamma is not None:
             y = y * self.gamma
         # an image is dropped as a whole: timm's DropPath draws once per entry of the first axis
         y = self.drop_path(y.view(sites.batch_size, -1, y.shape[1])).view_as(y)
         return shortcut + y
+
+    def observe(self, observer: Observer) -> RemovableHandle:
+        """Call ``observer`` with the MLP's hidden tensors of each forward pass, until the handle is removed.
+
+        The MLP is then computed step by step, in plain PyTorch.
+        """
+        handle = RemovableHandle(self.observers)
+        self.observers[handle.id] = observer
+        return handle
+
+    def _mlp(self, x: Tensor, batch_size: int, rows: Tensor | None, shortcut: Tensor | None) -> Tensor:
+        if not self.observers:
+            return self.ops.mlp(x, self.mlp.weights(), batch_size, rows, shortcut)
+
+        def see(name: str, hidden: Tensor) -> None:
+            for observer in self.observers.values():
+                observer(name, hidden, batch_size)
+
+        return pytorch.mlp(x, self.mlp.weights(), batch_size, rows, shortcut, see=see)

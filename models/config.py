@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from fcmae.models.sizes import SIZES, Size, list_models, version_of
-from fcmae.sparse.backends import BackendName
 
 STEM_STRIDES = (1, 2, 4)
+MASKED = "masked"
+BackendName = Literal["auto", "torch", "numba", "triton", "minkowski", "masked", "grid"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class ModelConfig:
     norm_pix_loss: bool = True
     """Predict pixels normalized per patch by the patch's own mean and variance."""
     backend: BackendName = "auto"
-    """Who computes the encoder's convolutions: grid (PyTorch, on CPUs with Numba where it is installed), triton (GPU
-    kernels), minkowski (MinkowskiEngine, installed apart) or masked (dense, the baseline); auto: grid. It changes the
-    speed, not the results."""
+    """Implementation of the encoder's operations: torch (plain PyTorch), numba (CPU kernels), triton (GPU kernels),
+    minkowski (MinkowskiEngine, installed separately) or masked (dense, the baseline). auto, also called grid: the
+    fastest on the device, numba on a CPU and torch elsewhere. It changes the speed, not the results."""
     checkpoint_stages: tuple[int, ...] = ()
     """Stages, of 0 to 3, whose blocks are computed again in the backward pass instead of being kept: less memory, more
     time."""
@@ -84,6 +85,16 @@ class ModelConfig:
     def with_layer_scale(self) -> bool:
         """Whether the encoder's blocks have LayerScale."""
         return version_of(self.name).use_layer_scale if self.use_layer_scale is None else self.use_layer_scale
+
+    @property
+    def sparse_backend(self) -> str:
+        """The backend of the encoder's layers; the masked baseline computes densely, with none of its own."""
+        return {"grid": "auto", MASKED: "torch"}.get(self.backend, self.backend)
+
+    @property
+    def dense_backend(self) -> str:
+        """The backend of the decoder, which is dense: what is made for sparse encoders is not for it."""
+        return self.backend if self.backend in ("torch", "numba") else "auto"
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -1,27 +1,24 @@
 """The sparse ConvNeXt encoder: runs on the visible patches, carries timm's parameter names and dense shapes."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fcmae.models.block import Block
-from fcmae.models.config import ModelConfig
-from fcmae.models.layers import Downsample, LayerNorm, Stem, init_weights
+from fcmae.models.config import MASKED, ModelConfig
+from fcmae.models.layers import PLAIN, Downsample, LayerNorm, Stem, init_weights, use_backend
 from fcmae.models.masked import masked_forward
-from fcmae.sparse import ActiveSites, Backend, densify, gather_sites, resolve_backend
+from fcmae.sparse import ActiveSites, Backend, densify, gather_sites
 
 
 class Stage(nn.Module):
     """A downsample (LayerNorm, 2×2 stride-2 convolution) except in the first stage, then blocks."""
 
-    def __init__(
-        self, in_dim: int | None, dim: int, blocks: list[Block], backend: Backend, recompute: bool = False
-    ) -> None:
+    def __init__(self, in_dim: int | None, dim: int, blocks: list[Block], recompute: bool = False) -> None:
         super().__init__()
-        self.downsample = nn.ModuleList([] if in_dim is None else [LayerNorm(in_dim), Downsample(in_dim, dim, backend)])
+        self.downsample = nn.ModuleList([] if in_dim is None else [LayerNorm(in_dim), Downsample(in_dim, dim)])
         self.blocks = nn.ModuleList(blocks)
         self.recompute = recompute
 
@@ -30,15 +27,10 @@ class Stage(nn.Module):
         if self.downsample:
             norm, conv = self.downsample
             x = conv(norm(x), sites, 2 * side)
+        recompute = self.recompute and torch.is_grad_enabled()
         for block in self.blocks:
-            x = self.call(block, x, sites, side)
+            x = checkpoint(block, x, sites, side, use_reentrant=False) if recompute else block(x, sites, side)
         return x
-
-    def call(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
-        """block(*args), to be computed again in the backward pass if this stage is to."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
-        return block(*args)
 
 
 class SparseConvNeXt(nn.Module):
@@ -47,11 +39,13 @@ class SparseConvNeXt(nn.Module):
     With every patch visible it equals ``timm.create_model(name).forward_features`` under the same state dict.
     """
 
+    ops: Backend = PLAIN
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         depths, dims = config.size.depths, config.size.dims
         drop_path_rates = torch.linspace(0, config.drop_path_rate, sum(depths), device="cpu").split(list(depths))
-        self.backend = resolve_backend(config.backend)
+        self.config = config
         self.num_features = dims[-1]
         self.patch_size = config.patch_size
         self.stem = nn.ModuleList([Stem(config.in_chans, dims[0], config.stem_stride), LayerNorm(dims[0])])
@@ -66,11 +60,9 @@ class SparseConvNeXt(nn.Module):
                         ls_init_value=config.ls_init_value if config.with_layer_scale else None,
                         drop_path=rate,
                         conv_mlp=config.size.conv_mlp,
-                        backend=self.backend,
                     )
                     for rate in drop_path_rates[i].tolist()
                 ],
-                backend=self.backend,
                 recompute=i in config.checkpoint_stages,
             )
             for i in range(len(depths))
@@ -78,6 +70,18 @@ class SparseConvNeXt(nn.Module):
         self.sides = tuple(2**i for i in reversed(range(len(depths))))
         """s, sites along one side of a patch, for each stage: 8, 4, 2, 1."""
         self.apply(init_weights)
+        use_backend(self, config.sparse_backend)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """What moves a module: the backend is that of the new device."""
+        super()._apply(fn, recurse)
+        use_backend(self, self.config.sparse_backend)
+        return self
+
+    @property
+    def is_masked_dense(self) -> bool:
+        """Whether it is the baseline, which computes every position and keeps no site matrix."""
+        return self.config.backend == MASKED
 
     def forward(self, images: Tensor, visible: Tensor) -> Tensor:
         """Features of the last stage on the patch grid.
@@ -97,24 +101,13 @@ class SparseConvNeXt(nn.Module):
 
     def forward_sites(self, images: Tensor, sites: ActiveSites) -> Tensor:
         """[B, C, H, W] → features of the visible patches, [B·K, C_last], image by image in raster order."""
-        self._check_fit(images, sites)
-        if self.backend.name == "masked":
-            dense = masked_forward(self.stem, self.stages, images, sites.visible)
-            return gather_sites(dense, sites, side=1)
+        in_chans = self.stem[0].in_channels
+        if images.ndim == 4 and images.shape[1] != in_chans:
+            raise ValueError(f"the encoder takes images of {in_chans} channels, got {images.shape[1]}")
+        if self.is_masked_dense:
+            return gather_sites(masked_forward(self.stem, self.stages, images, sites), sites, side=1)
         stem, norm = self.stem
         x = norm(stem(images, sites, self.sides[0]))
         for stage, side in zip(self.stages, self.sides, strict=True):
             x = stage(x, sites, side)
         return x
-
-    def _check_fit(self, images: Tensor, sites: ActiveSites) -> None:
-        patch = self.patch_size
-        expected = (sites.batch_size, sites.height * patch, sites.width * patch)
-        if images.ndim != 4 or (images.shape[0], *images.shape[2:]) != expected:
-            raise ValueError(
-                f"images {list(images.shape)} do not fit visible {list(sites.visible.shape)}: "
-                f"with patches of {patch}×{patch} pixels they must be [{expected[0]}, C, {expected[1]}, {expected[2]}]"
-            )
-        in_chans = self.stem[0].in_channels
-        if images.shape[1] != in_chans:
-            raise ValueError(f"the encoder takes images of {in_chans} channels, got {images.shape[1]}")

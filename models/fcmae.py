@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from fcmae.models.config import ModelConfig
 from fcmae.models.decoder import Decoder
 from fcmae.models.encoder import SparseConvNeXt
-from fcmae.models.patches import masked_targets, patch_mean_std, patchify, unpatchify
+from fcmae.models.patches import patchify, unpatchify
 from fcmae.sparse import ActiveSites
+from fcmae.sparse.backends.pytorch import patch_mean_std
+
+NORM_EPS = 1e-6  # added to a patch's variance
 
 
 class FCMAEOutput(NamedTuple):
@@ -50,6 +53,7 @@ class FCMAE(nn.Module):
             dim=config.decoder_dim,
             depth=config.decoder_depth,
             out_dim=config.patch_size**2 * config.in_chans,
+            backend=config.dense_backend,
         )
 
     def forward(
@@ -76,8 +80,9 @@ class FCMAE(nn.Module):
         pred = self.decoder(self.encoder.forward_sites(images, sites), sites, masked_only)
         if sites.is_full:  # nothing to predict; keeps the graph
             return FCMAEOutput(pred.sum(dtype=torch.promote_types(pred.dtype, torch.float32)) * 0.0, pred, visible)
-        of_masked = pred if masked_only else pred.flatten(0, 1).index_select(0, sites.masked_index())
-        return FCMAEOutput(self._loss(images, of_masked.flatten(0, -2), sites), pred, visible)
+        masked = sites.complement()
+        of_masked = pred if masked_only else pred.flatten(0, 1).index_select(0, masked.grid_index(side=1))
+        return FCMAEOutput(self._loss(images, of_masked.flatten(0, -2), masked), pred, visible)
 
     def random_visible(self, images: Tensor) -> tuple[Tensor, int]:
         """A random mask [B, h, w] on the images' device, and how many patches it keeps per image."""
@@ -90,9 +95,10 @@ class FCMAE(nn.Module):
         num_visible = count_visible(math.prod(grid_hw), self.mask_ratio)
         return random_visible(len(images), grid_hw, num_visible, device=images.device), num_visible
 
-    def _loss(self, images: Tensor, pred: Tensor, sites: ActiveSites) -> Tensor:
+    def _loss(self, images: Tensor, pred: Tensor, masked: ActiveSites) -> Tensor:
         """Mean squared error of the masked patches, ``pred`` [B·(h·w − K), p·p·C]; in float32 or wider."""
-        target = masked_targets(images, sites, self.patch_size, self.config.norm_pix_loss)
+        norm_eps = NORM_EPS if self.config.norm_pix_loss else None
+        target = self.decoder.ops.patch_pixels(images, masked, self.patch_size, norm_eps)
         return F.mse_loss(pred.to(target.dtype), target)
 
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
@@ -110,7 +116,7 @@ class FCMAE(nn.Module):
             raise ValueError("pictures need a prediction of every patch; run the model without masked_only")
         pred = output.pred.to(target.dtype)
         if self.config.norm_pix_loss:
-            mean, std = patch_mean_std(target)
+            mean, std = patch_mean_std(target, NORM_EPS)
             pred = pred * std + mean
         keep = output.visible.flatten(1).unsqueeze(-1)
         grid_hw = (output.visible.shape[1], output.visible.shape[2])

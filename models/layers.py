@@ -1,58 +1,81 @@
-"""Dense layers' parameters, sparse forwards: names and shapes are timm's, so converting is key by key."""
+"""Layers with a dense network's parameters and a sparse forward: names and shapes are timm's, so converting is by key.
+
+A layer computes with the operations of its backend, ``ops``; :func:`use_backend` sets it for a whole network.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcmae.sparse import ActiveSites, Backend, gather_image_patches, layer_norm
+from fcmae.sparse import ActiveSites, Backend, MlpWeights, resolve_backend
 
 LAYER_NORM_EPS = 1e-6  # the papers' and timm's; torch's default is 1e-5
+PLAIN = resolve_backend("torch")
+
+
+def use_backend(network: nn.Module, name: str) -> None:
+    """Let every layer compute with the backend of this name, for the device that the parameters are on.
+
+    Raises:
+        BackendError: it is not installed, or not for that device.
+    """
+    backend = resolve_backend(name, next(network.parameters()).device)
+    for module in network.modules():
+        if hasattr(type(module), "ops"):
+            module.ops = backend
 
 
 class LayerNorm(nn.LayerNorm):
     """Layer norm of rows, with the papers' eps."""
+
+    ops: Backend = PLAIN
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, eps=LAYER_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] → the same."""
-        return layer_norm(x, self.weight, self.bias, self.eps)
+        return self.ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Stem(nn.Conv2d):
     """Convolution with kernel = stride: the visible pixels, then one GEMM."""
+
+    ops: Backend = PLAIN
 
     def __init__(self, in_chans: int, dim: int, stride: int) -> None:
         super().__init__(in_chans, dim, kernel_size=stride, stride=stride)
 
     def forward(self, images: Tensor, sites: ActiveSites, side: int) -> Tensor:  # type: ignore[override]
         """[B, C, H, W] → [B·K·s·s, dim]."""
-        return F.linear(gather_image_patches(images, sites, side), self.weight.flatten(1), self.bias)
+        rows = self.ops.stem_rows(images, sites, side, self.kernel_size[0])
+        return F.linear(rows, self.weight.flatten(1), self.bias)
 
 
 class Downsample(nn.Conv2d):
     """2×2 stride-2 convolution."""
 
-    def __init__(self, in_dim: int, out_dim: int, backend: Backend) -> None:
+    ops: Backend = PLAIN
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim, kernel_size=2, stride=2)
-        self.backend = backend
 
     def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:  # type: ignore[override]
         """[B·K·s·s, in] → [B·K·(s/2)², out]."""
-        return self.backend.downsample(x, self.weight, self.bias, sites, side)
+        return self.ops.downsample(x, self.weight, self.bias, sites, side)
 
 
 class DepthwiseConv(nn.Conv2d):
     """Submanifold depthwise convolution."""
 
-    def __init__(self, dim: int, backend: Backend, kernel_size: int = 7) -> None:
+    ops: Backend = PLAIN
+
+    def __init__(self, dim: int, kernel_size: int = 7) -> None:
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
-        self.backend = backend
 
     def forward(self, x: Tensor, sites: ActiveSites, side: int) -> Tensor:  # type: ignore[override]
         """[B·K·s·s, dim] → the same."""
-        return self.backend.depthwise_conv(x, self.weight, self.bias, sites, side)
+        return self.ops.depthwise_conv(x, self.weight, self.bias, sites, side)
 
 
 class PointwiseConv(nn.Conv2d):
@@ -67,12 +90,29 @@ class PointwiseConv(nn.Conv2d):
 
 
 class GRN(nn.Module):
-    """γ and β of global response normalization, 0 at the start; the MLP around it computes it."""
+    """γ and β of global response normalization, 0 at the start; the block computes it with the rest of the MLP."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
+
+
+class Mlp(nn.Module):
+    """Parameters of Linear C → 4C, GELU, GRN, Linear 4C → C, which the block computes as one operation."""
+
+    def __init__(self, dim: int, use_grn: bool, conv_mlp: bool) -> None:
+        super().__init__()
+        linear = PointwiseConv if conv_mlp else nn.Linear
+        self.fc1 = linear(dim, 4 * dim)
+        self.grn = GRN(4 * dim) if use_grn else None
+        self.fc2 = linear(4 * dim, dim)
+
+    def weights(self) -> MlpWeights:
+        """The parameters as matrices and vectors."""
+        gamma, beta = (None, None) if self.grn is None else (self.grn.weight, self.grn.bias)
+        fc1, fc2 = self.fc1, self.fc2
+        return MlpWeights(fc1.weight.flatten(1), fc1.bias, gamma, beta, fc2.weight.flatten(1), fc2.bias)
 
 
 def init_weights(module: nn.Module) -> None:

@@ -9,25 +9,31 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fcmae.models.block import Block
 from fcmae.models.layers import GRN
 from fcmae.models.patches import enlarge_mask
-from fcmae.sparse.response_norm import EPS
+from fcmae.sparse import ActiveSites
+from fcmae.sparse.backends.operations import check_images
+from fcmae.sparse.backends.pytorch import GRN_EPS
 
 
-def masked_forward(stem: Any, stages: Any, images: Tensor, visible: Tensor) -> Tensor:
-    """[B, C, H, W] and [B, h, w] → the last stage's features [B, C_last, h, w], zero where not visible."""
-    conv, norm = stem
-    seen = enlarge_mask(visible, images.shape[2] // visible.shape[1])
+def masked_forward(stem: Any, stages: Any, images: Tensor, sites: ActiveSites) -> Tensor:
+    """[B, C, H, W] → the last stage's features [B, C_last, h, w], zero where not visible."""
+    (conv, norm), visible = stem, sites.visible
+    patch_size = conv.stride[0] * 2 ** (len(stages) - 1)
+    check_images(images, sites, patch_size)
+    seen = enlarge_mask(visible, patch_size)
     x = images.masked_fill(~seen, 0).contiguous(memory_format=torch.channels_last)
     x = _masked(norm(_conv(conv, x.permute(0, 2, 3, 1))), visible)
     for stage in stages:
         if stage.downsample:
             norm, conv = stage.downsample
             x = _masked(_conv(conv, norm(x)), visible)
+        recompute = stage.recompute and torch.is_grad_enabled()
         for block in stage.blocks:
-            x = stage.call(_block, block, x, visible)
+            x = checkpoint(_block, block, x, visible, use_reentrant=False) if recompute else _block(block, x, visible)
     return x.permute(0, 3, 1, 2)
 
 
@@ -37,7 +43,7 @@ def _block(block: Block, x: Tensor, visible: Tensor) -> Tensor:
     if isinstance(block.mlp.grn, GRN):
         gamma, beta = block.mlp.grn.weight, block.mlp.grn.bias
         norm = y.norm(dim=(1, 2), keepdim=True, dtype=torch.promote_types(y.dtype, torch.float32))
-        scale = 1 + gamma * (norm / (norm.mean(-1, keepdim=True) + EPS))
+        scale = 1 + gamma * (norm / (norm.mean(-1, keepdim=True) + GRN_EPS))
         y = torch.addcmul(beta.to(y.dtype), y, scale.to(y.dtype))
     y = block.mlp.fc2(y)
     if block.gamma is not None:

@@ -10,8 +10,7 @@ torch.set_num_threads(2)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: its kernels then run on the CPU
 
-
-from fcmae.sparse import compiled  # noqa: E402
+from fcmae.sparse import Backend, resolve_backend  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +22,13 @@ def _seed() -> None:
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton's interpreter takes its time for each program, not for each row."""
     if "TRITON_INTERPRET" in os.environ:
-        monkeypatch.setattr("fcmae.sparse.triton_depthwise.BLOCK_ROWS", 1024)
+        monkeypatch.setattr("fcmae.sparse.backends.triton.depthwise.BLOCK_ROWS", 1024)
 
 
 @pytest.fixture(params=["numba", "torch"])
-def _loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the compiled loops, which the dev extra brings Numba for, and as where there is none."""
-    if request.param == "torch":
-        monkeypatch.setattr(compiled, "_loops", lambda _process: None)
-    else:
-        assert compiled.loops_for(torch.zeros(1)) is not None
+def ops(request: pytest.FixtureRequest) -> Backend:
+    """The two backends that compute every operation on a CPU."""
+    return resolve_backend(request.param)
 
 
 def random_visible(batch: int, height: int, width: int, num_visible: int) -> torch.Tensor:

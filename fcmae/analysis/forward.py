@@ -91,8 +91,8 @@ def sparse_encoder(model: nn.Module) -> SparseConvNeXt | None:
     encoder = model.encoder if isinstance(model, FCMAE) else model
     if not isinstance(encoder, SparseConvNeXt):
         return None
-    if encoder.backend.name == "masked":
-        raise UserError('backend "masked" keeps no site matrix to read; build or load the model with backend="grid"')
+    if encoder.is_masked_dense:
+        raise UserError('backend "masked" keeps no site matrix to read; build or load the model with backend="auto"')
     return encoder
 
 

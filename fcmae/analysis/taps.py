@@ -1,8 +1,8 @@
 """Where a network's features are read: its blocks, and a tensor inside each, by hooks.
 
 Blocks are found by timm's names: ``stages`` (ConvNeXt), ``layers`` (Swin), ``blocks`` (ViT), ``layer1`` … (ResNet).
-The tensors inside are those of the block's MLP, ``fc1 → act → (grn) → fc2``. The sparse encoder computes its MLP as one
-function, in which they need not exist; while it is watched it runs layer by layer instead.
+The tensors inside are those of the block's MLP, ``fc1 → act → (grn) → fc2``. The sparse encoder's blocks offer theirs
+to observers.
 """
 
 import re
@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcmae.analysis.distance import as_positions
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
-from fcmae.models.block import Block, Mlp
-from fcmae.sparse import grn
+from fcmae.models.block import Block
+from fcmae.models.layers import Mlp
 
 Tap = Literal["expansion", "act", "grn", "block"]
 """Which tensor of a block:
@@ -174,34 +173,8 @@ def _sparse_hook(found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Feature
 
         return found.module.register_forward_hook(of_block)
 
-    return _Watched(cast(Block, found.module).mlp, found, tap, see)
+    def of_mlp(name: str, hidden: Tensor, batch_size: int) -> None:
+        if name == tap:
+            see(found, Features(as_positions(hidden, batch_size=batch_size), None))
 
-
-class _Watched:
-    """An MLP that runs layer by layer, as long as it is watched, so that nothing of it is computed twice."""
-
-    def __init__(self, mlp: Mlp, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None]) -> None:
-        self.mlp = mlp
-
-        def forward(x: Tensor, batch_size: int, rows: Tensor | None = None, shortcut: Tensor | None = None) -> Tensor:
-            for name, wide in _layers(mlp, x, batch_size):
-                if name == tap or (name == "act" and tap == "grn" and mlp.grn is None):
-                    see(found, Features(as_positions(wide, batch_size=batch_size), None))
-            y = mlp.fc2(wide if rows is None else wide.index_select(0, rows))
-            return y if shortcut is None else shortcut + y
-
-        vars(mlp)["forward"] = forward  # before the class's
-
-    def remove(self) -> None:
-        """The class's own forward again."""
-        del vars(self.mlp)["forward"]
-
-
-def _layers(mlp: Mlp, x: Tensor, batch_size: int) -> Iterator[tuple[Tap, Tensor]]:
-    """[B·M, C] → the MLP's tensors [B·M, 4C], one after the other."""
-    x = mlp.fc1(x)
-    yield "expansion", x
-    x = F.gelu(x)
-    yield "act", x
-    if mlp.grn is not None:
-        yield "grn", grn(x, mlp.grn.weight, mlp.grn.bias, batch_size)
+    return cast(Block, found.module).observe(of_mlp)

@@ -51,7 +51,7 @@ class Monitor:
         """
         # a new network draws its first weights, and data loaders a seed, whether or not they have a use for it
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            encoder = SparseConvNeXt(replace(self.config.model, backend="grid", checkpoint_stages=()))
+            encoder = SparseConvNeXt(replace(self.config.model, backend="auto", checkpoint_stages=()))
             encoder.load_state_dict(model.encoder.state_dict())
             encoder.to(device).eval()
             return self._distances(encoder, device) | self._neighbors(encoder, device)

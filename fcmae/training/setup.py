@@ -144,8 +144,8 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
         model = FCMAE(config.model, config.train.mask_ratio)
     except BackendError as error:  # not installed
         raise UserError(f"--model.{error}") from None
-    if missing := model.encoder.backend.missing_on(device):
-        raise UserError(f"--model.backend {config.model.backend} needs {missing}; take grid")
+    if missing := model.encoder.ops.missing_on(device):
+        raise UserError(f"--model.backend {config.model.backend} needs {missing}; take auto or torch")
     if config.model.init_from is not None and fresh:
         try:
             load_encoder(model, config.model.init_from)

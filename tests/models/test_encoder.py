@@ -1,12 +1,16 @@
 """The sparse encoder against the literal oracle, against timm, and against what masking promises."""
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
 import fcmae
-from fcmae.models import ModelConfig, SparseConvNeXt, sizes
+from fcmae.models import ModelConfig, SparseConvNeXt, create_model, sizes
 from fcmae.sparse import ActiveSites
 from tests.conftest import GRIDS, minkowski, random_visible
 from tests.models.dense_oracle import encode
@@ -79,7 +83,7 @@ def test_backends_compute_the_same_network(backend: str) -> None:
     assert_equal_to_oracle(encoder.to(device), images, visible, 1e-4)
 
 
-@pytest.mark.parametrize("backend", ["grid", "masked"])
+@pytest.mark.parametrize("backend", ["numba", "torch", "masked"])
 def test_recomputed_stages_give_the_same_gradients(backend: str) -> None:
     """Bit for bit, with drop path, and what is kept for the backward pass shrinks."""
     images, visible = torch.randn(2, 3, 64, 64), random_visible(2, 4, 4, 6)
@@ -201,3 +205,64 @@ def test_wrong_inputs_show_both_numbers() -> None:
         encoder(torch.randn(2, 3, 64, 65), visible)
     with pytest.raises(ValueError, match="takes images of 3 channels, got 1"):
         encoder(torch.randn(2, 1, 64, 64), visible)
+
+
+def test_moving_a_network_chooses_its_backend_anew() -> None:
+    """For the device that it is on then, in all its layers; a name that was asked for stays."""
+    with torch.device("meta"):
+        model = create_model(SMALL, img_size=32)
+    assert model.encoder.ops.name == model.decoder.ops.name == "torch"
+    model.to_empty(device="cpu")
+    layers = [module for module in model.modules() if hasattr(module, "ops")]
+    assert len(layers) > 40
+    assert {layer.ops.name for layer in layers} == {"numba"}
+    assert create_model(SMALL, img_size=32, backend="torch").float().encoder.ops.name == "torch"
+
+
+@pytest.mark.parametrize(
+    ("backend", "encoder", "decoder"),
+    [
+        ("auto", "numba", "numba"),
+        ("grid", "numba", "numba"),  # configurations of before
+        ("torch", "torch", "torch"),
+        ("masked", "torch", "numba"),
+        ("triton", "triton", "numba"),
+    ],
+)
+def test_the_backend_of_each_part(backend: str, encoder: str, decoder: str) -> None:
+    """The decoder is dense: what is made for sparse encoders is not for it."""
+    model = create_model(SMALL, img_size=32, backend=backend)
+    assert (model.encoder.ops.name, model.decoder.ops.name) == (encoder, decoder)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba", "triton"])
+@pytest.mark.usefixtures("_few_programs")
+def test_few_frames_lie_between_the_model_and_a_convolution(backend: str) -> None:
+    """What someone reads who follows a step: our functions on the stack while a depthwise convolution computes."""
+    size = sizes.Size((1, 1, 1, 1), (4, 8, 12, 16))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sizes.SIZES, SMALL, size)
+        model = create_model(SMALL, img_size=32, stem_stride=1, decoder_dim=8, backend=backend)
+    ours = tuple(str(Path(__file__).parents[2] / top) for top in ("models", "sparse", "fcmae"))
+    deepest = 0
+
+    def count(frame: Any, event: str, _arg: object) -> None:
+        nonlocal deepest
+        names = []
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(ours) and not frame.f_code.co_name.startswith("_make"):
+                names.append((frame.f_code.co_name, Path(frame.f_code.co_filename).name))
+            frame = frame.f_back
+        if ("depthwise_conv", "depthwise.py" if backend != "torch" else "pytorch.py") in names:
+            start = names.index(("forward", "fcmae.py"))
+            if not {"window_index", "grid_index", "keep", "check_depthwise"} & {name for name, _ in names}:
+                deepest = max(deepest, start + 1)
+
+    images = torch.randn(1, 3, 32, 32)
+    model(images)
+    sys.setprofile(count)
+    try:
+        model(images)
+    finally:
+        sys.setprofile(None)
+    assert 6 <= deepest <= 8

@@ -8,10 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import fcmae
-from fcmae.models.block import Block
 from fcmae.models.fcmae import count_visible
-from fcmae.models.patches import masked_targets, patchify, unpatchify
-from fcmae.sparse import ActiveSites
+from fcmae.models.patches import patchify, unpatchify
 from tests.conftest import random_visible
 
 
@@ -77,11 +75,11 @@ def test_loss_is_the_mean_over_masked_patches_only(norm_pix_loss: bool) -> None:
     torch.testing.assert_close(out.loss, torch.stack(errors).mean())
 
 
-@pytest.mark.usefixtures("_loops")
+@pytest.mark.parametrize("backend", ["numba", "torch"])
 @pytest.mark.parametrize("config", [{}, {"decoder_depth": 0}, {"decoder_depth": 2}], ids=str)
-def test_the_masked_patches_alone_give_the_same_loss(config: dict[str, Any]) -> None:
+def test_the_masked_patches_alone_give_the_same_loss(config: dict[str, Any], backend: str) -> None:
     """The last block computes theirs alone, but GRN looks at all."""
-    model = small_model(**config)
+    model = small_model(**config, backend=backend)
     for name, p in model.decoder.named_parameters():
         if "grn" in name:
             torch.nn.init.normal_(p)
@@ -131,50 +129,6 @@ def test_patchify_round_trip_and_order() -> None:
     patches = patchify(images, 4)
     assert torch.equal(unpatchify(patches, 4, (2, 3)), images)
     assert torch.equal(patches[1, 4].view(4, 4, 5)[2, 3], images[1, :, 6, 7])
-
-
-@pytest.mark.usefixtures("_loops")
-@pytest.mark.parametrize("use_grn", [True, False])
-def test_some_rows_of_a_block(use_grn: bool) -> None:
-    """With LayerScale and drop path, which drops an image as a whole."""
-    block = Block(8, use_grn=use_grn, ls_init_value=0.5, drop_path=0.5).double()
-    if use_grn:
-        torch.nn.init.normal_(block.mlp.grn.weight)
-    sites = ActiveSites.full(3, 2, 4)
-    x = torch.randn(24, 8, dtype=torch.float64, requires_grad=True)
-    rows = torch.tensor([1, 4, 6, 8, 9, 15, 16, 18, 23])
-    results = []
-    for wanted in (None, rows):
-        torch.manual_seed(0)
-        out = block(x, sites, 1, wanted)
-        out = out.index_select(0, rows) if wanted is None else out
-        results.append((out, *torch.autograd.grad(out.square().sum(), [x, *block.parameters()])))
-    dropped = [torch.equal(image, x[part]) for image, part in zip(out.split(3), rows.split(3), strict=True)]
-    assert any(dropped)
-    assert not all(dropped)
-    for whole, some in zip(*results, strict=True):
-        torch.testing.assert_close(some, whole)
-
-
-@pytest.mark.usefixtures("_loops")
-@pytest.mark.parametrize("norm_pix_loss", [True, False])
-@pytest.mark.parametrize(("channels", "dtype"), [(3, torch.float32), (1, torch.float64), (5, torch.float64)])
-def test_targets_are_the_masked_patches(channels: int, dtype: torch.dtype, norm_pix_loss: bool) -> None:
-    """From an image that is not contiguous, too, and with a gradient where the pixels want one."""
-    visible = random_visible(2, 3, 4, 5)
-    images = (5 + 2 * torch.randn(2, 24, 32, channels, dtype=dtype)).permute(0, 3, 1, 2)
-    expected = patchify(images, 8)[~visible.flatten(1)]
-    if norm_pix_loss:
-        mean, var = expected.mean(-1, keepdim=True), expected.var(-1, keepdim=True)
-        expected = (expected - mean) / (var + 1e-6).sqrt()
-    sites = ActiveSites(visible)
-    torch.testing.assert_close(masked_targets(images, sites, 8, norm_pix_loss), expected)
-    wanted = masked_targets(images.requires_grad_(), sites, 8, norm_pix_loss)
-    torch.testing.assert_close(wanted, expected)
-    assert wanted.requires_grad
-    for wrong in (images[:1], images[..., 1:], images[0]):
-        with pytest.raises(ValueError, match=r"images must be \[2, C, 24, 32\]"):
-            masked_targets(wrong, sites, 8, norm_pix_loss)
 
 
 def test_decoder_is_the_dense_network() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcmae.sparse import ActiveSites, compiled, densify, gather_sites
+from fcmae.sparse import ActiveSites, densify, gather_sites
 from fcmae.sparse.reference import upsample_mask
 from fcmae.sparse.sites import zorder
 from tests.conftest import random_visible
@@ -48,33 +48,24 @@ def test_grid_index_is_the_mask(visible: torch.Tensor, side: int) -> None:
 
 
 @given(visible=masks())
-def test_patches_and_masked_patches_partition_the_grid(visible: torch.Tensor) -> None:
+def test_the_complement_is_the_masked_patches(visible: torch.Tensor) -> None:
+    """Both partition the grid, each in raster order; with everything visible the complement is empty."""
     sites = ActiveSites(visible)
-    flat = visible.flatten(1)
-    assert flat.gather(1, sites.patches).all()
-    assert not flat.gather(1, sites.masked_patches).any()
-    both = torch.cat([sites.patches, sites.masked_patches], 1).sort(1).values
-    assert torch.equal(both, torch.arange(flat.shape[1]).expand_as(both))
+    masked = sites.complement()
+    assert torch.equal(masked.visible, ~visible)
+    assert sites.complement() is masked
+    both = torch.cat([sites.grid_index(1), masked.grid_index(1)]).sort().values
+    assert torch.equal(both, torch.arange(visible.numel()))
+    for one in (sites, masked):
+        assert one.visible.flatten(1).gather(1, one.patches).all()
+        assert torch.equal(one.patches, one.patches.sort(1).values)
 
 
-@given(visible=masks(), side=st.sampled_from([1, 2, 4]), radius=st.integers(0, 3))
-def test_window_index_reads_the_grid_around_each_patch(visible: torch.Tensor, side: int, radius: int) -> None:
-    """x[window_index] = the zero-padded masked grid cut around each patch, for a kernel wider than the grid too."""
-    sites, without_numba = ActiveSites(visible), ActiveSites(visible)
-    x = torch.arange(1.0, sites.num_sites(side) + 1).unsqueeze(1)
-    grid = torch.nn.functional.pad(densify(x, sites, side)[:, 0], (radius,) * 4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_loops", lambda _process: None)
-        index = without_numba.window_index(side, radius)
-    assert torch.equal(index, sites.window_index(side, radius))
-    window = torch.cat([x, torch.zeros(1, 1)])[index][..., 0]
-    n = 0
-    for image in range(len(visible)):
-        for patch in sites.patches[image].tolist():
-            top, left = patch // sites.width * side, patch % sites.width * side
-            expected = grid[image, top : top + side + 2 * radius, left : left + side + 2 * radius]
-            assert torch.equal(window[:, n], expected.flatten())
-            n += 1
+@given(visible=masks())
+def test_patch_slot_numbers_the_visible_patches(visible: torch.Tensor) -> None:
+    slot = ActiveSites(visible).patch_slot()
+    assert torch.equal(slot[visible], torch.arange(int(visible.sum()), dtype=torch.int32))
+    assert (slot[~visible] == -1).all()
 
 
 @given(visible=masks(), side=st.sampled_from([1, 2, 4]))
@@ -99,8 +90,8 @@ def test_a_site_whose_features_are_zero_stays_active() -> None:
 def test_indices_are_made_once() -> None:
     sites = ActiveSites(random_visible(2, 3, 3, 4))
     assert sites.grid_index(4) is sites.grid_index(4)
-    assert sites.window_index(2, 3) is sites.window_index(2, 3)
-    assert sites.window_index(2, 3) is not sites.window_index(2, 1)
+    assert sites.grid_index(4) is not sites.grid_index(2)
+    assert sites.keep("mine", object) is sites.keep("mine", object)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +107,11 @@ def test_indices_are_made_once() -> None:
 def test_wrong_masks_are_refused(visible: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ActiveSites(visible)
+
+
+def test_no_visible_patch_is_for_those_who_say_so() -> None:
+    sites = ActiveSites(torch.zeros(2, 3, 3, dtype=torch.bool), num_visible=0)
+    assert sites.num_sites(4) == len(sites.grid_index(4)) == 0
 
 
 def test_a_wrong_num_visible_is_refused() -> None:

@@ -1,17 +1,17 @@
-"""Depthwise convolution site by site: each looks up its neighbors' rows, and leaves out those that are not there.
+"""Depthwise convolution site by site: each looks up the rows of its neighbors and skips those that are masked.
 
-A step in the window is added to a corner for each tap; divided out anew, it took most of the time.
+A tap's place in the window is a corner plus a step, both precomputed: integer divisions per tap would dominate.
 """
 
 import numpy as np
 from numba import prange
 
-from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, wide_vectors, written_into_a_loop
+from fcmae.sparse.backends.numba.runtime import device_function, inlined, parallel_kernel, wide_vectors
 
 
-@parallel_loop
+@parallel_kernel
 def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, out):  # type: ignore[no-untyped-def]
-    """A site at a time; of the taps that meet a site, four at a time, so that the output is not read for each."""
+    """Four taps at a time, so that the output is not read for each."""
     rows, channels = out.shape
     corners, steps = _positions(raster_of_z, side, size)
     taps = np.empty((size * size, channels), x.dtype)
@@ -45,11 +45,11 @@ def convolve_by_site(x, weight, bias, window, raster_of_z, side, size, out):  # 
                     out[row, c] += x[row3, c] * taps[tap3, c]
 
 
-@parallel_loop
+@parallel_kernel
 def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts, dx, dweight, dbias):  # type: ignore[no-untyped-def]
-    """Both gradients look at the same rows of ``dy``. Each part takes some of the sites.
+    """Both gradients read the same rows of ``dy``; each part sums over some of the sites.
 
-    The kernel is turned by 180° as it comes in and as its gradient goes out.
+    The kernel is rotated by 180° on the way in, its gradient on the way out.
     """
     rows, channels = dy.shape
     num_parts, last_tap = len(parts), size * size - 1
@@ -76,7 +76,7 @@ def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts,
                         dx[row, c] += (dy[row0, c] * taps[tap0, c] + dy[row1, c] * taps[tap1, c]) + (
                             dy[row2, c] * taps[tap2, c] + dy[row3, c] * taps[tap3, c]
                         )
-                    for c in range(channels):  # two at a time: for more, LLVM does not check that they do not overlap
+                    for c in range(channels):  # two at a time: LLVM adds no overlap checks for more
                         parts[part, tap0, c] += x[row, c] * dy[row0, c]
                         parts[part, tap1, c] += x[row, c] * dy[row1, c]
                     for c in range(channels):
@@ -105,11 +105,11 @@ def convolve_grad_by_site(x, dy, weight, window, raster_of_z, side, size, parts,
         dbias[c] = parts[0, size * size, c]
 
 
-@written_into_a_loop
+@inlined
 def _next_four(window, patch, corner, steps, tap, rows):  # type: ignore[no-untyped-def]
-    """From a tap on, the next four that meet a site: how many there are, where to go on, their rows and their taps.
+    """The next four taps from ``tap`` on that meet a site: their number, where to continue, their rows and taps.
 
-    Fewer than four are the last of the rows and taps.
+    If there are fewer than four, they are the last of the rows and taps.
     """
     found = row0 = row1 = row2 = row3 = tap0 = tap1 = tap2 = tap3 = 0
     while tap < len(steps) and found < 4:
@@ -122,9 +122,9 @@ def _next_four(window, patch, corner, steps, tap, rows):  # type: ignore[no-unty
     return found, tap, row0, row1, row2, row3, tap0, tap1, tap2, tap3
 
 
-@part_of_a_loop
+@device_function
 def _positions(raster_of_z, side, size):  # type: ignore[no-untyped-def]
-    """Of a window, the first position that each site of the patch meets, and from there the step to each tap's."""
+    """The first window position of each site of the patch, and the step from there to each tap's."""
     halo_side = side + size - 1
     corners, steps = np.empty(side * side, np.int64), np.empty(size * size, np.int64)
     for z in range(side * side):

@@ -4,33 +4,36 @@ import numpy as np
 from numba import prange
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import parallel_loop, run
+from fcmae.sparse.backends import pytorch
+from fcmae.sparse.backends.numba.guards import can_run
+from fcmae.sparse.backends.numba.runtime import launch, parallel_kernel
+from fcmae.sparse.backends.numba.windows import raster_of_z
+from fcmae.sparse.backends.operations import check_images
+from fcmae.sparse.sites import ActiveSites
 
 
-def stem_columns(images: Tensor, patches_BK: Tensor, side: int, stride: int, raster_of_z: Tensor) -> Tensor:
-    """See :func:`fcmae.sparse.gather_image_patches`.
-
-    Args:
-        images: [B, C, H, W] of whole patches.
-        patches_BK: int64, raster index of each patch.
-        side: s.
-        stride: p, pixels along the side of a site.
-        raster_of_z: int64 [s·s], place in raster order of each site of a patch.
-    """
-    out = images.new_empty(patches_BK.numel() * side * side, images.shape[1] * stride * stride)
-    run(_stem_columns, images, patches_BK, raster_of_z, side, stride, out)
+def stem_rows(images: Tensor, sites: ActiveSites, side: int, stride: int) -> Tensor:
+    """See :func:`fcmae.sparse.backends.pytorch.stem_rows`."""
+    if images.requires_grad or not can_run(images, autocasts=False):
+        return pytorch.stem_rows(images, sites, side, stride)
+    check_images(images, sites, side * stride)
+    out = images.new_empty(sites.num_sites(side), images.shape[1] * stride * stride)
+    launch(_stem_rows, images, sites.patches, raster_of_z(sites, side), side, stride, out)
     return out
 
 
-def targets(images: Tensor, patches_BK: Tensor, pixels: int, eps: float | None) -> Tensor:
-    """[B·K, p·p·C], p = ``pixels``, in the order (y, x, channel); with ``eps`` less their mean, over √(var + eps)."""
-    out = images.new_empty(patches_BK.numel(), pixels * pixels * images.shape[1])
-    run(_targets, images, patches_BK, pixels, eps is not None, eps or 0.0, out)
+def patch_pixels(images: Tensor, sites: ActiveSites, patch_size: int, norm_eps: float | None) -> Tensor:
+    """See :func:`fcmae.sparse.backends.pytorch.patch_pixels`."""
+    if images.requires_grad or not can_run(images, autocasts=False):
+        return pytorch.patch_pixels(images, sites, patch_size, norm_eps)
+    check_images(images, sites, patch_size)
+    out = images.new_empty(sites.num_sites(1), patch_size * patch_size * images.shape[1])
+    launch(_patch_pixels, images, sites.patches, patch_size, norm_eps is not None, norm_eps or 0.0, out)
     return out
 
 
-@parallel_loop
-def _stem_columns(images, patches, raster_of_z, side, stride, out):  # type: ignore[no-untyped-def]
+@parallel_kernel
+def _stem_rows(images, patches, raster_of_z, side, stride, out):  # type: ignore[no-untyped-def]
     (per_image, channels), pixels = (patches.shape[1], images.shape[1]), side * stride
     grid_width = images.shape[3] // pixels
     for number in prange(patches.size):
@@ -47,8 +50,8 @@ def _stem_columns(images, patches, raster_of_z, side, stride, out):  # type: ign
                         column += 1
 
 
-@parallel_loop
-def _targets(images, patches, pixels, normalize, eps, out):  # type: ignore[no-untyped-def]
+@parallel_kernel
+def _patch_pixels(images, patches, pixels, normalize, eps, out):  # type: ignore[no-untyped-def]
     (per_image, channels), size = (patches.shape[1], images.shape[1]), out.shape[1]
     grid_width = images.shape[3] // pixels
     for number in prange(patches.size):

@@ -1,26 +1,26 @@
-"""Depthwise convolution window by window, for kernels of 7×7 and patches of 4×4 sites or more.
+"""Depthwise convolution window by window, for 7×7 kernels and patches of 4×4 sites or more.
 
-A patch and its halo are copied to a buffer, some channels at a time so that it stays in the core's nearest cache, and a
-row of the patch meets a row of the kernel four sites at a time: 28 products for 17 values read. The gradients to the
-input and to the weight look at the same window, the output's gradient: they are computed together.
+A patch and its halo are copied to a buffer, some channels at a time so that it fits the L1 cache. Then a row of the
+patch meets a row of the kernel, four sites at a time: 28 products for 17 values read. The gradients to the input and to
+the weight read the same window, of the output's gradient, and are computed together.
 """
 
 import numpy as np
 from numba import prange, uint64
 
-from fcmae.sparse.loops.runtime import parallel_loop, part_of_a_loop, written_into_a_loop
+from fcmae.sparse.backends.numba.runtime import device_function, inlined, parallel_kernel
 
-TAPS, ABREAST = 7, 4  # by window: the kernel's side, and the sites of a row that are computed together
-# Channels of a window at a time. Written out as distances in a flat buffer, for unless LLVM knows that rows do not
-# overlap, and that no index is negative, it does not vectorize.
+TAPS, ABREAST = 7, 4  # the side of the kernel, and the sites of a row that are computed together
+# Channels of a window at a time. Unsigned offsets into a flat buffer: otherwise LLVM cannot tell that rows do not
+# overlap and that no index is negative, and does not vectorize.
 WIDTH = 48
 ROW1, ROW2, ROW3, ROW4, ROW5, ROW6, ROW7, ROW8, ROW9 = (np.uint64(WIDTH * i) for i in range(1, 10))
 BIAS = np.uint64(WIDTH * TAPS * TAPS)  # where its gradient is, after the taps'
 
 
-@parallel_loop
+@parallel_kernel
 def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, out):  # type: ignore[no-untyped-def]
-    """A block of a patch's channels at a time."""
+    """One block of a patch's channels at a time."""
     (patches, positions), channels = window.shape, len(weight)
     taps = _blocks_of_taps(weight, width)
     blocks = len(taps)
@@ -39,9 +39,9 @@ def convolve_by_window(x, weight, bias, window, raster_of_z, side, width, out): 
                 out[row, uint64(first + c)] = sums[uint64(place + c)]
 
 
-@parallel_loop
+@parallel_kernel
 def convolve_grad_by_window(x, dy, weight, window, raster_of_z, side, width, parts, dx, dweight, dbias):  # type: ignore[no-untyped-def]
-    """Each part takes some of the patches; the kernel is turned by 180° as it comes in and as its gradient goes out."""
+    """Each part sums over some patches. The kernel is rotated by 180° on the way in, its gradient on the way out."""
     (patches, positions), channels = window.shape, len(weight)
     num_parts, blocks, _ = parts.shape
     taps = _blocks_of_taps(weight[:, ::-1], width)
@@ -74,7 +74,7 @@ def convolve_grad_by_window(x, dy, weight, window, raster_of_z, side, width, par
             dbias[c] = parts[0, block, TAPS * TAPS * WIDTH + c - block * width]
 
 
-@part_of_a_loop
+@device_function
 def _blocks_of_taps(weight, width):  # type: ignore[no-untyped-def]
     channels, size = weight.shape
     taps = np.empty((-(-channels // width), size * WIDTH), weight.dtype)
@@ -84,7 +84,7 @@ def _blocks_of_taps(weight, width):  # type: ignore[no-untyped-def]
     return taps
 
 
-@part_of_a_loop
+@device_function
 def _copy_window(x, window, first, last, seen):  # type: ignore[no-untyped-def]
     """Channels first to last of a patch and its halo, zero where there is no site."""
     rows = x.shape[0]
@@ -98,7 +98,7 @@ def _copy_window(x, window, first, last, seen):  # type: ignore[no-untyped-def]
                 seen[uint64(start + c)] = 0
 
 
-@part_of_a_loop
+@device_function
 def _add_products(seen, taps, side, width, sums):  # type: ignore[no-untyped-def]
     """Kernel times window, added to each site of the patch."""
     for y in range(side):
@@ -110,9 +110,9 @@ def _add_products(seen, taps, side, width, sums):  # type: ignore[no-untyped-def
                     _add_to_four(seen, taps, sums, at + c, tap + c, to + c)
 
 
-@part_of_a_loop
+@device_function
 def _add_products_and_tap_sums(seen, own, taps, side, width, sums, tap_sums):  # type: ignore[no-untyped-def]
-    """Kernel times window, added to each site of the patch, and window times each site's own value, to each tap."""
+    """Kernel times window, added to each site; and window times the site's own value, added to each tap."""
     for y in range(side):
         for tap_y in range(TAPS):
             for x in range(0, side, ABREAST):
@@ -131,14 +131,14 @@ def _add_products_and_tap_sums(seen, own, taps, side, width, sums, tap_sums):  #
                     tap_sums[t + ROW6] += x6 * o0 + x7 * o1 + x8 * o2 + x9 * o3
 
 
-@written_into_a_loop
+@inlined
 def _places(y, tap_y, x, side):  # type: ignore[no-untyped-def]
     """Where a row of the kernel meets a row of the patch from site x on: in the window, the taps and the patch."""
     at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
     return at, uint64(tap_y * TAPS * WIDTH), uint64((y * side + x) * WIDTH)
 
 
-@written_into_a_loop
+@inlined
 def _add_to_four(seen, taps, sums, i, t, o):  # type: ignore[no-untyped-def]
     """A row of the kernel times the window, added to four sites; returns the ten values of the window."""
     x0, x1, x2, x3, x4 = seen[i], seen[i + ROW1], seen[i + ROW2], seen[i + ROW3], seen[i + ROW4]

@@ -1,9 +1,7 @@
-"""What lies between the matrix products of Linear → GELU → GRN → Linear: two passes forward, two backward.
+"""GELU and GRN, between the matrix products of the MLP: two passes forward, two backward.
 
-Where the second product applies GRN, its weights scaled for each image, the first pass forward and the last backward.
-
-``h`` is the first Linear's product without its bias, which is added in passing; GELU is computed again rather than
-kept, which costs about what reading it would.
+Where the second product applies GRN (its weights scaled for each image), only the first pass forward and the last
+backward. ``h`` is the first Linear's product without its bias, which is added here. GELU is recomputed, not kept.
 """
 
 import math
@@ -13,9 +11,16 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from fcmae.sparse.loops.runtime import FAST_MATH, parallel_loop, part_of_a_loop, run, wide_vectors, written_into_a_loop
+from fcmae.sparse.backends.numba.runtime import (
+    FAST_MATH,
+    device_function,
+    inlined,
+    launch,
+    parallel_kernel,
+    wide_vectors,
+)
 
-SITES_PER_PART = 128  # of the sums over an image; the passes share their loops' heads, not what they do with a value
+SITES_PER_PART = 128  # of the sums over an image
 
 
 def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -25,8 +30,8 @@ def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: floa
 
 
 def gelu_and_scale(h_BMH: Tensor, bias: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The first of the two passes alone: g = GELU(h + bias), its norms, and 1 + γ · n, what GRN multiplies g with."""
-    return _forward(h_BMH, bias, gamma, gamma, eps, apply=False)  # β is not looked at
+    """The first of the two passes: g = GELU(h + bias), its norms, and GRN's factor 1 + γ · n."""
+    return _forward(h_BMH, bias, gamma, gamma, eps, apply=False)  # β is not read
 
 
 def _forward(
@@ -34,7 +39,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     y_BMH = h_BMH.new_empty(h_BMH.shape)
     norm_BH, scale_BH = h_BMH.new_empty(2, len(h_BMH), len(bias))
-    run(_gelu_grn, h_BMH, bias, gamma, beta, eps, apply, y_BMH, norm_BH, scale_BH)
+    launch(_gelu_grn, h_BMH, bias, gamma, beta, eps, apply, y_BMH, norm_BH, scale_BH)
     return y_BMH, norm_BH, scale_BH
 
 
@@ -42,25 +47,25 @@ def gelu_grn_grad_(
     dy_BMH: Tensor, h_BMH: Tensor, bias: Tensor, gamma: Tensor, norm_BH: Tensor, eps: float,
     dy_g_BH: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients to h, written over ``dy``, and to bias and γ. (That to β is the sum of ``dy``.)
+    """The gradients to h, written over ``dy``, and to the bias and γ. (The gradient to β is the sum of ``dy``.)
 
-    With ``dy_g``, the sum of dy · g over each image's sites, ``dy`` must be multiplied with 1 + γ · n already.
+    With ``dy_g``, the sum of dy · g over each image's sites, ``dy`` must be multiplied by 1 + γ · n already.
 
     Raises:
         ValueError: ``dy`` is not contiguous.
     """
     if not dy_BMH.is_contiguous():
-        raise ValueError("what is written over must be contiguous")
+        raise ValueError("dy is overwritten, so it must be contiguous")
     scaled, grads = dy_g_BH is not None, dy_BMH.new_empty(2, len(bias))
     if dy_g_BH is None:
         dy_g_BH = dy_BMH.new_empty(norm_BH.shape)
-    run(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, scaled, dy_g_BH, grads)
+    launch(_gelu_grn_grad, dy_BMH, h_BMH, bias, gamma, norm_BH, eps, scaled, dy_g_BH, grads)
     return dy_BMH, *grads
 
 
 # Φ and its density φ in float32, from one exponential: φ(x) = 2^(−t)/√2π with t = x²/(2 ln 2), Φ by formula 7.1.26 of
-# Abramowitz and Stegun, absolute error 1.5e-7; the library's GELU takes the same one. The powers of two are made of
-# bits, for LLVM vectorizes no call of exp.
+# Abramowitz and Stegun, absolute error 1.5e-7, as in PyTorch's GELU. Powers of two are made of bits, because LLVM does
+# not vectorize calls of exp.
 _ERFC = [np.float32(a / 2) for a in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)]
 _A1, _A2, _A3, _A4, _A5 = _ERFC
 _P = np.float32(0.3275911 * math.sqrt(0.5))
@@ -95,7 +100,7 @@ def _compile_normal(x):  # type: ignore[no-untyped-def]
     return in_float32
 
 
-@parallel_loop
+@parallel_kernel
 def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignore[no-untyped-def]
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
@@ -127,12 +132,11 @@ def _gelu_grn(h, bias, gamma, beta, eps, apply, y, norms, scale):  # type: ignor
                     y[image, site, c] = y[image, site, c] * scale[image, c] + beta[c]
 
 
-@parallel_loop
+@parallel_kernel
 def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type: ignore[no-untyped-def]
-    """As in :mod:`fcmae.sparse.response_norm`: dg = a · dy + through · g, then back through GELU.
+    """As in :mod:`fcmae.sparse.backends.pytorch`: dg = a · dy + through · g, then back through GELU.
 
-    ``scaled``: a · dy comes in place of dy, and Σ dy · g in ``dy_g``, which is else computed there. (A range that may
-    be empty, in place of ``if``, made this take a third longer.)
+    ``scaled``: ``dy`` holds a · dy and ``dy_g`` holds Σ dy · g; otherwise the latter is computed here.
     """
     batch, sites, hidden = h.shape
     parts = -(-sites // SITES_PER_PART)
@@ -185,14 +189,14 @@ def _gelu_grn_grad(dy, h, bias, gamma, norms, eps, scaled, dy_g, grads):  # type
                 grads[0, c] += dh_sum[image, part, c]
 
 
-@written_into_a_loop
+@inlined
 def _part_of_image(number, parts, sites):  # type: ignore[no-untyped-def]
     """Which image, which of its parts, and that one's sites: from the first to before the last."""
     part = number % parts
     return number // parts, part, part * sites // parts, (part + 1) * sites // parts
 
 
-@part_of_a_loop
+@device_function
 def _inverse_mean(norms, eps):  # type: ignore[no-untyped-def]
     """1 / (mean over channels + eps)."""
     total = norms.dtype.type(0)

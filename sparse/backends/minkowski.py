@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.func import functional_call
 
-from fcmae.sparse.depthwise import check_args
+from fcmae.sparse.backends.operations import check_depthwise
 from fcmae.sparse.sites import ActiveSites
 
 for _name in ("Sequence", "Mapping", "Iterable"):
@@ -32,8 +32,8 @@ with warnings.catch_warnings():
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
-    """As :func:`fcmae.sparse.depthwise.depthwise_conv`; float32 or float64, without autocast."""
-    check_args(x, weight, bias, sites, side)
+    """See :func:`fcmae.sparse.backends.pytorch.depthwise_conv`; float32 or float64, without autocast."""
+    check_depthwise(x, weight, bias, sites, side)
     channels, _, kernel, _ = weight.shape
     module = _channelwise(channels, kernel, bias is not None, x.device)
     parameters = {"kernel": rearrange(weight, "c 1 y x -> (x y) c")}  # its offsets run along the first axis fastest
@@ -41,7 +41,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
 
 
 def downsample(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
-    """As :func:`fcmae.sparse.ops.downsample`, from ``side`` to ``side / 2`` sites along a patch."""
+    """See :func:`fcmae.sparse.backends.pytorch.downsample`; from ``side`` to ``side / 2`` sites along a patch."""
     module = _strided(weight.shape[1], weight.shape[0], bias is not None, x.device)
     parameters = {"kernel": rearrange(weight, "o i y x -> (x y) i o")}
     return _apply(module, parameters, x, bias, sites, side, coordinates=_coordinate_maps(sites)[1][side // 2])
@@ -83,10 +83,12 @@ def _strided(in_channels: int, out_channels: int, bias: bool, device: torch.devi
 
 def _coordinate_maps(sites: ActiveSites) -> tuple[Any, dict[int, Any]]:
     """The manager, and for each side the key of its coordinate map, rows in our order; kept with the sites."""
-    if "minkowski" not in sites.extras:
+
+    def make() -> tuple[Any, dict[int, Any]]:
         manager = engine.CoordinateManager(D=2)
-        sites.extras["minkowski"] = manager, _Keys(sites, manager)
-    return sites.extras["minkowski"]
+        return manager, _Keys(sites, manager)
+
+    return sites.keep("minkowski", make)
 
 
 class _Keys(dict):

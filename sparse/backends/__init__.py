@@ -1,0 +1,1 @@
+"""Backends: who computes the sparse operations. See :mod:`fcmae.sparse.backends.registry`."""
