@@ -1,1 +1,1 @@
-"""Side-by-side comparisons, each one command: ``python -m benchmarks.<name>``."""
+"""Comparisons, one command each: ``python -m benchmarks.<name>``."""

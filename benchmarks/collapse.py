@@ -2,10 +2,10 @@
 
     python -m benchmarks.collapse --output collapse-claim --seeds 0 1 2 --epochs 12
 
-Pretrains the same encoder twice a seed on the bundled photographs, under identical settings, once V1-style (LayerScale,
-no GRN) and once V2-style (GRN, no LayerScale), and measures both on the same photographs, beside the networks as they
-were before training. Writes collapse.csv (a row a network, seed and block) and collapse.png (mean over seeds of
-each, band: lowest to highest seed). Runs are kept in OUTPUT/runs; what was trained already is not trained again.
+For each seed, pretrains the same encoder twice on the bundled photos with identical settings: V1-style (LayerScale, no
+GRN) and V2-style (GRN, no LayerScale). Measures both on the same photos, before and after training. Writes collapse.csv
+(one row per network, seed and block) and collapse.png (mean over seeds; band: lowest to highest). Runs are kept in
+OUTPUT/runs and reused. Results: docs/experiments/collapse-claim.md.
 """
 
 import argparse
@@ -37,11 +37,11 @@ STYLES = {
 }
 UNTRAINED = ", before training"
 Rows = dict[str, dict[int, list[BlockCollapse]]]
-"""Of each network and seed, the blocks'."""
+"""network → seed → one entry per block."""
 
 
 def configuration(args: argparse.Namespace, style: str, seed: int) -> PretrainConfig:
-    """The run of one style and seed; nothing else differs."""
+    """Settings of one run; only style and seed differ."""
     folder = Path(args.output) / "runs" / f"{'v2' if STYLES[style]['use_grn'] else 'v1'}-seed{seed}"
     return PretrainConfig(
         model=PretrainModelConfig(
@@ -60,14 +60,14 @@ def configuration(args: argparse.Namespace, style: str, seed: int) -> PretrainCo
 
 
 def photographs(config: PretrainConfig) -> list[torch.Tensor]:
-    """The photographs as the networks take them, batches of center crops."""
+    """The bundled photos as normalized batches of center crops."""
     normalize = config.data.normalizer(3)
     batches = crop_batches(embedded_photographs(), config.model.image_hw, batch_size=6)
     return [normalize(batch.images) for batch in batches]
 
 
 def analyze(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[BlockCollapse]]:
-    """Rows of the network before and after its training."""
+    """Collapse of the network before and after training."""
     config = configuration(args, style, seed)
     torch.manual_seed(seed)
     untrained = FCMAE(config.model)  # as pretrain draws it
@@ -84,7 +84,7 @@ def analyze(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[B
 
 
 def draw(rows: Rows, title: str) -> Figure:
-    """Mean over seeds, with a band from the lowest to the highest seed."""
+    """Mean over seeds, band from the lowest to the highest."""
     figure = Figure(figsize=(7, 5.2), dpi=150, layout="constrained")
     axes = depth_axes(figure)
     axes.set_title(title, fontsize=10)
@@ -107,22 +107,22 @@ def options() -> argparse.ArgumentParser:
     add("--output", default="collapse-claim", help="folder for the runs, the table and the figure")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--epochs", type=int, default=12)
-    add("--name", default="convnextv2_atto", help="size of the encoder; its version is set by the style")
+    add("--name", default="convnextv2_atto", help="encoder size; the style sets V1 or V2")
     add("--img-size", type=int, default=64)
-    add("--stem-stride", type=int, default=2, help="a patch is 8 times as many pixels")
+    add("--stem-stride", type=int, default=2, help="1, 2 or 4; a patch has 8 times as many pixels per side")
     add("--decoder-dim", type=int, default=256)
-    add("--repeat", type=int, default=40, help="crops of each photograph in an epoch")
+    add("--repeat", type=int, default=40, help="crops per photo and epoch")
     add("--batch-size", type=int, default=32)
     add("--lr", type=float, default=1.5e-3, help="peak learning rate")
     add("--mask-ratio", type=float, default=0.6)
     add("--num-workers", type=int, default=0)
     add("--tap", default="act", choices=TAPS)
-    add("--masked", action="store_true", help="analyze masked images, as in training; else whole ones")
+    add("--masked", action="store_true", help="analyze masked images, as in training; default: whole images")
     return parser
 
 
 def write_rows(rows: Rows, epochs: int, file: Path) -> None:
-    """A line a network, seed and block."""
+    """One line per network, seed and block."""
     with file.open("w", newline="", encoding="utf-8") as opened:
         names = ["network", "seed", "epochs", *(field.name for field in fields(BlockCollapse))]
         writer = csv.DictWriter(opened, names, lineterminator="\n")
@@ -133,7 +133,7 @@ def write_rows(rows: Rows, epochs: int, file: Path) -> None:
 
 
 def table(rows: Rows) -> str:
-    """Mean over all blocks, then the last; lowest and highest seed."""
+    """Mean over all blocks, and the last block; lowest and highest seed."""
     lines = [
         "| network | distance, all blocks | distance, last block | dead, all | saturated, all |",
         "|---|---|---|---|---|",

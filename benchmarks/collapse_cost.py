@@ -1,10 +1,9 @@
-"""What the collapse analysis costs: a forward pass alone against one with every block analyzed.
+"""Cost of the collapse analysis: a forward pass alone and with every block analyzed.
 
     python -m benchmarks.collapse_cost
     python -m benchmarks.collapse_cost --model convnext_tiny --taps expansion act block
 
-Dense networks are read by hooks on layers that run in any case. The sparse encoder computes its MLP as one function,
-which runs layer by layer for the analysis.
+Dense networks are read by hooks. The sparse encoder's fused MLP runs layer by layer during the analysis.
 """
 
 import argparse
@@ -26,7 +25,7 @@ TOLERANCE = 1e-5
 
 
 def check_distances(model: nn.Module, images: Tensor, tap: str) -> None:
-    """Refuse to time distances that are not those of all pairs of channels, in float64."""
+    """Abort unless the distances equal those over all pairs of channels in float64."""
 
     def see(block: FoundBlock, features: Features) -> None:
         x = features.x.double()
@@ -41,7 +40,7 @@ def check_distances(model: nn.Module, images: Tensor, tap: str) -> None:
 
 
 def paths_of(model: nn.Module, images: Tensor, taps: list[str]) -> dict[str, Callable[[], object]]:
-    """The forward pass alone, then with the analysis at each tap."""
+    """The forward pass alone, and with the analysis at each tap."""
     forward = Forward(model)
 
     def synchronized(run: Callable[[], object]) -> None:
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--taps", nargs="+", default=["act"], choices=TAPS)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--no-sparse", action="store_true", help="leave out the sparse network of the same name")
+    parser.add_argument("--no-sparse", action="store_true", help="skip the sparse network of the same name")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(args.threads)

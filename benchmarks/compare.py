@@ -1,8 +1,8 @@
-"""One table of several ways to do the same, alternating in one process; one whose numbers are wrong is not timed.
+"""One table of backends that alternate in one process. Results are checked first; a mismatch aborts the benchmark.
 
-Rows are model × backend × dtype; columns the median time and its range, images/s, the ratio to ``masked`` of the same
-model and dtype, the peak of memory, and two shares: of the machine's matrix-product peak, and of the bound that the
-path's own matrix products set. Both peaks are measured in the same run.
+One row per model, backend and dtype. Columns: median time and range, images/s, ratio to ``masked`` with the same model
+and dtype, peak memory, share of the machine's matrix-product peak, and share of the bound set by the row's own matrix
+products. Peak and bound are measured in the same run.
 """
 
 import argparse
@@ -25,7 +25,7 @@ EACH, TOGETHER = {"fp32": 1e-3, "bf16": 0.3}, {"fp32": 1e-4, "bf16": 0.02}
 
 
 class Row(NamedTuple):
-    """One path."""
+    """One row of the table."""
 
     model: str
     backend: str
@@ -33,17 +33,17 @@ class Row(NamedTuple):
     network: nn.Module
     forward: Callable[[], Tensor]
     gradient: Tensor | None = None
-    """To the output, for backward; None: it is a scalar loss."""
+    """Gradient to the output for backward; None: the output is a scalar loss."""
 
 
 def options(description: str) -> argparse.ArgumentParser:
-    """The command line that the comparisons share."""
+    """The command line that comparisons share."""
     parser = timing.batch_options(description)
     parser.add_argument("--models", nargs="+", default=["convnextv2_atto"])
     parser.add_argument("--backends", nargs="+", default=["auto", "masked"], choices=get_args(BackendName))
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=DTYPES)
-    parser.add_argument("--checkpoint-stages", nargs="*", type=int, default=[], help="recompute these stages' blocks")
-    parser.add_argument("--compile", action="store_true", help="torch.compile every path")
+    parser.add_argument("--checkpoint-stages", nargs="*", type=int, default=[], help="recompute the blocks of these stages in backward")
+    parser.add_argument("--compile", action="store_true", help="torch.compile every network")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
 
@@ -64,7 +64,7 @@ def step(row: Row, device: torch.device) -> Callable[[], Tensor]:
 
 
 def check_equal(rows: list[Row], device: torch.device) -> None:
-    """Refuse to time a path that differs from the most precise of its model in the output or in any gradient."""
+    """Abort if a row differs from its model's most precise row in the output or any gradient."""
     expected: dict[str, dict[str, Tensor]] = {}
     for row in sorted(rows, key=lambda row: EACH[row.dtype]):
         got = {"the output": step(row, device)().float()}
@@ -77,7 +77,7 @@ def check_equal(rows: list[Row], device: torch.device) -> None:
 
 
 def print_table(rows: list[Row], args: argparse.Namespace, title: str) -> None:
-    """Check, time and print; Markdown, so that it can be pasted into docs/benchmarks.md."""
+    """Check, time and print a Markdown table for docs/benchmarks.md."""
     device = torch.device(args.device)
     check_equal(rows, device)
     names = [f"{row.model} {row.backend} {row.dtype}" for row in rows]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.encoder --models convnextv2_atto --backends numba torch masked minkowski
 
-Every path carries the same weights and sees the same images and masks.
+All backends carry the same weights and see the same images and masks.
 """
 
 import argparse

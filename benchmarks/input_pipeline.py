@@ -1,10 +1,10 @@
-"""Images per second on one core: files to a batch of random crops; ours against torchvision's usual chain.
+"""Images per second on one core, from files to a batch of random crops: fcmae against torchvision's usual chain.
 
-    python -m benchmarks.input_pipeline                       # 500×375 JPEGs made of the bundled photographs
+    python -m benchmarks.input_pipeline                       # 500×375 JPEGs made from the bundled photos
     python -m benchmarks.input_pipeline --width 4000 --height 3000
 
-Torchvision's chain is ImageFolder with RandomResizedCrop, RandomHorizontalFlip, ToTensor and Normalize. Ours gives
-uint8, which training normalizes on its device.
+torchvision's chain is ImageFolder with RandomResizedCrop, RandomHorizontalFlip, ToTensor and Normalize. fcmae returns
+uint8, which the device normalizes.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from fcmae.models import ModelConfig
 
 
 def make_jpegs(folder: Path, size: tuple[int, int], quality: int) -> None:
-    """The bundled photographs, cropped and resized to one size."""
+    """Write the bundled photos, cropped and resized to one size."""
     (folder / "all").mkdir()
     for number, path in enumerate(embedded_photographs()):
         with Image.open(path) as image:

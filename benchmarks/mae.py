@@ -1,4 +1,4 @@
-"""The peer: a ViT masked autoencoder as published (arXiv 2111.06377), of timm's blocks.
+"""The peer: a ViT masked autoencoder as published (arXiv 2111.06377), built from timm's blocks.
 
 The encoder runs on 25% of the tokens; the decoder is 8 blocks of width 512 on all of them.
 """
@@ -12,7 +12,7 @@ from fcmae.models.patches import patch_mean_std, patchify
 
 
 class ViTMAE(nn.Module):
-    """Images → loss, mean squared error of the masked patches, each normalized."""
+    """Images → loss: mean squared error over the masked, normalized patches."""
 
     def __init__(self, name: str, img_size: int, mask_ratio: float = 0.75, dim: int = 512, depth: int = 8) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class ViTMAE(nn.Module):
         self.pred = nn.Linear(dim, self.patch**2 * 3)
 
     def forward(self, images: Tensor, order: Tensor) -> Tensor:
-        """``order`` int64 [B, L]: a permutation of each image's patches, those to keep first."""
+        """``order`` int64 [B, L]: a permutation of each image's patches, kept ones first."""
         encoder = self.encoder
         image_B1 = torch.arange(len(images), device=images.device)[:, None]
         tokens = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]

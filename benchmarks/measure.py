@@ -1,4 +1,4 @@
-"""What a run costs beside its time: memory at its peak, and its matrix products by themselves."""
+"""What a run costs besides time: peak memory, and its matrix products alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ aten = torch.ops.aten
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a run allocates at its peak, beyond what lived before it."""
+    """Bytes that a run allocates at its peak, on top of what was allocated before."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -32,9 +32,9 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
 
 @dataclass
 class MatrixProducts(TorchDispatchMode):
-    """Records the matrix products of what runs inside ``with``, to run them again with nothing between them.
+    """Records the matrix products that run inside ``with``, to run them again alone.
 
-    Their time is a bound: no way to compute the rest can make the whole faster.
+    Their time is a lower bound of the whole.
     """
 
     calls: list[tuple[Any, list[Any]]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class MatrixProducts(TorchDispatchMode):
         super().__init__()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Note products and run them."""
+        """Record a product and run it."""
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__.removesuffix("_")
         if name in ("mm", "addmm", "bmm", "baddbmm"):
@@ -55,7 +55,7 @@ class MatrixProducts(TorchDispatchMode):
         return out
 
     def _like(self, tensor: Tensor) -> Tensor:
-        """One tensor for each shape, layout and type, not the values."""
+        """One random tensor per shape, layout and dtype."""
         key = (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
         if key not in self._tensors:
             size = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
@@ -64,13 +64,13 @@ class MatrixProducts(TorchDispatchMode):
         return self._tensors[key]
 
     def run(self) -> None:
-        """All products once more."""
+        """Run all products again."""
         for function, operands in self.calls:
             function(*operands)
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
-    """A large square product; its speed stands for the machine's peak. It does 2 · PEAK_SIZE³ operations."""
+    """A large square product, 2 · PEAK_SIZE³ FLOP; its speed is taken as the machine's peak."""
     a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, device=device).to(dtype) for _ in range(2))
     return lambda: a @ b
 

@@ -1,9 +1,9 @@
-"""A pretraining step, forward + backward of the whole FCMAE: backend against backend, and a ViT MAE beside them.
+"""A pretraining step, forward + backward of the whole FCMAE: backend against backend, and a ViT MAE next to them.
 
     python -m benchmarks.pretrain_step --models convnextv2_atto --backends numba torch masked minkowski
     python -m benchmarks.pretrain_step --models convnextv2_base --peer vit_base_patch16_224 --dtypes bf16 --compile
 
-Every path carries the same weights and sees the same images and masks. The peer is another network with another mask
+All backends carry the same weights and see the same images and masks. The peer is another network with another mask
 ratio (75%, as published), so its row has no ratio to ``masked``: compare images/s.
 """
 
@@ -19,7 +19,7 @@ from fcmae.models import FCMAE, ModelConfig
 
 
 def make_rows(args: argparse.Namespace) -> list[Row]:
-    """Model × dtype × backend, then the peers."""
+    """One row per model, dtype and backend, then the peers."""
     rows, device = [], torch.device(args.device)
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device)
     for name in args.models:
@@ -51,7 +51,7 @@ def make_rows(args: argparse.Namespace) -> list[Row]:
 def main() -> None:
     """Command line."""
     parser = options(__doc__)
-    parser.add_argument("--peer", nargs="*", default=[], help="timm names of ViTs to run as MAE in the same table")
+    parser.add_argument("--peer", nargs="*", default=[], help="timm names of ViTs to add to the table as MAE")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

@@ -1,8 +1,8 @@
-"""How the cost of a pretraining step grows: with image size, mask ratio and batch; one backend against another.
+"""How the cost of a pretraining step grows with image size, mask ratio and batch size, for two backends.
 
     python -m benchmarks.scaling --models convnextv2_atto
 
-Each line is one setting, changed from the others' middle; both backends alternate.
+Each line changes one setting from the defaults; both backends alternate.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Time several ways of doing the same in one process, alternately: a noisy machine then disturbs all alike."""
+"""Time several implementations alternately in one process, so that noise affects all alike."""
 
 import argparse
 import importlib.metadata
@@ -15,15 +15,15 @@ from fcmae.sparse import resolve_backend
 
 
 def options(description: str, repeats: int = 15) -> argparse.ArgumentParser:
-    """The command line that all benchmarks share."""
+    """Options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=repeats, help="rounds in which every path runs once")
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds; each runs every implementation once")
     return parser
 
 
 def batch_options(description: str) -> argparse.ArgumentParser:
-    """The same for those that run on a batch of masked images."""
+    """Options of benchmarks that run on a batch of masked images."""
     parser = options(description)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--mask-ratio", type=float, default=0.6)
@@ -32,7 +32,7 @@ def batch_options(description: str) -> argparse.ArgumentParser:
 
 
 def alternate(paths: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run of each path: one warm-up, then ``repeats`` rounds in which every path runs once."""
+    """Seconds of each run: one warm-up, then ``repeats`` rounds that run every path once."""
     keep_freed_memory()  # as every command does
     for run in paths.values():
         run()
@@ -46,13 +46,13 @@ def alternate(paths: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> tuple[float, float, float]:
-    """Median, lowest and highest of slow/fast over the rounds, each round's two runs beside each other in time."""
+    """Median, lowest and highest of slow/fast over the rounds."""
     ratios = sorted(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
     return statistics.median(ratios), ratios[0], ratios[-1]
 
 
 def table(seconds: dict[str, list[float]], images: int, baseline: str) -> str:
-    """One line a path: median milliseconds, images/s, and how many times as fast as the baseline (lowest … highest)."""
+    """One line per path: median milliseconds, images/s, and speed relative to the baseline (lowest … highest)."""
     lines = [f"{'path':<22}{'ms':>9}{'images/s':>11}   × {baseline} (range over rounds)"]
     for name, runs in seconds.items():
         median = statistics.median(runs)
@@ -62,7 +62,7 @@ def table(seconds: dict[str, list[float]], images: int, baseline: str) -> str:
 
 
 def machine(device: torch.device | None = None) -> str:
-    """Processor, threads (or the GPU's name) and torch's version, in one line."""
+    """Processor and threads, or the GPU's name, with versions, in one line."""
     if device is not None and device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     model = platform.processor() or platform.machine()

@@ -1,10 +1,10 @@
-"""Weights that make a comparison mean something."""
+"""Weights that make comparisons meaningful."""
 
 from torch import nn
 
 
 def randomize_grn(module: nn.Module) -> None:
-    """GRN starts as the identity; give it something to do, so that a wrong one is noticed."""
+    """Replace GRN's initial identity by random weights, so that a wrong GRN is noticed."""
     for name, parameter in module.named_parameters():
         if "grn" in name:
             nn.init.normal_(parameter, std=0.5)
