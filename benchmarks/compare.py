@@ -42,7 +42,9 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", default=["convnextv2_atto"])
     parser.add_argument("--backends", nargs="+", default=["auto", "masked"], choices=get_args(BackendName))
     parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=DTYPES)
-    parser.add_argument("--checkpoint-stages", nargs="*", type=int, default=[], help="recompute the blocks of these stages in backward")
+    parser.add_argument(
+        "--checkpoint-stages", nargs="*", type=int, default=[], help="recompute the blocks of these stages in backward"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile every network")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
