@@ -8,7 +8,9 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fcmae.models.patches import patch_mean_std, patchify
+from fcmae.models.fcmae import NORM_EPS
+from fcmae.models.patches import patchify
+from fcmae.sparse.backends.pytorch import patch_mean_std
 
 
 class ViTMAE(nn.Module):
@@ -40,6 +42,6 @@ class ViTMAE(nn.Module):
         x = self.blocks(torch.cat([seen[:, :1], all_tokens], dim=1) + self.position)
         pred = self.pred(self.norm(x[:, 1:]))
         target = patchify(images, self.patch)
-        mean, std = patch_mean_std(target)
+        mean, std = patch_mean_std(target, NORM_EPS)
         masked = order[:, self.keep :]
         return (pred.float() - (target - mean) / std)[image_B1, masked].square().mean()
