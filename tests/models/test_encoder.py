@@ -1,8 +1,9 @@
 """The sparse encoder against the literal oracle, against timm, and against what masking promises."""
 
-import sys
+import traceback
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import timm
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 import fcmae
 from fcmae.models import ModelConfig, SparseConvNeXt, create_model, sizes
 from fcmae.sparse import ActiveSites
+from fcmae.sparse.backends.numba import depthwise as numba_depthwise
+from fcmae.sparse.backends.triton import depthwise as triton_depthwise
 from tests.conftest import GRIDS, minkowski, random_visible
 from tests.models.dense_oracle import encode
 
@@ -235,34 +238,32 @@ def test_the_backend_of_each_part(backend: str, encoder: str, decoder: str) -> N
     assert (model.encoder.ops.name, model.decoder.ops.name) == (encoder, decoder)
 
 
-@pytest.mark.parametrize("backend", ["torch", "numba", "triton"])
-@pytest.mark.usefixtures("_few_programs")
-def test_few_frames_lie_between_the_model_and_a_convolution(backend: str) -> None:
-    """What someone reads who follows a step: our functions on the stack while a depthwise convolution computes."""
-    size = sizes.Size((1, 1, 1, 1), (4, 8, 12, 16))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sizes.SIZES, SMALL, size)
-        model = create_model(SMALL, img_size=32, stem_stride=1, decoder_dim=8, backend=backend)
-    ours = tuple(str(Path(__file__).parents[2] / top) for top in ("models", "sparse", "fcmae"))
-    deepest = 0
+@pytest.mark.parametrize(
+    ("backend", "place", "name"),
+    [
+        ("torch", torch.nn.functional, "conv2d"),
+        ("numba", numba_depthwise, "convolve_by_site"),
+        ("triton", triton_depthwise, "convolve_kernel"),
+    ],
+)
+def test_few_frames_lie_between_the_model_and_a_convolution(
+    backend: str, place: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What someone reads who follows a step: our functions, from FCMAE.forward on, while a convolution is computed."""
+    model = create_model(SMALL, img_size=32, stem_stride=1, decoder_dim=8, backend=backend)
+    seen: list[str] = []
 
-    def count(frame: Any, event: str, _arg: object) -> None:
-        nonlocal deepest
-        names = []
-        while frame is not None:
-            if frame.f_code.co_filename.startswith(ours) and not frame.f_code.co_name.startswith("_make"):
-                names.append((frame.f_code.co_name, Path(frame.f_code.co_filename).name))
-            frame = frame.f_back
-        if ("depthwise_conv", "depthwise.py" if backend != "torch" else "pytorch.py") in names:
-            start = names.index(("forward", "fcmae.py"))
-            if not {"window_index", "grid_index", "keep", "check_depthwise"} & {name for name, _ in names}:
-                deepest = max(deepest, start + 1)
+    def look(*_args: Any, **_kwargs: Any) -> None:
+        ours = tuple(str(Path(__file__).parents[2] / folder) for folder in ("fcmae", "models", "sparse"))
+        seen.extend(frame.name for frame in traceback.extract_stack() if frame.filename.startswith(ours))
+        raise StopIteration
 
-    images = torch.randn(1, 3, 32, 32)
-    model(images)
-    sys.setprofile(count)
-    try:
-        model(images)
-    finally:
-        sys.setprofile(None)
-    assert 6 <= deepest <= 8
+    kernel = MagicMock(side_effect=look)
+    kernel.__getitem__.return_value = kernel  # Triton's way to launch
+    monkeypatch.setattr(place, name, kernel)
+    monkeypatch.setattr(numba_depthwise, "_by_window", lambda *_: False)
+    with pytest.raises(StopIteration):
+        model(torch.randn(1, 3, 32, 32))
+    assert seen[:5] == ["forward", "forward_sites", "forward", "forward", "forward"]  # FCMAE … DepthwiseConv
+    assert seen[5] == "depthwise_conv"
+    assert len(seen) <= 8
