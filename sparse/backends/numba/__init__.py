@@ -10,7 +10,7 @@ Where the kernels cannot run (other dtypes, autocast, torch.compile, a forked pr
 import torch
 
 from fcmae.sparse.backends.numba.depthwise import depthwise_conv
-from fcmae.sparse.backends.numba.mlp import mlp
+from fcmae.sparse.backends.numba.grn_mlp import mlp
 from fcmae.sparse.backends.numba.patches import patch_pixels, stem_rows
 
 __all__ = ["depthwise_conv", "missing_on", "mlp", "patch_pixels", "stem_rows"]

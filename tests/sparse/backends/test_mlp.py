@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 
 from fcmae.sparse import Backend, MlpWeights, resolve_backend
 from fcmae.sparse.backends import pytorch
-from fcmae.sparse.backends.numba.mlp import MANY_SITES
+from fcmae.sparse.backends.numba.grn_mlp import MANY_SITES
 from tests.sparse.against_oracle import TOLERANCE, compare
 
 BATCH, DIM, HIDDEN = 3, 4, 9
@@ -53,7 +53,7 @@ def test_it_is_its_four_layers(ops: Backend, sites: int, dtype: torch.dtype) -> 
 def test_a_weight_gradient_either_way_round(
     ops: Backend, narrow: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcmae.sparse.backends.numba.mlp.NARROW", narrow)
+    monkeypatch.setattr("fcmae.sparse.backends.numba.grn_mlp.NARROW", narrow)
     compare(
         lambda x, *w: ops.mlp(x, MlpWeights(*w), BATCH), by_definition, [torch.randn(BATCH * 3, DIM), *weights()], dtype
     )
