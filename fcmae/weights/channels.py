@@ -6,7 +6,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor
 
 from fcmae.errors import UserError
-from fcmae.weights.canonical import Weights
+from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
 

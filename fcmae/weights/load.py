@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, SparseConvNeXt
 from fcmae.runs.checkpoint import read_model
-from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
 from fcmae.weights.files import model_config
+from fcmae.weights.read import read_weights
 from fcmae.weights.settings import model_file, run_setting
+from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,8 @@
-"""Any checkpoint to one form, the encoder under timm's names in dense shapes: whole, checked, nothing dropped."""
+"""Weights of any format, read strictly: whole, every shape checked, nothing dropped in silence."""
 
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +14,23 @@ from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.decoder import Decoder
 from fcmae.weights.files import open_source
 from fcmae.weights.guess import guess_config
-from fcmae.weights.layouts import in_shape
 from fcmae.weights.recognize import Recognized, recognize
+from fcmae.weights.weights import DECODER, HEAD, Weights
 
 logger = logging.getLogger(__name__)
 
-HEAD, DECODER = "head.", "decoder."
-PUBLISHED = ("official", "transformers", "MMEarth")
 SHOWN = 8  # problems that an error names
 
 
-@dataclass
-class Weights:
-    """A checkpoint's weights in the one form."""
-
-    origin: str
-    """File, or "the state dict"."""
-    format: str
-    """In words, as recognized."""
-    config: ModelConfig
-    """The network they are of."""
-    encoder: dict[str, Tensor] = field(default_factory=dict)
-    head: dict[str, Tensor] = field(default_factory=dict)
-    """``head.norm`` and ``head.fc``, if there are any."""
-    decoder: dict[str, Tensor] = field(default_factory=dict)
-    """Of an FCMAE, under our names, ``decoder.…``."""
-    source_names: dict[str, str] = field(default_factory=dict)
-    """What the source calls each of them."""
-    left: list[str] = field(default_factory=list)
-    """What else the source holds."""
-
-    @property
-    def has_mmearth_stem(self) -> bool:
-        """A 3×3 convolution, then a depthwise one with stride, each with a norm: timm's layers, not timm's network."""
-        return "stem.3.weight" in self.encoder
-
-
 def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Weights:
-    """Recognize the format, and bring the weights to the one form.
+    """Recognize the format, and bring the weights to timm's names and dense shapes.
 
     Raises:
         UserError: no ConvNeXt in it, or keys that are missing, unknown, twice there, of a wrong shape, or not finite.
     """
     source = open_source(ckpt, allow_pickle)
     recognized = recognize(source.tensors, source.origin)
-    weights = Weights(source.origin, recognized.words, ModelConfig(), left=source.left + recognized.left)
+    weights = Weights(source.origin, recognized.format.name, ModelConfig(), left=source.left + recognized.left)
     problems = []
     for ours, original, tensor in recognized.found:
         if ours is None:
@@ -78,16 +49,16 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
             f"{weights.origin} does not hold one whole {weights.config.name} ({weights.format}): "
             f"{'; '.join(problems[:SHOWN])}{more}"
         )
-    _tell(weights, is_ours=source.config is not None)
+    _log(weights, may_be_published=recognized.format.published and source.config is None)
     return weights
 
 
-def _tell(weights: Weights, is_ours: bool) -> None:
-    """Which format it is, what of it has no place anywhere, and the license that weights of its kind may have."""
+def _log(weights: Weights, may_be_published: bool) -> None:
+    """The format, what has no place anywhere, and the license that published weights have."""
     logger.info("%s: %s, format %s", weights.origin, weights.config.name, weights.format)
     if weights.left:
         logger.info("%s: no place for %s", weights.origin, abridged(weights.left))
-    if weights.config.with_grn and not is_ours and weights.format in PUBLISHED:
+    if weights.config.with_grn and may_be_published:
         logger.warning("%s: if these are the published weights of ConvNeXt V2, they are CC BY-NC 4.0", weights.origin)
 
 
@@ -117,6 +88,15 @@ def _problems(weights: Weights, recognized: Recognized) -> list[str]:
             elif not tensor.is_meta and not _is_finite(tensor):
                 problems.append(f"{source_name} is not finite")
     return problems
+
+
+def in_shape(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """The tensor in this shape, if the two differ only by axes of length 1 at either end; otherwise as it is."""
+    given, wanted = list(tensor.shape), list(shape)
+    longer, shorter = (given, wanted) if len(given) > len(wanted) else (wanted, given)
+    more = len(longer) - len(shorter)
+    fits = any([1] * before + shorter + [1] * (more - before) == longer for before in range(more + 1))
+    return tensor.reshape(shape) if fits else tensor
 
 
 def _is_finite(tensor: Tensor) -> bool:
