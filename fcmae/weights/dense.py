@@ -29,7 +29,7 @@ def create_dense(
     Args:
         ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
         num_classes: outputs of the classifier; 0: none, the network gives pooled features. The checkpoint's classifier
-            is taken if it has as many, else a fresh one.
+            is used if it has as many, otherwise a fresh one.
         allow_pickle: as of :func:`fcmae.convert_to_dense`.
         timm_kwargs: for ``timm.create_model``: ``drop_path_rate``, … For another ``in_chans`` than the checkpoint's the
             first convolution is adapted as timm does. ``features_only=True`` gives a list of feature maps,
@@ -78,7 +78,7 @@ def create_dense(
 
 
 def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
-    """Put the stem of the weights in the place of timm's, and correct what timm knows of the strides."""
+    """Replace timm's stem by the one of the weights, and correct the reductions in ``feature_info``."""
     stride, dim = weights.config.stem_stride, weights.config.size.dims[0]
     if weights.has_mmearth_stem:
         model.stem = nn.Sequential(
@@ -95,9 +95,9 @@ def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
 
 
 def _head_for(weights: Weights, model: nn.Module, features_only: bool) -> dict[str, Any]:
-    """Of the checkpoint's head what the network has a place for; what it has not is said."""
+    """The part of the checkpoint's head that fits the network; the rest is logged."""
     wanted = {} if features_only else {k: v for k, v in model.state_dict().items() if k.startswith("head.")}
     taken = {k: v for k, v in weights.head.items() if k in wanted and wanted[k].shape == v.shape}
     if left := [k for k in weights.head if k not in taken]:
-        logger.info("%s: its %s not taken", weights.origin, " and ".join(left) + (" is" if len(left) == 1 else " are"))
+        logger.info("%s: its %s not used", weights.origin, " and ".join(left) + (" is" if len(left) == 1 else " are"))
     return taken

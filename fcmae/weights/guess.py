@@ -1,4 +1,4 @@
-"""Which network an encoder's weights are of, from their names and shapes, when no configuration says so."""
+"""Which network an encoder's weights belong to, from names and shapes, for files without a configuration."""
 
 import re
 from collections import Counter
@@ -14,12 +14,14 @@ from fcmae.weights.recognize import Recognized
 
 
 def guess_config(encoder: Mapping[str, Tensor], recognized: Recognized, origin: str) -> ModelConfig:
-    """The configuration whose encoder has these depths and widths; what most blocks say counts."""
+    """The configuration whose encoder has these depths and widths, decided by the majority of blocks."""
     blocks: dict[tuple[int, int], list[str]] = {}
     for name in encoder:
         if match := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name):
             blocks.setdefault((int(match[1]), int(match[2])), []).append(name)
-    blocks = {place: names for place, names in blocks.items() if len(names) > 1}  # a lone one is a stranger
+    blocks = {
+        place: names for place, names in blocks.items() if len(names) > 1
+    }  # a single tensor is a stray key, not a block
     widths = [
         Counter(
             encoder[name].shape[-1]

@@ -76,7 +76,7 @@ def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_
         raise UserError(f"{weights.origin} holds a {weights.config.name} that is not this network: {problems}")
     encoder.load_state_dict(state, strict=True)
     with_decoder = isinstance(model, FCMAE) and _load_decoder(model.decoder, weights)
-    fresh = "" if with_decoder or not isinstance(model, FCMAE) else "; the decoder starts afresh"
+    fresh = "" if with_decoder or not isinstance(model, FCMAE) else "; the decoder starts fresh"
     logger.info(
         "encoder%s from %s (%s)%s", " and decoder" if with_decoder else "", weights.origin, weights.format, fresh
     )
@@ -89,7 +89,7 @@ def _load_decoder(decoder: nn.Module, weights: Weights) -> bool:
     wanted = decoder.state_dict()
     given = {name.removeprefix("decoder."): tensor for name, tensor in weights.decoder.items()}
     if problems := _differences(given, wanted):
-        logger.warning("%s: its decoder is another and was left out: %s", weights.origin, problems)
+        logger.warning("%s: its decoder has another shape and was left out: %s", weights.origin, problems)
         return False
     decoder.load_state_dict(given, strict=True)
     return True

@@ -1,4 +1,4 @@
-"""What lies beside weights: a run's config.yaml, or the configuration of timm's and transformers' folders."""
+"""Settings stored next to weights: a run's config.yaml, or the configuration of a timm or transformers folder."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def normalization(ckpt: object, in_chans: int) -> Normalizer:
-    """How the images were normalized; with ImageNet's mean and standard deviation where nothing says.
+    """How the images were normalized; ImageNet's mean and standard deviation if nothing says.
 
     Known for runs of this toolkit, and for folders of timm and transformers.
     """
@@ -27,9 +27,7 @@ def normalization(ckpt: object, in_chans: int) -> Normalizer:
     try:
         return DataConfig(mean=mean and tuple(mean), std=std and tuple(std)).normalizer(in_chans)
     except (TypeError, ValueError):
-        logger.warning(
-            "%s: its mean %s and std %s do not fit %d channels; ImageNet's are taken", ckpt, mean, std, in_chans
-        )
+        logger.warning("%s: its mean %s and std %s do not fit %d channels; using ImageNet's", ckpt, mean, std, in_chans)
         return DataConfig().normalizer(in_chans)
 
 

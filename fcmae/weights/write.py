@@ -42,7 +42,7 @@ def write(
         raise UserError(f"{dst} exists; give another DST, or --overwrite")
     if dst.suffix in FILES:
         if dst.is_dir():
-            raise UserError(f"{dst} is a folder; a name that ends in {dst.suffix} is taken for a file")
+            raise UserError(f"{dst} is a folder; a name that ends in {dst.suffix} means a file")
         with replacing(dst) as file:
             _save(conversion.state, file, dst.suffix, target.entry)
         return [dst], conversion.state
