@@ -1,4 +1,4 @@
-"""Weights of any format as a dense network's, in the format of the library that is to use them."""
+"""Converts weights of any format to those of a dense network, in a chosen library's format."""
 
 import logging
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ FORMATS = tuple(targets())
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion gave."""
+    """The result of a conversion."""
 
     weights: Weights
     """What was read."""
@@ -40,8 +40,8 @@ def convert_to_dense(
 ) -> dict[str, Tensor]:
     """The weights of a ConvNeXt under the names, and in the shapes, of a dense network.
 
-    ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks ``head.norm`` alone,
-    which a pretrained encoder does not have; :func:`fcmae.create_dense` does this, and sees to other stems, channels
+    ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks only ``head.norm``,
+    which a pretrained encoder does not have. :func:`fcmae.create_dense` does this, and handles other stems, channels
     and classifiers.
 
     Args:
@@ -51,11 +51,11 @@ def convert_to_dense(
         format: of what is returned. "timm"; "official", as the published files (``downsample_layers.0.0.weight``);
             "transformers", the names of ``ConvNextV2Model`` or ``ConvNextModel``, or of their
             ``…ForImageClassification`` if there is a classifier.
-        allow_pickle: unpickle whatever a file holds, which runs code that the file brings.
+        allow_pickle: unpickle anything, which runs code contained in the file.
 
     Returns:
         A dict of tensors: dtypes as they were, copied only where the layout differs. The format that was recognized
-        and what has no place in the result (a decoder, an optimizer) are told to the logger ``fcmae`` at INFO.
+        and what has no place in the result (a decoder, an optimizer) are logged to ``fcmae`` at INFO.
 
     Raises:
         ValueError: an unknown format, nothing that could be read at the path, or keys that are missing, unknown, of a
@@ -65,7 +65,7 @@ def convert_to_dense(
 
 
 def convert(ckpt: str | Path | Mapping[str, Any], format: str = "timm", *, allow_pickle: bool = False) -> Conversion:
-    """As :func:`convert_to_dense`, with a report."""
+    """Like :func:`convert_to_dense`, with a report."""
     known = targets()
     if format not in known:
         raise UserError(f"format must be one of {', '.join(known)}, got {format!r}")
