@@ -1,6 +1,7 @@
 """FCMAE (arXiv 2301.00808, section 3): mask, encode what is visible, decode everything, score what was masked."""
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +56,14 @@ class FCMAE(nn.Module):
             out_dim=config.patch_size**2 * config.in_chans,
             backend=config.dense_backend,
         )
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, backend: str = "auto") -> "FCMAE":
+        """The FCMAE of a run, encoder and decoder, in eval mode; as :func:`fcmae.load_model`."""
+        # The one import that goes up: checkpoints belong to fcmae.weights, but this is where users look for it
+        from fcmae.weights.load import load_model
+
+        return load_model(path, backend)
 
     def forward(
         self,

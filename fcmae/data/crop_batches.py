@@ -1,4 +1,4 @@
-"""Images for evaluation: the largest crop of the wanted shape at the center, one batch after another."""
+"""Batches of images for evaluation: the largest center crop of the requested shape."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 class CropBatch(NamedTuple):
-    """Some images, and which they are."""
+    """A batch of images and their indices."""
 
     images: Tensor
     """float32 [B, C, H, W] in 0 … 1, on the CPU."""
     indices: Tensor
-    """int64 [B], places in the list of paths."""
+    """int64 [B], positions in the list of paths."""
 
 
 def crop_batches(
     paths: Sequence[Path], image_hw: tuple[int, int], in_chans: int = 3, batch_size: int = 32, num_workers: int = 0
 ) -> Iterator[CropBatch]:
-    """Every image that can be read, in the order of the list; the others are named in the log and left out.
+    """Every readable image, in the order of the list. Unreadable files are logged and skipped.
 
     Raises:
         UserError: none can be read.

@@ -1,7 +1,6 @@
-"""What is drawn at random for a sample: seeds, the place of a crop, the patches that are visible.
+"""Random numbers of a sample: seeds, crop positions, visible patches.
 
-Python's generator does it. Each number from PyTorch's, a tensor at first, costs some ten microseconds; the samples'
-were a tenth of the time that a small photograph takes from file to crop.
+They come from Python's generator: PyTorch's returns tensors and is slower for single numbers.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ TRIES = 10  # as torchvision
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """A 63-bit seed that is well mixed: neighbors have nothing in common."""
+    """A well-mixed 63-bit seed: neighboring samples get unrelated seeds."""
     digest = hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -26,7 +25,7 @@ def random_crop(
     """(top, left, height, width), distributed as by torchvision's ``RandomResizedCrop``.
 
     Args:
-        random: what to draw from.
+        random: generator.
         image_hw: height and width of the image.
         scale: lower and upper bound of the crop's share of the image's area, uniform between them.
         ratio: bounds of width / height, its logarithm uniform between them.
@@ -38,14 +37,14 @@ def random_crop(
         rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < rows <= height and 0 < columns <= width:
             return random.randint(0, height - rows), random.randint(0, width - columns), rows, columns
-    # an image of another shape than all crops: the largest crop at its center
+    # the image is narrower or wider than any crop: take the largest crop at its center
     rows = min(height, max(1, round(width / min(ratio))))
     columns = min(width, max(1, round(height * max(ratio))))
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
 def random_mask(random: Random, grid_hw: tuple[int, int], num_visible: int) -> Tensor:
-    """A random mask, bool [h, w] with ``num_visible`` True; every such mask is as likely."""
+    """A random mask, bool [h, w] with ``num_visible`` True; all such masks are equally likely."""
     flags = bytearray(math.prod(grid_hw))
     for patch in random.sample(range(len(flags)), num_visible):
         flags[patch] = True

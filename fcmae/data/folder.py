@@ -1,4 +1,4 @@
-"""Where images lie: a folder of the user's, or the photos that ship with scikit-image and scikit-learn."""
+"""Image sources: a folder, or the photos that ship with scikit-image and scikit-learn."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -12,7 +12,7 @@ from fcmae.errors import UserError
 
 T = TypeVar("T")
 
-# package → its photographs; the order is that of training, textures between the others
+# (package, its photos) in training order, with the textures spread out
 PHOTOGRAPHS = (
     ("skimage.data", "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png"),
     ("skimage.data", "grass.png"),
@@ -24,14 +24,14 @@ PHOTOGRAPHS = (
 
 
 def embedded_photographs() -> list[Path]:
-    """The photographs that lie inside scikit-image and scikit-learn; nothing is downloaded."""
+    """The photos that ship with scikit-image and scikit-learn. Nothing is downloaded."""
     return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS for name in names.split()]
 
 
 def image_files(folder: str | Path, leave_out: Path | None = None) -> list[Path]:
     """Every image file in a folder and its subfolders, in natural order of the paths.
 
-    ``leave_out`` is a run folder, which may lie inside: its pictures are no training data.
+    ``leave_out`` is a run folder. If it lies inside, its pictures are excluded.
 
     Raises:
         UserError: no such folder, or no file in it with the ending of an image.
@@ -40,7 +40,7 @@ def image_files(folder: str | Path, leave_out: Path | None = None) -> list[Path]
         what = "is a file, not a folder" if Path(folder).exists() else "does not exist"
         raise UserError(f"--data.path {folder} {what}; give a folder of images")
     found = [Path(path) for path, _ in find_images_and_targets(str(folder), types=EXTENSIONS)[0]]
-    # hidden ones are no photographs: ._a.jpg, .thumbnails/
+    # skip hidden files and folders: ._a.jpg, .thumbnails/
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if leave_out is not None:
         found = [path for path in found if not path.resolve().is_relative_to(leave_out.resolve())]
@@ -52,11 +52,11 @@ def image_files(folder: str | Path, leave_out: Path | None = None) -> list[Path]
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """So many of them, from the first on, or all if there are no more."""
+    """``count`` evenly spaced items (all if there are fewer), starting with the first."""
     count = min(count, len(items))
     return [items[n * len(items) // count] for n in range(count)]
 
 
 def images_to_look_at(folder: str | None, count: int) -> list[Path]:
-    """So many of the images of a folder, evenly spaced; of the embedded photographs without one; raises as above."""
+    """``count`` evenly spaced images of a folder, or of the embedded photos; raises like :func:`image_files`."""
     return evenly_spaced(embedded_photographs() if folder is None else image_files(folder), count)

@@ -1,4 +1,4 @@
-"""Image files to tensors: every kind of file that people have, at its own depth; one error for those that fail."""
+"""Reads image files as tensors, at their own bit depth. Every failure raises the same error."""
 
 import contextlib
 import io
@@ -42,18 +42,18 @@ EXTENSIONS = frozenset(
     ]
 )
 JPEG = (".jpg", ".jpeg", ".jfif")
-JPEG_SCALES = (1, 2, 4, 8)  # how many times smaller its cosine transform makes it with no more work
+JPEG_SCALES = (1, 2, 4, 8)  # reduction factors that the JPEG decoder applies at no extra cost
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 class UnreadableImageError(Exception):
-    """A file that holds no image that could be used; the message is its path and the reason."""
+    """The file has no usable image; the message gives its path and the reason."""
 
 
 @dataclass
 class ImageFile:
-    """An image whose size is known, and whose pixels may not be decoded yet; can be pickled, for worker processes."""
+    """An image of known size, possibly not decoded yet. Can be pickled, for worker processes."""
 
     path: Path
     height: int
@@ -64,8 +64,8 @@ class ImageFile:
         """The pixels, as :func:`read_image` describes them.
 
         Args:
-            reduce: how many times smaller, in height and in width, the caller could take it. A JPEG is then decoded
-                at a half, a quarter or an eighth of its size, which its cosine transform makes cheap; others are not.
+            reduce: factor by which the caller can accept a smaller height and width. A JPEG is then decoded at 1/2,
+                1/4 or 1/8 of its size, which is cheap. Other files are decoded at full size.
 
         Raises:
             UnreadableImageError: damaged, truncated, or with channels that do not fit.
@@ -75,7 +75,7 @@ class ImageFile:
 
 
 def decoded(file: ImageFile) -> ImageFile:
-    """The same with its pixels in memory, at full size."""
+    """The same image, decoded at full size."""
     return _in_memory(file.path, file.decode())
 
 
@@ -93,7 +93,7 @@ def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
 
 
 def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
-    """One image, upright, with the channels asked for.
+    """Read an image, upright, with ``in_chans`` channels.
 
     Palette, CMYK, bilevel and YCbCr images are converted; an alpha channel is dropped unless ``in_chans`` is 2 or 4;
     gray images are repeated for 3 channels and color images turned to gray for 1. Images of more than 8 bits keep
@@ -221,7 +221,7 @@ def _from_array(array: np.ndarray, in_chans: int, color: bool) -> Tensor:
         return torch.from_numpy(array.astype(np.float32) / (2**16 - 1))
     if np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating):
         return torch.from_numpy(_into_unit_range(array.astype(np.float32)))
-    raise ValueError(f"values of type {array.dtype} are no image")
+    raise ValueError(f"unsupported dtype {array.dtype}")
 
 
 def _channels_first(array: np.ndarray, in_chans: int, color: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a JPEG's header says: the size, in a third of the time that Pillow takes, and whether it is an ordinary one."""
+"""Reads a JPEG's header, faster than Pillow: the size, and whether the file is an ordinary one."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ EXIF_OR_XMP, SEVERAL_PICTURES = 0xE1, (0xE2, b"MPF\0")
 
 
 class Frame(NamedTuple):
-    """A frame of 8 bits, coded in one of the three ways that are in use."""
+    """An 8-bit frame: baseline, extended or progressive."""
 
     height: int
     width: int
     channels: int
     is_alone: bool
-    """Nothing may say that the picture is to be turned, or that the file holds others."""
+    """Nothing in the header suggests that the picture is rotated or that the file holds several."""
 
 
 def read_frame(data: bytes) -> Frame | None:

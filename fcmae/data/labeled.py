@@ -1,4 +1,4 @@
-"""Labeled images to test features on: a folder with one subfolder per class, a timm dataset, or embedded digits."""
+"""Labeled images for evaluating features: a folder with one subfolder per class, a timm dataset, or embedded digits."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ TRAIN, TEST = "train", ("val", "validation", "test")  # names of the subfolders 
 
 
 class LabeledBatch(NamedTuple):
-    """Some images and their classes."""
+    """A batch of images and their classes."""
 
     images: Tensor
     """float32 [B, C, H, W] in 0 … 1, on the CPU."""
@@ -38,12 +38,12 @@ class LabeledBatch(NamedTuple):
 
 
 Batches = Callable[[tuple[int, int], int, int], Iterator[LabeledBatch]]
-"""(image_hw, in_chans, batch_size) → one pass over the images, in an order that never changes."""
+"""(image_hw, in_chans, batch_size) → one pass over the images, always in the same order."""
 
 
 @dataclass(frozen=True)
 class LabeledData:
-    """Images in two parts: to learn from, and to be asked about."""
+    """A train and a test split."""
 
     name: str
     train: Batches
@@ -51,9 +51,9 @@ class LabeledData:
 
 
 def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of N labels in two parts, both ascending; the second holds about ``share`` of every class.
+    """Indices of N labels in two splits, both ascending; the second holds about ``share`` of every class.
 
-    A class of two or more is in both parts; a class of one is in the first.
+    A class with two or more images is in both splits; a class with one is in the first.
     """
     random = np.random.default_rng(seed)
     second = np.zeros(len(labels_N), dtype=bool)
@@ -65,14 +65,14 @@ def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.
 
 
 def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = None) -> LabeledData:
-    """scikit-learn's 1797 handwritten digits, 8×8 gray, embedded in its wheel; enlarged to the size asked for.
+    """scikit-learn's 1797 handwritten digits, 8×8 gray, shipped in its wheel; resized to the requested size.
 
     Args:
-        test_share: share of each class that is test.
+        test_share: share of each class in the test split.
         seed: of the split.
-        limit: at most so many images in either part.
+        limit: maximum number of images in either split.
     """
-    from sklearn.datasets import load_digits  # a second that no other data needs
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     digits = load_digits()
     images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))[:, None]
@@ -95,9 +95,9 @@ def labeled_folder(
 
     Args:
         folder: as above.
-        test_share: share of each class that is test.
+        test_share: share of each class in the test split.
         seed: of the split.
-        limit: at most so many images in either part.
+        limit: maximum number of images in either split.
         flag: the option that errors name.
         num_workers: processes that read images; 0: this one.
 

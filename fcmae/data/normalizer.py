@@ -1,4 +1,4 @@
-"""Pixels to what a network takes, and back."""
+"""Normalizes pixels for a network, and back."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as TF
 
 @dataclass(frozen=True)
 class Normalizer:
-    """(pixel − mean) / std per channel; pixels are 0 … 1, or uint8 for that times 255."""
+    """(pixel − mean) / std per channel; pixels are in 0 … 1, or uint8."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -21,12 +21,12 @@ class Normalizer:
         return (pixels - _channels(self.mean, images.device)) / _channels(self.std, images.device)
 
     def inverse(self, images: Tensor) -> Tensor:
-        """Pixels again, clipped to 0 … 1."""
+        """The inverse, clipped to 0 … 1."""
         return (images * _channels(self.std, images.device) + _channels(self.mean, images.device)).clamp(0, 1)
 
 
 @cache
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """[C, 1, 1]. Copied to a device once: each copy makes a GPU finish what it has."""
-    with torch.inference_mode(False):  # it is kept, and may be met by a gradient later
+    """[C, 1, 1]. Copied to each device once, because every copy synchronizes a GPU."""
+    with torch.inference_mode(False):  # the cached tensor may later take part in autograd
         return torch.tensor(values, device=device).view(-1, 1, 1)

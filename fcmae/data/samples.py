@@ -1,4 +1,4 @@
-"""Training samples. Crop, flip and mask of one depend on (seed, epoch, index) and on nothing else."""
+"""Training samples. The crop, flip and mask of each depend only on (seed, epoch, index)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +28,13 @@ class Sample(NamedTuple):
     visible: Tensor
     """bool [h, w]; in a batch [B, h, w]."""
     unreadable: list[str]
-    """Files that were tried for it and could not be read, each with the reason."""
+    """Files that could not be read and were replaced by this one, each with the reason."""
 
 
 class PretrainDataset(Dataset):
     """Random crops of image files, addressed by (epoch, index).
 
-    A file that cannot be read is replaced by the next one that can, in the order of the list.
+    An unreadable file is replaced by the next readable one in the list.
     """
 
     def __init__(self, paths: list[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int) -> None:
@@ -60,7 +60,7 @@ class PretrainDataset(Dataset):
         return Sample(image.flip(-1) if flip else image, visible, [])
 
     def fixed_samples(self, count: int) -> Sample:
-        """A batch of evenly spaced images, cropped at the center, with fixed masks; for pictures."""
+        """A batch of evenly spaced images with center crops and fixed masks, for reconstruction pictures."""
         samples = []
         for n, place in enumerate(evenly_spaced(range(len(self.paths)), count)):
             generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
@@ -77,7 +77,7 @@ class PretrainDataset(Dataset):
         self._first_readable(0, self._center_crop)
 
     def _first_readable(self, index: int, take: Callable[[ImageFile], Sample]) -> Sample:
-        """What ``take`` makes of this image, or of the next in the list that can be read."""
+        """``take`` applied to this image, or to the next readable one in the list."""
         unreadable: list[str] = []
         for offset in range(len(self.paths)):
             place = (index + offset) % len(self.paths)

@@ -1,8 +1,8 @@
 """The order of samples, and their loader.
 
-The training set is one endless stream of samples, epoch after epoch, each epoch a new order. Batches are cut from the
-stream without regard to where epochs end: all are full, no sample is dropped, and the same samples make up step t
-whatever the number of processes, workers and micro-batches that share them.
+The training set is an endless stream of samples, reshuffled every epoch. Batches are cut from the stream across epoch
+boundaries. So all of them are full, no sample is dropped, and step t has the same samples for any number of processes,
+workers and micro-batches.
 """
 
 import signal
@@ -46,7 +46,7 @@ class SampleStream(Sampler[list[tuple[int, int]]]):
             yield batch
 
     def epoch_order(self, epoch: int) -> Tensor:
-        """A permutation of the samples, int64 [num_samples], that depends on seed and epoch alone."""
+        """A permutation of the samples, int64 [num_samples], that depends only on seed and epoch."""
         generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, self.num_samples))
         return torch.randperm(self.num_samples, generator=generator)
 

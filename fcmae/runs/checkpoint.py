@@ -31,7 +31,7 @@ PREFIX = "step-"
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands, beside its weights and its optimizer."""
+    """A run's progress, apart from its weights and optimizer."""
 
     step: int
     """Optimizer steps done."""

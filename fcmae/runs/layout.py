@@ -1,16 +1,16 @@
-"""What a run folder holds, by name; checkpoints' own files are in :mod:`fcmae.runs.checkpoint`."""
+"""File names in a run folder. Those of a checkpoint are in :mod:`fcmae.runs.checkpoint`."""
 
 from pathlib import Path
 from typing import Any
 
-CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and how a run begins the file
+CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and the first words of that file
 METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
 
 
 def picture_file(run: Path, step: int) -> Path:
-    """The reconstructions drawn after so many steps."""
+    """The reconstructions drawn after ``step`` steps."""
     return run / PICTURES / f"step-{step:08d}.png"
 
 

@@ -1,4 +1,4 @@
-"""A run folder as it is found, read with patience: the run may be young, cut short, copied, or half there."""
+"""Reads a run folder leniently: the run may be new, interrupted, copied, or incomplete."""
 
 import json
 import logging
@@ -18,8 +18,11 @@ from fcmae.runs.layout import CONFIG, EVENTS, HEADER, METRICS, PICTURES, flat
 
 logger = logging.getLogger(__name__)
 
-KNN, STAGE_DISTANCE = "knn_top1", "cosine_distance_stage_"  # what the monitor adds to it; a stage's number follows
-PLACE = ("step", "epoch")  # of a line of metrics.jsonl; every other number on it is a value at that place
+KNN, STAGE_DISTANCE = (
+    "knn_top1",
+    "cosine_distance_stage_",
+)  # written by the monitor; the stage's number follows the prefix
+PLACE = ("step", "epoch")  # position of a line of metrics.jsonl; every other number on the line is a value there
 
 
 class Series(NamedTuple):
@@ -32,20 +35,20 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What there is of a run; what is missing is empty or None."""
+    """The contents of a run folder; whatever is missing is empty or None."""
 
     path: Path
     written_by: str
     """Versions of fcmae and torch and the number of processes, from the first line of config.yaml."""
     config_text: str | None
     config: dict[str, Any]
-    """Settings by dotted name ("train.epochs"); empty if config.yaml is not there or is no configuration."""
+    """Settings by dotted name ("train.epochs"); empty if config.yaml is missing or invalid."""
     series: dict[str, Series]
-    """Every number that metrics.jsonl follows, by name."""
+    """Every number logged in metrics.jsonl, by name."""
     broken_lines: int
-    """Lines of metrics.jsonl that are no JSON object with a step."""
+    """Lines of metrics.jsonl that are not a JSON object with a step."""
     stream: ckpt.TrainState | None
-    """Of the newest checkpoint: how many samples a step and an epoch take."""
+    """From the newest checkpoint: samples per step and per epoch."""
     pictures: list[Path]
     """Reconstructions, by rising step."""
     started: float | None

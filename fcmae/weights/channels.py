@@ -1,4 +1,4 @@
-"""A first convolution for another number of channels, as timm adapts it."""
+"""Adapts the first convolution to another number of channels, as timm does."""
 
 import logging
 
@@ -6,7 +6,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor
 
 from fcmae.errors import UserError
-from fcmae.weights.canonical import Weights
+from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ RGB = 3
 
 
 def to_channels(weights: Weights, name: str, in_chans: int) -> dict[str, Tensor]:
-    """The encoder's weights with the kernel ``name`` for so many channels.
+    """The encoder's weights with the kernel ``name`` adapted to ``in_chans`` channels.
 
     One channel gets the sum over red, green and blue; more get them repeated, scaled by 3 / in_chans.
 
@@ -27,7 +27,7 @@ def to_channels(weights: Weights, name: str, in_chans: int) -> dict[str, Tensor]
         return weights.encoder
     if has != RGB:
         raise UserError(
-            f"{weights.origin} is for images of {has} channels, wanted are {in_chans}; only a network for {RGB} can be "
+            f"{weights.origin} takes images of {has} channels, expected {in_chans}; only a network for {RGB} can be "
             f"adapted to another number"
         )
     logger.info("%s: its first convolution is adapted from %d to %d channels", weights.origin, has, in_chans)

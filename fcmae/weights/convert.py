@@ -1,4 +1,4 @@
-"""Weights of any format as a dense network's, in the format of the library that is to use them."""
+"""Converts weights of any format to those of a dense network, in a chosen library's format."""
 
 import logging
 from collections.abc import Mapping
@@ -9,17 +9,19 @@ from typing import Any
 from torch import Tensor
 
 from fcmae.errors import UserError
-from fcmae.weights.canonical import Weights, abridged, read_weights
-from fcmae.weights.names import from_timm
+from fcmae.weights.formats import targets
+from fcmae.weights.read import abridged, read_weights
+from fcmae.weights.recognize import full_name
+from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("timm", "official", "transformers")
+FORMATS = tuple(targets())
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion gave."""
+    """The result of a conversion."""
 
     weights: Weights
     """What was read."""
@@ -38,8 +40,8 @@ def convert_to_dense(
 ) -> dict[str, Tensor]:
     """The weights of a ConvNeXt under the names, and in the shapes, of a dense network.
 
-    ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks ``head.norm`` alone,
-    which a pretrained encoder does not have; :func:`fcmae.create_dense` does this, and sees to other stems, channels
+    ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks only ``head.norm``,
+    which a pretrained encoder does not have. :func:`fcmae.create_dense` does this, and handles other stems, channels
     and classifiers.
 
     Args:
@@ -49,11 +51,11 @@ def convert_to_dense(
         format: of what is returned. "timm"; "official", as the published files (``downsample_layers.0.0.weight``);
             "transformers", the names of ``ConvNextV2Model`` or ``ConvNextModel``, or of their
             ``…ForImageClassification`` if there is a classifier.
-        allow_pickle: unpickle whatever a file holds, which runs code that the file brings.
+        allow_pickle: unpickle anything, which runs code contained in the file.
 
     Returns:
         A dict of tensors: dtypes as they were, copied only where the layout differs. The format that was recognized
-        and what has no place in the result (a decoder, an optimizer) are told to the logger ``fcmae`` at INFO.
+        and what has no place in the result (a decoder, an optimizer) are logged to ``fcmae`` at INFO.
 
     Raises:
         ValueError: an unknown format, nothing that could be read at the path, or keys that are missing, unknown, of a
@@ -63,50 +65,22 @@ def convert_to_dense(
 
 
 def convert(ckpt: str | Path | Mapping[str, Any], format: str = "timm", *, allow_pickle: bool = False) -> Conversion:
-    """As :func:`convert_to_dense`, with a report."""
-    if format not in FORMATS:
-        raise UserError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    """Like :func:`convert_to_dense`, with a report."""
+    known = targets()
+    if format not in known:
+        raise UserError(f"format must be one of {', '.join(known)}, got {format!r}")
     weights = read_weights(ckpt, allow_pickle)
-    _check_has_place(weights, format)
-    prefix = ""
-    if format == "transformers" and "head.fc.weight" in weights.head:
-        prefix = "convnextv2." if weights.config.with_grn else "convnext."
+    names, target = known[format]
+    target.check(weights)
+    prefix = target.prefix(weights)
     state, source_names = {}, {}
     for name, tensor in {**weights.encoder, **weights.head}.items():
-        target = _target_name(name, format, prefix)
-        state[target] = _target_shape(name, tensor, format)
-        source_names[target] = weights.source_names[name]
+        if names.from_timm(name) is None:
+            raise UserError(f"{weights.origin}: {name} has no place in the {format} format")
+        theirs = full_name(names, prefix, name)
+        state[theirs] = target.layout(name, tensor)
+        source_names[theirs] = weights.source_names[name]
     decoder = [weights.source_names[name] for name in weights.decoder]
     if decoder:
         logger.info("%s: no place in a dense encoder for %s", weights.origin, abridged(decoder))
     return Conversion(weights, state, source_names, weights.left + decoder, prefix)
-
-
-def _target_name(name: str, format: str, prefix: str) -> str:
-    if format == "transformers" and name.startswith("head.fc."):
-        return name.replace("head.fc.", "classifier.")
-    target = from_timm(name, format)
-    if target is None:
-        raise UserError(f"{name} has no place in the {format} format")
-    return prefix + target
-
-
-def _target_shape(name: str, tensor: Tensor, format: str) -> Tensor:
-    if format == "timm":
-        return tensor
-    if ".mlp.grn." in name:
-        return tensor.reshape(1, 1, 1, -1)
-    return tensor.flatten(1) if ".mlp.fc" in name and tensor.ndim == 4 else tensor
-
-
-def _check_has_place(weights: Weights, format: str) -> None:
-    """UserError for networks that the format's own code cannot build."""
-    if format == "timm":
-        return
-    if weights.has_mmearth_stem:
-        raise UserError(
-            f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the {format} "
-            f"format; fcmae.create_dense makes a timm network with it"
-        )
-    if weights.config.with_grn and weights.config.with_layer_scale:
-        raise UserError(f"{weights.origin}: the {format} format has no network with both GRN and LayerScale; take timm")

@@ -12,14 +12,13 @@ from torch import nn
 
 from fcmae.errors import UserError
 from fcmae.models.layers import LAYER_NORM_EPS
-from fcmae.models.sizes import version_of
-from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
+from fcmae.weights.formats.timm import STEM_STRIDE, model_args
+from fcmae.weights.read import read_weights
 from fcmae.weights.settings import normalization
+from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
-
-TIMM_STEM_STRIDE = 4
 
 
 def create_dense(
@@ -30,7 +29,7 @@ def create_dense(
     Args:
         ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
         num_classes: outputs of the classifier; 0: none, the network gives pooled features. The checkpoint's classifier
-            is taken if it has as many, else a fresh one.
+            is used if it has as many, otherwise a fresh one.
         allow_pickle: as of :func:`fcmae.convert_to_dense`.
         timm_kwargs: for ``timm.create_model``: ``drop_path_rate``, … For another ``in_chans`` than the checkpoint's the
             first convolution is adapted as timm does. ``features_only=True`` gives a list of feature maps,
@@ -49,7 +48,7 @@ def create_dense(
     in_chans = timm_kwargs.pop("in_chans", weights.config.in_chans)
     model: Any = timm.create_model(
         weights.config.name, num_classes=0 if features_only else num_classes, in_chans=in_chans,
-        **ablations(weights) | timm_kwargs,
+        **model_args(weights) | timm_kwargs,
     )  # fmt: skip
     _make_stem(model, weights, in_chans)
     state = to_channels(weights, "stem.0.weight", in_chans) | _head_for(weights, model, features_only)
@@ -78,19 +77,8 @@ def create_dense(
     return model
 
 
-def ablations(weights: Weights) -> dict[str, Any]:
-    """timm's arguments where the network differs from the size of its name."""
-    config, version = weights.config, version_of(weights.config.name)
-    kwargs: dict[str, Any] = {}
-    if config.with_grn != version.use_grn:
-        kwargs["use_grn"] = config.with_grn
-    if config.with_layer_scale != version.use_layer_scale:
-        kwargs["ls_init_value"] = config.ls_init_value if config.with_layer_scale else None
-    return kwargs
-
-
 def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
-    """Put the stem of the weights in the place of timm's, and correct what timm knows of the strides."""
+    """Replace timm's stem by the one of the weights, and correct the reductions in ``feature_info``."""
     stride, dim = weights.config.stem_stride, weights.config.size.dims[0]
     if weights.has_mmearth_stem:
         model.stem = nn.Sequential(
@@ -100,16 +88,16 @@ def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
             nn.Conv2d(dim, dim, stride, stride, padding=stride // 2, groups=dim),
             LayerNorm2d(dim, eps=LAYER_NORM_EPS),
         )
-    elif stride != TIMM_STEM_STRIDE:
+    elif stride != STEM_STRIDE:
         model.stem[0] = nn.Conv2d(in_chans, dim, stride, stride)
     for info in model.feature_info:
-        info["reduction"] = info["reduction"] * stride // TIMM_STEM_STRIDE
+        info["reduction"] = info["reduction"] * stride // STEM_STRIDE
 
 
 def _head_for(weights: Weights, model: nn.Module, features_only: bool) -> dict[str, Any]:
-    """Of the checkpoint's head what the network has a place for; what it has not is said."""
+    """The part of the checkpoint's head that fits the network; the rest is logged."""
     wanted = {} if features_only else {k: v for k, v in model.state_dict().items() if k.startswith("head.")}
     taken = {k: v for k, v in weights.head.items() if k in wanted and wanted[k].shape == v.shape}
     if left := [k for k in weights.head if k not in taken]:
-        logger.info("%s: its %s not taken", weights.origin, " and ".join(left) + (" is" if len(left) == 1 else " are"))
+        logger.info("%s: its %s not used", weights.origin, " and ".join(left) + (" is" if len(left) == 1 else " are"))
     return taken

@@ -1,4 +1,4 @@
-"""Whatever holds weights, opened: folders, safetensors, pickles (without running what they hold), nested dicts."""
+"""Opens whatever holds weights: folders, safetensors, pickles (without running their code), nested dicts."""
 
 import argparse
 import logging
@@ -18,7 +18,7 @@ from fcmae.runs.checkpoint import LAST, MODEL, read_model, resolve_checkpoint
 logger = logging.getLogger(__name__)
 
 PICKLED = "pytorch_model.bin"
-# Entries of a checkpoint under which the weights lie, the likelier first
+# Checkpoint entries that may hold the weights, most likely first
 ENTRIES = ("model", "state_dict", "model_state_dict", "module", "net", "model_ema", "state_dict_ema")
 
 # torch's message: "Trying to load unsupported GLOBAL posix.mkdir whose …", "Unsupported global: GLOBAL a.B was not …"
@@ -26,15 +26,15 @@ REFUSED = re.compile(r"(?:GLOBAL|class) ([\w.]+\w)")
 
 
 class Source(NamedTuple):
-    """Tensors as they were found."""
+    """Tensors as found."""
 
     origin: str
     """File, or "the state dict": begins every message."""
     tensors: dict[str, Tensor]
     config: ModelConfig | None
-    """If the file tells it, which those of this toolkit do."""
+    """From the file's header; only this toolkit writes one."""
     left: list[str]
-    """Entries beside the weights: optimizer, epoch, …"""
+    """Other entries besides the weights: optimizer, epoch, …"""
 
 
 def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Source:
@@ -98,9 +98,9 @@ def _unpickled(file: Path, allow_pickle: bool) -> Any:
                 f"{file} holds more than tensors ({refused[1]}), and loading it would run code that it brings. If you "
                 f"trust it: python -m fcmae.convert {file} NEW.safetensors --allow_pickle (in Python allow_pickle=True)"
             ) from None
-        raise UserError(f"{file} cannot be read; it is no file of torch or safetensors") from None
+        raise UserError(f"{file} cannot be read; it is neither a torch nor a safetensors file") from None
     except Exception as error:  # torch raises anything from EOFError to RuntimeError for a truncated file
-        raise UserError(f"{file} cannot be read, is it whole? {_first_line(str(error))}") from error
+        raise UserError(f"{file} cannot be read; is it truncated? {_first_line(str(error))}") from error
 
 
 def _first_line(text: str) -> str:
@@ -122,5 +122,5 @@ def _from_object(found: Any, origin: str) -> Source:
         raise UserError(f"{origin} holds {type(found).__name__}, not a state dict")
     strangers = [str(k) for k, v in found.items() if not isinstance(v, Tensor)]
     if strangers:
-        raise UserError(f"{origin}: a state dict maps names to tensors; these are none: {', '.join(strangers[:5])}")
+        raise UserError(f"{origin}: a state dict maps names to tensors; not tensors: {', '.join(strangers[:5])}")
     return Source(origin, {str(k): v for k, v in found.items()}, None, left)

@@ -1,4 +1,4 @@
-"""Which network an encoder's weights are of, from their names and shapes, when no configuration says so."""
+"""Which network an encoder's weights belong to, from names and shapes, for files without a configuration."""
 
 import re
 from collections import Counter
@@ -14,12 +14,14 @@ from fcmae.weights.recognize import Recognized
 
 
 def guess_config(encoder: Mapping[str, Tensor], recognized: Recognized, origin: str) -> ModelConfig:
-    """The configuration whose encoder has these depths and widths; what most blocks say counts."""
+    """The configuration whose encoder has these depths and widths, decided by the majority of blocks."""
     blocks: dict[tuple[int, int], list[str]] = {}
     for name in encoder:
         if match := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name):
             blocks.setdefault((int(match[1]), int(match[2])), []).append(name)
-    blocks = {place: names for place, names in blocks.items() if len(names) > 1}  # a lone one is a stranger
+    blocks = {
+        place: names for place, names in blocks.items() if len(names) > 1
+    }  # a single tensor is a stray key, not a block
     widths = [
         Counter(
             encoder[name].shape[-1]
@@ -32,7 +34,7 @@ def guess_config(encoder: Mapping[str, Tensor], recognized: Recognized, origin: 
     depths = tuple(sum(stage == s for stage, _ in blocks) for s in range(4))
     dims = tuple(width[0][0] if width else 0 for width in widths)
     names = [name for name, size in SIZES.items() if (size.depths, size.dims) == (depths, dims)]
-    whole = f"{origin} ({recognized.words}) does not hold one whole encoder"
+    whole = f"{origin} ({recognized.format.name}) does not hold one whole encoder"
     if not names:
         raise UserError(f"{whole}: no size has depths {depths} and dims {dims}")
     # MMEarth's own stem has its stride in the second convolution
@@ -42,7 +44,7 @@ def guess_config(encoder: Mapping[str, Tensor], recognized: Recognized, origin: 
             raise UserError(f"{whole}: missing {recognized.source_name(name)}")
         shape = list(encoder[name].shape)
         if len(shape) != 4 or (name == stem_names[0] and shape[-1] not in STEM_STRIDES):
-            original = next(found[1] for found in recognized.found if found[0] == name)
+            original = next(found.source_name for found in recognized.found if found.ours == name)
             raise UserError(
                 f"{whole}: {original} is {shape}, expected [{dims[0]}, channels, s, s] with s of "
                 f"{', '.join(map(str, STEM_STRIDES))}"

@@ -3,19 +3,22 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, SparseConvNeXt
 from fcmae.runs.checkpoint import read_model
-from fcmae.weights.canonical import Weights, read_weights
 from fcmae.weights.channels import to_channels
 from fcmae.weights.files import model_config
+from fcmae.weights.read import read_weights
 from fcmae.weights.settings import model_file, run_setting
+from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
+
+Network = TypeVar("Network", FCMAE, SparseConvNeXt)
 
 
 def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
@@ -40,14 +43,12 @@ def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
     return model.eval()
 
 
-def load_encoder(
-    model: FCMAE | SparseConvNeXt, ckpt: str | Path | Mapping[str, Any], *, allow_pickle: bool = False
-) -> bool:
-    """Put a checkpoint's weights into a network, to pretrain further on images of one's own.
+def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_pickle: bool = False) -> Network:
+    """Load a checkpoint's weights into a network, to continue pretraining on your own images.
 
-    The encoder must be there whole and of the same size; a first convolution for another number of channels is adapted
-    as timm does. The decoder is taken too where the checkpoint has one of the same shapes (ours, or that of an official
-    training checkpoint); else it keeps its fresh weights, and the log says so.
+    The checkpoint must hold a whole encoder of the same size. A first convolution for another number of channels is
+    adapted as timm does. The decoder is loaded too if the checkpoint has one of the same shapes (ours, or that of an
+    official training checkpoint). Otherwise it keeps its weights. The log says which.
 
     Args:
         model: changed in place.
@@ -55,7 +56,7 @@ def load_encoder(
         allow_pickle: as there.
 
     Returns:
-        Whether the decoder's weights were loaded too.
+        ``model`` itself.
 
     Raises:
         ValueError: as :func:`fcmae.convert_to_dense`, or weights of another network.
@@ -75,11 +76,11 @@ def load_encoder(
         raise UserError(f"{weights.origin} holds a {weights.config.name} that is not this network: {problems}")
     encoder.load_state_dict(state, strict=True)
     with_decoder = isinstance(model, FCMAE) and _load_decoder(model.decoder, weights)
-    fresh = "" if with_decoder or not isinstance(model, FCMAE) else "; the decoder starts afresh"
+    fresh = "" if with_decoder or not isinstance(model, FCMAE) else "; the decoder starts fresh"
     logger.info(
         "encoder%s from %s (%s)%s", " and decoder" if with_decoder else "", weights.origin, weights.format, fresh
     )
-    return with_decoder
+    return model
 
 
 def _load_decoder(decoder: nn.Module, weights: Weights) -> bool:
@@ -88,7 +89,7 @@ def _load_decoder(decoder: nn.Module, weights: Weights) -> bool:
     wanted = decoder.state_dict()
     given = {name.removeprefix("decoder."): tensor for name, tensor in weights.decoder.items()}
     if problems := _differences(given, wanted):
-        logger.warning("%s: its decoder is another and was left out: %s", weights.origin, problems)
+        logger.warning("%s: its decoder has another shape and was left out: %s", weights.origin, problems)
         return False
     decoder.load_state_dict(given, strict=True)
     return True

@@ -1,76 +1,81 @@
 """Which format a state dict is in, by its names alone, and our name for each of its parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from fcmae.errors import UserError
-from fcmae.weights.layouts import from_minkowski
-from fcmae.weights.names import find_networks, from_timm, to_timm
+from fcmae.weights import formats
+from fcmae.weights.formats import Format
 
 WRAPPERS = ("module.", "_orig_mod.")  # DDP, torch.compile
-DECODER, MINKOWSKI = "decoder.", "MinkowskiEngine's layout"
-# The other parameter of a layer
-SIBLINGS = {"weight": "bias", "bias": "weight", "kernel": "bias", "gamma": "beta", "beta": "gamma"}
-# What a network is called in the module that holds it and its decoder or its classifier
-HELD_AS = ("encoder.", "backbone.", "convnextv2.", "convnext.")
-# Where a classifier lies that is not inside the network
-CLASSIFIERS = {"transformers": "classifier.", "mmpretrain": "head.fc."}
-# What else a format may hold, which has no place in another
-LEFT = {
-    "official": ("decoder_dict.", "pred_dict.", "layer_norm_tmp.", "loss_fn.", "mask_token", "proj."),  # MMEarth's
-    "transformers": ("hidden_states_norms.",),  # a backbone's norms of its outputs
-    "mmpretrain": ("norm0.", "norm1.", "norm2.", "data_preprocessor.", "neck."),
-}
-# MMEarth's names → the official ones; its downsample_layers begin after the stem
-MMEARTH = {
-    "stem_orig.": "downsample_layers.0.",
-    "initial_conv.": "downsample_layers.0.",
-    "stem.0.": "downsample_layers.0.3.",  # a GELU lies between
-    "stem.1.": "downsample_layers.0.4.",
-    "downsample_layers.0.": "downsample_layers.1.",
-    "downsample_layers.1.": "downsample_layers.2.",
-    "downsample_layers.2.": "downsample_layers.3.",
-}
+SIBLINGS = {"weight": "bias", "bias": "weight"}
+
+
+class Found(NamedTuple):
+    """A parameter of the source."""
+
+    ours: str | None
+    """Our name for it; None if it is unknown."""
+    source_name: str
+    tensor: Tensor
+    """With a dense layer's axes."""
 
 
 class Recognized(NamedTuple):
     """A network's parameters under our names."""
 
-    format: str
-    """A column of the table of names."""
+    format: Format
     prefix: str
-    """What comes before the network's names."""
-    words: str
-    """The format as people call it."""
-    found: list[tuple[str | None, str, Tensor]]
-    """(our name or None, the source's name, tensor)."""
-    left: list[str]
-    """The source's names that are known to have no place."""
+    """What precedes the network's names in the source."""
     wrapper: str
     """What DDP or torch.compile put before every name."""
+    found: list[Found]
+    left: list[str]
+    """The source's names that are known to have no place in any network."""
 
     def source_name(self, ours: str) -> str:
-        """What the source would call a parameter that it lacks: as the other one of its layer, if that is there."""
-        module, _, kind = ours.rpartition(".")
-        sibling = next((found for found in self.found if found[0] == f"{module}.{SIBLINGS.get(kind)}"), None)
-        if sibling is not None:
-            _, original, tensor = sibling
-            layer, _, other = original.rpartition(".")
-            is_kernel = MINKOWSKI in self.words and other == "bias" and tensor.ndim == 2
-            return f"{layer}.{'kernel' if is_kernel else SIBLINGS[other]}"
-        if ours.startswith(DECODER):
-            name = ours if self.format == "timm" else ours.removeprefix(DECODER)
-            return self.wrapper + _holder(self.prefix) + name
-        return self.wrapper + self.prefix + (from_timm(ours, self.format) or ours)
+        """What the source would call a parameter that it lacks; the other parameter of its layer tells, if there."""
+        layer, _, kind = ours.rpartition(".")
+        for found in self.found:
+            if kind in SIBLINGS and found.ours == f"{layer}.{SIBLINGS[kind]}":
+                return self.format.sibling(found.source_name, found.tensor)
+        return self.wrapper + full_name(self.format, self.prefix, ours)
 
 
-class _Parameter(NamedTuple):
-    name: str
-    original: str
-    """The source's name for it."""
-    tensor: Tensor
+def full_name(format: Format, prefix: str, ours: str) -> str:
+    """The format's name for a parameter of ours, with what precedes it; ours if the format has none."""
+    theirs = format.from_timm(ours) or ours
+    return format.holder(prefix) + theirs if format.is_beside(theirs) else prefix + theirs
+
+
+def recognize(tensors: Mapping[str, Tensor], origin: str) -> Recognized:
+    """Find the one ConvNeXt among these tensors, and our names for its parameters.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    unwrapped = {name: _unwrapped(name) for name in tensors}
+    format, prefix = _find_network(list(unwrapped.values()), origin)
+    holder = format.holder(prefix)
+    found, left = [], []
+    for source_name, tensor in tensors.items():
+        name = unwrapped[source_name]
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+            named = format.to_timm(name, tensor)
+        else:
+            name = name.removeprefix(holder)
+            named = format.beside(name, tensor)
+        if named is not None:
+            found.append(Found(named[0], source_name, named[1]))
+        elif name.startswith(format.leftovers):
+            left.append(source_name)
+        else:
+            found.append(Found(None, source_name, tensor))
+    first, name = next(iter(unwrapped.items()))
+    return Recognized(format, prefix, first.removesuffix(name), found, left)
 
 
 def _unwrapped(name: str) -> str:
@@ -79,77 +84,21 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def _holder(prefix: str) -> str:
-    """The prefix of the module that holds the network of this prefix."""
-    name = next((name for name in HELD_AS if prefix == name or prefix.endswith(f".{name}")), "")
-    return prefix.removesuffix(name)
-
-
-def _network_in(names: list[str], origin: str) -> tuple[str, str]:
+def _find_network(names: Sequence[str], origin: str) -> tuple[Format, str]:
     """The format and the prefix of the one ConvNeXt among these names."""
-    found = find_networks(names)
-    if not found:
+    networks: list[tuple[str, Format]] = []
+    claimed: set[str] = set()
+    for format in formats.KNOWN:
+        for prefix, telling in format.matches(names).items():
+            if not telling <= claimed:
+                networks.append((prefix, format))
+            claimed |= telling
+    if not networks:
         some = ", ".join(sorted(names)[:3]) or "nothing"
-        raise UserError(
-            f"{origin} holds no ConvNeXt encoder of fcmae, timm, transformers, mmpretrain, MMEarth or the official "
-            f"code, but {some}"
-        )
-    if len(found) > 1:
-        several = " and ".join(f"{prefix + '…' if prefix else '…'} ({format})" for format, prefix in sorted(found))
+        known = ", ".join(dict.fromkeys(format.name for format in formats.KNOWN))
+        raise UserError(f"{origin} holds no ConvNeXt encoder of a known format ({known}), but {some}")
+    if len(networks) > 1:
+        several = " and ".join(f"{prefix}… ({format.name})" for prefix, format in sorted(networks, key=lambda n: n[0]))
         raise UserError(f"{origin} holds more than one network: {several}; give the state dict of one")
-    return next(iter(found))
-
-
-def recognize(tensors: Mapping[str, Tensor], origin: str) -> Recognized:
-    """Find the one ConvNeXt among these tensors, and our names for it.
-
-    Raises:
-        UserError: there is none, or more than one.
-    """
-    parameters = [_Parameter(_unwrapped(name), name, tensor) for name, tensor in tensors.items()]
-    format, prefix = _network_in([p.name for p in parameters], origin)
-    words: str = format
-    inside = [p._replace(name=p.name.removeprefix(prefix)) for p in parameters if p.name.startswith(prefix)]
-    outside = [p for p in parameters if not p.name.startswith(prefix)]
-    if format == "official":
-        if any(p.name.startswith(("stem_orig.", "initial_conv.")) for p in inside):
-            words = "MMEarth"
-            inside = [p._replace(name=_from_mmearth(p.name)) for p in inside]
-        if any(p.name.endswith(".kernel") for p in inside):
-            words += f" training checkpoint, {MINKOWSKI}"
-            inside = [_from_minkowski(p) for p in inside]
-    renamed = [(to_timm(p.name, format), p) for p in inside]
-    outside = [p._replace(name=p.name.removeprefix(_holder(prefix))) for p in outside]
-    renamed += [(_beside(p.name, format, words), p) for p in outside]
-    known = LEFT.get(format, ())
-    left = [p.original for ours, p in renamed if ours is None and p.name.startswith(known)]
-    found = [(ours, p.original, p.tensor) for ours, p in renamed if ours is not None or not p.name.startswith(known)]
-    if format == "timm":
-        words = "fcmae" if any(ours is not None and ours.startswith(DECODER) for ours, _, _ in found) else "timm"
-    wrapper = next(p.original.removesuffix(p.name) for p in parameters)
-    return Recognized(format, prefix, words, found, left, wrapper)
-
-
-def _from_minkowski(parameter: _Parameter) -> _Parameter:
-    name, tensor = from_minkowski(parameter.name, parameter.tensor)
-    return parameter._replace(name=name, tensor=tensor)
-
-
-def _from_mmearth(name: str) -> str:
-    theirs = next((start for start in MMEARTH if name.startswith(start)), "")
-    return MMEARTH.get(theirs, "") + name.removeprefix(theirs)
-
-
-def _beside(name: str, format: str, recognized: str) -> str | None:
-    """Our name for what lies beside the encoder: the decoder of an FCMAE, or a classifier."""
-    if format in CLASSIFIERS:
-        classifier = CLASSIFIERS[format]
-        return name.replace(classifier, "head.fc.", 1) if name.startswith(classifier) else None
-    if format == "timm":
-        return name if name.startswith(DECODER) else None
-    if recognized.startswith("MMEarth"):
-        return None
-    if name == "mask_token" or name.startswith(("proj.", "pred.")):
-        return f"{DECODER}{name}"
-    block = to_timm(f"stages.0.{name.removeprefix(DECODER)}", "official") if name.startswith(DECODER) else None
-    return block and block.replace("stages.0.blocks.", "decoder.blocks.")
+    prefix, format = networks[0]
+    return format, prefix

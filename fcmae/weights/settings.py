@@ -1,6 +1,5 @@
-"""What lies beside weights: a run's config.yaml, or the configuration of timm's and transformers' folders."""
+"""Settings stored next to weights: a run's config.yaml, or the configuration of a timm or transformers folder."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.runs.checkpoint import FOLDER, MODEL, resolve_checkpoint
 from fcmae.runs.layout import CONFIG, HEADER
+from fcmae.weights import formats
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def normalization(ckpt: object, in_chans: int) -> Normalizer:
-    """How the images were normalized; with ImageNet's mean and standard deviation where nothing says.
+    """How the images were normalized; ImageNet's mean and standard deviation if nothing says.
 
     Known for runs of this toolkit, and for folders of timm and transformers.
     """
@@ -27,9 +27,7 @@ def normalization(ckpt: object, in_chans: int) -> Normalizer:
     try:
         return DataConfig(mean=mean and tuple(mean), std=std and tuple(std)).normalizer(in_chans)
     except (TypeError, ValueError):
-        logger.warning(
-            "%s: its mean %s and std %s do not fit %d channels; ImageNet's are taken", ckpt, mean, std, in_chans
-        )
+        logger.warning("%s: its mean %s and std %s do not fit %d channels; using ImageNet's", ckpt, mean, std, in_chans)
         return DataConfig().normalizer(in_chans)
 
 
@@ -41,11 +39,8 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
     found = [run_setting(file, "data", name, list) for name in ("mean", "std")]
     if any(found):
         return found[0], found[1]
-    preprocessor = _json(file.parent / "preprocessor_config.json")
-    if "image_mean" in preprocessor:
-        return preprocessor["image_mean"], preprocessor.get("image_std")
-    of_timm = _json(file.parent / "config.json").get("pretrained_cfg", {})
-    return (of_timm.get("mean"), of_timm.get("std")) if isinstance(of_timm, dict) else (None, None)
+    stated = (format.mean_std(file.parent) for format in formats.KNOWN)
+    return next((mean_std for mean_std in stated if mean_std is not None), (None, None))
 
 
 def model_file(ckpt: str | Path) -> Path:
@@ -68,11 +63,3 @@ def run_setting(file: Path, group: str, name: str, kind: type[T]) -> T | None:
     settings = plain.get(group) if isinstance(plain, dict) else None
     value = settings.get(name) if isinstance(settings, dict) else None
     return value if isinstance(value, kind) else None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

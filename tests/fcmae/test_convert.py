@@ -171,7 +171,10 @@ def test_a_run_is_never_written_over(
     assert f"{last} holds a run or a checkpoint" in caplog.text
     (tmp_path / "state.json").write_text("{}")  # of something else
     assert main([str(run), str(tmp_path / "beside")]) == 0
-    assert fcmae.load_model(run).decoder.pred.out_features == 3 * 8**2
+    again, model = fcmae.FCMAE.from_pretrained(run), fcmae.load_model(run)
+    assert model.decoder.pred.out_features == 3 * 8**2
+    assert not again.training
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     # what the run knows of its images goes along, also through another library's folder
     assert main([str(run), str(tmp_path / "hf"), "--format", "transformers"]) == 0
     assert fcmae.create_dense(tmp_path / "hf").pretrained_cfg["mean"] == (0.1, 0.2, 0.3)

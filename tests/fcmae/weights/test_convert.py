@@ -112,7 +112,7 @@ def without(state: dict, *keys: str) -> dict:
         (lambda s: without(s, "encoder.stem.0.weight"), "missing encoder.stem.0.weight"),
         (lambda _: {"conv1.weight": torch.zeros(64, 3, 7, 7)}, "holds no ConvNeXt encoder of .*, but conv1.weight"),
         (lambda _: {}, "holds no ConvNeXt encoder of .*, but nothing"),
-        (lambda s: s | {"epoch": 3}, "these are none: epoch"),
+        (lambda s: s | {"epoch": 3}, "not tensors: epoch"),
     ],
 )
 def test_what_is_not_one_whole_encoder_raises_and_names_it(change: Callable[[dict], dict], message: str) -> None:

@@ -64,7 +64,7 @@ def test_the_first_convolution_is_adapted_as_timm_does(in_chans: int) -> None:
 def test_channels_that_are_not_red_green_and_blue_are_not_guessed() -> None:
     state = atto(in_chans=5).state_dict()
     assert fcmae.create_dense(state).stem[0].in_channels == 5
-    with pytest.raises(ValueError, match="is for images of 5 channels, wanted are 3"):
+    with pytest.raises(ValueError, match="takes images of 5 channels, expected 3"):
         fcmae.create_dense(state, in_chans=3)
 
 
@@ -77,7 +77,7 @@ def test_classifiers(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert fcmae.create_dense(state, num_classes=9).head.fc.weight.shape == (9, 320)
         features = fcmae.create_dense(state)
-    assert caplog.text.count("head.fc.weight and head.fc.bias are not taken") == 2
+    assert caplog.text.count("head.fc.weight and head.fc.bias are not used") == 2
     assert torch.equal(features.head.norm.weight, tuned.head.norm.weight)
     assert features(torch.randn(1, 3, 64, 64)).shape == (1, 320)
 

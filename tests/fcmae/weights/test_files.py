@@ -112,8 +112,8 @@ def test_files_that_hold_something_else(state: dict[str, Tensor], tmp_path: Path
         ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, "holds no ConvNeXt encoder .* but conv1.weight"),
         ({}, "holds no ConvNeXt encoder .* but nothing"),
         ([1, 2], "holds list, not a state dict"),
-        ({"epoch": 3}, "these are none: epoch"),
-        ({"model": {"a": "b"}}, "these are none: a"),
+        ({"epoch": 3}, "not tensors: epoch"),
+        ({"model": {"a": "b"}}, "not tensors: a"),
         (
             {**{f"teacher.{k}": v for k, v in state.items()}, **{f"student.{k}": v for k, v in state.items()}},
             r"more than one network: student\.… \(official\) and teacher\.…",
@@ -133,7 +133,7 @@ def test_numbers_that_are_none_are_named(state: dict[str, Tensor], value: float)
 
 def test_two_keys_of_one_meaning(state: dict[str, Tensor]) -> None:
     twice = state | {"stages.0.0.grn.weight": state["stages.0.0.grn.gamma"]}
-    with pytest.raises(ValueError, match=r"stages\.0\.0\.grn\.weight beside stages\.0\.0\.grn\.gamma"):
+    with pytest.raises(ValueError, match=r"stages\.0\.0\.grn\.weight duplicates stages\.0\.0\.grn\.gamma"):
         fcmae.convert_to_dense(twice)
 
 

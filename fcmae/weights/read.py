@@ -1,9 +1,8 @@
-"""Any checkpoint to one form, the encoder under timm's names in dense shapes: whole, checked, nothing dropped."""
+"""Weights of any format, read strictly: whole, every shape checked, nothing dropped in silence."""
 
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +14,29 @@ from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.decoder import Decoder
 from fcmae.weights.files import open_source
 from fcmae.weights.guess import guess_config
-from fcmae.weights.layouts import in_shape
 from fcmae.weights.recognize import Recognized, recognize
+from fcmae.weights.weights import DECODER, HEAD, Weights
 
 logger = logging.getLogger(__name__)
 
-HEAD, DECODER = "head.", "decoder."
-PUBLISHED = ("official", "transformers", "MMEarth")
 SHOWN = 8  # problems that an error names
 
 
-@dataclass
-class Weights:
-    """A checkpoint's weights in the one form."""
-
-    origin: str
-    """File, or "the state dict"."""
-    format: str
-    """In words, as recognized."""
-    config: ModelConfig
-    """The network they are of."""
-    encoder: dict[str, Tensor] = field(default_factory=dict)
-    head: dict[str, Tensor] = field(default_factory=dict)
-    """``head.norm`` and ``head.fc``, if there are any."""
-    decoder: dict[str, Tensor] = field(default_factory=dict)
-    """Of an FCMAE, under our names, ``decoder.…``."""
-    source_names: dict[str, str] = field(default_factory=dict)
-    """What the source calls each of them."""
-    left: list[str] = field(default_factory=list)
-    """What else the source holds."""
-
-    @property
-    def has_mmearth_stem(self) -> bool:
-        """A 3×3 convolution, then a depthwise one with stride, each with a norm: timm's layers, not timm's network."""
-        return "stem.3.weight" in self.encoder
-
-
 def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Weights:
-    """Recognize the format, and bring the weights to the one form.
+    """Recognize the format, and bring the weights to timm's names and dense shapes.
 
     Raises:
         UserError: no ConvNeXt in it, or keys that are missing, unknown, twice there, of a wrong shape, or not finite.
     """
     source = open_source(ckpt, allow_pickle)
     recognized = recognize(source.tensors, source.origin)
-    weights = Weights(source.origin, recognized.words, ModelConfig(), left=source.left + recognized.left)
+    weights = Weights(source.origin, recognized.format.name, ModelConfig(), left=source.left + recognized.left)
     problems = []
     for ours, original, tensor in recognized.found:
         if ours is None:
             problems.append(f"unknown {original}")
         elif ours in weights.source_names:
-            problems.append(f"{original} beside {weights.source_names[ours]}")
+            problems.append(f"{original} duplicates {weights.source_names[ours]}")
         else:
             weights.source_names[ours] = original
             part = weights.head if ours.startswith(HEAD) else weights.decoder
@@ -78,27 +49,27 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
             f"{weights.origin} does not hold one whole {weights.config.name} ({weights.format}): "
             f"{'; '.join(problems[:SHOWN])}{more}"
         )
-    _tell(weights, is_ours=source.config is not None)
+    _log(weights, may_be_published=recognized.format.published and source.config is None)
     return weights
 
 
-def _tell(weights: Weights, is_ours: bool) -> None:
-    """Which format it is, what of it has no place anywhere, and the license that weights of its kind may have."""
+def _log(weights: Weights, may_be_published: bool) -> None:
+    """The format, what has no place anywhere, and the license that published weights have."""
     logger.info("%s: %s, format %s", weights.origin, weights.config.name, weights.format)
     if weights.left:
         logger.info("%s: no place for %s", weights.origin, abridged(weights.left))
-    if weights.config.with_grn and not is_ours and weights.format in PUBLISHED:
+    if weights.config.with_grn and may_be_published:
         logger.warning("%s: if these are the published weights of ConvNeXt V2, they are CC BY-NC 4.0", weights.origin)
 
 
 def abridged(names: list[str]) -> str:
-    """Names by what comes before their first dot, and how many there are of each."""
+    """Names grouped by their first component, with the number of tensors in each group."""
     groups = Counter(name.split(".")[0] + (".…" if "." in name else "") for name in names)
     return ", ".join(f"{group} ({count} tensors)" if group.endswith("…") else group for group, count in groups.items())
 
 
 def _problems(weights: Weights, recognized: Recognized) -> list[str]:
-    """Give every tensor its dense shape; what is missing, unknown or of another shape or kind is told."""
+    """Bring every tensor to its dense shape; returns what is missing, unknown, or of another shape or dtype."""
     expected = _expected_shapes(weights)
     parts = (weights.encoder, weights.head, weights.decoder)
     given = set().union(*parts)
@@ -113,19 +84,28 @@ def _problems(weights: Weights, recognized: Recognized) -> list[str]:
             if part[name].shape != expected[name]:
                 problems.append(f"{source_name} is {list(tensor.shape)}, expected {list(expected[name])}")
             elif not tensor.is_floating_point():
-                problems.append(f"{source_name} is of {tensor.dtype}, expected floating-point numbers")
+                problems.append(f"{source_name} has dtype {tensor.dtype}, expected floating-point numbers")
             elif not tensor.is_meta and not _is_finite(tensor):
                 problems.append(f"{source_name} is not finite")
     return problems
 
 
+def in_shape(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """The tensor in this shape, if the two differ only by axes of length 1 at either end; otherwise as it is."""
+    given, wanted = list(tensor.shape), list(shape)
+    longer, shorter = (given, wanted) if len(given) > len(wanted) else (wanted, given)
+    more = len(longer) - len(shorter)
+    fits = any([1] * before + shorter + [1] * (more - before) == longer for before in range(more + 1))
+    return tensor.reshape(shape) if fits else tensor
+
+
 def _is_finite(tensor: Tensor) -> bool:
-    """The extremes of a tensor with a NaN are NaN; this is a tenth of the time of asking every number."""
+    """Checks minimum and maximum only: both are NaN if any value is. Faster than ``isfinite`` on every value."""
     return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
 
 
 def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
-    """Of a whole network; of its head and its decoder, if there is something of them."""
+    """Shapes of the whole encoder, and of the head and the decoder if the weights hold any part of them."""
     config = weights.config
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in SparseConvNeXt(config).state_dict().items()}
@@ -136,7 +116,7 @@ def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
         stem |= {"0.weight": (dim, config.in_chans, 3, 3), "3.weight": (dim, 1, side, side)}
         expected |= {f"stem.{name}": torch.Size(shape) for name, shape in stem.items()}
     width = config.size.dims[-1]
-    if weights.head:  # a classifier without its norm would compute something else
+    if weights.head:  # without its norm, a classifier would give other results
         expected |= dict.fromkeys(("head.norm.weight", "head.norm.bias"), torch.Size([width]))
     if any(name.startswith("head.fc.") for name in weights.head):
         classes = _num_classes(weights.head)
@@ -147,7 +127,7 @@ def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
 
 
 def _num_classes(head: dict[str, Tensor]) -> int:
-    """As many as the bias has, or without it the weight."""
+    """From the classifier's bias or, without one, its weight."""
     if "head.fc.bias" in head:
         return head["head.fc.bias"].numel()
     weight = head.get("head.fc.weight")
@@ -155,7 +135,7 @@ def _num_classes(head: dict[str, Tensor]) -> int:
 
 
 def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:
-    """Of a decoder with as many blocks as there are, and the width that most of its vectors have."""
+    """Shapes of a decoder with as many blocks as the weights have, and the width that most of its vectors have."""
     blocks: Counter[str] = Counter(name.split(".")[2] for name in weights.decoder if name.startswith("decoder.blocks."))
     dims = Counter(
         tensor.numel()
@@ -163,7 +143,7 @@ def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:
         if name.endswith((".mask_token", ".proj.bias", ".conv_dw.bias", ".norm.weight", ".norm.bias", ".fc2.bias"))
     )
     dim = dims.most_common(1)[0][0] if dims else weights.config.decoder_dim
-    depth = sum(count > 1 for count in blocks.values())  # a lone one is a stranger
+    depth = sum(count > 1 for count in blocks.values())  # a single tensor is a stray key, not a block
     with torch.device("meta"):
         decoder = Decoder(in_dim, dim, depth, weights.config.patch_size**2 * weights.config.in_chans)
         return {name: tensor.shape for name, tensor in decoder.state_dict().items()}

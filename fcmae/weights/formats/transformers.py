@@ -1,0 +1,116 @@
+"""Hugging Face transformers: ConvNextV2Model, ConvNextModel, their backbones and classifiers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fcmae.data.normalizer import Normalizer
+from fcmae.weights.formats.base import Format, Networks, Target, read_json
+from fcmae.weights.formats.names import Names, networks
+from fcmae.weights.formats.official import check_original, linear_layout
+from fcmae.weights.weights import Weights
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+CROP_PCT = 0.875
+BICUBIC = 3  # Pillow's number
+
+NAMES = Names(
+    [
+        ("stem.0", "embeddings.patch_embeddings"),
+        ("stem.1", "embeddings.layernorm"),
+        ("stages.{s}.downsample.{j}", "encoder.stages.{s}.downsampling_layer.{j}"),
+        ("stages.{s}.blocks.{b}.conv_dw", "encoder.stages.{s}.layers.{b}.dwconv"),
+        ("stages.{s}.blocks.{b}.norm", "encoder.stages.{s}.layers.{b}.layernorm"),
+        ("stages.{s}.blocks.{b}.mlp.fc1", "encoder.stages.{s}.layers.{b}.pwconv1"),
+        ("stages.{s}.blocks.{b}.mlp.grn", "encoder.stages.{s}.layers.{b}.grn"),
+        ("stages.{s}.blocks.{b}.mlp.fc2", "encoder.stages.{s}.layers.{b}.pwconv2"),
+        ("stages.{s}.blocks.{b}.gamma", "encoder.stages.{s}.layers.{b}.layer_scale_parameter"),
+        ("head.norm", "layernorm"),
+    ],
+    grn="weight bias",  # older releases: gamma and beta
+)
+CLASSIFIER = Names([("head.fc", "classifier")])
+
+
+def matches(names: Sequence[str]) -> Networks:
+    """By the modules of a block."""
+    return networks(r"encoder\.stages\.\d+\.layers\.\d+\.(?:dwconv|pwconv1|pwconv2)", names)
+
+
+def from_timm(name: str) -> str | None:
+    """Also for the classifier, which lies beside the network."""
+    return NAMES.from_timm(name) or CLASSIFIER.from_timm(name)
+
+
+def prefix(weights: Weights) -> str:
+    """Only classifiers have one."""
+    if not weights.num_classes:
+        return ""
+    return "convnextv2." if weights.config.with_grn else "convnext."
+
+
+def mean_std(folder: Path) -> tuple[Any, Any] | None:
+    """From the image processor's configuration."""
+    preprocessor = read_json(folder / PREPROCESSOR)
+    return (preprocessor["image_mean"], preprocessor.get("image_std")) if "image_mean" in preprocessor else None
+
+
+def _config(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
+    config, classes = weights.config, weights.num_classes
+    version = "V2" if config.with_grn else ""
+    values: dict[str, Any] = {
+        "architectures": [f"ConvNext{version}{'ForImageClassification' if classes else 'Model'}"],
+        "model_type": f"convnext{version.lower()}",
+        "depths": list(config.size.depths),
+        "hidden_sizes": list(config.size.dims),
+        "num_stages": len(config.size.depths),
+        "num_channels": config.in_chans,
+        "patch_size": config.stem_stride,
+        "image_size": config.image_hw[0] if config.image_hw[0] == config.image_hw[1] else list(config.image_hw),
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "drop_path_rate": 0.0,
+        "initializer_range": 0.02,
+        "dtype": str(next(iter(weights.encoder.values())).dtype).removeprefix("torch."),
+    }
+    if not version:
+        values["layer_scale_init_value"] = config.ls_init_value if config.with_layer_scale else 0.0
+    if classes:
+        values["id2label"] = {str(n): f"LABEL_{n}" for n in range(classes)}
+        values["label2id"] = {f"LABEL_{n}": n for n in range(classes)}
+    return values
+
+
+def _preprocessor(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
+    return {
+        "image_processor_type": "ConvNextImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": min(weights.config.image_hw)},
+        "crop_pct": CROP_PCT,
+        "resample": BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
+    }
+
+
+TRANSFORMERS = Format(
+    name="transformers",
+    matches=matches,
+    to_timm=NAMES.to_timm,
+    from_timm=from_timm,
+    beside=CLASSIFIER.to_timm,
+    held_as=("convnextv2.", "convnext."),
+    leftovers=("hidden_states_norms.",),  # a backbone's norms of its outputs
+    published=True,
+    target=Target(
+        layout=linear_layout,
+        check=lambda weights: check_original(weights, "transformers"),
+        prefix=prefix,
+        final_norm=True,
+        folder_files={CONFIG: _config, PREPROCESSOR: _preprocessor},
+    ),
+    mean_std=mean_std,
+)
