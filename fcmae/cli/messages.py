@@ -1,0 +1,21 @@
+"""jsonargparse's errors in one line each, in plain words."""
+
+import re
+
+WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "NoneType": "null"}
+
+
+def one_line(message: str) -> str:
+    """The message without line breaks and class signs, the key as a flag."""
+    text = " ".join(message.split()).replace('Parser key "', "--").replace('":', ":", 1)
+    text = text.replace("<class '", "").replace("'>", "").replace("a typing.Literal", "one of ")
+    text = re.sub(r"Does not validate.* Subtypes: \[(.*)\] Errors: .* Given value: ", _expected_union, text)
+    text = re.sub(r"Expected a (int|float|str|bool)\.", lambda match: f"Expected {WORDS[match[1]]}.", text)
+    text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"--\1.\2 is not an option", text)
+    return re.sub(r"Option '(\S+)' is not accepted", r"--\1 is not an option", text)
+
+
+def _expected_union(match: re.Match[str]) -> str:
+    kinds = re.split(r", (?![^\[]*\])", match[1])  # at commas outside brackets
+    lists = " (a list, written 1,2)" if "tuple" in match[1] else ""
+    return f"Expected {' or '.join(WORDS.get(kind, kind) for kind in kinds)}{lists}. Got value: "
