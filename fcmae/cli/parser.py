@@ -60,6 +60,8 @@ def make_parser(
             action.metavar = name if names[action.dest].item is None else f"{name} [{name} ...]"
         elif action.dest in groups(kind):  # takes the whole group as JSON; nothing that people need to know of
             action.help = argparse.SUPPRESS
+        elif action.dest in leaves(kind) and leaves(kind)[action.dest].is_switch:
+            action.metavar = "[true|false]"  # the flag alone means true
     return parser
 
 

@@ -44,7 +44,7 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
             flags += [f"--{name}={_text(leaf, values)}"] if values else [f"--{name}"]
         elif flag in OF_THE_PARSER or name in groups(kind):
             flags.append(argument)
-            if not equals and flag == "--config" or name in groups(kind):
+            if (not equals and flag == "--config") or name in groups(kind):
                 flags += [waiting.pop(0)] if waiting and not equals else []
         else:
             options = [f"--{leaf.name}" for leaf in known.values() if not leaf.is_positional]

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 
 import fcmae
 from fcmae.analysis.collapse import analyze_collapse
+from fcmae.analysis.collapse_networks import with_taps
 from fcmae.analysis.feature_maps import NoGridError
 from fcmae.analysis.forward import Forward
 from fcmae.analysis.subjects import load_subject, parse_names
-from fcmae.collapse import _with_taps, main
+from fcmae.collapse import main
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.folder import image_files
 from fcmae.data.normalizer import Normalizer
@@ -145,7 +146,7 @@ def test_models_before_one_that_fails_later_are_kept(
             raise RuntimeError("out of memory")
         return analyze_collapse(model, images, *args, **options)
 
-    monkeypatch.setattr("fcmae.collapse.analyze_collapse", fails_at_the_second)
+    monkeypatch.setattr("fcmae.analysis.collapse_networks.analyze_collapse", fails_at_the_second)
     status, _, log = command("resnet18", "convnext_atto", "--images", "2")
     assert status == 1
     assert "convnext_atto cannot take 16 images of 32×32 pixels: out of memory" in log
@@ -171,7 +172,7 @@ def test_what_cannot_be_drawn_leaves_the_rows(
     def cannot(*args: object, **options: object) -> object:
         raise NoGridError("23 tokens are no grid")
 
-    monkeypatch.setattr("fcmae.collapse.feature_maps", cannot)
+    monkeypatch.setattr("fcmae.analysis.collapse_networks.feature_maps", cannot)
     status, _, log = command("resnet18", "--images", "1")
     assert status == 0, log
     assert "resnet18: no picture of its channels: 23 tokens are no grid" in log
@@ -216,8 +217,8 @@ def test_a_line_of_several_taps_names_them_all() -> None:
     model = timm.create_model("convnextv2_atto", depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
     rows = analyze_collapse(model, torch.zeros(1, 3, 32, 32))
     mixed = [replace(rows[0], tap="block"), *rows[1:]]
-    assert _with_taps("mine", mixed, "act") == "mine (tap: block, act)"
-    assert _with_taps("mine", rows, "act") == "mine"
+    assert with_taps("mine", mixed, "act") == "mine (tap: block, act)"
+    assert with_taps("mine", rows, "act") == "mine"
 
 
 def test_nothing_is_overwritten_unless_asked(command: Command, tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from fcmae.analysis.collapse_file import DepthCurve
-from fcmae.report import main, write_report
+from fcmae.report import main
 from fcmae.report_page.charts import depth_chart, knn_chart
 from fcmae.report_page.facts import headline_facts, steps_planned, training_seconds
 from fcmae.report_page.page import _breakable
 from fcmae.report_page.pictures import MAX_PICTURES, MAX_SIDE
+from fcmae.report_page.write import write_report
 from fcmae.runs.checkpoint import FOLDER
 from fcmae.runs.reader import KNN, Series, read_run
 from tests.fcmae.report_page.made_runs import collapse_file, made_run, training_lines
@@ -235,7 +236,7 @@ def test_errors_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         (["empty"], "empty is no run folder: it holds neither config.yaml nor metrics.jsonl"),
         (["nowhere"], "nowhere does not exist"),
         (["file"], "file is a file"),
-        ([str(run), "--output", str(tmp_path / "page.html")], "page.html is there already and no report of fcmae"),
+        ([str(run), "--output", str(tmp_path / "page.html")], "page.html exists and is not a report of fcmae"),
         ([str(run), "--output", str(tmp_path / "empty")], "empty is a folder"),
     ]:
         caplog.clear()
