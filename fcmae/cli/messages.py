@@ -2,7 +2,18 @@
 
 import re
 
-WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "NoneType": "null"}
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "NoneType": "null",
+    "tuple[int, int]": "two whole numbers (1,2)",
+    "tuple[float, float]": "two numbers (1,2)",
+    "tuple[int, ...]": "whole numbers (1,2,…)",
+    "tuple[float, ...]": "numbers (1,2,…)",
+    "tuple[str, ...]": "texts (a,b,…)",
+}
 
 
 def one_line(message: str) -> str:
@@ -11,11 +22,12 @@ def one_line(message: str) -> str:
     text = text.replace("<class '", "").replace("'>", "").replace("a typing.Literal", "one of ")
     text = re.sub(r"Does not validate.* Subtypes: \[(.*)\] Errors: .* Given value: ", _expected_union, text)
     text = re.sub(r"Expected a (int|float|str|bool)\.", lambda match: f"Expected {WORDS[match[1]]}.", text)
+    text = re.sub(r"Expected a tuple with (\d+) elements", r"Expected \1 values (1,2,…)", text)
+    text = re.sub(r"Expected a tuple\b", "Expected a list (1,2,…)", text)
     text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"--\1.\2 is not an option", text)
     return re.sub(r"Option '(\S+)' is not accepted", r"--\1 is not an option", text)
 
 
 def _expected_union(match: re.Match[str]) -> str:
     kinds = re.split(r", (?![^\[]*\])", match[1])  # at commas outside brackets
-    lists = " (a list, written 1,2)" if "tuple" in match[1] else ""
-    return f"Expected {' or '.join(WORDS.get(kind, kind) for kind in kinds)}{lists}. Got value: "
+    return f"Expected {' or '.join(WORDS.get(kind, kind) for kind in kinds)}. Got value: "

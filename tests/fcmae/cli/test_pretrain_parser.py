@@ -97,8 +97,7 @@ def test_help_explains_every_option_with_its_default() -> None:
         (["--config", "/"], "--config / is a folder; give a YAML file"),
         (
             ["--model.img_size", "64,96,128"],
-            "--model.img_size: Expected a whole number or tuple[int, int] (a list, written 1,2). "
-            "Got value: [64, 96, 128]",
+            "--model.img_size: Expected a whole number or two whole numbers (1,2). Got value: [64, 96, 128]",
         ),
         (["--train.clip_grad", "x"], "--train.clip_grad: Expected a number or null. Got value: x"),
         (["--model.name", "resnet50"], "--model.name 'resnet50' is not known; choose one of convnextv2_atto, "),

@@ -274,9 +274,11 @@ def test_a_picture_of_another_mode_is_shown(tmp_path: Path) -> None:
 def test_the_wheel_takes_the_page_along() -> None:
     root = Path(__file__).parents[3]
     patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    assets = [file.name for file in (root / "fcmae" / "analysis").iterdir() if file.is_file() and file.suffix != ".py"]
+    assets = [
+        file.name for file in (root / "fcmae" / "report_page").iterdir() if file.is_file() and file.suffix != ".py"
+    ]
     assert {"report.html", "report.css", "report.js", "chart.js"} <= set(assets)
-    assert all(any(fnmatch(name, pattern) for pattern in patterns["fcmae.analysis"]) for name in assets)
+    assert all(any(fnmatch(name, pattern) for pattern in patterns["fcmae.report_page"]) for name in assets)
 
 
 def test_many_lines_all_look_different() -> None:
