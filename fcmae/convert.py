@@ -76,8 +76,7 @@ class ConvertResult:
 def convert(config: ConvertConfig) -> ConvertResult:
     """Convert weights to the format of another library, and write them.
 
-    Args:
-        config: the settings as keywords; or a whole :class:`ConvertConfig`.
+    The settings are keywords, which :class:`ConvertConfig` explains; a whole ``ConvertConfig`` is accepted too.
 
     Raises:
         UserError: weights that cannot be read or have no place in the format, files that would be overwritten.

@@ -105,8 +105,7 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> Evaluation:
     """Score the features of pretrained networks on labeled images.
 
-    Args:
-        config: the settings as keywords, ``data="labeled/"`` for ``data.path``; or a whole :class:`EvaluateConfig`.
+    The settings are keywords (``data="labeled/"`` is ``data.path``), which :class:`EvaluateConfig` explains; a whole ``EvaluateConfig`` is accepted too.
 
     Raises:
         UserError: a wrong setting, weights or images that cannot be read, a result that would be overwritten.

@@ -107,8 +107,7 @@ class Picture(NamedTuple):
 def reconstruct(config: ReconstructConfig) -> list[Picture]:
     """Draw what a pretrained network reconstructs of masked images; returns the pictures, one per mask.
 
-    Args:
-        config: the settings as keywords, ``data="images/"`` for ``data.path``; or a whole :class:`ReconstructConfig`.
+    The settings are keywords (``data="images/"`` is ``data.path``), which :class:`ReconstructConfig` explains; a whole ``ReconstructConfig`` is accepted too.
 
     Raises:
         UserError: a wrong setting, a checkpoint, mask or image that cannot be read, pictures that would be overwritten.

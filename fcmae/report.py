@@ -45,8 +45,7 @@ class ReportResult:
 def report(config: ReportConfig) -> ReportResult:
     """Write the report of a run folder.
 
-    Args:
-        config: the settings as keywords; or a whole :class:`ReportConfig`.
+    The settings are keywords, which :class:`ReportConfig` explains; a whole ``ReportConfig`` is accepted too.
 
     Raises:
         UserError: ``run`` is not a run folder, or ``output`` is something that a report must not replace.

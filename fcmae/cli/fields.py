@@ -27,7 +27,8 @@ class Leaf(NamedTuple):
     @property
     def default(self) -> Any:
         """The default; only for a setting that has one."""
-        return self.field.default_factory() if self.field.default is MISSING else self.field.default  # type: ignore[misc]
+        make = self.field.default_factory
+        return self.field.default if make is MISSING else make()
 
     @property
     def item(self) -> Any:
@@ -63,22 +64,29 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-@cache
 def groups(kind: type) -> dict[str, type]:
     """The fields that are dataclasses, and these."""
+    return _groups(kind)
+
+
+@cache
+def _groups(kind: type) -> dict[str, type]:
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind) if is_dataclass(hints[field.name])}
 
 
-@cache
 def bare_fields(kind: type) -> dict[str, str]:
     """Group → dotted name of the setting that a plain value for the group means."""
     return {field.name: f"{field.name}.{field.metadata[BARE]}" for field in fields(kind) if BARE in field.metadata}
 
 
-@cache
 def leaves(kind: type) -> dict[str, Leaf]:
     """Dotted name → setting, in order."""
+    return _leaves(kind)
+
+
+@cache
+def _leaves(kind: type) -> dict[str, Leaf]:
     hints, found = get_type_hints(kind), {}
     for field in fields(kind):
         if field.name in groups(kind):

@@ -42,8 +42,11 @@ def keyword_function(
         def call(*args: Any, **keywords: Any) -> R:
             return function(settings_from(kind, args, keywords) if read is None else read(args, keywords))
 
+        accepted = [*first, *parameters(kind)]
         returns = inspect.signature(function).return_annotation
-        call.__signature__ = inspect.Signature([*first, *parameters(kind)], return_annotation=returns)  # type: ignore[attr-defined]
+        call.__signature__ = inspect.Signature(accepted, return_annotation=returns)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in accepted} | {"return": returns}
+        del call.__wrapped__  # type: ignore[attr-defined]  # its signature is not the one to call
         return call
 
     return decorate
@@ -52,9 +55,16 @@ def keyword_function(
 def parameters(kind: type) -> list[inspect.Parameter]:
     """The settings as parameters: those without a default, then groups, then every name that means one setting."""
     make = inspect.Parameter
-    found = [make(leaf.name, make.POSITIONAL_OR_KEYWORD, annotation=leaf.hint) for leaf in positionals(kind)]
+    found = [
+        make(
+            leaf.name,
+            make.POSITIONAL_OR_KEYWORD,
+            annotation=leaf.hint if leaf.item is None else leaf.item | Sequence[leaf.item],
+        )
+        for leaf in positionals(kind)
+    ]
     for name, group in groups(kind).items():
-        hint: Any = Mapping[str, Any] | group | None  # type: ignore[valid-type]
+        hint: Any = Mapping[str, Any] | group | None
         if name in bare_fields(kind):
             hint = leaves(kind)[bare_fields(kind)[name]].hint | hint
         found.append(make(name, make.KEYWORD_ONLY, default=None, annotation=hint))
