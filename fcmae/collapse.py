@@ -122,7 +122,8 @@ class CollapseResult:
 def collapse(config: CollapseConfig) -> CollapseResult:
     """Measure feature collapse of networks, block by block; writes the numbers and the figures.
 
-    The settings are keywords (``data="images/"`` is ``data.path``), which :class:`CollapseConfig` explains; a whole ``CollapseConfig`` is accepted too.
+    The settings are keywords (``data="images/"`` is ``data.path``), which :class:`CollapseConfig` explains;
+    a whole ``CollapseConfig`` is accepted too.
 
     Raises:
         UserError: a wrong setting, weights or images that cannot be read, results that would be overwritten.

@@ -105,7 +105,8 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> Evaluation:
     """Score the features of pretrained networks on labeled images.
 
-    The settings are keywords (``data="labeled/"`` is ``data.path``), which :class:`EvaluateConfig` explains; a whole ``EvaluateConfig`` is accepted too.
+    The settings are keywords (``data="labeled/"`` is ``data.path``), which :class:`EvaluateConfig` explains;
+    a whole ``EvaluateConfig`` is accepted too.
 
     Raises:
         UserError: a wrong setting, weights or images that cannot be read, a result that would be overwritten.

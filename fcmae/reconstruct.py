@@ -107,7 +107,8 @@ class Picture(NamedTuple):
 def reconstruct(config: ReconstructConfig) -> list[Picture]:
     """Draw what a pretrained network reconstructs of masked images; returns the pictures, one per mask.
 
-    The settings are keywords (``data="images/"`` is ``data.path``), which :class:`ReconstructConfig` explains; a whole ``ReconstructConfig`` is accepted too.
+    The settings are keywords (``data="images/"`` is ``data.path``), which :class:`ReconstructConfig` explains;
+    a whole ``ReconstructConfig`` is accepted too.
 
     Raises:
         UserError: a wrong setting, a checkpoint, mask or image that cannot be read, pictures that would be overwritten.

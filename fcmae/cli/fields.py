@@ -107,7 +107,7 @@ def metavar(leaf: Leaf) -> str:
     return str(leaf.field.metadata.get("metavar", leaf.name.upper()))
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str], prefix: str = "") -> str:
     """``; the nearest is …`` for a name that is not known, or nothing."""
     found = difflib.get_close_matches(name, known, n=1)
-    return f"; the nearest is {found[0]}" if found else ""
+    return f"; the nearest is {prefix}{found[0]}" if found else ""

@@ -15,7 +15,7 @@ import numpy as np
 
 from fcmae.cli.fields import Leaf, bare_fields, groups, leaves, nearest, positionals
 from fcmae.cli.parser import from_values
-from fcmae.cli.spelling import split
+from fcmae.cli.spelling import is_list, split
 from fcmae.errors import UserError
 
 S = TypeVar("S")
@@ -44,7 +44,7 @@ def keyword_function(
 
         accepted = [*first, *parameters(kind)]
         returns = inspect.signature(function).return_annotation
-        call.__signature__ = inspect.Signature(accepted, return_annotation=returns)  # type: ignore[attr-defined]
+        call.__signature__ = inspect.Signature(accepted, return_annotation=returns)
         call.__annotations__ = {one.name: one.annotation for one in accepted} | {"return": returns}
         del call.__wrapped__  # type: ignore[attr-defined]  # its signature is not the one to call
         return call
@@ -55,14 +55,7 @@ def keyword_function(
 def parameters(kind: type) -> list[inspect.Parameter]:
     """The settings as parameters: those without a default, then groups, then every name that means one setting."""
     make = inspect.Parameter
-    found = [
-        make(
-            leaf.name,
-            make.POSITIONAL_OR_KEYWORD,
-            annotation=leaf.hint if leaf.item is None else leaf.item | Sequence[leaf.item],
-        )
-        for leaf in positionals(kind)
-    ]
+    found = [make(leaf.name, make.POSITIONAL_OR_KEYWORD, annotation=_hint(leaf)) for leaf in positionals(kind)]
     for name, group in groups(kind).items():
         hint: Any = Mapping[str, Any] | group | None
         if name in bare_fields(kind):
@@ -73,6 +66,12 @@ def parameters(kind: type) -> list[inspect.Parameter]:
         if len(dotted) == 1 and not leaf.is_positional and name not in groups(kind):
             found.append(make(name, make.KEYWORD_ONLY, default=leaf.default, annotation=leaf.hint))
     return found
+
+
+def _hint(leaf: Leaf) -> Any:
+    """A list that must be given may be one item."""
+    item: Any = leaf.item
+    return leaf.hint if item is None else item | Sequence[item]
 
 
 def settings_from(kind: type[S], args: Sequence[Any], keywords: Mapping[str, Any]) -> S:
@@ -150,7 +149,7 @@ def _plain(leaf: Leaf, value: Any) -> Any:
         value = value.item()
     if leaf.item is None or value is None:
         return value
-    if isinstance(value, str) and leaf.item is not str and "," in value:
+    if isinstance(value, str) and leaf.item is not str and is_list(value):
         value = split(value)
     if isinstance(value, str | int | float):
         if leaf.takes_one_value:

@@ -100,7 +100,7 @@ def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 @cache
-def _values_parser(kind: type) -> ArgumentParser:
+def _values_parser(kind: Any) -> ArgumentParser:
     return make_parser(kind)
 
 

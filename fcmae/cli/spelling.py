@@ -41,14 +41,16 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
         if name in known and not known[name].is_positional:
             leaf = known[name]
             values = [value] if equals else _take(leaf, waiting)
-            flags += [f"--{name}={_text(leaf, values)}"] if values else [f"--{name}"]
+            if not values:
+                raise UserError(f"--{name} needs a value")
+            flags.append(f"--{name}={_text(leaf, values)}")
         elif flag in OF_THE_PARSER or name in groups(kind):
             flags.append(argument)
             if (not equals and flag == "--config") or name in groups(kind):
                 flags += [waiting.pop(0)] if waiting and not equals else []
         else:
-            options = [f"--{leaf.name}" for leaf in known.values() if not leaf.is_positional]
-            raise UserError(f"{flag} is not an option{nearest(flag, options)}")
+            options = [leaf.name for leaf in known.values() if not leaf.is_positional]
+            raise UserError(f"{flag} is not an option{nearest(flag.lstrip('-'), options, '--')}")
     wants_help = any(flag in ("-h", "--help") for flag in flags)
     return flags if wants_help else flags + _positional(kind, words)
 
@@ -58,21 +60,22 @@ def _take(leaf: Leaf, waiting: list[str]) -> list[str]:
     if leaf.is_switch:
         return [waiting.pop(0)] if waiting and waiting[0] in SWITCH_WORDS else ["true"]
     if not waiting or FLAG.match(waiting[0]):
-        return []  # the parser says that a value is missing
+        return []
     values = [waiting.pop(0)]
-    if leaf.item is None or _is_list(values[0]):
+    if leaf.item is None or is_list(values[0]):
         return values
     while waiting and len(values) != leaf.length and _may_be_item(waiting[0], leaf.item):
         values.append(waiting.pop(0))
     return values
 
 
-def _is_list(text: str) -> bool:
+def is_list(text: str) -> bool:
+    """Whether a text is a list of items, as :func:`split` takes it."""
     return "," in text or text.startswith(("[", "("))
 
 
 def _may_be_item(text: str, item: Any) -> bool:
-    if FLAG.match(text) or _is_list(text):
+    if FLAG.match(text) or is_list(text):
         return False
     if item is str:
         return True
@@ -88,7 +91,7 @@ def _text(leaf: Leaf, values: Sequence[str]) -> str:
     if leaf.item is None or list(values) == ["null"]:
         return values[0]
     if len(values) == 1:
-        if not _is_list(values[0]) and leaf.takes_one_value:
+        if not is_list(values[0]) and leaf.takes_one_value:
             return values[0]
         values = split(values[0])
     return json.dumps(list(values)) if leaf.item is str else f"[{','.join(values)}]"

@@ -18,13 +18,15 @@ from safetensors.torch import save_file
 import fcmae
 from fcmae.analysis.collapse import analyze_collapse
 from fcmae.analysis.collapse_networks import with_taps
+from fcmae.analysis.collapse_table import collapse_table
 from fcmae.analysis.feature_maps import NoGridError
 from fcmae.analysis.forward import Forward
 from fcmae.analysis.subjects import load_subject, parse_names
-from fcmae.collapse import main
+from fcmae.collapse import collapse, main
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.folder import image_files
 from fcmae.data.normalizer import Normalizer
+from fcmae.errors import UserError
 from fcmae.runs.checkpoint import TrainState, save_checkpoint
 from fcmae.runs.layout import HEADER
 
@@ -266,3 +268,26 @@ def test_wrong_sizes_for_a_sparse_network_get_one_line(command: Command, run_fol
     status, _, log = command(f"x={run_folder}", "--sparse", "--img_size", "36")
     assert status == 1
     assert "x cannot take an image of 36×36 pixels: images [1, 3, 36, 36] do not fit" in log
+
+
+def test_from_python(
+    run_folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Command
+) -> None:
+    """The result holds what the command prints and writes; the function prints nothing."""
+    found = collapse(
+        [f"mine={run_folder}", "resnet18"], data=image_folder, images=2, img_size=32, output=tmp_path / "a"
+    )
+    assert capsys.readouterr().out == ""
+    assert (found.folder, list(found.networks)) == (tmp_path / "a", ["mine", "resnet18"])
+    status, out, _ = command(f"mine={run_folder}", "resnet18", "--images", "2", output="b")
+    assert status == 0
+    assert out == "".join(collapse_table(network) + "\n" for network in found.networks.values())
+    for name in ("collapse.csv", "collapse.json"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
+    numbers = json.loads((tmp_path / "a" / "collapse.json").read_text())["models"]
+    for label, network in found.networks.items():
+        assert [row.distance for row in network.blocks] == [row["distance"] for row in numbers[label]["blocks"]]
+        assert (network.label, network.image_hw, network.visible_share) == (label, (32, 32), 1.0)
+    with pytest.raises(UserError, match=r"--picture 10: there are 10 images, 0 to 9"):
+        collapse("resnet18", data=image_folder, picture=10, output=tmp_path / "c")
+    assert not (tmp_path / "c").exists()

@@ -1,6 +1,7 @@
 """python -m fcmae.evaluate: what it is given to evaluate, what it says, and what it refuses."""
 
 import json
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import torch
 from PIL import Image
 
 from fcmae.analysis.accuracy import Accuracy
+from fcmae.analysis.evaluation_table import evaluation_table
 from fcmae.data import labeled
 from fcmae.data.crop_batches import crop_batches
-from fcmae.evaluate import main
+from fcmae.errors import UserError
+from fcmae.evaluate import evaluate, main
 from tests.fcmae.labeled_images import fill
 from tests.fcmae.small_runs import save_run
 
@@ -158,3 +161,29 @@ def test_wrong_input_gets_one_line(
     error = caplog.records[-1].getMessage()
     assert message in error
     assert "\n" not in error
+
+
+def test_from_python(run: Path, colors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result holds what the command prints and writes; the function prints nothing."""
+    capsys.readouterr()
+    found = evaluate(run, data=colors, num_workers=0, k=5, output=tmp_path / "python")
+    assert capsys.readouterr().out == ""
+    options = ["--data.path", str(colors), "--data.num_workers", "0", "--k", "5", "--output", str(tmp_path / "cli")]
+    assert main([str(run), *options]) == 0
+    assert capsys.readouterr().out == evaluation_table(found)
+    written = json.loads((tmp_path / "cli" / "evaluation.json").read_text())
+    assert found.file == tmp_path / "python" / "evaluation.json"
+    assert json.loads(found.file.read_text()) == written == json.loads(json.dumps(found.as_dict()))
+    (trained, random, raw) = found.results
+    assert (trained.name, random.name, raw.name) == ("run", "convnextv2_atto, random weights", "raw pixels, 16×16")
+    assert trained.image_hw == (32, 32)
+    for row, plain in zip(found.results, written["results"], strict=True):
+        for scores, of_them in ((row.knn, plain["knn"]), (row.linear, plain["linear"])):
+            assert (scores.top1.correct, scores.top1.total) == (of_them["top1"]["correct"], of_them["top1"]["total"])
+            assert (scores.top1.share, scores.top5) == (of_them["top1"]["accuracy"], None)
+    with pytest.raises(UserError, match=r"holds evaluation.json already"):
+        evaluate([run], data=colors, output=tmp_path / "python")
+    with pytest.raises(UserError, match=r"--k must be at least 1, got 0"):
+        evaluate([run], k=0)
+    with pytest.raises(FrozenInstanceError):
+        found.images = 3  # type: ignore[misc]

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fcmae.analysis.masks import random_masks
+from fcmae.errors import UserError
 from fcmae.models import FCMAE, ModelConfig
 from fcmae.models.patches import enlarge_mask
-from fcmae.reconstruct import main
+from fcmae.reconstruct import main, reconstruct
 from fcmae.runs import checkpoint as ckpt
 
 PATCH = 8
@@ -132,3 +133,22 @@ def test_ratios_that_are_none_are_refused(ratios: str, caplog: pytest.LogCapture
     assert "--mask_ratios must be different numbers between 0 and 1, such as 0.4,0.6, got" in caplog.text
     assert main(["run", "--mask_ratios", "x"]) == 1
     assert "--mask_ratios: Expected" in caplog.text
+
+
+def test_from_python(run: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same pictures as the command's, and how many patches are visible in them."""
+    pictures = reconstruct(run, data=image_folder, images=2, mask_ratios=[0.25, 0.75], output=tmp_path / "python")
+    assert capsys.readouterr().out == ""
+    assert [(picture.file.name, picture.visible, picture.patches) for picture in pictures] == [
+        ("reconstruction-25.png", 18, 24),
+        ("reconstruction-75.png", 6, 24),
+    ]
+    options = ["--data.path", str(image_folder), "--images", "2", "--mask_ratios", "0.25", "0.75"]
+    assert main([str(run), *options, "--output", str(tmp_path / "cli")]) == 0
+    assert f"{tmp_path}/cli/reconstruction-25.png: 18 of 24 patches visible\n" in capsys.readouterr().out
+    for picture in pictures:
+        assert picture.file.read_bytes() == (tmp_path / "cli" / picture.file.name).read_bytes()
+    with pytest.raises(UserError, match=r"--mask_ratios must be different numbers between 0 and 1.*got \[nan\]"):
+        reconstruct(run, mask_ratios=float("nan"), output=tmp_path / "python")
+    with pytest.raises(UserError, match=r"--img_size must be a multiple of the patch size 8, got 20,24"):
+        reconstruct(run, img_size=(20, 24), output=tmp_path / "other")

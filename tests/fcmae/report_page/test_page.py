@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from fcmae.analysis.collapse_file import DepthCurve
-from fcmae.report import main
+from fcmae.errors import UserError
+from fcmae.report import main, report
 from fcmae.report_page.charts import depth_chart, knn_chart
 from fcmae.report_page.facts import headline_facts, steps_planned, training_seconds
 from fcmae.report_page.page import _breakable
@@ -305,3 +306,13 @@ def test_shares_are_told_in_per_cent(tmp_path: Path) -> None:
     assert chart is not None
     assert chart.data["y"]["unit"] == "%"
     assert "25% at step 1, 57% at step 2" in chart.summary
+
+
+def test_from_python(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = made_run(tmp_path / "run")
+    found = report(run, output=tmp_path / "page.html")
+    assert capsys.readouterr().out == ""
+    assert (found.file, found.size) == (tmp_path / "page.html", (tmp_path / "page.html").stat().st_size)
+    assert report(run).file == run / "report.html"
+    with pytest.raises(UserError, match=r"nowhere does not exist"):
+        report(tmp_path / "nowhere")
