@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from fcmae.cli.fields import Leaf, bare_fields, groups, leaves, nearest, positionals
 from fcmae.cli.parser import from_values
@@ -44,9 +45,9 @@ def keyword_function(
 
         accepted = [*first, *parameters(kind)]
         returns = inspect.signature(function).return_annotation
-        call.__signature__ = inspect.Signature(accepted, return_annotation=returns)
+        call.__signature__ = inspect.Signature(accepted, return_annotation=returns)  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in accepted} | {"return": returns}
-        del call.__wrapped__  # type: ignore[attr-defined]  # its signature is not the one to call
+        del call.__wrapped__  # its signature is not the one to call
         return call
 
     return decorate
@@ -143,8 +144,8 @@ def _of_group(kind: type, name: str, value: Any) -> list[tuple[str, Any]]:
 
 def _plain(leaf: Leaf, value: Any) -> Any:
     """The value as jsonargparse takes it: paths as text, one item as a list of it, numpy's numbers as Python's."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+    if isinstance(value, os.PathLike | torch.device):
+        value = str(value)
     if isinstance(value, np.generic):
         value = value.item()
     if leaf.item is None or value is None:

@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from inspect import getdoc
 from typing import Any, TypeVar
 
@@ -93,15 +92,10 @@ def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
         if leaf.name not in values:
             raise UserError(f"{leaf.name} is missing")
     try:
-        found = _values_parser(kind).parse_object(dict(values))
+        found = make_parser(kind).parse_object(dict(values))
     except argparse.ArgumentError as error:
         raise UserError(one_line(str(error))) from None
     return _build(kind, found)
-
-
-@cache
-def _values_parser(kind: Any) -> ArgumentParser:
-    return make_parser(kind)
 
 
 def _build(kind: type[T], values: Namespace, prefix: str = "") -> T:

@@ -46,8 +46,9 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
             flags.append(f"--{name}={_text(leaf, values)}")
         elif flag in OF_THE_PARSER or name in groups(kind):
             flags.append(argument)
-            if (not equals and flag == "--config") or name in groups(kind):
-                flags += [waiting.pop(0)] if waiting and not equals else []
+            takes_value = flag == "--config" or name in groups(kind)
+            if takes_value and not equals and waiting:
+                flags.append(waiting.pop(0))
         else:
             options = [leaf.name for leaf in known.values() if not leaf.is_positional]
             raise UserError(f"{flag} is not an option{nearest(flag.lstrip('-'), options, '--')}")

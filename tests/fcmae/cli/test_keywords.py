@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcmae.cli.fields import groups, leaves
@@ -134,6 +134,7 @@ def test_a_whole_configuration_is_taken_as_it_is() -> None:
         config_from((whole,), {"seed": 1})
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5, unique=True))
 def test_lists_of_any_kind(ratios: list[float]) -> None:
     text = ",".join(map(repr, ratios))

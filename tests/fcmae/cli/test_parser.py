@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcmae.cli.fields import leaves, metavar
@@ -97,6 +97,7 @@ def test_lists_are_written_in_several_ways(text: str) -> None:
     assert parse(ListFirst, ["--pair", *arguments, "item"]).names == ("item",)  # what is no number ends the list
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4))
 def test_every_number_survives(numbers: list[float]) -> None:
     text = ",".join(map(repr, numbers))
@@ -106,6 +107,7 @@ def test_every_number_survives(numbers: list[float]) -> None:
     ).shares == (tuple(numbers))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abc=/., _é", min_size=1), min_size=1, max_size=4))
 def test_positional_arguments_stay_as_they_are(names: list[str]) -> None:
     """Commas, equal signs and blanks are parts of names."""
