@@ -73,7 +73,7 @@ def analyze(args: argparse.Namespace, style: str, seed: int) -> dict[str, list[B
     untrained = FCMAE(config.model)  # as pretrain draws it
     images = photographs(config)
     ratio = args.mask_ratio if args.masked else 0.0
-    folder = pretrain(config)
+    folder = pretrain(config).folder
     state = read_state(resolve_checkpoint(folder))
     if state.step * state.effective_batch < args.epochs * state.samples_per_epoch:
         raise SystemExit("stopped; the same command goes on from there")

@@ -1,4 +1,4 @@
-"""What ``python -m fcmae.pretrain`` can be told, as frozen dataclasses; their docstrings are its ``--help``."""
+"""The settings of pretraining as frozen dataclasses; their docstrings are the ``--help`` of ``fcmae pretrain``."""
 
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -53,7 +53,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_finite(self)
-        _check_least(self, num_workers=0, repeat=1)
+        check_least(self, num_workers=0, repeat=1)
         _check_range(self.crop_scale, "crop_scale", 1.0)
         _check_range(self.crop_ratio, "crop_ratio", float("inf"))
         if not 0 <= self.hflip <= 1:
@@ -109,7 +109,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_finite(self)
-        _check_least(self, epochs=1, batch_size=1, accumulation_steps=1, warmup_epochs=0, min_lr=0, weight_decay=0)
+        check_least(self, epochs=1, batch_size=1, accumulation_steps=1, warmup_epochs=0, min_lr=0, weight_decay=0)
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be between 0 and 1, got {self.mask_ratio}")
         if self.base_lr <= 0:
@@ -140,7 +140,7 @@ class LogConfig:
     """Newest checkpoints to keep, older ones are deleted; 0: keep all."""
 
     def __post_init__(self) -> None:
-        _check_least(self, every=1, pictures_every=0, pictures_count=1, checkpoint_every=1, keep_checkpoints=0)
+        check_least(self, every=1, pictures_every=0, pictures_count=1, checkpoint_every=1, keep_checkpoints=0)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class MonitorConfig:
     """Images at most: of the training images for the distance, and of either part of the labeled ones."""
 
     def __post_init__(self) -> None:
-        _check_least(self, every=0, images=1)
+        check_least(self, every=0, images=1)
         if self.data == "":
             raise ValueError("data is empty; give a folder of classes, or digits")
 
@@ -166,8 +166,8 @@ class MonitorConfig:
 class PretrainConfig:
     """The run."""
 
-    model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    model: PretrainModelConfig = field(default_factory=PretrainModelConfig, metadata={"bare": "name"})
+    data: DataConfig = field(default_factory=DataConfig, metadata={"bare": "path"})
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
@@ -180,12 +180,15 @@ class PretrainConfig:
     """auto: go on from the newest checkpoint in the run folder, if any; none: never; or a run or checkpoint folder."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be at least 0 and less than 2⁶³, got {self.seed}")
+        check_seed(self.seed)
         if self.output == "":
             raise ValueError("output is empty; give a folder, or leave it out for runs/<model>-<date>-<time>")
         if self.resume == "":
             raise ValueError("resume is empty; it takes auto, none or a path")
+        try:
+            self.data.normalizer(self.model.in_chans)
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from None
 
     def with_absolute_paths(self) -> "PretrainConfig":
         """The same, wherever it is read."""
@@ -220,10 +223,18 @@ def _check_finite(config: DataConfig | TrainConfig) -> None:
                 raise ValueError(f"{name} must be finite, got {value}")
 
 
-def _check_least(config: object, **lowest: float) -> None:
+def check_least(config: object, **lowest: float) -> None:
+    """ValueError for a field that is set and less than its lowest value."""
     for name, least in lowest.items():
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_seed(seed: int) -> None:
+    """ValueError for a seed that torch's generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be at least 0 and less than 2⁶³, got {seed}")
 
 
 def _check_range(pair: tuple[float, float], name: str, highest: float) -> None:

@@ -1,16 +1,26 @@
-"""``python -m fcmae.convert SRC DST --format …``: weights for the library that is to use them."""
+"""Weights for other libraries, as a command (``fcmae convert SRC DST --format …``) and as a function.
 
-import argparse
+from fcmae.convert import convert
+
+conversion = convert("runs/mine", "weights/timm", format="timm")
+"""
+
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
-from fcmae.cli.command import exit_status
-from fcmae.weights.convert import FORMATS, Conversion, convert
+from fcmae.cli.command import exit_status, say
+from fcmae.cli.keywords import keyword_function
+from fcmae.cli.parser import parse
+from fcmae.weights import convert as weights_convert
 from fcmae.weights.write import write
 
+PROG = "python -m fcmae.convert"
+Format = Literal["timm", "official", "transformers"]
 USE = {
     "timm": 'timm.create_model("local-dir:{dst}", pretrained=True)',
     "transformers": 'transformers.AutoModel.from_pretrained("{dst}")',
@@ -18,66 +28,105 @@ USE = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fcmae.convert",
-        description="Bring the weights of a ConvNeXt V1 or V2 from any format into that of timm, transformers or the "
-        "official code. The format of SRC is recognized: fcmae, timm, transformers, mmpretrain, MMEarth, official "
-        "(published, fine-tuned, or training checkpoints of MinkowskiEngine's layout).",
-        allow_abbrev=False,
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Convert the weights of a ConvNeXt V1 or V2 from any format to that of timm, transformers or the official code.
+
+    The format of SRC is recognized: fcmae, timm, transformers, mmpretrain, MMEarth, official (published, fine-tuned, or
+    training checkpoints of MinkowskiEngine's layout).
+    """
+
+    src: str
+    """Run folder, checkpoint folder, or .safetensors, .pt, .pth or .bin file."""
+    dst: str
+    """Folder to write, with the configuration that the library needs; or a .safetensors, .pt or .pth file for the
+    weights only."""
+    format: Format = "timm"
+    """Format of DST."""
+    verbose: bool = False
+    """Print the new name of each tensor."""
+    overwrite: bool = False
+    """Replace files that are in DST."""
+    allow_pickle: bool = False
+    """Unpickle whatever SRC holds. This runs code from the file; only for files that you trust."""
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What was converted, and where it was written."""
+
+    model: str
+    """Name of the network, such as convnextv2_tiny."""
+    source_format: str
+    """The format that was recognized."""
+    format: str
+    files: tuple[Path, ...]
+    """The files that were written."""
+    state: dict[str, Tensor] = field(repr=False)
+    """The tensors in them, by their new names."""
+    source_names: dict[str, str | None] = field(repr=False)
+    """New name → name in the source; None: not in the source, written with its initial value."""
+    left: tuple[str, ...] = field(repr=False)
+    """Names of the source that have no place in the target."""
+    usage: str | None
+    """How to load the folder in Python; None: a single file was written."""
+
+
+@keyword_function(ConvertConfig)
+def convert(config: ConvertConfig) -> ConvertResult:
+    """Convert weights to the format of another library, and write them.
+
+    The settings are keywords, which :class:`ConvertConfig` explains; a whole ``ConvertConfig`` is accepted too.
+
+    Raises:
+        UserError: weights that cannot be read or have no place in the format, files that would be overwritten.
+    """
+    dst = Path(config.dst)
+    conversion = weights_convert.convert(config.src, config.format, allow_pickle=config.allow_pickle)
+    files, state = write(conversion, config.src, dst, config.format, config.overwrite)
+    return ConvertResult(
+        model=conversion.weights.config.name,
+        source_format=conversion.weights.format,
+        format=config.format,
+        files=tuple(files),
+        state=state,
+        source_names={name: conversion.source_names.get(name) for name in state},
+        left=tuple(conversion.left),
+        usage=USE[config.format].format(dst=dst) if dst.is_dir() else None,
     )
-    parser.add_argument(
-        "src", metavar="SRC", help="run folder, checkpoint folder, or .safetensors, .pt, .pth or .bin file"
-    )
-    parser.add_argument(
-        "dst",
-        metavar="DST",
-        type=Path,
-        help="folder to write, with the configuration that the library needs; or a .safetensors, .pt or .pth file for "
-        "the weights alone",
-    )
-    parser.add_argument("--format", choices=FORMATS, default="timm", help="of DST (default: %(default)s)")
-    parser.add_argument("--verbose", action="store_true", help="print what went where")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are in DST already")
-    parser.add_argument(
-        "--allow_pickle",
-        action="store_true",
-        help="unpickle whatever SRC holds, which runs code that it brings; only for files that you trust",
-    )
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
-    return exit_status("fcmae.convert", lambda: _convert(args))
-
-
-def _convert(args: argparse.Namespace) -> None:
-    conversion = convert(args.src, args.format, allow_pickle=args.allow_pickle)
-    files, state = write(conversion, args.src, args.dst, args.format, args.overwrite)
-    if args.verbose:
-        sys.stdout.write(_table(conversion, state))
-    weights = conversion.weights
-    sys.stdout.write(
-        f"{weights.config.name}: {len(state)} tensors from {weights.format} to {args.format}: "
-        f"{', '.join(str(file) for file in files)}\n"
-    )
-    if args.dst.is_dir():
-        sys.stdout.write(f"to use it: {USE[args.format].format(dst=args.dst)}\n")
-
-
-def _table(conversion: Conversion, state: dict[str, Tensor]) -> str:
-    """Source's name → target's name and shape, aligned; then what has no place."""
+def conversion_table(result: ConvertResult) -> str:
+    """Source's name → target's name and shape, aligned; then what has no place in the target."""
     started = "(starts as 1 and 0)"  # the norm that an encoder alone has not
     lines = [
-        (conversion.source_names.get(name, started), name, str(list(tensor.shape))) for name, tensor in state.items()
+        (result.source_names[name] or started, name, str(list(tensor.shape))) for name, tensor in result.state.items()
     ]
-    lines += [(name, "no place in the target", "") for name in conversion.left]
+    lines += [(name, "no place in the target", "") for name in result.left]
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
     rows = (f"{source:{widths[0]}}  →  {target:{widths[1]}}  {shape}" for source, target, shape in lines)
     return "".join(row.rstrip() + "\n" for row in rows)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run the command line; returns the exit status: 0, or 1 after an error."""
+
+    def work() -> None:
+        config = parse(ConvertConfig, argv, prog)
+        _show(convert(config), config.verbose)
+
+    return exit_status(prog, work)
+
+
+def _show(result: ConvertResult, verbose: bool) -> None:
+    if verbose:
+        say(conversion_table(result))
+    say(
+        f"{result.model}: {len(result.state)} tensors from {result.source_format} to {result.format}: "
+        f"{', '.join(str(file) for file in result.files)}\n"
+    )
+    if result.usage is not None:
+        say(f"to use it: {result.usage}\n")
 
 
 if __name__ == "__main__":

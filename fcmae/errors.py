@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line, no traceback on the command line."""
+"""Errors that the user can fix: one clear line, no traceback on the command line."""
 
 
 class UserError(ValueError):

@@ -1,43 +1,80 @@
-"""``python -m fcmae.pretrain``: FCMAE pretraining.
+"""FCMAE pretraining, as a command (``fcmae pretrain``) and as a function.
+
+    from fcmae.pretrain import pretrain
+
+    result = pretrain(data="images/", model="convnextv2_tiny", output="runs/mine", epochs=100)
 
 The same command serves one process and many (``accelerate launch`` or ``torchrun``), on CPUs and GPUs.
 """
 
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState
 
 from fcmae.cli.command import exit_status
-from fcmae.cli.pretrain_parser import parse_config
+from fcmae.cli.keywords import keyword_function
+from fcmae.cli.pretrain_parser import CONFIG, PROG, config_from, parse_config
 from fcmae.config import PretrainConfig
+from fcmae.runs.layout import METRICS
+from fcmae.runs.reader import read_metrics
 from fcmae.training.loop import fit
 from fcmae.training.setup import set_up
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, also after an interruption that was saved; 1 after an error."""
-    return exit_status("fcmae.pretrain", lambda: pretrain(parse_config(sys.argv[1:] if argv is None else argv)))
+@dataclass(frozen=True)
+class PretrainResult:
+    """How a run ended."""
+
+    folder: Path
+    """The run folder; ``fcmae.create_dense(folder)`` has the weights."""
+    steps: int
+    """Optimizer steps done, those before a resume included."""
+    loss: float | None
+    """The last logged loss, a mean over ``log.every`` steps; None: the folder has none."""
+    is_complete: bool
+    """False if a signal (Ctrl-C, SIGTERM) stopped the run early; its state is saved, and the same call goes on."""
 
 
-def pretrain(config: PretrainConfig) -> Path:
-    """Pretrain as configured; returns the run folder.
+@keyword_function(PretrainConfig, config_from, first=[CONFIG])
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Pretrain a ConvNeXt on unlabeled images.
+
+    Every setting is a keyword: ``epochs=100`` is ``train.epochs``, ``data="images/"`` is ``data.path``,
+    ``model="convnextv2_tiny"`` is ``model.name``, and a group may be a dict or its dataclass: ``log={"every": 5}``.
+    ``config`` is a recipe's name or a YAML file, which the other settings override; or a whole
+    :class:`fcmae.config.PretrainConfig`, and then nothing else. Without ``config`` and ``data`` the demo recipe runs.
 
     Raises:
-        UserError: something the user can mend: a missing folder, no readable image, a run folder that is taken.
+        UserError: an unknown or wrong setting, a missing folder, no readable image, a run folder that is taken.
         NonFiniteError: the loss became NaN or infinite; the last good checkpoint is kept.
     """
     try:
         run = set_up(config)
-        fit(run)
+        fitted = fit(run)
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         # accelerate keeps device and precision for the life of the process; a second run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
-    return run.folder
+    loss = _logged_loss(run.folder) if fitted.loss is None else fitted.loss
+    return PretrainResult(run.folder, fitted.steps, loss, fitted.is_complete)
+
+
+def _logged_loss(folder: Path) -> float | None:
+    """The last of metrics.jsonl, for a run that had nothing left to log."""
+    series, _ = read_metrics(folder / METRICS)
+    last = float(series["loss"].value[-1]) if "loss" in series else math.nan
+    return None if math.isnan(last) else last
+
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run the command line; returns the exit status: 0, also after an interruption that was saved; 1 after an error."""
+    return exit_status(prog, lambda: pretrain(parse_config(argv, prog)))
 
 
 if __name__ == "__main__":

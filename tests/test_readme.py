@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import fcmae
-from fcmae import evaluate, pretrain
+from fcmae import pretrain
+from fcmae.cli.fields import leaves
 from fcmae.cli.pretrain_parser import parse_config, recipe_names
+from fcmae.evaluate import EvaluateConfig
 from fcmae.models.sizes import SIZES
 from fcmae.runs import checkpoint as ckpt
 
@@ -65,7 +67,7 @@ def test_the_call_that_pretrains_takes_these_arguments() -> None:
 
 def test_every_option_and_recipe_that_is_named_exists() -> None:
     """Of pretrain, but for those that only evaluate has."""
-    of_evaluate = {flag for action in evaluate.build_parser()._actions for flag in action.option_strings}
+    of_evaluate = {f"--{name}" for name in leaves(EvaluateConfig)}
     for file in DOCS:
         text = file.read_text()
         for recipe in re.findall(r"--config (\w+)(?= )", text):

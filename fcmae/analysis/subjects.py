@@ -4,7 +4,7 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +60,7 @@ class Subject:
         return count_visible(patches, self.model.mask_ratio) / patches
 
 
-def parse_names(given: list[str]) -> list[Named]:
+def parse_names(given: Sequence[str]) -> list[Named]:
     """Labels and sources, checked as far as can be without loading them.
 
     Raises:

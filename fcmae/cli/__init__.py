@@ -1,1 +1,1 @@
-"""The command line: parsers, exit status, devices."""
+"""What the commands share: parsers and keyword arguments from settings dataclasses, exit status, devices."""

@@ -1,7 +1,7 @@
-"""What every ``python -m fcmae.<command>`` shares: checks of its options, and how it ends, if badly with one line."""
+"""What the commands share: how they end (after an error with one line), what they print, where they write."""
 
-import argparse
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,8 +11,12 @@ from fcmae.errors import UserError
 logger = logging.getLogger("fcmae")
 
 
-def exit_status(command: str, work: Callable[[], object]) -> int:
-    """Do the work of a command; 0, or 1 after an error that the user can mend, or 130 after Ctrl-C."""
+def exit_status(prog: str, work: Callable[[], object]) -> int:
+    """Do the work of a command; 0, or 1 after an error that the user can fix, or 130 after Ctrl-C.
+
+    ``prog`` is the command as the user called it; error lines begin with it.
+    """
+    command = prog.removeprefix("python -m ")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     keep_freed_memory()
     try:
@@ -26,24 +30,15 @@ def exit_status(command: str, work: Callable[[], object]) -> int:
         logger.error("%s: error: %s", command, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("interrupted; what was not saved yet is lost")
+        logger.error("interrupted; unsaved work is lost")
         return 130
     return 0
 
 
-def check_at_least(options: argparse.Namespace, **least: int) -> None:
-    """UserError for a number that is given and smaller; ``num_workers`` is the option --data.num_workers."""
-    for name, smallest in least.items():
-        value = getattr(options, name)
-        if value is not None and value < smallest:
-            flag = "data.num_workers" if name == "num_workers" else name
-            raise UserError(f"--{flag} must be at least {smallest}, got {value}")
-
-
-def check_seed(seed: int) -> None:
-    """UserError for what torch's generators do not take."""
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed must be at least 0 and less than 2⁶³, got {seed}")
+def say(text: str) -> None:
+    """Print a result of the command, on standard output."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def output_folder(given: str, names: Sequence[str], overwrite: bool) -> Path:

@@ -1,37 +1,36 @@
-"""The command line of ``python -m fcmae.pretrain``: flags and YAML files to a PretrainConfig, errors to one line."""
+"""The settings of pretraining: flags and keywords on top of YAML files, recipes by name, and the demo by default."""
 
-import argparse
+import inspect
 import itertools
-import re
-from collections.abc import Sequence
-from dataclasses import fields
+import sys
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser
 
-from fcmae.config import DataConfig, LogConfig, MonitorConfig, PretrainConfig, PretrainModelConfig, TrainConfig
+from fcmae.cli.keywords import nested_values, settings_from
+from fcmae.cli.parser import from_values, make_parser, parsed
+from fcmae.config import PretrainConfig
 from fcmae.errors import UserError
 
 DEMO = "demo"
-GROUPS = {
-    "model": PretrainModelConfig,
-    "data": DataConfig,
-    "train": TrainConfig,
-    "log": LogConfig,
-    "monitor": MonitorConfig,
-}
+PROG = "python -m fcmae.pretrain"
 
 DESCRIPTION = """Pretrain a ConvNeXt on unlabeled images with FCMAE.
 
-With neither --config nor --data.path it runs the demo recipe: a small network on bundled photographs, a few minutes on
-two cores. Options override the configuration file; later files override earlier ones."""
+With neither --config nor --data.path it runs the demo recipe: a small network on bundled photos, a few minutes on two
+cores. Options override the configuration file; later files override earlier ones."""
 
-
-class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """jsonargparse's, with types and defaults; the description keeps its line breaks."""
+CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    default=None,
+    annotation=PretrainConfig | str | Path | Sequence[str | Path] | None,
+)
+"""What the function takes beside settings: the whole configuration; or recipes and YAML files, later ones override."""
 
 
 def recipe_names() -> list[str]:
@@ -43,60 +42,59 @@ def _is_yaml(entry: Any) -> bool:
     return entry.name.endswith(".yaml")
 
 
-def build_parser() -> ArgumentParser:
+def build_parser(prog: str = PROG) -> ArgumentParser:
     """The parser; defaults and help come from the dataclasses."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog="python -m fcmae.pretrain",
+    return make_parser(
+        PretrainConfig,
+        prog,
         description=DESCRIPTION,
         epilog=f"Shipped recipes: {', '.join(recipe_names())}. --config takes one of these names, or a path.",
-        formatter_class=_HelpFormatter,
-        exit_on_error=False,
-        allow_abbrev=False,
+        files="YAML file, or the name of a shipped recipe.",
     )
-    parser.add_argument("--config", action="config", help="YAML file, or the name of a shipped recipe.")
-    parser.add_class_arguments(PretrainConfig)
-    return parser
 
 
-def parse_config(argv: Sequence[str]) -> PretrainConfig:
-    """The configuration that these arguments ask for.
+def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> PretrainConfig:
+    """The configuration that these arguments ask for; without them, those of this process.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
     """
-    parser = build_parser()
-    try:
-        parsed = parser.parse_args(_with_recipes(list(argv)))
-    except argparse.ArgumentError as error:
-        raise UserError(_one_line(str(error))) from None
-    groups: dict[str, Any] = {}
-    for name, make in GROUPS.items():
-        if not isinstance(parsed[name], Namespace):
-            raise UserError(f"--{name} is a group of options, got {parsed[name]!r}")
-        values = _fields(parsed[name])
-        for field in fields(make):
-            if values[field.name] is None and field.default is not None:
-                raise UserError(f"--{name}.{field.name} is null; give a value, or leave it out for {field.default}")
-        try:
-            groups[name] = make(**values)
-        except ValueError as error:
-            raise UserError(f"--{name}.{error}") from None
-    if parsed.seed is None or parsed.resume is None:
-        raise UserError(f"--{'seed' if parsed.seed is None else 'resume'} is null; give a value, or leave it out")
-    try:
-        config = PretrainConfig(**groups, output=parsed.output, seed=parsed.seed, resume=parsed.resume)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
-    try:
-        config.data.normalizer(config.model.in_chans)
-    except ValueError as error:
-        raise UserError(f"--data.{error}") from None
-    return config
+    return parsed(PretrainConfig, build_parser(prog), _with_recipes(list(sys.argv[1:] if argv is None else argv)))
 
 
-def _fields(namespace: Namespace) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in namespace.as_dict().items()}
+def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainConfig:
+    """The configuration of a call from Python, by the same rules as the command line's.
+
+    Raises:
+        UserError: as of :func:`parse_config`.
+    """
+    given = dict(keywords)
+    if args and "config" not in given and not isinstance(args[0], PretrainConfig):
+        args, given["config"] = args[1:], args[0]
+    config = given.pop("config", None)
+    if isinstance(config, PretrainConfig):
+        args = (config, *args)
+    if args:
+        return settings_from(PretrainConfig, args, given)
+    values = nested_values(PretrainConfig, (), given)
+    names = [config] if isinstance(config, str | Path) else config
+    if names is None:
+        names = [] if "path" in values.get("data", {}) else [DEMO]
+    if not isinstance(names, Sequence):
+        raise UserError(f"config must be a PretrainConfig, a recipe's name or a YAML file, got {config!r}")
+    from_files: dict[str, Any] = {}
+    for name in names:
+        from_files = _merged(from_files, yaml.safe_load(Path(_recipe_path(str(name))).read_text(encoding="utf-8")))
+    return from_values(PretrainConfig, _merged(from_files, values))
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, the second's values where they disagree; group by group."""
+    merged = dict(first)
+    for key, value in second.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _with_recipes(argv: list[str]) -> list[str]:
@@ -143,20 +141,3 @@ def _recipe_path(given: str) -> str:
     if not isinstance(content, dict):
         raise UserError(f"--config {given} holds no settings; a line of it looks like 'seed: 1'")
     return given
-
-
-def _one_line(message: str) -> str:
-    """jsonargparse's message without line breaks and class signs, the key as a flag."""
-    text = " ".join(message.split()).replace('Parser key "', "--").replace('":', ":", 1)
-    text = text.replace("<class '", "").replace("'>", "").replace("a typing.Literal", "one of ")
-    text = re.sub(r"Does not validate.* Subtypes: \[(.*)\] Errors: .* Given value: ", _expected_union, text)
-    return text.replace("Expected a int.", "Expected a whole number.").replace(
-        "Expected a float.", "Expected a number."
-    )
-
-
-def _expected_union(match: re.Match[str]) -> str:
-    kinds = re.split(r", (?![^\[]*\])", match[1])  # at commas outside brackets
-    words = [{"int": "a whole number", "float": "a number", "NoneType": "null"}.get(kind, kind) for kind in kinds]
-    lists = " (written [1,2])" if "tuple" in match[1] else ""
-    return f"Expected {' or '.join(words)}{lists}. Got value: "

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torchvision.transforms.v2 import functional as TF
@@ -37,7 +37,18 @@ class NonFiniteError(UserError):
     """Training came to a loss or a weight that is not a number."""
 
 
-def fit(run: Run) -> None:
+class Fitted(NamedTuple):
+    """Where training ended."""
+
+    steps: int
+    """Optimizer steps done, those before a resume included."""
+    loss: float | None
+    """The last one logged: the mean over the steps since the one before. None: none was logged since the resume."""
+    is_complete: bool
+    """False after a signal that stopped it early."""
+
+
+def fit(run: Run) -> Fitted:
     """Train from ``run.start`` to the end, or until a signal; write what a run folder holds."""
     config, train, accelerator = run.config, run.config.train, run.accelerator
     schedule = make_schedule(run.optimizer, train, run.total_steps)
@@ -51,6 +62,7 @@ def fit(run: Run) -> None:
     step = run.start.step
     losses: list[torch.Tensor] = []  # of steps not yet logged, on the device: reading them each step would stall a GPU
     pending = list(run.start.pending_losses)
+    last_loss: float | None = None
 
     run.model.train()
     with contextlib.ExitStack() as stack:
@@ -81,10 +93,11 @@ def fit(run: Run) -> None:
                 losses = []
             if log_now:
                 rate = window_steps * run.start.effective_batch / (time.perf_counter() - window_start)
+                last_loss = sum(pending) / len(pending)
                 values = {
                     "step": step,
                     "epoch": round(run.epochs_done(step), 4),
-                    "loss": sum(pending) / len(pending),
+                    "loss": last_loss,
                     "lr": run.optimizer.param_groups[0]["lr"],
                     "images_per_second": round(rate, 2),
                     "unreadable_images": len(unreadable.seen),
@@ -112,6 +125,7 @@ def fit(run: Run) -> None:
     else:
         logger.info("done: %d steps. Pictures and weights are in %s", step, run.folder)
         logger.info('weights for timm: fcmae.convert_to_dense("%s")', run.folder)
+    return Fitted(step, last_loss, is_complete=step == run.total_steps)
 
 
 def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles) -> torch.Tensor:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fcmae.models import sizes
 from tests.fcmae.analysis.literal import SMALL_CONVNEXT
+from tests.fcmae.labeled_images import COLORS, fill
 
 TINY = [
     *("--model.img_size", "32", "--model.stem_stride", "1", "--model.decoder_dim", "16", "--train.batch_size", "4"),
@@ -45,3 +46,15 @@ def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of our own as small as those of timm's here; convolutions in float64 are slow."""
     for name, conv_mlp in (("convnextv2_atto", True), ("convnext_tiny", False)):
         monkeypatch.setitem(sizes.SIZES, name, sizes.Size(**SMALL_CONVNEXT, conv_mlp=conv_mlp))
+
+
+@pytest.fixture(scope="session")
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes that anything tells apart, ten images each, one of them nested and one damaged."""
+    folder = tmp_path_factory.mktemp("colors")
+    for name, color in COLORS.items():
+        fill(folder / name, color, 10)
+    (folder / "red" / "deeper").mkdir()
+    (folder / "red" / "0.png").rename(folder / "red" / "deeper" / "0.png")
+    (folder / "blue" / "broken.png").write_bytes(b"no image")
+    return folder

@@ -17,13 +17,16 @@ from safetensors.torch import save_file
 
 import fcmae
 from fcmae.analysis.collapse import analyze_collapse
+from fcmae.analysis.collapse_networks import with_taps
+from fcmae.analysis.collapse_table import collapse_table
 from fcmae.analysis.feature_maps import NoGridError
 from fcmae.analysis.forward import Forward
 from fcmae.analysis.subjects import load_subject, parse_names
-from fcmae.collapse import _with_taps, main
+from fcmae.collapse import collapse, main
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.folder import image_files
 from fcmae.data.normalizer import Normalizer
+from fcmae.errors import UserError
 from fcmae.runs.checkpoint import TrainState, save_checkpoint
 from fcmae.runs.layout import HEADER
 
@@ -145,7 +148,7 @@ def test_models_before_one_that_fails_later_are_kept(
             raise RuntimeError("out of memory")
         return analyze_collapse(model, images, *args, **options)
 
-    monkeypatch.setattr("fcmae.collapse.analyze_collapse", fails_at_the_second)
+    monkeypatch.setattr("fcmae.analysis.collapse_networks.analyze_collapse", fails_at_the_second)
     status, _, log = command("resnet18", "convnext_atto", "--images", "2")
     assert status == 1
     assert "convnext_atto cannot take 16 images of 32×32 pixels: out of memory" in log
@@ -171,7 +174,7 @@ def test_what_cannot_be_drawn_leaves_the_rows(
     def cannot(*args: object, **options: object) -> object:
         raise NoGridError("23 tokens are no grid")
 
-    monkeypatch.setattr("fcmae.collapse.feature_maps", cannot)
+    monkeypatch.setattr("fcmae.analysis.collapse_networks.feature_maps", cannot)
     status, _, log = command("resnet18", "--images", "1")
     assert status == 0, log
     assert "resnet18: no picture of its channels: 23 tokens are no grid" in log
@@ -216,8 +219,8 @@ def test_a_line_of_several_taps_names_them_all() -> None:
     model = timm.create_model("convnextv2_atto", depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
     rows = analyze_collapse(model, torch.zeros(1, 3, 32, 32))
     mixed = [replace(rows[0], tap="block"), *rows[1:]]
-    assert _with_taps("mine", mixed, "act") == "mine (tap: block, act)"
-    assert _with_taps("mine", rows, "act") == "mine"
+    assert with_taps("mine", mixed, "act") == "mine (tap: block, act)"
+    assert with_taps("mine", rows, "act") == "mine"
 
 
 def test_nothing_is_overwritten_unless_asked(command: Command, tmp_path: Path) -> None:
@@ -265,3 +268,26 @@ def test_wrong_sizes_for_a_sparse_network_get_one_line(command: Command, run_fol
     status, _, log = command(f"x={run_folder}", "--sparse", "--img_size", "36")
     assert status == 1
     assert "x cannot take an image of 36×36 pixels: images [1, 3, 36, 36] do not fit" in log
+
+
+def test_from_python(
+    run_folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Command
+) -> None:
+    """The result holds what the command prints and writes; the function prints nothing."""
+    found = collapse(
+        [f"mine={run_folder}", "resnet18"], data=image_folder, images=2, img_size=32, output=tmp_path / "a"
+    )
+    assert capsys.readouterr().out == ""
+    assert (found.folder, list(found.networks)) == (tmp_path / "a", ["mine", "resnet18"])
+    status, out, _ = command(f"mine={run_folder}", "resnet18", "--images", "2", output="b")
+    assert status == 0
+    assert out == "".join(collapse_table(network) + "\n" for network in found.networks.values())
+    for name in ("collapse.csv", "collapse.json"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
+    numbers = json.loads((tmp_path / "a" / "collapse.json").read_text())["models"]
+    for label, network in found.networks.items():
+        assert [row.distance for row in network.blocks] == [row["distance"] for row in numbers[label]["blocks"]]
+        assert (network.label, network.image_hw, network.visible_share) == (label, (32, 32), 1.0)
+    with pytest.raises(UserError, match=r"--picture 10: there are 10 images, 0 to 9"):
+        collapse("resnet18", data=image_folder, picture=10, output=tmp_path / "c")
+    assert not (tmp_path / "c").exists()

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from timm.data import resolve_model_data_config
 
 import fcmae
-from fcmae.convert import main
+from fcmae.convert import conversion_table, convert, main
+from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.pretrain import main as pretrain
 from tests.models.test_encoder import randomize
@@ -136,13 +137,12 @@ def test_what_a_folder_cannot_say_is_refused(tmp_path: Path, caplog: pytest.LogC
     assert "nowhere.pth does not exist" in caplog.text
 
 
-def test_help_and_wrong_formats(capsys: pytest.CaptureFixture) -> None:
+def test_help_and_wrong_formats(capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "--format {timm,official,transformers}" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="2"):
-        main(["a", "b", "--format", "onnx"])
-    assert "invalid choice: 'onnx'" in capsys.readouterr().err
+    assert main(["a", "b", "--format", "onnx"]) == 1
+    assert "--format: Expected one of ['timm', 'official', 'transformers']. Got value: onnx" in caplog.text
 
 
 @torch.no_grad()
@@ -200,3 +200,29 @@ def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "tied.pth")
     assert main([str(tmp_path / "tied.pth"), str(tmp_path / "a.safetensors")]) == 0
     assert load_file(tmp_path / "a.safetensors").keys() == state.keys()
+
+
+def test_from_python(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tensors that the files hold, and where they are from; the command prints the same."""
+    found = convert(source, tmp_path / "python", format="official")
+    assert capsys.readouterr().out == ""
+    assert found.files == (tmp_path / "python" / "model.safetensors",)
+    assert found.usage == f'safetensors.torch.load_file("{found.files[0]}")'
+    written, given = load_file(found.files[0]), load_file(source)
+    assert written.keys() == found.state.keys() == found.source_names.keys()
+    for name, tensor in found.state.items():
+        assert torch.equal(tensor, written[name])
+        assert torch.equal(tensor.flatten(), given[found.source_names[name]].flatten())
+    assert set(found.left) | set(found.source_names.values()) == given.keys()
+    assert main([str(source), str(tmp_path / "cli"), "--format", "official", "--verbose"]) == 0
+    summary = f"{found.model}: {len(written)} tensors from fcmae to official: {tmp_path}/cli/model.safetensors\n"
+    usage = f'to use it: safetensors.torch.load_file("{tmp_path}/cli/model.safetensors")\n'
+    assert capsys.readouterr().out == conversion_table(found) + summary + usage
+    alone = convert(source, tmp_path / "alone.safetensors")
+    assert (alone.usage, alone.format, alone.source_format) == (None, "timm", "fcmae")
+    with pytest.raises(
+        UserError, match=r"--format: Expected one of \['timm', 'official', 'transformers'\]. Got value: onnx"
+    ):
+        convert(source, tmp_path / "x", format="onnx")
+    with pytest.raises(UserError, match=r"alone.safetensors exists"):
+        convert(source, tmp_path / "alone.safetensors")

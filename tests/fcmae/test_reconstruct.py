@@ -10,12 +10,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcmae.analysis.reconstructions import paste_reconstruction
-from fcmae.data.normalizer import Normalizer
+from fcmae.analysis.masks import random_masks
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, ModelConfig
-from fcmae.models.patches import enlarge_mask, patch_mean_std, patchify, unpatchify
-from fcmae.reconstruct import main, random_masks, read_mask
+from fcmae.models.patches import enlarge_mask
+from fcmae.reconstruct import main, reconstruct
 from fcmae.runs import checkpoint as ckpt
 
 PATCH = 8
@@ -43,26 +42,6 @@ def tiles(picture: Path, row: int, count: int, image_hw: tuple[int, int]) -> Ten
     top = row * (26 + height + 8) + 26 + 4
     lefts = [4 + n * (width + 4) for n in range(count)]
     return torch.stack([pixels[:, top : top + height : factor, left : left + width : factor] for left in lefts])
-
-
-def test_visible_pixels_are_exactly_the_originals_and_masked_ones_the_prediction() -> None:
-    """In float, by a literal repetition of what the decoder said of each patch."""
-    torch.manual_seed(0)
-    model = FCMAE(ModelConfig(img_size=32, stem_stride=1, decoder_dim=16, in_chans=2)).eval()
-    images = torch.rand(3, 2, 32, 32)
-    visible = random_masks(3, (4, 4), 0.6, seed=1)
-    mean, std = (0.4, 0.1), (0.2, 0.7)
-    pasted = paste_reconstruction(model, images, visible, Normalizer(mean, std))
-    where = enlarge_mask(visible, PATCH).expand_as(images)
-    assert torch.equal(pasted[where], images[where])
-
-    normalized = (images - torch.tensor(mean).view(2, 1, 1)) / torch.tensor(std).view(2, 1, 1)
-    with torch.no_grad():
-        predicted = model(normalized, visible=visible).pred
-    patch_mean, patch_std = patch_mean_std(patchify(normalized, PATCH))
-    back = unpatchify(predicted * patch_std + patch_mean, PATCH, (4, 4))
-    back = (back * torch.tensor(std).view(2, 1, 1) + torch.tensor(mean).view(2, 1, 1)).clamp(0, 1)
-    torch.testing.assert_close(pasted[~where], back[~where])
 
 
 def test_a_picture_for_each_ratio(run: Path, image_folder: Path, tmp_path: Path) -> None:
@@ -100,24 +79,6 @@ def test_a_mask_of_ones_own_is_honoured(run: Path, image_folder: Path, tmp_path:
     assert torch.equal(pasted[where], original[where])
     assert set(masked[~where].tolist()) == {127}
     assert torch.equal(masked[where], original[where])
-
-
-def test_a_patch_goes_with_the_majority_of_the_masks_pixels(tmp_path: Path) -> None:
-    """By counting, on a mask of 5 × 7 pixels a patch; and where the mask is the coarser one, by the nearest pixel."""
-    pixels = np.random.default_rng(0).random((3 * 5, 4 * 7)) < 0.5
-    Image.fromarray(pixels).save(tmp_path / "mask.png")  # a bilevel image
-    share = pixels.reshape(3, 5, 4, 7).mean((1, 3))
-    assert torch.equal(read_mask(tmp_path / "mask.png", (3, 4)), torch.from_numpy(share >= 0.5))
-    Image.fromarray(np.array([[0, 127], [128, 255]], dtype=np.uint8)).save(tmp_path / "coarse.png")
-    assert read_mask(tmp_path / "coarse.png", (4, 4)).tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
-
-
-def test_masks_are_those_of_the_seed_and_lower_ratios_add_patches() -> None:
-    masks = {ratio: random_masks(5, (7, 7), ratio, seed=3) for ratio in (0.4, 0.6)}
-    assert torch.equal(masks[0.6], random_masks(5, (7, 7), 0.6, seed=3))
-    assert not torch.equal(masks[0.6], random_masks(5, (7, 7), 0.6, seed=4))
-    assert (masks[0.4] | ~masks[0.6]).all()
-    assert len({tuple(mask.flatten().tolist()) for mask in masks[0.6]}) == 5
 
 
 def test_seven_channels_and_another_size(tmp_path: Path) -> None:
@@ -166,51 +127,28 @@ def test_weights_without_a_decoder_are_refused(tmp_path: Path, caplog: pytest.Lo
     assert "was not written by fcmae.pretrain" in caplog.records[-1].getMessage()
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.ones((3, 4)), r"must be bool \[3, 4\], a value a patch; it is float64 \[3, 4\]"),
-        (np.ones((4, 3), dtype=bool), r"it is bool \[4, 3\]"),
-        (np.ones((3, 4), dtype=bool), "leaves 12 of 12 patches visible"),
-        (np.zeros((3, 4), dtype=bool), "leaves 0 of 12 patches visible"),
-    ],
-)
-def test_masks_that_do_not_fit_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
-    np.save(tmp_path / "mask.npy", array)
-    with pytest.raises(UserError, match=message):
-        read_mask(tmp_path / "mask.npy", (3, 4))
+@pytest.mark.parametrize("ratios", ["0.5,1", "0", "0.5,0.5", ".nan", "[]"])
+def test_ratios_that_are_none_are_refused(ratios: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["run", "--output", "out", "--mask_ratios", ratios]) == 1
+    assert "--mask_ratios must be different numbers between 0 and 1, such as 0.4,0.6, got" in caplog.text
+    assert main(["run", "--mask_ratios", "x"]) == 1
+    assert "--mask_ratios: Expected" in caplog.text
 
 
-def test_a_mask_that_is_no_image_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mask.png").write_text("no image")
-    (tmp_path / "mask.npy").write_text("no array")
-    (tmp_path / "empty.npy").write_bytes(b"")
-    for name in ("mask.png", "mask.npy", "empty.npy"):
-        with pytest.raises(UserError, match="is neither an image nor"):
-            read_mask(tmp_path / name, (3, 4))
-
-
-def test_a_mask_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("L", (40, 40)).save(tmp_path / "mask.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses from twice as many on
-    with pytest.raises(UserError, match="exceeds limit"):
-        read_mask(tmp_path / "mask.png", (3, 4))
-
-
-@pytest.mark.parametrize(("alpha", "said"), [(0, True), (255, False)])
-def test_transparency_of_a_mask_does_not_count(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, alpha: int, said: bool
-) -> None:
-    """The left half is white, the right half black; how transparent the left is changes nothing but the log."""
-    image = Image.new("RGBA", (40, 30), (0, 0, 0, 255))
-    image.paste((255, 255, 255, alpha), (0, 0, 20, 30))
-    image.save(tmp_path / "mask.png")
-    assert read_mask(tmp_path / "mask.png", (3, 4)).tolist() == [[True, True, False, False]] * 3
-    assert ("transparency is ignored" in caplog.text) is said
-
-
-@pytest.mark.parametrize("ratios", ["0.5,1", "0", "x", "0.5,0.5", "nan"])
-def test_ratios_that_are_none_are_refused(ratios: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["run", "--output", "out", "--mask_ratios", ratios])
-    assert "between 0 and 1" in capsys.readouterr().err
+def test_from_python(run: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same pictures as the command's, and how many patches are visible in them."""
+    pictures = reconstruct(run, data=image_folder, images=2, mask_ratios=[0.25, 0.75], output=tmp_path / "python")
+    assert capsys.readouterr().out == ""
+    assert [(picture.file.name, picture.visible, picture.patches) for picture in pictures] == [
+        ("reconstruction-25.png", 18, 24),
+        ("reconstruction-75.png", 6, 24),
+    ]
+    options = ["--data.path", str(image_folder), "--images", "2", "--mask_ratios", "0.25", "0.75"]
+    assert main([str(run), *options, "--output", str(tmp_path / "cli")]) == 0
+    assert f"{tmp_path}/cli/reconstruction-25.png: 18 of 24 patches visible\n" in capsys.readouterr().out
+    for picture in pictures:
+        assert picture.file.read_bytes() == (tmp_path / "cli" / picture.file.name).read_bytes()
+    with pytest.raises(UserError, match=r"--mask_ratios must be different numbers between 0 and 1.*got \[nan\]"):
+        reconstruct(run, mask_ratios=float("nan"), output=tmp_path / "python")
+    with pytest.raises(UserError, match=r"--img_size must be a multiple of the patch size 8, got 20,24"):
+        reconstruct(run, img_size=(20, 24), output=tmp_path / "other")

@@ -88,7 +88,7 @@ def test_help_explains_every_option_with_its_default() -> None:
     ("arguments", "message"),
     [
         (["--train.epochs", "many"], "--train.epochs: Expected a whole number. Got value: many"),
-        (["--train.epoch", "3"], "--train.epoch"),
+        (["--train.epoch", "3"], "--train.epoch is not an option; the nearest is --train.epochs"),
         (["--train.precision", "fp8"], "--train.precision: Expected one of ['auto', 'fp32', 'bf16']. Got value: fp8"),
         (
             ["--config", "/nowhere.yaml"],
@@ -96,8 +96,8 @@ def test_help_explains_every_option_with_its_default() -> None:
         ),
         (["--config", "/"], "--config / is a folder; give a YAML file"),
         (
-            ["--model.img_size", "64,96"],
-            "--model.img_size: Expected a whole number or tuple[int, int] (written [1,2]). Got value: 64,96",
+            ["--model.img_size", "64,96,128"],
+            "--model.img_size: Expected a whole number or two whole numbers (1,2). Got value: [64, 96, 128]",
         ),
         (["--train.clip_grad", "x"], "--train.clip_grad: Expected a number or null. Got value: x"),
         (["--model.name", "resnet50"], "--model.name 'resnet50' is not known; choose one of convnextv2_atto, "),
@@ -116,8 +116,8 @@ def test_help_explains_every_option_with_its_default() -> None:
         (["--data.mean", "[.nan,0.5,0.5]"], "--data.mean must be finite, got (nan, 0.5, 0.5)"),
         (["--model.drop_path_rate", ".nan"], "--model.drop_path_rate must be in [0, 1), got nan"),
         (["--model.ls_init_value", ".nan"], "--model.ls_init_value must be finite, got nan"),
-        (["--nonsense"], "--nonsense"),
-        (["pictures/"], "pictures/"),
+        (["--nonsense"], "--nonsense is not an option"),
+        (["pictures/"], "unexpected argument pictures/; options begin with --"),
     ],
 )
 def test_wrong_arguments_get_one_line(arguments: list[str], message: str) -> None:

@@ -14,11 +14,13 @@ import pytest
 from PIL import Image
 
 from fcmae.analysis.collapse_file import DepthCurve
-from fcmae.report import main, write_report
+from fcmae.errors import UserError
+from fcmae.report import main, report
 from fcmae.report_page.charts import depth_chart, knn_chart
 from fcmae.report_page.facts import headline_facts, steps_planned, training_seconds
 from fcmae.report_page.page import _breakable
 from fcmae.report_page.pictures import MAX_PICTURES, MAX_SIDE
+from fcmae.report_page.write import write_report
 from fcmae.runs.checkpoint import FOLDER
 from fcmae.runs.reader import KNN, Series, read_run
 from tests.fcmae.report_page.made_runs import collapse_file, made_run, training_lines
@@ -235,7 +237,7 @@ def test_errors_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         (["empty"], "empty is no run folder: it holds neither config.yaml nor metrics.jsonl"),
         (["nowhere"], "nowhere does not exist"),
         (["file"], "file is a file"),
-        ([str(run), "--output", str(tmp_path / "page.html")], "page.html is there already and no report of fcmae"),
+        ([str(run), "--output", str(tmp_path / "page.html")], "page.html exists and is not a report of fcmae"),
         ([str(run), "--output", str(tmp_path / "empty")], "empty is a folder"),
     ]:
         caplog.clear()
@@ -273,9 +275,11 @@ def test_a_picture_of_another_mode_is_shown(tmp_path: Path) -> None:
 def test_the_wheel_takes_the_page_along() -> None:
     root = Path(__file__).parents[3]
     patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    assets = [file.name for file in (root / "fcmae" / "analysis").iterdir() if file.is_file() and file.suffix != ".py"]
+    assets = [
+        file.name for file in (root / "fcmae" / "report_page").iterdir() if file.is_file() and file.suffix != ".py"
+    ]
     assert {"report.html", "report.css", "report.js", "chart.js"} <= set(assets)
-    assert all(any(fnmatch(name, pattern) for pattern in patterns["fcmae.analysis"]) for name in assets)
+    assert all(any(fnmatch(name, pattern) for pattern in patterns["fcmae.report_page"]) for name in assets)
 
 
 def test_many_lines_all_look_different() -> None:
@@ -302,3 +306,13 @@ def test_shares_are_told_in_per_cent(tmp_path: Path) -> None:
     assert chart is not None
     assert chart.data["y"]["unit"] == "%"
     assert "25% at step 1, 57% at step 2" in chart.summary
+
+
+def test_from_python(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = made_run(tmp_path / "run")
+    found = report(run, output=tmp_path / "page.html")
+    assert capsys.readouterr().out == ""
+    assert (found.file, found.size) == (tmp_path / "page.html", (tmp_path / "page.html").stat().st_size)
+    assert report(run).file == run / "report.html"
+    with pytest.raises(UserError, match=r"nowhere does not exist"):
+        report(tmp_path / "nowhere")

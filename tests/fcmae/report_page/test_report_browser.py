@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from fcmae.report import write_report
+from fcmae.report_page.write import write_report
 from tests.fcmae.report_page.made_runs import collapse_file, made_run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")

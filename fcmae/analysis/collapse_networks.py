@@ -1,0 +1,148 @@
+"""The collapse analysis of networks that the user names: loaded, checked before anything long begins, and drawn."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fcmae.analysis.collapse import BlockCollapse, analyze_collapse
+from fcmae.analysis.collapse_pictures import distance_figure, feature_map_figure
+from fcmae.analysis.feature_maps import choose_blocks, feature_maps
+from fcmae.analysis.subjects import Named, Subject, load_subject, refusals_named
+from fcmae.analysis.taps import Tap, find_blocks
+from fcmae.data.crop_batches import crop_batches
+from fcmae.errors import UserError
+
+logger = logging.getLogger("fcmae")
+
+
+@dataclass(frozen=True)
+class NetworkCollapse:
+    """The analysis of one network."""
+
+    label: str
+    source: str
+    """The path or timm name."""
+    image_hw: tuple[int, int]
+    visible_share: float
+    """Of the patches: 1 for a dense network."""
+    blocks: tuple[BlockCollapse, ...]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured of each network, and on which images."""
+
+    paths: Sequence[Path]
+    tap: Tap
+    layers: Sequence[str]
+    """Blocks to draw channels of: names, or depths 0 to 1."""
+    picture: int = 0
+    """Which of the images to draw."""
+    effective_rank: bool = False
+    batch_size: int = 16
+    num_workers: int = 0
+    seed: int = 0
+
+
+def load_checked(
+    named: Named, tap: Tap, *, sparse: bool, pretrained: bool, allow_pickle: bool, img_size: int | None, seed: int
+) -> Subject:
+    """A network on the CPU, after a blank image has passed its analysis.
+
+    Raises:
+        UserError: weights that cannot be read, or a network that the analysis cannot take.
+    """
+    subject = load_subject(
+        named, sparse=sparse, pretrained=pretrained, allow_pickle=allow_pickle, img_size=img_size, seed=seed
+    )
+    with refusals_named(named.label, "an image", subject.image_hw):
+        analyze_collapse(subject.model, torch.zeros(1, subject.in_chans, *subject.image_hw), tap)
+    return subject
+
+
+def layers_of_each(subjects: Mapping[str, Subject], wanted: Sequence[str]) -> dict[str, list[str]]:
+    """Label → those of the wanted layers that the network has.
+
+    Raises:
+        UserError: a layer that no network has.
+    """
+    layers: dict[str, list[str]] = {label: [] for label in subjects}
+    for layer in wanted:
+        errors = []
+        for label, subject in subjects.items():
+            try:
+                choose_blocks(find_blocks(subject.model), [layer])
+                layers[label].append(layer)
+            except UserError as error:
+                errors.append(f"{label}: {error}")
+        if len(errors) == len(subjects):
+            raise UserError(errors[0])
+    return layers
+
+
+def analyze_network(
+    named: Named, subject: Subject, layers: Sequence[str], measuring: Measuring
+) -> tuple[NetworkCollapse, Figure | None]:
+    """The rows of a network and, if it can be drawn, its picture of channels; the images are read once.
+
+    Args:
+        named: what the user wrote.
+        subject: the network, on the device that computes.
+        layers: those of ``measuring.layers`` that it has.
+        measuring: what to measure.
+    """
+    drawn: list[tuple[int, Tensor]] = []  # place among the readable images, and [1, C, H, W] in 0 … 1
+
+    def batches() -> Iterator[Tensor]:
+        sizes, place = (subject.image_hw, subject.in_chans, measuring.batch_size, measuring.num_workers), 0
+        for batch in crop_batches(measuring.paths, *sizes):
+            if not drawn and int(batch.indices[-1]) >= measuring.picture:  # it, or the next that can be read
+                skipped = int((batch.indices < measuring.picture).sum())
+                drawn.append((place + skipped, batch.images[skipped : skipped + 1]))
+            place += len(batch.images)
+            yield subject.normalize(batch.images)
+
+    with refusals_named(named.label, f"{measuring.batch_size} images", subject.image_hw):
+        rows = analyze_collapse(
+            subject.model, batches(), measuring.tap, effective_rank=measuring.effective_rank, seed=measuring.seed
+        )
+    found = NetworkCollapse(named.label, named.source, subject.image_hw, subject.visible_share, tuple(rows))
+    try:
+        if not layers:
+            raise UserError(f"it has none of the blocks of --layers {' '.join(measuring.layers)}")
+        if not drawn:
+            raise UserError(f"image {measuring.picture} (--picture) and all after it are unreadable")
+        ((place, image),) = drawn
+        given = subject.normalize(image)
+        maps = feature_maps(subject.model, given, layers, measuring.tap, seed=measuring.seed, place=place)
+    except UserError as error:  # no reason to lose the numbers
+        logger.warning("%s: no picture of its channels: %s", named.label, error)
+        return found, None
+    return found, feature_map_figure(named.label, image[0], maps)
+
+
+def depth_figure(networks: Sequence[NetworkCollapse], tap: Tap) -> Figure:
+    """The paper's figure 4: the distance of the channels against depth, a line for each network."""
+    lines = {
+        with_taps(one.label, one.blocks, tap): [(row.depth, row.distance, _or_0(row.distance_se)) for row in one.blocks]
+        for one in networks
+    }
+    most = max(one.blocks[0].images for one in networks)
+    return distance_figure(lines, f"{most} images, tap: {tap}; band: ± standard error")
+
+
+def with_taps(label: str, rows: Sequence[BlockCollapse], asked: str) -> str:
+    """The label, with the tensors that were read if they are not, or not all, the one asked for."""
+    taps = list(dict.fromkeys(row.tap for row in rows))
+    return label if taps == [asked] else f"{label} (tap: {', '.join(taps)})"
+
+
+def _or_0(error: float) -> float:
+    """One image has no standard error; a band of no height is drawn."""
+    return 0.0 if math.isnan(error) else error

@@ -1,0 +1,186 @@
+"""Networks scored on labeled images, by nearest neighbors and by a linear probe, beside what needs no training."""
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fcmae.analysis.accuracy import Accuracy, top_accuracy
+from fcmae.analysis.features import Embedder, Features, features_of_each, pixels
+from fcmae.analysis.knn import knn_scores
+from fcmae.analysis.linear_probe import fit_probe
+from fcmae.data.labeled import LabeledData
+
+logger = logging.getLogger("fcmae")
+
+TOP5_FROM = 6  # classes; of fewer, five guesses say nothing
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How features are scored."""
+
+    k: int = 20
+    """Nearest neighbors that vote."""
+    temperature: float = 0.07
+    """Of their votes, exp(cosine similarity / temperature)."""
+    batch_size: int = 64
+    """Images at a time; changes no result."""
+    seed: int = 0
+    """Of the probe's held-out part."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy on the test images."""
+
+    top1: Accuracy
+    top5: Accuracy | None
+    """None for five classes or fewer."""
+
+
+@dataclass(frozen=True)
+class LinearScores(Scores):
+    """Those of the linear probe, and how it was fitted."""
+
+    c: float
+    """The inverse strength of its penalty, chosen on a held-out part of the training images."""
+    c_at_edge: bool
+    """Whether that is the least or the largest of those tried."""
+    converged: bool
+
+
+@dataclass(frozen=True)
+class NetworkScores:
+    """The results of one network, of random weights, or of raw pixels."""
+
+    name: str
+    image_hw: tuple[int, int]
+    train_images: int
+    test_images: int
+    classes: int
+    """With training images."""
+    features: int
+    """Width of the feature vectors."""
+    knn: Scores
+    linear: LinearScores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`fcmae.evaluate.evaluate` found."""
+
+    data: str
+    """The folder or the dataset."""
+    protocol: Protocol
+    images: int | None
+    """The limit on the images of each part; None: all."""
+    results: tuple[NetworkScores, ...]
+    """In the order asked for: each network, the first of a kind followed by its random weights; last, raw pixels."""
+    file: Path | None = None
+    """evaluation.json, if it was written."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as evaluation.json holds it."""
+        return {
+            "data": self.data,
+            "knn": {"k": self.protocol.k, "temperature": self.protocol.temperature},
+            "seed": self.protocol.seed,
+            "images": self.images,
+            "results": [_plain(row) for row in self.results],
+        }
+
+
+def with_baselines(
+    networks: Sequence[Embedder], image_hw_of: Callable[[Embedder], tuple[int, int]]
+) -> list[tuple[Embedder, tuple[int, int]]]:
+    """The networks, each kind's random weights behind its first, and raw pixels; each with the size of its images."""
+    found: list[tuple[Embedder, tuple[int, int]]] = []
+    fresh_ones: set[Hashable] = set()
+    for network in networks:
+        image_hw = image_hw_of(network)
+        found.append((network, image_hw))
+        kind = (network.architecture, network.normalize, image_hw)
+        if network.fresh is not None and kind not in fresh_ones:  # runs of one kind share a random network
+            fresh_ones.add(kind)
+            found.append((network.fresh(), image_hw))
+    for in_chans in sorted({network.in_chans for network in networks}):
+        # the largest images that a network sees: they are read anyway
+        largest = max((hw for one, hw in found if one.in_chans == in_chans), key=lambda hw: hw[0] * hw[1])
+        found.append((pixels(in_chans), largest))
+    return found
+
+
+def score_networks(
+    asked: Sequence[tuple[Embedder, tuple[int, int]]], data: LabeledData, device: torch.device, protocol: Protocol
+) -> tuple[NetworkScores, ...]:
+    """The results, in the order asked for; images are read once for all networks that take them in one shape.
+
+    Raises:
+        UserError: images of a size that a network cannot take, or features that are not finite.
+    """
+    rows: dict[int, NetworkScores] = {}
+    for shape in dict.fromkeys((image_hw, one.in_chans) for one, image_hw in asked):
+        image_hw, _ = shape
+        places = [place for place, (one, hw) in enumerate(asked) if (hw, one.in_chans) == shape]
+        alike = [asked[place][0] for place in places]
+        names = "; ".join(one.name for one in alike)
+        logger.info("features of images of %d×%d pixels: %s", *image_hw, names)
+        train, test = (
+            features_of_each(alike, part, image_hw, protocol.batch_size, device) for part in (data.train, data.test)
+        )
+        absent = sorted(set(test[0].labels.tolist()) - set(train[0].labels.tolist()))
+        if absent:
+            logger.warning("class(es) %s have no training images: their test images cannot be right", absent[:5])
+        for place, one, of_train, of_test in zip(places, alike, train, test, strict=True):
+            rows[place] = _scored(one.name, of_train, of_test, image_hw, device, protocol)
+    return tuple(rows[place] for place in range(len(asked)))
+
+
+def _scored(
+    name: str, train: Features, test: Features, image_hw: tuple[int, int], device: torch.device, protocol: Protocol
+) -> NetworkScores:
+    """The results of one network."""
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    memory = train.x.to(device)
+    knn = knn_scores(memory, train.labels, test.x, classes, protocol.k, protocol.temperature)
+    probe = fit_probe(memory, train.labels.to(device), classes, seed=protocol.seed)
+    if probe.at_edge or not probe.converged:
+        found = [f"C = {probe.c:g}, the chosen one, ends the range that was tried"] * probe.at_edge
+        found += ["the solver did not converge"] * (not probe.converged)
+        logger.info("%s: linear probe: %s", name, "; ".join(found))
+    logits = probe.scores(test.x)
+    tops = (1, 5) if classes >= TOP5_FROM else (1,)
+    knn_top1, knn_top5 = _padded([top_accuracy(knn, test.labels, top) for top in tops])
+    linear_top1, linear_top5 = _padded([top_accuracy(logits, test.labels, top) for top in tops])
+    return NetworkScores(
+        name=name,
+        image_hw=image_hw,
+        train_images=len(train.labels),
+        test_images=len(test.labels),
+        classes=len(train.labels.unique()),
+        features=train.x.shape[1],
+        knn=Scores(knn_top1, knn_top5),
+        linear=LinearScores(linear_top1, linear_top5, probe.c, probe.at_edge, probe.converged),
+    )
+
+
+def _padded(found: list[Accuracy]) -> tuple[Accuracy, Accuracy | None]:
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _plain(row: NetworkScores) -> dict[str, Any]:
+    found = vars(row) | {"image_hw": list(row.image_hw)}
+    fitted = {"c": row.linear.c, "c_at_edge": row.linear.c_at_edge, "converged": row.linear.converged}
+    return found | {"knn": _plain_scores(row.knn), "linear": _plain_scores(row.linear) | fitted}
+
+
+def _plain_scores(scores: Scores) -> dict[str, Any]:
+    found = {"top1": scores.top1} | ({} if scores.top5 is None else {"top5": scores.top5})
+    return {
+        name: {"accuracy": a.share, "low": a.interval[0], "high": a.interval[1], "correct": a.correct, "total": a.total}
+        for name, a in found.items()
+    }

@@ -1,0 +1,113 @@
+"""The fields of a settings dataclass by dotted name, those of nested dataclasses (its groups) included."""
+
+import difflib
+import types
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+BARE = "bare"
+"""Key of a group field's metadata: the field of the group that a plain value stands for (``data="images/"``)."""
+
+
+class Leaf(NamedTuple):
+    """One setting."""
+
+    name: str
+    """Dotted, such as ``data.path``."""
+    hint: Any
+    """Its type, such as ``str | None``."""
+    field: Field
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether it must be given: it has no default."""
+        return self.field.default is MISSING and self.field.default_factory is MISSING
+
+    @property
+    def default(self) -> Any:
+        """The default; only for a setting that has one."""
+        make = self.field.default_factory
+        return self.field.default if make is MISSING else make()
+
+    @property
+    def item(self) -> Any:
+        """The type of its items if it takes a list, else None."""
+        for kind in _members(self.hint):
+            if get_origin(kind) is tuple:
+                return get_args(kind)[0]
+        return None
+
+    @property
+    def length(self) -> int | None:
+        """How many items its list has; None: any number."""
+        sizes = [len(get_args(kind)) for kind in _members(self.hint) if get_origin(kind) is tuple]
+        return None if not sizes or any(... in get_args(kind) for kind in _members(self.hint)) else sizes[0]
+
+    @property
+    def takes_one_value(self) -> bool:
+        """Whether it takes something else than a list (or null)."""
+        return any(get_origin(kind) is not tuple for kind in _members(self.hint) if kind is not types.NoneType)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is true or false, so that the flag alone means true."""
+        return bool in _members(self.hint)
+
+    @property
+    def admits_none(self) -> bool:
+        """Whether it may be unset."""
+        return types.NoneType in _members(self.hint)
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def groups(kind: type) -> dict[str, type]:
+    """The fields that are dataclasses, and these."""
+    return _groups(kind)
+
+
+@cache
+def _groups(kind: type) -> dict[str, type]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind) if is_dataclass(hints[field.name])}
+
+
+def bare_fields(kind: type) -> dict[str, str]:
+    """Group → dotted name of the setting that a plain value for the group means."""
+    return {field.name: f"{field.name}.{field.metadata[BARE]}" for field in fields(kind) if BARE in field.metadata}
+
+
+def leaves(kind: type) -> dict[str, Leaf]:
+    """Dotted name → setting, in order."""
+    return _leaves(kind)
+
+
+@cache
+def _leaves(kind: type) -> dict[str, Leaf]:
+    hints, found = get_type_hints(kind), {}
+    for field in fields(kind):
+        if field.name in groups(kind):
+            for leaf in leaves(groups(kind)[field.name]).values():
+                found[f"{field.name}.{leaf.name}"] = leaf._replace(name=f"{field.name}.{leaf.name}")
+        else:
+            found[field.name] = Leaf(field.name, hints[field.name], field)
+    return found
+
+
+def positionals(kind: type) -> list[Leaf]:
+    """The settings that must be given; they have no flag."""
+    return [leaf for leaf in leaves(kind).values() if leaf.is_positional]
+
+
+def metavar(leaf: Leaf) -> str:
+    """What help and errors call a positional setting."""
+    return str(leaf.field.metadata.get("metavar", leaf.name.upper()))
+
+
+def nearest(name: str, known: list[str], prefix: str = "") -> str:
+    """``; the nearest is …`` for a name that is not known, or nothing."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; the nearest is {prefix}{found[0]}" if found else ""

@@ -1,0 +1,33 @@
+"""jsonargparse's errors in one line each, in plain words."""
+
+import re
+
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "NoneType": "null",
+    "tuple[int, int]": "two whole numbers (1,2)",
+    "tuple[float, float]": "two numbers (1,2)",
+    "tuple[int, ...]": "whole numbers (1,2,…)",
+    "tuple[float, ...]": "numbers (1,2,…)",
+    "tuple[str, ...]": "texts (a,b,…)",
+}
+
+
+def one_line(message: str) -> str:
+    """The message without line breaks and class signs, the key as a flag."""
+    text = " ".join(message.split()).replace('Parser key "', "--").replace('":', ":", 1)
+    text = text.replace("<class '", "").replace("'>", "").replace("a typing.Literal", "one of ")
+    text = re.sub(r"Does not validate.* Subtypes: \[(.*)\] Errors: .* Given value: ", _expected_union, text)
+    text = re.sub(r"Expected a (int|float|str|bool)\.", lambda match: f"Expected {WORDS[match[1]]}.", text)
+    text = re.sub(r"Expected a tuple with (\d+) elements", r"Expected \1 values (1,2,…)", text)
+    text = re.sub(r"Expected a tuple\b", "Expected a list (1,2,…)", text)
+    text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"--\1.\2 is not an option", text)
+    return re.sub(r"Option '(\S+)' is not accepted", r"--\1 is not an option", text)
+
+
+def _expected_union(match: re.Match[str]) -> str:
+    kinds = re.split(r", (?![^\[]*\])", match[1])  # at commas outside brackets
+    return f"Expected {' or '.join(WORDS.get(kind, kind) for kind in kinds)}. Got value: "

@@ -1,0 +1,120 @@
+"""The parser of a settings dataclass, and the dataclass of what was given.
+
+A field is a flag, a field of a nested dataclass is a dotted flag (``--data.path``), and a field without a default is
+positional. Attribute docstrings are the help. jsonargparse checks types, the dataclasses check ranges; either error
+becomes one line.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from inspect import getdoc
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+
+from fcmae.cli.fields import groups, leaves, metavar, positionals
+from fcmae.cli.messages import one_line
+from fcmae.cli.spelling import normalized
+from fcmae.errors import UserError
+
+T = TypeVar("T")
+
+
+class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """jsonargparse's, with types and defaults; the description keeps its line breaks."""
+
+
+def make_parser(
+    kind: type, prog: str = "fcmae", *, description: str | None = None, epilog: str | None = None, files: str = ""
+) -> ArgumentParser:
+    """The parser of a settings dataclass.
+
+    Args:
+        kind: the dataclass; its docstring describes the command.
+        prog: the command as the user called it.
+        description: instead of the dataclass' docstring.
+        epilog: printed below the options.
+        files: help of ``--config``, which reads settings from a YAML file; empty: there is no such option.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog,
+        description=description or getdoc(kind),
+        epilog=epilog,
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    if files:
+        parser.add_argument("--config", action="config", help=files)
+    before = len(parser._action_groups)
+    parser.add_class_arguments(kind, as_positional=True)
+    parser._action_groups[before].title = "arguments and options" if positionals(kind) else "options of the run"
+    names = {leaf.name: leaf for leaf in positionals(kind)}
+    for action in parser._actions:
+        if action.dest in names:
+            name = metavar(names[action.dest])
+            action.metavar = name if names[action.dest].item is None else f"{name} [{name} ...]"
+        elif action.dest in groups(kind):  # takes the whole group as JSON; nothing that people need to know of
+            action.help = argparse.SUPPRESS
+        elif action.dest in leaves(kind) and leaves(kind)[action.dest].is_switch:
+            action.metavar = "[true|false]"  # the flag alone means true
+    return parser
+
+
+def parse(kind: type[T], argv: Sequence[str] | None = None, prog: str = "fcmae") -> T:
+    """The settings that these arguments ask for; without them, those of this process.
+
+    Raises:
+        UserError: an unknown flag, a missing argument, or a value of the wrong type or out of range.
+    """
+    return parsed(kind, make_parser(kind, prog), sys.argv[1:] if argv is None else argv)
+
+
+def parsed(kind: type[T], parser: ArgumentParser, argv: Sequence[str]) -> T:
+    """As :func:`parse`, with a parser that is there already."""
+    try:
+        found = parser.parse_args(normalized(kind, argv))
+    except argparse.ArgumentError as error:
+        raise UserError(one_line(str(error))) from None
+    return _build(kind, found)
+
+
+def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The settings of nested plain data, ``{"data": {"path": "images"}}``.
+
+    Raises:
+        UserError: an unknown name, a missing one, or a value of the wrong type or out of range.
+    """
+    for leaf in positionals(kind):
+        if leaf.name not in values:
+            raise UserError(f"{leaf.name} is missing")
+    try:
+        found = make_parser(kind).parse_object(dict(values))
+    except argparse.ArgumentError as error:
+        raise UserError(one_line(str(error))) from None
+    return _build(kind, found)
+
+
+def _build(kind: type[T], values: Namespace, prefix: str = "") -> T:
+    given: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        name, value = field.name, values[field.name]
+        if name in groups(kind):
+            if not isinstance(value, Namespace):
+                raise UserError(f"--{prefix}{name} is a group of options, got {value!r}")
+            given[name] = _build(groups(kind)[name], value, f"{prefix}{name}.")
+            continue
+        leaf = leaves(kind)[name]
+        if value is None and not leaf.admits_none:
+            instead = "" if leaf.is_positional else f", or leave it out for {leaf.default}"
+            raise UserError(f"--{prefix}{name} is null; give a value{instead}")
+        given[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**given)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"--{prefix}{error}") from None

@@ -1,0 +1,123 @@
+"""The spellings that the command line allows, rewritten to the one that jsonargparse reads.
+
+For every command alike: lists as ``0.4,0.6``, ``[0.4,0.6]`` or ``0.4 0.6``; switches as ``--overwrite`` or
+``--overwrite true``; ``--data images/`` for ``--data.path images/``; several positional arguments for one list.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fcmae.cli.fields import Leaf, bare_fields, groups, leaves, metavar, nearest, positionals
+from fcmae.errors import UserError
+
+FLAG = re.compile(r"-(?![\d.])\D")  # -1 and -.5 are values
+SWITCH_WORDS = ("true", "false", "null")
+OF_THE_PARSER = ("--config", "--print_config", "--help", "-h")
+
+
+def normalized(kind: type, argv: Sequence[str]) -> list[str]:
+    """The arguments as ``--flag=value``, positional ones last.
+
+    Raises:
+        UserError: an unknown flag, or too few or too many positional arguments.
+    """
+    known, bare = leaves(kind), bare_fields(kind)
+    waiting, flags, words = list(argv), [], []
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            words += waiting
+            break
+        if not FLAG.match(argument):
+            words.append(argument)
+            continue
+        flag, equals, value = argument.partition("=")
+        name = flag.removeprefix("--")
+        given = [value] if equals else waiting[:1]
+        if name in bare and given and not given[0].startswith("{"):
+            name = bare[name]
+        if name in known and not known[name].is_positional:
+            leaf = known[name]
+            values = [value] if equals else _take(leaf, waiting)
+            if not values:
+                raise UserError(f"--{name} needs a value")
+            flags.append(f"--{name}={_text(leaf, values)}")
+        elif flag in OF_THE_PARSER or name in groups(kind):
+            flags.append(argument)
+            takes_value = flag == "--config" or name in groups(kind)
+            if takes_value and not equals and waiting:
+                flags.append(waiting.pop(0))
+        else:
+            options = [leaf.name for leaf in known.values() if not leaf.is_positional]
+            raise UserError(f"{flag} is not an option{nearest(flag.lstrip('-'), options, '--')}")
+    wants_help = any(flag in ("-h", "--help") for flag in flags)
+    return flags if wants_help else flags + _positional(kind, words)
+
+
+def _take(leaf: Leaf, waiting: list[str]) -> list[str]:
+    """The values of a flag, taken from the arguments behind it."""
+    if leaf.is_switch:
+        return [waiting.pop(0)] if waiting and waiting[0] in SWITCH_WORDS else ["true"]
+    if not waiting or FLAG.match(waiting[0]):
+        return []
+    values = [waiting.pop(0)]
+    if leaf.item is None or is_list(values[0]):
+        return values
+    while waiting and len(values) != leaf.length and _may_be_item(waiting[0], leaf.item):
+        values.append(waiting.pop(0))
+    return values
+
+
+def is_list(text: str) -> bool:
+    """Whether a text is a list of items, as :func:`split` takes it."""
+    return "," in text or text.startswith(("[", "("))
+
+
+def _may_be_item(text: str, item: Any) -> bool:
+    if FLAG.match(text) or is_list(text):
+        return False
+    if item is str:
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(leaf: Leaf, values: Sequence[str]) -> str:
+    """The value as jsonargparse takes it; lists as JSON."""
+    if leaf.item is None or list(values) == ["null"]:
+        return values[0]
+    if len(values) == 1:
+        if not is_list(values[0]) and leaf.takes_one_value:
+            return values[0]
+        values = split(values[0])
+    return json.dumps(list(values)) if leaf.item is str else f"[{','.join(values)}]"
+
+
+def split(text: str) -> list[str]:
+    """``0.4,0.6`` and ``[0.4, 0.6]`` → its items."""
+    text = text.strip()
+    if text[:1] + text[-1:] in ("[]", "()"):
+        text = text[1:-1]
+    return [item.strip().strip("\"'") for item in text.split(",") if item.strip()]
+
+
+def _positional(kind: type, words: Sequence[str]) -> list[str]:
+    """One argument for each positional setting; a list takes all that the others leave."""
+    wanted, left = positionals(kind), list(words)
+    found: list[str] = []
+    for leaf in wanted:
+        if not left:
+            raise UserError(f"{metavar(leaf)} is missing; see --help")
+        if leaf.item is None:
+            found.append(left.pop(0))
+        else:
+            found.append(json.dumps(left))
+            left = []
+    if left:
+        raise UserError(f"unexpected argument {left[0]}; options begin with --, see --help")
+    return found
