@@ -16,6 +16,9 @@ from fcmae.config import DataConfig, LogConfig, MonitorConfig, PretrainConfig, P
 from fcmae.errors import UserError
 
 DEMO = "demo"
+# Names that --config took when each size had a recipe of its own. They mean pretrain with that --model.name.
+SIZE_RECIPES = {f"pretrain_{size}": f"convnextv2_{size}" for size in
+                ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")}  # fmt: skip
 GROUPS = {
     "model": PretrainModelConfig,
     "data": DataConfig,
@@ -119,19 +122,34 @@ def _with_recipes(argv: list[str]) -> list[str]:
             configs += ["--config", *(_recipe_path(value) for value in itertools.islice(arguments, 1))]
     if not names_data:
         configs = ["--config", _recipe_path(DEMO)]
-    return configs + options
+    return configs + options + _batch_of_options(options)
+
+
+def _batch_of_options(options: list[str]) -> list[str]:
+    """Options override files: --train.batch_size and accumulation_steps together override a file's effective_batch."""
+    given = {option.partition("=")[0] for option in options}
+    if "--train.effective_batch" in given or not {"--train.batch_size", "--train.accumulation_steps"} <= given:
+        return []
+    return ["--train.effective_batch=null"]
 
 
 def _recipe_path(given: str) -> str:
-    """A file stays; a recipe's name, with or without configs/ and .yaml, becomes the shipped file.
+    """What jsonargparse's --config takes: a file, or for a name in SIZE_RECIPES the YAML text itself.
+
+    The name of a shipped recipe may have configs/ before it and .yaml after it; a file of that name comes first.
 
     Raises:
-        UserError: neither of these, or a file that holds no YAML mapping.
+        UserError: neither a file nor a recipe, or a file that holds no YAML mapping.
     """
     name = Path(given).name.removesuffix(".yaml")
-    if not Path(given).is_file() and Path(given).parent in (Path("."), Path("configs")) and name in recipe_names():
-        with as_file(files("fcmae.configs") / f"{name}.yaml") as path:
-            return str(path)
+    if not Path(given).is_file() and Path(given).parent in (Path("."), Path("configs")):
+        if name in recipe_names():
+            with as_file(files("fcmae.configs") / f"{name}.yaml") as path:
+                return str(path)
+        if name in SIZE_RECIPES:
+            recipe = yaml.safe_load((files("fcmae.configs") / "pretrain.yaml").read_text(encoding="utf-8"))
+            recipe["model"]["name"] = SIZE_RECIPES[name]
+            return yaml.safe_dump(recipe)
     if Path(given).is_dir():
         raise UserError(f"--config {given} is a folder; give a YAML file, such as a run's config.yaml")
     if not Path(given).is_file():

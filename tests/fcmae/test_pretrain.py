@@ -186,7 +186,7 @@ def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, numb
     run = tmp_path / "run"
     steps = metrics(run)[-1]["step"]
     go_on = f"{sys.executable} -m fcmae.pretrain --config {run}/config.yaml"
-    assert f"stopped at step {steps} of 1000; saved. To go on: {go_on}" in text
+    assert f"stopped at step {steps} of 1000; saved. To resume: {go_on}" in text
     assert ckpt.read_state(ckpt.resolve_checkpoint(run)).step == steps
     assert main(["--config", f"{run}/config.yaml", "--train.epochs", str(-(-(steps + 3) * 4 // 10))]) == 0
     assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
@@ -255,7 +255,7 @@ def test_two_processes_stop_together_and_go_on(tiny_args: Args, tmp_path: Path) 
     run = tmp_path / "run"
     saved = ckpt.read_state(ckpt.resolve_checkpoint(run)).step
     assert saved % console.STEPS_BETWEEN_QUESTIONS == 0
-    assert text.count(f"stopped at step {saved} of 1000; saved. To go on: torchrun --nproc-per-node 2 -m") == 1
+    assert text.count(f"stopped at step {saved} of 1000; saved. To resume: torchrun --nproc-per-node 2 -m") == 1
     assert [m["step"] for m in metrics(run)] == list(range(1, saved + 1))
     epochs = str(-(-(saved + 3) * 4 // 10))
     assert main([*args, "--train.batch_size", "4", "--train.epochs", epochs]) == 0  # on one process
@@ -329,7 +329,7 @@ def test_the_step_of_a_nan_is_named_exactly(
     assert kept.name == "step-00000005"
     monkeypatch.setattr(loop, "_train_step", real)
     assert main(tiny_args("other", "--resume", str(kept), "--train.clip_grad", "1", "--train.base_lr", "0.01")) == 0
-    assert "--train.clip_grad was None and is 1.0 now: training changes from here on" in caplog.messages
+    assert "--train.clip_grad was None and is now 1.0: training changes from here on" in caplog.messages
 
 
 def test_unreadable_images_are_skipped_counted_and_named(

@@ -33,7 +33,7 @@ def error_of(args: list[str], caplog: pytest.LogCaptureFixture) -> str:
 def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("run")) == 0
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
+    assert "already holds a run" in error_of(tiny_args("run", "--resume", "none"), caplog)
     other = error_of(tiny_args("run", "--model.decoder_dim", "32"), caplog)
     assert "--model.decoder_dim is 32, but" in other
     assert "was trained with 16" in other
@@ -41,7 +41,7 @@ def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplo
     batch = error_of(tiny_args("run", "--train.batch_size", "8"), caplog)
     assert "trained with 4 images per step, now it would be 8" in batch
     older = str(tmp_path / "run" / "checkpoints" / "step-00000005")
-    assert "would write over it" in error_of(tiny_args("run", "--resume", older), caplog)
+    assert "would overwrite it" in error_of(tiny_args("run", "--resume", older), caplog)
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
     assert main(tiny_args("run")) == 0  # finished: nothing left to do
     assert len(metrics(tmp_path / "run")) == 10
@@ -64,14 +64,14 @@ def test_a_run_without_a_checkpoint_is_left_alone_too(
     """One that was killed early: its metrics and pictures are somebody's."""
     assert main(tiny_args("run")) == 0
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
+    assert "already holds a run" in error_of(tiny_args("run", "--resume", "none"), caplog)
 
 
 def test_a_folder_is_written_by_one_run_at_a_time(
     tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lock = make_and_lock(tmp_path / "run")
-    assert "is being written to by another process" in error_of(tiny_args("run"), caplog)
+    assert "is in use by another process" in error_of(tiny_args("run"), caplog)
     assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
     lock.release()
     assert main(tiny_args("run")) == 0
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_locked_is_not_written_to(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
-    assert "cannot be made or locked: No locks available" in error_of(tiny_args("run"), caplog)
+    assert "cannot be created or locked: No locks available" in error_of(tiny_args("run"), caplog)
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -94,7 +94,7 @@ def test_a_finished_run_has_nothing_to_give_to_another_folder(
 ) -> None:
     assert main(tiny_args("run")) == 0
     message = error_of(tiny_args("other", "--resume", str(tmp_path / "run")), caplog)
-    assert "is at step 10, and --train.epochs 4 end at step 10: nothing is left to train" in message
+    assert "is at step 10, and --train.epochs 4 ends at step 10: nothing is left to train" in message
     assert not (tmp_path / "other").exists()
 
 
@@ -102,7 +102,10 @@ def test_a_batch_larger_than_an_epoch_is_mentioned(
     tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(tiny_args("run", "--train.batch_size", "16")) == 0
-    assert any("a step takes 16 samples" in m and "more than the 10 of an epoch: 3 steps" in m for m in caplog.messages)
+    assert any(
+        "a step takes 16 samples" in m and "more than the 10 of an epoch: 3 steps in total" in m
+        for m in caplog.messages
+    )
 
 
 def test_a_disk_that_is_full_is_one_line(
@@ -146,7 +149,7 @@ def test_a_run_may_go_on_with_another_backend(tiny_args: Args, tmp_path: Path) -
 def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("run")) == 0
     assert main(tiny_args("run", "--train.epochs", "8")) == 0
-    assert "--train.epochs was 4 and is 8 now: training changes from here on" in caplog.messages
+    assert "--train.epochs was 4 and is now 8: training changes from here on" in caplog.messages
     assert [m["step"] for m in metrics(tmp_path / "run")] == list(range(1, 21))
 
 
@@ -170,9 +173,11 @@ def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptur
     assert "holds no images" in error_of([*tiny_args(), "--data.path", str(empty)], caplog)
     assert "is a file; give a folder" in error_of([*tiny_args(), "--output", str(tmp_path / "file")], caplog)
     (empty / "config.yaml").write_text("model: {name: convnextv2_atto}  # mine")
-    assert "holds a config.yaml that no run wrote" in error_of([*tiny_args(), "--output", str(empty)], caplog)
+    assert "holds a config.yaml that was not written by a run" in error_of(
+        [*tiny_args(), "--output", str(empty)], caplog
+    )
     below_a_file = str(tmp_path / "file" / "run")
-    assert "cannot be made or locked: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
+    assert "cannot be created or locked: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
     assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
     assert "has no checkpoint in it" in error_of(tiny_args("run", "--resume", str(empty)), caplog)
     one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)
