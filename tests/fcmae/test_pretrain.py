@@ -243,6 +243,16 @@ def test_two_processes_train_as_one(tiny_args: Args, image_folder: Path, tmp_pat
     torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
 
 
+def test_two_processes_share_an_effective_batch_and_one_goes_on(tiny_args: Args, tmp_path: Path) -> None:
+    """Warned of the learning rate once; RUN/config.yaml resumes on another number of processes."""
+    args = [*tiny_args("two", *SHORT), "--train.batch_size", "null", "--train.effective_batch", "4"]
+    text = launch([*args, "--train.base_lr", "1e-3"], *TORCHRUN)
+    assert text.count("4 images per step: --train.batch_size 2 × --train.accumulation_steps 1 × 2 processes") == 1
+    assert text.count("a peak learning rate of ") == 1
+    assert main(["--config", str(tmp_path / "two" / "config.yaml"), "--train.epochs", "2"]) == 0
+    assert [m["step"] for m in metrics(tmp_path / "two")] == [1, 2, 3, 4, 5]
+
+
 def test_two_processes_stop_together_and_go_on(tiny_args: Args, tmp_path: Path) -> None:
     """SIGTERM reaches one process of two; both stop after the same step, and the run goes on from there."""
     args = [*tiny_args("run", *LONG, "--train.batch_size", "2"), "--data.num_workers", "0"]

@@ -2,17 +2,21 @@
 
 import errno
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors import SafetensorError
 
+from fcmae.config import PretrainConfig, TrainConfig
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
-from fcmae.training.resume import make_and_lock
+from fcmae.training import fitting
+from fcmae.training.resume import make_and_lock, resumed_warmup
 
 Args = Callable[..., list[str]]
 
@@ -151,6 +155,85 @@ def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, ca
     assert main(tiny_args("run", "--train.epochs", "8")) == 0
     assert "--train.epochs was 4 and is now 8: training changes from here on" in caplog.messages
     assert [m["step"] for m in metrics(tmp_path / "run")] == list(range(1, 21))
+
+
+def recorded(run: Path) -> dict:
+    return yaml.safe_load((run / "config.yaml").read_text())["train"]
+
+
+def without(args: list[str], flag: str) -> list[str]:
+    at = args.index(flag)
+    return [*args[:at], *args[at + 2 :]]
+
+
+def test_an_unset_warm_up_is_recorded_and_the_same_command_resumes(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also with other epochs: the warm-up of the steps that are done stays, unless it would be all of the training."""
+    args = without(tiny_args("run"), "--train.warmup_epochs")
+    assert main(args) == 0
+    assert recorded(tmp_path / "run")["warmup_epochs"] == pytest.approx(0.2)
+    assert main(args) == 0
+    assert len(metrics(tmp_path / "run")) == 10
+    assert main([*args, "--train.epochs", "5"]) == 0
+    assert recorded(tmp_path / "run")["warmup_epochs"] == pytest.approx(0.2)
+    assert len(metrics(tmp_path / "run")) == 13
+    assert not any("warmup" in m for m in caplog.messages)
+    assert "--train.warmup_epochs is 1.0, but" in error_of([*args, "--train.warmup_epochs", "1"], caplog)
+
+
+def test_warm_up_of_a_resumed_run() -> None:
+    def warmup(epochs: int, before: dict, given: float | None = None) -> float:
+        return resumed_warmup(PretrainConfig(train=TrainConfig(epochs=epochs, warmup_epochs=given)), before)
+
+    assert warmup(800, {}) == 40
+    assert warmup(400, {"train.warmup_epochs": 40}) == 40  # a run of before there was unset
+    assert warmup(400, {"train.warmup_epochs": 40}, given=7) == 7
+    assert warmup(40, {"train.warmup_epochs": 40}) == 2  # not longer than the training
+    assert warmup(400, {"train.warmup_epochs": "many"}) == 20
+
+
+def test_a_batch_from_one_wish_is_logged_recorded_and_resumed(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images per step as with the batch given by its factors, and a size that no other memory changes."""
+    monkeypatch.setattr(fitting, "CPU_LIMIT", 3)  # of 4 images, 2 × 2
+    assert main(tiny_args("factors", "--train.batch_size", "2", "--train.accumulation_steps", "2")) == 0
+    args = [*without(tiny_args("wish"), "--train.batch_size"), "--train.effective_batch", "4"]
+    with caplog.at_level(logging.INFO):
+        assert main([*args, "--train.epochs", "2"]) == 0
+    chosen = "--train.batch_size 2 × --train.accumulation_steps 2 × 1 process"
+    assert f"4 images per step: {chosen}" in caplog.messages
+    train = recorded(tmp_path / "wish")
+    assert (train["effective_batch"], train["batch_size"], train["accumulation_steps"]) == (4, 2, None)
+
+    monkeypatch.setattr(fitting, "CPU_LIMIT", 64)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert main(args) == 0  # 4 epochs, as given first
+    assert f"4 images per step: {chosen}" in caplog.messages
+    assert [m["step"] for m in metrics(tmp_path / "wish")] == list(range(1, 11))
+    first, second = metrics(tmp_path / "factors")[0]["loss"], metrics(tmp_path / "wish")[0]["loss"]
+    assert first == second
+    assert main([*args, "--train.batch_size", "4"]) == 0  # shared differently
+    message = error_of([*args[:-1], "8"], caplog)
+    assert "trained with 4 images per step, now it would be 8" in message
+    assert message.endswith("or give only --train.effective_batch 4")
+    assert "is not a multiple of 3" in error_of([*args, "--train.batch_size", "3"], caplog)
+
+
+def test_the_header_names_the_peak_learning_rate_and_a_low_one_is_warned_of_once(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert main(tiny_args("good", "--train.epochs", "2")) == 0
+        assert any("5 steps of 4 (2 epochs), peak learning rate 0.000781, " in m for m in caplog.messages)
+        assert not any("a peak learning rate of" in m for m in caplog.messages)
+        assert main(tiny_args("low", "--train.epochs", "2", "--train.base_lr", "1.5e-4")) == 0
+    warned = [record for record in caplog.records if "a peak learning rate of" in record.getMessage()]
+    assert [record.levelname for record in warned] == ["WARNING"]
+    assert "a peak learning rate of 2.3e-06 with 4 images per step is low" in warned[0].getMessage()
+    assert "--train.base_lr 0.096 makes it 1.5e-03" in warned[0].getMessage()
 
 
 def test_damaged_checkpoints_are_named(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
