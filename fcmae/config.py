@@ -8,22 +8,24 @@ from typing import Any, Literal
 from fcmae.data.normalizer import Normalizer
 from fcmae.models.config import ModelConfig
 
-DIGITS = "digits"  # scikit-learn's, where a folder of labeled images could stand
+DIGITS = "digits"  # scikit-learn's digits, in place of a folder of labeled images
+BATCH_SIZE = 64  # images per device and micro-batch, when nothing says otherwise
+WARMUP_SHARE = 0.05  # of the epochs: the paper's 40 of 800
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class PretrainModelConfig(ModelConfig):
-    """The network, and where its first weights are from."""
+    """The network and its initial weights."""
 
     init_from: str | None = None
-    """Weights to start from instead of fresh ones: a run folder, a checkpoint folder or a file, of fcmae, timm,
-    transformers, mmpretrain or the official code. A resumed run does not read it."""
+    """Weights to start from instead of random ones: a run folder, a checkpoint folder, or a file of fcmae, timm,
+    transformers, mmpretrain or the official code. Ignored when a run is resumed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.init_from == "":
-            raise ValueError("init_from is empty; give a file or a folder, or leave it out for fresh weights")
+            raise ValueError("init_from is empty; give a file or a folder, or leave it out for random weights")
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,26 @@ class DataConfig:
     """The images and how they are cropped."""
 
     path: str | None = None
-    """Folder of images, nested or flat, labeled or not. Unset: the photographs bundled with scikit-image and
+    """Folder of images, nested or flat, labeled or not. Unset: the photos that ship with scikit-image and
     scikit-learn."""
     num_workers: int = 4
-    """Processes that read images, per training process; 0 reads in the training process. Does not change results."""
+    """Data loading processes per training process; 0 loads in the training process. Does not change results."""
     repeat: int = 1
-    """Crops taken of each image in an epoch."""
+    """Crops per image and epoch."""
     cache: bool = False
-    """Keep decoded images in memory; for sets that fit, once per worker. JPEGs are then decoded at full size, where
-    otherwise a crop that is far larger than img_size is decoded at half its size or less: the same but for rounding."""
+    """Keep decoded images in memory, one copy per data loading process. For data sets that fit. JPEGs are then decoded
+    at full size; without the cache, a crop far larger than img_size is decoded at half its size or less. Crops are
+    equal up to rounding."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    """Smallest and largest share of the image's area that a random crop covers."""
+    """Minimum and maximum fraction of the image area that a random crop covers."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
-    """Narrowest and widest aspect ratio (width / height) of a random crop."""
+    """Minimum and maximum aspect ratio (width / height) of a random crop."""
     hflip: float = 0.5
     """Probability of a horizontal flip."""
     mean: tuple[float, ...] | None = None
-    """Mean of each channel, pixel values in 0 … 1. Unset: ImageNet's (for other than 3 channels their average)."""
+    """Mean of each channel, for pixel values in 0 … 1. Unset: ImageNet's (averaged, for other than 3 channels)."""
     std: tuple[float, ...] | None = None
-    """Standard deviation of each channel; unset: as for the mean."""
+    """Standard deviation of each channel. Unset: as for the mean."""
 
     def __post_init__(self) -> None:
         _check_finite(self)
@@ -66,7 +69,11 @@ class DataConfig:
             raise ValueError(f"std must be above 0, got {self.std}")
 
     def normalizer(self, in_chans: int) -> Normalizer:
-        """With values for each of ``in_chans`` channels; ValueError if others were given than as many."""
+        """The normalizer for ``in_chans`` channels.
+
+        Raises:
+            ValueError: mean or std has another number of values.
+        """
 
         def per_channel(given: tuple[float, ...] | None, imagenet: tuple[float, ...], what: str) -> tuple[float, ...]:
             if given is None:
@@ -80,64 +87,74 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimization. Defaults are the paper's (table 8) but for the batch size, which is what one device holds."""
+    """The optimization. Defaults are the paper's (table 8), except for the batch size, which fits one device."""
 
     epochs: int = 800
     """Passes over the images."""
-    batch_size: int = 64
-    """Images per device and micro-batch. The effective batch is this × accumulation_steps × number of devices."""
-    accumulation_steps: int = 1
-    """Micro-batches per optimizer step."""
+    effective_batch: int | None = None
+    """Images per optimizer step, over all devices. Sets accumulation_steps, and batch_size too if that is unset. Unset:
+    batch_size × accumulation_steps × number of devices."""
+    batch_size: int | None = None
+    """Images per device and micro-batch. Unset: 64, or with effective_batch as many as fit in memory."""
+    accumulation_steps: int | None = None
+    """Micro-batches per optimizer step. Unset: 1, or with effective_batch as many as it takes."""
     mask_ratio: float = 0.6
-    """Share of the patches that is masked."""
+    """Fraction of the patches to mask."""
     base_lr: float = 1.5e-4
-    """Learning rate for an effective batch of 256; the rate used is base_lr × effective batch / 256."""
-    warmup_epochs: float = 40
-    """Epochs of linear warm-up, before a cosine to min_lr."""
+    """Learning rate for an effective batch of 256. The peak learning rate is base_lr × effective batch / 256."""
+    warmup_epochs: float | None = None
+    """Epochs of linear warm-up, followed by cosine decay to min_lr. Unset: 5% of the epochs (40 of 800)."""
     min_lr: float = 0.0
     """Learning rate at the end."""
     weight_decay: float = 0.05
-    """AdamW's decay of kernels; biases, norms, GRN, LayerScale and the mask token have none."""
+    """AdamW's weight decay. Applies to kernels only, not to biases, norms, GRN, LayerScale or the mask token."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's β₁ and β₂."""
     clip_grad: float | None = None
-    """Largest norm of the gradient; unset: no clipping."""
+    """Maximum gradient norm; unset: no clipping."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast or float32; auto: bf16 on GPUs that have it, float32 elsewhere."""
+    """bf16 autocast or float32. auto: bf16 on GPUs that support it, float32 elsewhere."""
     compile: bool = False
-    """Compile the network with torch.compile; needs a C++ compiler on a CPU."""
+    """Compile the network with torch.compile. Needs a C++ compiler on a CPU."""
 
     def __post_init__(self) -> None:
         _check_finite(self)
-        check_least(self, epochs=1, batch_size=1, accumulation_steps=1, warmup_epochs=0, min_lr=0, weight_decay=0)
+        check_least(self, epochs=1, effective_batch=1, batch_size=1, accumulation_steps=1)
+        check_least(self, warmup_epochs=0, min_lr=0, weight_decay=0)
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be between 0 and 1, got {self.mask_ratio}")
         if self.base_lr <= 0:
             raise ValueError(f"base_lr must be above 0, got {self.base_lr}")
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup >= self.epochs:
             raise ValueError(
-                f"warmup_epochs must be less than train.epochs ({self.epochs}), got {self.warmup_epochs:g}"
+                f"warmup_epochs must be less than train.epochs ({self.epochs}), got {self.warmup_epochs:g}; "
+                f"left out, it is 5% of them"
             )
         if self.clip_grad is not None and self.clip_grad <= 0:
             raise ValueError(f"clip_grad must be above 0 or unset, got {self.clip_grad}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up: ``warmup_epochs``, or the paper's 5% of the epochs."""
+        return WARMUP_SHARE * self.epochs if self.warmup_epochs is None else self.warmup_epochs
+
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What a run writes, and how often."""
+    """What a run writes and how often."""
 
     every: int = 10
-    """Steps between lines of metrics.jsonl and TensorBoard points; a line's loss is the mean over these steps."""
+    """Steps between lines of metrics.jsonl and points in TensorBoard. The loss is the mean over these steps."""
     pictures_every: int = 20
-    """Epochs between reconstruction pictures; 0: none."""
+    """Epochs between pictures of reconstructions; 0: none."""
     pictures_count: int = 8
-    """Images in a picture."""
+    """Images per picture."""
     checkpoint_every: int = 1
-    """Epochs between checkpoints; there is one at the end in any case."""
+    """Epochs between checkpoints. The last step always writes one."""
     keep_checkpoints: int = 3
-    """Newest checkpoints to keep, older ones are deleted; 0: keep all."""
+    """Number of newest checkpoints to keep; 0: all."""
 
     def __post_init__(self) -> None:
         check_least(self, every=1, pictures_every=0, pictures_count=1, checkpoint_every=1, keep_checkpoints=0)
@@ -145,16 +162,16 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """What is measured of the features while training goes on; changes no number of the training."""
+    """Measurements of the features during training. They do not change the training."""
 
     every: int = 0
-    """Epochs between measurements of the encoder, before the first step and after the last one too; 0: none. Each gives
-    a line of metrics.jsonl with the mean cosine distance of the channels in each stage (near 0: collapsed)."""
+    """Epochs between measurements of the encoder, also before the first step and after the last; 0: none. Each adds a
+    line to metrics.jsonl with the mean cosine distance of the channels in each stage (near 0: collapsed)."""
     data: str | None = None
-    """Folder with a subfolder for each class (or train/ and val/ that have them), or the word digits for those of
-    scikit-learn; adds the accuracy of 20 nearest neighbors. Unset: no accuracy."""
+    """Folder with one subfolder per class (or train/ and val/ with such subfolders), or the word digits for
+    scikit-learn's digits. Adds the accuracy of a 20-nearest-neighbor classifier. Unset: no accuracy."""
     images: int = 256
-    """Images at most: of the training images for the distance, and of either part of the labeled ones."""
+    """Maximum number of images: training images for the distance, and labeled images in each of train and test."""
 
     def __post_init__(self) -> None:
         check_least(self, every=0, images=1)
@@ -164,7 +181,7 @@ class MonitorConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The run."""
+    """One run."""
 
     model: PretrainModelConfig = field(default_factory=PretrainModelConfig, metadata={"bare": "name"})
     data: DataConfig = field(default_factory=DataConfig, metadata={"bare": "path"})
@@ -172,12 +189,13 @@ class PretrainConfig:
     log: LogConfig = field(default_factory=LogConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     output: str | None = None
-    """Run folder, made if needed; unset: runs/<model>-<date>-<time>. A folder with a run in it is resumed or
-    left alone."""
+    """Run folder, created if needed. Unset: runs/<model>-<date>-<time>. A run that is already there is resumed, or
+    left untouched."""
     seed: int = 0
-    """Seed of the weights, crops, flips, masks and order; together with the configuration it fixes the run."""
+    """Seed of the weights, crops, flips, masks and order. Seed and configuration determine the run."""
     resume: str = "auto"
-    """auto: go on from the newest checkpoint in the run folder, if any; none: never; or a run or checkpoint folder."""
+    """auto: resume from the newest checkpoint in the run folder, if any. none: never resume. Or a run or checkpoint
+    folder to resume from."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -191,7 +209,7 @@ class PretrainConfig:
             raise ValueError(f"data.{error}") from None
 
     def with_absolute_paths(self) -> "PretrainConfig":
-        """The same, wherever it is read."""
+        """The same configuration with absolute paths, valid from any working directory."""
         return replace(
             self,
             output=_absolute(self.output),
@@ -201,7 +219,7 @@ class PretrainConfig:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, tuples as lists, as config.yaml holds it."""
+        """Plain data with tuples as lists, as in config.yaml."""
         return _plain(asdict(self))
 
 
@@ -216,7 +234,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_finite(config: DataConfig | TrainConfig) -> None:
-    """NaN passes every comparison, so it has its own."""
+    """NaN passes every range check, so it needs one of its own."""
     for name, value in vars(config).items():
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):

@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from fcmae.errors import UserError
 
 DEMO = "demo"
 PROG = "python -m fcmae.pretrain"
+# Names that --config took when each size had a recipe of its own. They mean pretrain with that --model.name.
+SIZE_RECIPES = {f"pretrain_{size}": f"convnextv2_{size}" for size in
+                ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")}  # fmt: skip
 
 DESCRIPTION = """Pretrain a ConvNeXt on unlabeled images with FCMAE.
 
@@ -84,7 +87,11 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainCon
         raise UserError(f"config must be a PretrainConfig, a recipe's name or a YAML file, got {config!r}")
     from_files: dict[str, Any] = {}
     for name in names:
-        from_files = _merged(from_files, yaml.safe_load(Path(_recipe_path(str(name))).read_text(encoding="utf-8")))
+        source = _recipe_path(str(name))
+        text = source if "\n" in source else Path(source).read_text(encoding="utf-8")
+        from_files = _merged(from_files, yaml.safe_load(text))
+    if _replaces_effective_batch(values.get("train", {})):
+        values["train"]["effective_batch"] = None
     return from_values(PretrainConfig, _merged(from_files, values))
 
 
@@ -117,19 +124,37 @@ def _with_recipes(argv: list[str]) -> list[str]:
             configs += ["--config", *(_recipe_path(value) for value in itertools.islice(arguments, 1))]
     if not names_data:
         configs = ["--config", _recipe_path(DEMO)]
-    return configs + options
+    return configs + options + _batch_of_options(options)
+
+
+def _batch_of_options(options: list[str]) -> list[str]:
+    """What the options leave unsaid of the batch that a file may set."""
+    given = {option.partition("=")[0].removeprefix("--train.") for option in options}
+    return ["--train.effective_batch=null"] if _replaces_effective_batch(given) else []
+
+
+def _replaces_effective_batch(given: Container[str]) -> bool:
+    """Whether these settings of ``train`` override a file's effective_batch: both of its factors, and not it."""
+    return "batch_size" in given and "accumulation_steps" in given and "effective_batch" not in given
 
 
 def _recipe_path(given: str) -> str:
-    """A file stays; a recipe's name, with or without configs/ and .yaml, becomes the shipped file.
+    """What jsonargparse's --config takes: a file, or for a name in SIZE_RECIPES the YAML text itself.
+
+    The name of a shipped recipe may have configs/ before it and .yaml after it; a file of that name comes first.
 
     Raises:
-        UserError: neither of these, or a file that holds no YAML mapping.
+        UserError: neither a file nor a recipe, or a file that holds no YAML mapping.
     """
     name = Path(given).name.removesuffix(".yaml")
-    if not Path(given).is_file() and Path(given).parent in (Path("."), Path("configs")) and name in recipe_names():
-        with as_file(files("fcmae.configs") / f"{name}.yaml") as path:
-            return str(path)
+    if not Path(given).is_file() and Path(given).parent in (Path("."), Path("configs")):
+        if name in recipe_names():
+            with as_file(files("fcmae.configs") / f"{name}.yaml") as path:
+                return str(path)
+        if name in SIZE_RECIPES:
+            recipe = yaml.safe_load((files("fcmae.configs") / "pretrain.yaml").read_text(encoding="utf-8"))
+            recipe["model"]["name"] = SIZE_RECIPES[name]
+            return yaml.safe_dump(recipe)
     if Path(given).is_dir():
         raise UserError(f"--config {given} is a folder; give a YAML file, such as a run's config.yaml")
     if not Path(given).is_file():

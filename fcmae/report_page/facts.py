@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fcmae.config import PretrainConfig
+from fcmae.config import BATCH_SIZE, PretrainConfig, TrainConfig
 from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import RunFolder
@@ -37,11 +37,22 @@ def headline_facts(run: RunFolder) -> list[Fact]:
 def changed_settings(run: RunFolder) -> list[Setting]:
     """Settings that differ from the defaults of this version, but for where the run lies and went on from."""
     defaults = flat(PretrainConfig().as_dict())
+    derived = defaults | _what_unset_means(run.config)
     return [
-        Setting(name, _text(value), _text(defaults[name]) if name in defaults else "not known to this version")
+        Setting(name, _text(value), _text(derived[name]) if name in derived else "not known to this version")
         for name, value in run.config.items()
-        if name not in ("output", "resume") and (name not in defaults or defaults[name] != value)
+        if name not in ("output", "resume") and (name not in defaults or value not in (defaults[name], derived[name]))
     ]
+
+
+def _what_unset_means(settings: dict[str, Any]) -> dict[str, Any]:
+    """The values that a run fills in for settings whose default is unset."""
+    epochs = settings.get("train.epochs")
+    train = TrainConfig(epochs=epochs) if isinstance(epochs, int) and epochs > 0 else TrainConfig()
+    values: dict[str, Any] = {"train.warmup_epochs": train.warmup}
+    if settings.get("train.effective_batch") is None:
+        values |= {"train.batch_size": BATCH_SIZE, "train.accumulation_steps": 1}
+    return values
 
 
 def steps_done(run: RunFolder) -> int:

@@ -1,1 +1,1 @@
-"""Training: setup, resume, the loop, the optimizer, the monitor, the console."""
+"""Training: setup, resume, the batch, the loop, the optimizer, the monitor, the console."""

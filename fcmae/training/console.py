@@ -1,4 +1,4 @@
-"""What a run shows, and how it listens: the progress bar, and signals turned into a question asked between steps."""
+"""The progress bar of a run, and signals as a flag that is checked between steps."""
 
 import contextlib
 import itertools
@@ -20,10 +20,10 @@ STEPS_BETWEEN_QUESTIONS = 8
 
 @contextlib.contextmanager
 def signals_as_question(accelerator: Accelerator) -> Iterator[Callable[[], bool]]:
-    """While open, Ctrl-C, SIGTERM and SIGHUP end nothing; the function tells whether any process of the run got one.
+    """While open, Ctrl-C, SIGTERM and SIGHUP only set a flag. The function returns whether any process received one.
 
-    All processes must call it, once a step. Several processes ask one another only now and then, for a GPU must wait
-    for the answer. A second Ctrl-C interrupts at once.
+    All processes must call it once per step. Several processes exchange their flags only every few steps, because a GPU
+    has to wait for the exchange. A second Ctrl-C interrupts at once.
     """
     received: list[int] = []
     calls = itertools.count(1)
@@ -40,7 +40,7 @@ def signals_as_question(accelerator: Accelerator) -> Iterator[Callable[[], bool]
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before: dict[int, Any] = {}
-    with contextlib.suppress(ValueError):  # not in the main thread: signals are the calling program's affair
+    with contextlib.suppress(ValueError):  # outside the main thread, signals belong to the calling program
         before = {number: signal.signal(number, note) for number in ENDING_SIGNALS}
     try:
         yield is_asked_to_stop
@@ -50,13 +50,13 @@ def signals_as_question(accelerator: Accelerator) -> Iterator[Callable[[], bool]
 
 
 class ProgressBar(tqdm):
-    """Steps, loss, learning rate, images per second and time left; where nobody watches, a log line now and then."""
+    """Steps, loss, learning rate, images per second and time left. Without a terminal, occasional log lines."""
 
     QUIET_SECONDS = 30.0
     _last_line = float("-inf")
 
     def show(self, values: dict[str, Any]) -> None:
-        """Show a line of metrics.jsonl."""
+        """Show the values of a line of metrics.jsonl."""
         text = f"loss {values['loss']:.4f}, lr {values['lr']:.2e}, {values['images_per_second']:.1f} images/s"
         if not self.disable:
             self.set_postfix_str(text, refresh=False)
@@ -66,12 +66,12 @@ class ProgressBar(tqdm):
 
 
 def progress_bar(total_steps: int, step: int, is_main_process: bool) -> ProgressBar:
-    """The bar of a run that stands at ``step``; drawn on a terminal alone."""
+    """The progress bar of a run that is at ``step``. It is drawn only on a terminal."""
     return ProgressBar(
         total=total_steps,
         initial=step,
         unit="step",
         dynamic_ncols=True,
-        disable=None if is_main_process else True,  # None: tqdm looks for a terminal
+        disable=None if is_main_process else True,  # None: tqdm checks for a terminal
         bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]",
     )

@@ -1,4 +1,4 @@
-"""The training loop: steps from a run's start to its end, and what is written on the way."""
+"""The training loop: all steps of a run, and what is written along the way."""
 
 import contextlib
 import logging
@@ -34,7 +34,7 @@ logger = logging.getLogger("fcmae")
 
 
 class NonFiniteError(UserError):
-    """Training came to a loss or a weight that is not a number."""
+    """The loss or a weight became NaN or infinite."""
 
 
 class Fitted(NamedTuple):
@@ -49,18 +49,18 @@ class Fitted(NamedTuple):
 
 
 def fit(run: Run) -> Fitted:
-    """Train from ``run.start`` to the end, or until a signal; write what a run folder holds."""
+    """Train from ``run.start`` to the end, or until a signal, and write the files of the run folder."""
     config, train, accelerator = run.config, run.config.train, run.accelerator
     schedule = make_schedule(run.optimizer, train, run.total_steps)
     stream = SampleStream(
-        run.start.samples_per_epoch, batch_size=train.batch_size, accumulation_steps=train.accumulation_steps,
+        run.start.samples_per_epoch, batch_size=run.batch.size, accumulation_steps=run.batch.accumulation_steps,
         rank=accelerator.process_index, world_size=accelerator.num_processes,
         seed=config.seed, start_step=run.start.step, total_steps=run.total_steps,
     )  # fmt: skip
     loader = make_loader(run.dataset, stream, pin_memory=accelerator.device.type == "cuda")
     unreadable = UnreadableFiles()
     step = run.start.step
-    losses: list[torch.Tensor] = []  # of steps not yet logged, on the device: reading them each step would stall a GPU
+    losses: list[torch.Tensor] = []  # not logged yet, on the device: reading them at each step would stall a GPU
     pending = list(run.start.pending_losses)
     last_loss: float | None = None
 
@@ -116,12 +116,12 @@ def fit(run: Run) -> Fitted:
                 _measure(run, step, metrics)
             if stop:
                 break
-        del batches  # ends the workers
+        del batches  # stops the data loading processes
 
     if unreadable.seen:
         logger.warning("%d image file(s) could not be read and were skipped; each is named above", len(unreadable.seen))
     if step < run.total_steps:
-        logger.info("stopped at step %d of %d; saved. To go on: %s", step, run.total_steps, _command_to_go_on(run))
+        logger.info("stopped at step %d of %d; saved. To resume: %s", step, run.total_steps, _command_to_resume(run))
     else:
         logger.info("done: %d steps. Pictures and weights are in %s", step, run.folder)
         logger.info('weights for timm: fcmae.convert_to_dense("%s")', run.folder)
@@ -129,8 +129,8 @@ def fit(run: Run) -> Fitted:
 
 
 def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles) -> torch.Tensor:
-    """One optimizer step; returns this process's loss, averaged over its micro-batches."""
-    accumulate, device = run.config.train.accumulation_steps, run.accelerator.device
+    """One optimizer step. Returns this process's loss, averaged over its micro-batches."""
+    accumulate, device = run.batch.accumulation_steps, run.accelerator.device
     total = torch.zeros((), device=device)
     for micro_batch in range(accumulate):
         batch = next(batches)
@@ -138,7 +138,7 @@ def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles
         images = run.dataset.normalize(batch.image.to(device, non_blocking=True))
         visible = batch.visible.to(device, non_blocking=True)
         is_last = micro_batch == accumulate - 1
-        # gradients are summed over processes once a step, with the last micro-batch
+        # processes exchange gradients once per step, with the last micro-batch
         with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.model):
             output = run.model(images, visible=visible, num_visible=run.dataset.num_visible, masked_only=True)
             loss = output.loss / accumulate
@@ -152,7 +152,7 @@ def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles
 
 
 def _read_losses(run: Run, losses: list[torch.Tensor], step: int) -> list[float]:
-    """Losses of the steps up to ``step``, averaged over processes, as numbers; NonFiniteError if one is not."""
+    """Losses of the steps up to ``step``, averaged over processes; NonFiniteError if one is not finite."""
     means = run.accelerator.reduce(torch.stack(losses), reduction="mean").tolist()
     for behind, loss in enumerate(reversed(means)):
         if not math.isfinite(loss) and all(map(math.isfinite, means[: len(means) - 1 - behind])):
@@ -161,7 +161,7 @@ def _read_losses(run: Run, losses: list[torch.Tensor], step: int) -> list[float]
 
 
 def _save(run: Run, state: ckpt.TrainState) -> None:
-    """A checkpoint, unless a weight is not finite (the loss of the next step would say so, too late for this one)."""
+    """Save a checkpoint. NonFiniteError if a weight is not finite: the next loss would show it only after saving."""
     bad = next((n for n, p in run.bare_model.named_parameters() if not p.isfinite().all()), None)
     if bad is not None:
         raise _non_finite(run, f"the weight {bad} is not finite after step {state.step}")
@@ -171,19 +171,19 @@ def _save(run: Run, state: ckpt.TrainState) -> None:
         except OSError as error:
             raise UserError(
                 f"no checkpoint could be written to {run.folder} at step {state.step}: {error.strerror or error}; "
-                f"earlier ones are as they were"
+                f"earlier checkpoints are unchanged"
             ) from error
         ckpt.delete_old_checkpoints(run.folder, run.config.log.keep_checkpoints)
     run.accelerator.wait_for_everyone()
 
 
 def _network(config: PretrainConfig) -> dict[str, Any]:
-    """The fields of ModelConfig, which a checkpoint's header holds."""
+    """The fields of ModelConfig, for the checkpoint's header."""
     return {name: value for name, value in config.as_dict()["model"].items() if name != "init_from"}
 
 
 def _draw(run: Run, step: int) -> None:
-    """RUN/reconstructions/step-….png of fixed images with fixed masks."""
+    """Write RUN/reconstructions/step-….png: always the same images with the same masks."""
     if run.accelerator.is_main_process:
         model, device = run.bare_model, run.accelerator.device
         sample = run.dataset.fixed_samples(run.config.log.pictures_count)
@@ -201,7 +201,7 @@ def _draw(run: Run, step: int) -> None:
 
 
 def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
-    """A line of what the features are worth, if that is wanted."""
+    """Measure the features and write a line of metrics, if ``monitor.every`` is set."""
     if not run.config.monitor.every:
         return
     if metrics:
@@ -210,7 +210,7 @@ def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
         except (UserError, OSError) as error:
             if step == 0:
                 raise
-            logger.warning("not measured at step %d: %s", step, error)  # no reason to end the training
+            logger.warning("not measured at step %d: %s", step, error)  # training goes on
         else:
             metrics.write({"step": step, "epoch": round(run.epochs_done(step), 4)} | measured, GROUP)
             logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
@@ -218,18 +218,18 @@ def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:
-    """Drop path draws from torch's generator: the same draws whether or not the run was stopped before this step."""
+    """Seed torch's generator, which drop path uses: a resumed run draws the same as one that was never stopped."""
     torch.manual_seed(sample_seed(seed, step, rank))
 
 
 def _non_finite(run: Run, what: str) -> NonFiniteError:
     kept = ckpt.last_checkpoint(run.folder)
     kept_line = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
-    go_on = f"--resume {shlex.quote(str(kept))} --output ANOTHER and " if kept else ""
-    return NonFiniteError(f"{what}; stopped, {kept_line}. Try {go_on}a lower --train.base_lr, or --train.clip_grad 1")
+    resume = f"--resume {shlex.quote(str(kept))} --output ANOTHER and " if kept else ""
+    return NonFiniteError(f"{what}; stopped, {kept_line}. Try {resume}a lower --train.base_lr, or --train.clip_grad 1")
 
 
-def _command_to_go_on(run: Run) -> str:
+def _command_to_resume(run: Run) -> str:
     processes = run.accelerator.num_processes
     launcher = f"torchrun --nproc-per-node {processes}" if processes > 1 else shlex.quote(sys.executable)
     return f"{launcher} -m fcmae.pretrain --config {shlex.quote(str(run.folder / CONFIG))}"

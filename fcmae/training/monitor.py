@@ -1,7 +1,7 @@
-"""What features are worth while training goes on: nearest neighbors on labeled images, and signs of feature collapse.
+"""How useful the features are during training: nearest neighbors on labeled images, and signs of feature collapse.
 
-Measuring is done on a copy of the encoder, which sees whole images, and draws nothing from torch's generators that
-others draw from: it changes no number of the training.
+Measurements use a copy of the encoder, which sees whole images, and leave torch's random generators unchanged. They do
+not change the training.
 """
 
 import logging
@@ -24,7 +24,7 @@ from fcmae.runs.reader import KNN, STAGE_DISTANCE
 
 logger = logging.getLogger(__name__)
 
-GROUP = "monitor"  # of TensorBoard's points
+GROUP = "monitor"  # in TensorBoard
 BATCH, NEIGHBORS = 32, 20
 
 
@@ -32,11 +32,11 @@ class Monitor:
     """Measures an encoder on whole images of the run's size, in float32.
 
     Args:
-        config: the run's; ``config.monitor`` says what is measured.
+        config: the run's configuration; ``config.monitor`` says what to measure.
         dataset: the training images.
 
     Raises:
-        UserError: ``monitor.data`` is no folder of classes.
+        UserError: ``monitor.data`` is not a folder of classes.
     """
 
     def __init__(self, config: PretrainConfig, dataset: PretrainDataset) -> None:
@@ -44,12 +44,12 @@ class Monitor:
         self.labeled = _labeled_data(config)
 
     def measure(self, model: FCMAE, device: torch.device) -> dict[str, float]:
-        """``cosine_distance_stage_0`` … ``3``, and ``knn_top1`` if there are labels; the model is left as it was.
+        """``cosine_distance_stage_0`` … ``3``, and ``knn_top1`` if there are labels. The model is unchanged.
 
         Raises:
             UserError: no image can be read, or features are not finite.
         """
-        # a new network draws its first weights, and data loaders a seed, whether or not they have a use for it
+        # a new network draws initial weights and a data loader draws a seed, even if neither is used
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             encoder = SparseConvNeXt(replace(self.config.model, backend="auto", checkpoint_stages=()))
             encoder.load_state_dict(model.encoder.state_dict())
@@ -79,7 +79,7 @@ class Monitor:
 
 
 def _pooled(encoder: SparseConvNeXt, images: Tensor) -> Tensor:
-    """[B, C, H, W] → [B, C_last]: the mean over all patches of whole images."""
+    """[B, C, H, W] → [B, C_last]: the mean over all patches, all of them visible."""
     height, width = (size // encoder.patch_size for size in images.shape[2:])
     visible = torch.ones(len(images), height, width, dtype=torch.bool, device=images.device)
     return encoder(images, visible).mean((2, 3))

@@ -1,4 +1,4 @@
-"""AdamW with the paper's parameter groups, and its learning rate step by step."""
+"""AdamW with the paper's parameter groups, and the learning rate schedule."""
 
 import torch
 from timm.optim import param_groups_weight_decay
@@ -6,19 +6,18 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from fcmae.config import TrainConfig
-
-BASE_BATCH = 256  # the batch that base_lr is meant for
+from fcmae.training.batch import peak_learning_rate
 
 
 def make_optimizer(model: nn.Module, train: TrainConfig, effective_batch: int) -> torch.optim.AdamW:
-    """AdamW at base_lr × effective batch / 256; no decay on vectors: biases, norms, GRN, LayerScale, the mask token."""
+    """AdamW at the peak learning rate. No decay of vectors: biases, norms, GRN, LayerScale, the mask token."""
     groups = param_groups_weight_decay(model, weight_decay=train.weight_decay)
-    return torch.optim.AdamW(groups, lr=train.base_lr * effective_batch / BASE_BATCH, betas=train.betas, fused=True)
+    return torch.optim.AdamW(groups, lr=peak_learning_rate(train, effective_batch), betas=train.betas, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, train: TrainConfig, total_steps: int) -> CosineLRScheduler:
-    """Linear warm-up from 0, then half a cosine to min_lr; ``step_update(step)`` sets the rate of any step."""
-    warmup_steps = min(round(train.warmup_epochs / train.epochs * total_steps), total_steps - 1)
+    """Linear warm-up from 0, then cosine decay to min_lr. ``step_update(step)`` sets the learning rate of any step."""
+    warmup_steps = min(round(train.warmup / train.epochs * total_steps), total_steps - 1)
     return CosineLRScheduler(
         optimizer,
         t_initial=total_steps - warmup_steps,

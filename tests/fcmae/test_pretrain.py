@@ -189,7 +189,7 @@ def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, numb
     run = tmp_path / "run"
     steps = metrics(run)[-1]["step"]
     go_on = f"{sys.executable} -m fcmae.pretrain --config {run}/config.yaml"
-    assert f"stopped at step {steps} of 1000; saved. To go on: {go_on}" in text
+    assert f"stopped at step {steps} of 1000; saved. To resume: {go_on}" in text
     assert ckpt.read_state(ckpt.resolve_checkpoint(run)).step == steps
     assert main(["--config", f"{run}/config.yaml", "--train.epochs", str(-(-(steps + 3) * 4 // 10))]) == 0
     assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
@@ -246,6 +246,16 @@ def test_two_processes_train_as_one(tiny_args: Args, image_folder: Path, tmp_pat
     torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
 
 
+def test_two_processes_share_an_effective_batch_and_one_goes_on(tiny_args: Args, tmp_path: Path) -> None:
+    """Warned of the learning rate once; RUN/config.yaml resumes on another number of processes."""
+    args = [*tiny_args("two", *SHORT), "--train.batch_size", "null", "--train.effective_batch", "4"]
+    text = launch([*args, "--train.base_lr", "1e-3"], *TORCHRUN)
+    assert text.count("4 images per step: --train.batch_size 2 × --train.accumulation_steps 1 × 2 processes") == 1
+    assert text.count("a peak learning rate of ") == 1
+    assert main(["--config", str(tmp_path / "two" / "config.yaml"), "--train.epochs", "2"]) == 0
+    assert [m["step"] for m in metrics(tmp_path / "two")] == [1, 2, 3, 4, 5]
+
+
 def test_two_processes_stop_together_and_go_on(tiny_args: Args, tmp_path: Path) -> None:
     """SIGTERM reaches one process of two; both stop after the same step, and the run goes on from there."""
     args = [*tiny_args("run", *LONG, "--train.batch_size", "2"), "--data.num_workers", "0"]
@@ -258,7 +268,7 @@ def test_two_processes_stop_together_and_go_on(tiny_args: Args, tmp_path: Path) 
     run = tmp_path / "run"
     saved = ckpt.read_state(ckpt.resolve_checkpoint(run)).step
     assert saved % console.STEPS_BETWEEN_QUESTIONS == 0
-    assert text.count(f"stopped at step {saved} of 1000; saved. To go on: torchrun --nproc-per-node 2 -m") == 1
+    assert text.count(f"stopped at step {saved} of 1000; saved. To resume: torchrun --nproc-per-node 2 -m") == 1
     assert [m["step"] for m in metrics(run)] == list(range(1, saved + 1))
     epochs = str(-(-(saved + 3) * 4 // 10))
     assert main([*args, "--train.batch_size", "4", "--train.epochs", epochs]) == 0  # on one process
@@ -332,7 +342,7 @@ def test_the_step_of_a_nan_is_named_exactly(
     assert kept.name == "step-00000005"
     monkeypatch.setattr(loop, "_train_step", real)
     assert main(tiny_args("other", "--resume", str(kept), "--train.clip_grad", "1", "--train.base_lr", "0.01")) == 0
-    assert "--train.clip_grad was None and is 1.0 now: training changes from here on" in caplog.messages
+    assert "--train.clip_grad was None and is now 1.0: training changes from here on" in caplog.messages
 
 
 def test_unreadable_images_are_skipped_counted_and_named(

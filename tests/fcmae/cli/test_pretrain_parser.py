@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fcmae.cli.pretrain_parser import build_parser, parse_config, recipe_names
+from fcmae.cli.pretrain_parser import SIZE_RECIPES, build_parser, parse_config, recipe_names
 from fcmae.config import PretrainConfig, PretrainModelConfig
 from fcmae.errors import UserError
+from fcmae.training.batch import divide_batch
 
 PAPER_SIZES = ["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
 
@@ -22,11 +23,39 @@ def test_without_data_or_configuration_it_is_the_demo() -> None:
     assert parse_config(["--data.path", "x"]).model == PretrainModelConfig()
 
 
-@pytest.mark.parametrize("form", ["pretrain_tiny", "configs/pretrain_tiny.yaml", "pretrain_tiny.yaml"])
+@pytest.mark.parametrize("form", ["pretrain", "configs/pretrain.yaml", "pretrain.yaml"])
 def test_recipes_are_found_by_name_from_anywhere(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments in (["--config", form], [f"--config={form}"]):
-        assert parse_config(arguments).model.name == "convnextv2_tiny"
+        assert parse_config(arguments).train.effective_batch == 4096
+
+
+@pytest.mark.parametrize("form", ["pretrain_{}", "configs/pretrain_{}.yaml", "pretrain_{}.yaml"])
+@pytest.mark.parametrize("size", PAPER_SIZES)
+def test_names_of_a_recipe_per_size_mean_pretrain_with_that_size(
+    form: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = form.format(size)
+    expected = parse_config(["--config", "pretrain", "--model.name", f"convnextv2_{size}"])
+    assert expected.model.name == f"convnextv2_{size}"
+    assert parse_config(["--config", name]) == expected
+    assert parse_config([f"--config={name}"]) == expected
+    other = parse_config(["--config", name, "--model.name", "convnext_tiny", "--train.epochs", "10"])
+    assert (other.model.name, other.train.epochs) == ("convnext_tiny", 10)  # options still override
+
+
+def test_a_file_with_the_name_of_an_old_recipe_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pretrain_tiny.yaml").write_text("train: {epochs: 3}\n")
+    assert parse_config(["--config", "pretrain_tiny.yaml"]).train.epochs == 3
+    assert parse_config(["--config", "pretrain_tiny"]).train.epochs == 800
+
+
+def test_old_names_are_shipped_in_no_file() -> None:
+    assert not SIZE_RECIPES.keys() & set(recipe_names())
+    with pytest.raises(UserError, match="neither a file nor a recipe; recipes: demo, pretrain"):
+        parse_config(["--config", "elsewhere/pretrain_tiny.yaml"])
 
 
 def test_a_file_of_ones_own_comes_before_a_recipe_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,19 +66,42 @@ def test_a_file_of_ones_own_comes_before_a_recipe_of_that_name(tmp_path: Path, m
 
 @pytest.mark.parametrize("size", PAPER_SIZES)
 def test_recipes_have_the_papers_values(size: str) -> None:
-    """Table 8 of arXiv 2301.00808; an effective batch of 4096 on one device."""
-    config = parse_config(["--config", f"pretrain_{size}"])
+    """Table 8 of arXiv 2301.00808."""
+    config = parse_config(["--config", "pretrain", "--model.name", f"convnextv2_{size}"])
     assert config.model == PretrainModelConfig(name=f"convnextv2_{size}")
     assert (config.model.decoder_dim, config.model.decoder_depth, config.model.norm_pix_loss) == (512, 1, True)
     train = config.train
-    assert train.batch_size * train.accumulation_steps == 4096
-    assert (train.epochs, train.warmup_epochs, train.mask_ratio) == (800, 40, 0.6)
-    assert (train.base_lr, train.weight_decay, train.betas) == (1.5e-4, 0.05, (0.9, 0.95))
-    assert config.data.crop_scale == (0.2, 1.0)
+    assert (train.effective_batch, train.batch_size, train.accumulation_steps) == (4096, None, None)
+    for num_processes, memory in ((1, 64), (8, 512)):
+        assert divide_batch(train, num_processes, lambda memory=memory: memory).effective == 4096  # type: ignore[misc]
+    assert (train.epochs, train.warmup, train.mask_ratio) == (800, 40, 0.6)
+    assert (train.base_lr, train.min_lr, train.weight_decay, train.betas) == (1.5e-4, 0, 0.05, (0.9, 0.95))
+    assert (config.data.crop_scale, config.data.hflip) == ((0.2, 1.0), 0.5)
+
+
+def test_a_short_run_needs_no_other_warm_up() -> None:
+    assert parse_config(["--config", "pretrain", "--train.epochs", "10"]).train.warmup == pytest.approx(0.5)
+    assert parse_config(["--data.path", "x", "--train.epochs", "1"]).train.warmup == pytest.approx(0.05)
+
+
+def test_a_batch_in_options_overrides_the_effective_batch_of_a_file() -> None:
+    """As every option does: both of its factors together are a batch, one of them is not."""
+
+    def batch(*options: str) -> tuple[int | None, int | None, int | None]:
+        train = parse_config(["--config", "pretrain_tiny", *options]).train
+        return train.effective_batch, train.batch_size, train.accumulation_steps
+
+    assert batch("--train.batch_size", "64", "--train.accumulation_steps", "4") == (None, 64, 4)
+    assert batch("--train.batch_size=64", "--train.accumulation_steps=4") == (None, 64, 4)
+    assert batch("--train.batch_size", "64") == (4096, 64, None)
+    assert batch("--train.accumulation_steps", "4") == (4096, None, 4)
+    assert batch("--train.effective_batch", "256") == (256, None, None)
+    three = ("--train.batch_size", "64", "--train.accumulation_steps", "4", "--train.effective_batch", "512")
+    assert batch(*three) == (512, 64, 4)  # a contradiction of one's own, for divide_batch to name
 
 
 def test_every_recipe_is_tested() -> None:
-    assert recipe_names() == sorted(["demo", *(f"pretrain_{s}" for s in PAPER_SIZES)])
+    assert recipe_names() == ["demo", "pretrain"]
 
 
 def test_options_override_files_and_later_files_earlier_ones(tmp_path: Path) -> None:
@@ -81,7 +133,7 @@ def test_help_explains_every_option_with_its_default() -> None:
 
     check(PretrainConfig, "")
     assert found >= 40
-    assert "Shipped recipes: demo, pretrain_atto" in text
+    assert "Shipped recipes: demo, pretrain. " in text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +144,7 @@ def test_help_explains_every_option_with_its_default() -> None:
         (["--train.precision", "fp8"], "--train.precision: Expected one of ['auto', 'fp32', 'bf16']. Got value: fp8"),
         (
             ["--config", "/nowhere.yaml"],
-            "--config /nowhere.yaml is neither a file nor a recipe; recipes: demo, pretrain_atto",
+            "--config /nowhere.yaml is neither a file nor a recipe; recipes: demo, pretrain",
         ),
         (["--config", "/"], "--config / is a folder; give a YAML file"),
         (
@@ -105,6 +157,9 @@ def test_help_explains_every_option_with_its_default() -> None:
         (["--model.stem_stride", "3"], "--model.stem_stride must be 1, 2 or 4, got 3"),
         (["--train.mask_ratio", "1"], "--train.mask_ratio must be between 0 and 1, got 1.0"),
         (["--train.batch_size", "0"], "--train.batch_size must be at least 1, got 0"),
+        (["--train.accumulation_steps", "0"], "--train.accumulation_steps must be at least 1, got 0"),
+        (["--train.effective_batch", "0"], "--train.effective_batch must be at least 1, got 0"),
+        (["--train.warmup_epochs", "-1"], "--train.warmup_epochs must be at least 0, got -1"),
         (["--train.warmup_epochs", "99"], "--train.warmup_epochs must be less than train.epochs"),
         (["--data.mean", "[0.5]"], "--data.mean must have one value per channel: model.in_chans is 3, got (0.5,)"),
         (["--data.crop_scale", "[0.5,2]"], "--data.crop_scale must be 0 < low ≤ high ≤ 1, got 0.5, 2"),

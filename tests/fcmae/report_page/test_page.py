@@ -17,7 +17,7 @@ from fcmae.analysis.collapse_file import DepthCurve
 from fcmae.errors import UserError
 from fcmae.report import main, report
 from fcmae.report_page.charts import depth_chart, knn_chart
-from fcmae.report_page.facts import headline_facts, steps_planned, training_seconds
+from fcmae.report_page.facts import changed_settings, headline_facts, steps_planned, training_seconds
 from fcmae.report_page.page import _breakable
 from fcmae.report_page.pictures import MAX_PICTURES, MAX_SIDE
 from fcmae.report_page.write import write_report
@@ -151,9 +151,24 @@ def test_settings_that_are_not_the_default_come_first_and_the_whole_file_after(t
     assert [[cell.replace("<wbr>", "") for cell in row] for row in rows] == [
         ["data.path", "/images", "unset"],
         ["train.epochs", "30", "800"],
-        ["train.warmup_epochs", "2", "40"],
+        ["train.warmup_epochs", "2", "1.5"],
     ]
     assert (run / "config.yaml").read_text() in page.text
+
+
+def test_settings_that_a_run_filled_in_are_not_listed(tmp_path: Path) -> None:
+    """Unset warm-up and batch sizes, which config.yaml holds as numbers."""
+    run = read_run(made_run(tmp_path / "run"))
+
+    def changed(**train: float | None) -> list[str]:
+        config = {f"train.{name}": value for name, value in train.items()}
+        return [setting.name for setting in changed_settings(replace(run, config=config))]
+
+    filled_in: dict[str, float | None] = {"epochs": 800, "warmup_epochs": 40.0, "batch_size": 64}
+    assert changed(**filled_in, accumulation_steps=1) == []
+    assert changed(**filled_in | {"warmup_epochs": 2}) == ["train.warmup_epochs"]
+    chosen = changed(**filled_in, effective_batch=4096, accumulation_steps=None)
+    assert chosen == ["train.batch_size", "train.effective_batch"]
 
 
 def test_pictures_are_chosen_evenly_and_shrunk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

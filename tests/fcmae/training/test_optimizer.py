@@ -43,6 +43,23 @@ def test_warm_up_is_linear_then_half_a_cosine() -> None:
         assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("epochs", "warmup_epochs"), [(800, 40), (10, 0.5)])
+def test_unset_warm_up_is_the_schedule_of_5_percent_at_every_step(epochs: int, warmup_epochs: float) -> None:
+    def rates(train: TrainConfig) -> list[float]:
+        optimizer = make_optimizer(torch.nn.Linear(2, 2), train, 4096)
+        schedule = make_schedule(optimizer, train, total_steps=1000)
+        found = []
+        for step in range(1000):
+            schedule.step_update(step)
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    unset = rates(TrainConfig(epochs=epochs))
+    assert unset == rates(TrainConfig(epochs=epochs, warmup_epochs=warmup_epochs))
+    assert unset.index(max(unset)) == 50
+    assert max(unset) == pytest.approx(2.4e-3)
+
+
 def test_a_loaded_optimizer_keeps_the_schedule() -> None:
     """The rate of a step depends on the step alone, also when the optimizer was saved in the middle of a cosine."""
     train = TrainConfig(epochs=10, warmup_epochs=2)

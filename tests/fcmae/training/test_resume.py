@@ -2,17 +2,21 @@
 
 import errno
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors import SafetensorError
 
+from fcmae.config import PretrainConfig, TrainConfig
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
-from fcmae.training.resume import make_and_lock
+from fcmae.training import fitting
+from fcmae.training.resume import make_and_lock, resumed_warmup
 
 Args = Callable[..., list[str]]
 
@@ -33,7 +37,7 @@ def error_of(args: list[str], caplog: pytest.LogCaptureFixture) -> str:
 def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("run")) == 0
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
+    assert "already holds a run" in error_of(tiny_args("run", "--resume", "none"), caplog)
     other = error_of(tiny_args("run", "--model.decoder_dim", "32"), caplog)
     assert "--model.decoder_dim is 32, but" in other
     assert "was trained with 16" in other
@@ -41,7 +45,7 @@ def test_a_taken_run_folder_is_left_alone(tiny_args: Args, tmp_path: Path, caplo
     batch = error_of(tiny_args("run", "--train.batch_size", "8"), caplog)
     assert "trained with 4 images per step, now it would be 8" in batch
     older = str(tmp_path / "run" / "checkpoints" / "step-00000005")
-    assert "would write over it" in error_of(tiny_args("run", "--resume", older), caplog)
+    assert "would overwrite it" in error_of(tiny_args("run", "--resume", older), caplog)
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
     assert main(tiny_args("run")) == 0  # finished: nothing left to do
     assert len(metrics(tmp_path / "run")) == 10
@@ -64,14 +68,14 @@ def test_a_run_without_a_checkpoint_is_left_alone_too(
     """One that was killed early: its metrics and pictures are somebody's."""
     assert main(tiny_args("run")) == 0
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert "holds a run already" in error_of(tiny_args("run", "--resume", "none"), caplog)
+    assert "already holds a run" in error_of(tiny_args("run", "--resume", "none"), caplog)
 
 
 def test_a_folder_is_written_by_one_run_at_a_time(
     tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lock = make_and_lock(tmp_path / "run")
-    assert "is being written to by another process" in error_of(tiny_args("run"), caplog)
+    assert "is in use by another process" in error_of(tiny_args("run"), caplog)
     assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
     lock.release()
     assert main(tiny_args("run")) == 0
@@ -85,7 +89,7 @@ def test_a_folder_that_cannot_be_locked_is_not_written_to(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
-    assert "cannot be made or locked: No locks available" in error_of(tiny_args("run"), caplog)
+    assert "cannot be created or locked: No locks available" in error_of(tiny_args("run"), caplog)
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -94,7 +98,7 @@ def test_a_finished_run_has_nothing_to_give_to_another_folder(
 ) -> None:
     assert main(tiny_args("run")) == 0
     message = error_of(tiny_args("other", "--resume", str(tmp_path / "run")), caplog)
-    assert "is at step 10, and --train.epochs 4 end at step 10: nothing is left to train" in message
+    assert "is at step 10, and --train.epochs 4 ends at step 10: nothing is left to train" in message
     assert not (tmp_path / "other").exists()
 
 
@@ -102,7 +106,10 @@ def test_a_batch_larger_than_an_epoch_is_mentioned(
     tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(tiny_args("run", "--train.batch_size", "16")) == 0
-    assert any("a step takes 16 samples" in m and "more than the 10 of an epoch: 3 steps" in m for m in caplog.messages)
+    assert any(
+        "a step takes 16 samples" in m and "more than the 10 of an epoch: 3 steps in total" in m
+        for m in caplog.messages
+    )
 
 
 def test_a_disk_that_is_full_is_one_line(
@@ -146,8 +153,87 @@ def test_a_run_may_go_on_with_another_backend(tiny_args: Args, tmp_path: Path) -
 def test_longer_training_goes_on_and_says_so(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("run")) == 0
     assert main(tiny_args("run", "--train.epochs", "8")) == 0
-    assert "--train.epochs was 4 and is 8 now: training changes from here on" in caplog.messages
+    assert "--train.epochs was 4 and is now 8: training changes from here on" in caplog.messages
     assert [m["step"] for m in metrics(tmp_path / "run")] == list(range(1, 21))
+
+
+def recorded(run: Path) -> dict:
+    return yaml.safe_load((run / "config.yaml").read_text())["train"]
+
+
+def without(args: list[str], flag: str) -> list[str]:
+    at = args.index(flag)
+    return [*args[:at], *args[at + 2 :]]
+
+
+def test_an_unset_warm_up_is_recorded_and_the_same_command_resumes(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also with other epochs: the warm-up of the steps that are done stays, unless it would be all of the training."""
+    args = without(tiny_args("run"), "--train.warmup_epochs")
+    assert main(args) == 0
+    assert recorded(tmp_path / "run")["warmup_epochs"] == pytest.approx(0.2)
+    assert main(args) == 0
+    assert len(metrics(tmp_path / "run")) == 10
+    assert main([*args, "--train.epochs", "5"]) == 0
+    assert recorded(tmp_path / "run")["warmup_epochs"] == pytest.approx(0.2)
+    assert len(metrics(tmp_path / "run")) == 13
+    assert not any("warmup" in m for m in caplog.messages)
+    assert "--train.warmup_epochs is 1.0, but" in error_of([*args, "--train.warmup_epochs", "1"], caplog)
+
+
+def test_warm_up_of_a_resumed_run() -> None:
+    def warmup(epochs: int, before: dict, given: float | None = None) -> float:
+        return resumed_warmup(PretrainConfig(train=TrainConfig(epochs=epochs, warmup_epochs=given)), before)
+
+    assert warmup(800, {}) == 40
+    assert warmup(400, {"train.warmup_epochs": 40}) == 40  # a run of before there was unset
+    assert warmup(400, {"train.warmup_epochs": 40}, given=7) == 7
+    assert warmup(40, {"train.warmup_epochs": 40}) == 2  # not longer than the training
+    assert warmup(400, {"train.warmup_epochs": "many"}) == 20
+
+
+def test_a_batch_from_one_wish_is_logged_recorded_and_resumed(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images per step as with the batch given by its factors, and a size that no other memory changes."""
+    monkeypatch.setattr(fitting, "CPU_LIMIT", 3)  # of 4 images, 2 × 2
+    assert main(tiny_args("factors", "--train.batch_size", "2", "--train.accumulation_steps", "2")) == 0
+    args = [*without(tiny_args("wish"), "--train.batch_size"), "--train.effective_batch", "4"]
+    with caplog.at_level(logging.INFO):
+        assert main([*args, "--train.epochs", "2"]) == 0
+    chosen = "--train.batch_size 2 × --train.accumulation_steps 2 × 1 process"
+    assert f"4 images per step: {chosen}" in caplog.messages
+    train = recorded(tmp_path / "wish")
+    assert (train["effective_batch"], train["batch_size"], train["accumulation_steps"]) == (4, 2, None)
+
+    monkeypatch.setattr(fitting, "CPU_LIMIT", 64)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert main(args) == 0  # 4 epochs, as given first
+    assert f"4 images per step: {chosen}" in caplog.messages
+    assert [m["step"] for m in metrics(tmp_path / "wish")] == list(range(1, 11))
+    first, second = metrics(tmp_path / "factors")[0]["loss"], metrics(tmp_path / "wish")[0]["loss"]
+    assert first == second
+    assert main([*args, "--train.batch_size", "4"]) == 0  # shared differently
+    message = error_of([*args[:-1], "8"], caplog)
+    assert "trained with 4 images per step, now it would be 8" in message
+    assert message.endswith("or give only --train.effective_batch 4")
+    assert "is not a multiple of 3" in error_of([*args, "--train.batch_size", "3"], caplog)
+
+
+def test_the_header_names_the_peak_learning_rate_and_a_low_one_is_warned_of_once(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert main(tiny_args("good", "--train.epochs", "2")) == 0
+        assert any("5 steps of 4 (2 epochs), peak learning rate 0.000781, " in m for m in caplog.messages)
+        assert not any("a peak learning rate of" in m for m in caplog.messages)
+        assert main(tiny_args("low", "--train.epochs", "2", "--train.base_lr", "1.5e-4")) == 0
+    warned = [record for record in caplog.records if "a peak learning rate of" in record.getMessage()]
+    assert [record.levelname for record in warned] == ["WARNING"]
+    assert "a peak learning rate of 2.3e-06 with 4 images per step is low" in warned[0].getMessage()
+    assert "--train.base_lr 0.096 makes it 1.5e-03" in warned[0].getMessage()
 
 
 def test_damaged_checkpoints_are_named(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -170,9 +256,11 @@ def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptur
     assert "holds no images" in error_of([*tiny_args(), "--data.path", str(empty)], caplog)
     assert "is a file; give a folder" in error_of([*tiny_args(), "--output", str(tmp_path / "file")], caplog)
     (empty / "config.yaml").write_text("model: {name: convnextv2_atto}  # mine")
-    assert "holds a config.yaml that no run wrote" in error_of([*tiny_args(), "--output", str(empty)], caplog)
+    assert "holds a config.yaml that was not written by a run" in error_of(
+        [*tiny_args(), "--output", str(empty)], caplog
+    )
     below_a_file = str(tmp_path / "file" / "run")
-    assert "cannot be made or locked: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
+    assert "cannot be created or locked: Not a directory" in error_of([*tiny_args(), "--output", below_a_file], caplog)
     assert "--resume takes auto, none or a path" in error_of(tiny_args("run", "--resume", "newest"), caplog)
     assert "has no checkpoint in it" in error_of(tiny_args("run", "--resume", str(empty)), caplog)
     one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)

@@ -1,0 +1,119 @@
+"""How the images of an optimizer step are divided into micro-batches, and whether the learning rate suits the step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fcmae.config import BATCH_SIZE, TrainConfig
+from fcmae.errors import UserError
+
+BASE_BATCH = 256  # base_lr is the learning rate for this batch
+PAPER_BASE_LR = 1.5e-4
+LOW, GOOD, HIGH = 1e-4, 1.5e-3, 5e-3  # peak learning rates; measured on batches of 16 and 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of one optimizer step."""
+
+    size: int
+    """Images per device and micro-batch."""
+    accumulation_steps: int
+    num_processes: int
+
+    @property
+    def effective(self) -> int:
+        """Images per optimizer step, over all devices."""
+        return self.size * self.accumulation_steps * self.num_processes
+
+    def __str__(self) -> str:
+        return (
+            f"--train.batch_size {self.size} × --train.accumulation_steps {self.accumulation_steps} × "
+            f"{_processes(self.num_processes)}"
+        )
+
+
+def divide_batch(train: TrainConfig, num_processes: int, largest: Callable[[], int], recorded: object = None) -> Batch:
+    """The micro-batches that ``train`` asks for.
+
+    Args:
+        train: ``effective_batch``, ``batch_size`` and ``accumulation_steps``, any of which may be unset.
+        num_processes: processes that share the optimizer step.
+        largest: the largest micro-batch that fits in memory. Called only if the size follows from nothing else.
+        recorded: the micro-batch size of the run to resume, preferred if it divides the effective batch.
+
+    Raises:
+        UserError: the effective batch is not a whole number of micro-batches, or contradicts the other two settings.
+    """
+    wanted, size, steps = train.effective_batch, train.batch_size, train.accumulation_steps
+    if wanted is None:
+        return Batch(size or BATCH_SIZE, steps or 1, num_processes)
+    if size is not None and steps is not None:
+        batch = Batch(size, steps, num_processes)
+        if batch.effective != wanted:
+            raise UserError(
+                f"--train.effective_batch is {wanted}, but {batch} = {batch.effective}; "
+                f"leave one of them out (or set it to null)"
+            )
+        return batch
+    unit = num_processes * (size or steps or 1)
+    if wanted % unit:
+        raise UserError(_does_not_divide(train, num_processes, unit))
+    quotient = wanted // unit
+    if size is not None:
+        return Batch(size, quotient, num_processes)
+    if steps is not None:
+        return Batch(quotient, steps, num_processes)
+    if not isinstance(recorded, int) or recorded < 1 or quotient % recorded:
+        recorded = largest_divisor(quotient, largest())
+    return Batch(recorded, quotient // recorded, num_processes)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of ``number`` that is at most ``limit``."""
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
+
+
+def _does_not_divide(train: TrainConfig, num_processes: int, unit: int) -> str:
+    """What is wrong, and the nearest values that work."""
+    wanted = train.effective_batch or 0
+    factors, other = [_processes(num_processes)], ""
+    for name in ("batch_size", "accumulation_steps"):
+        if (value := getattr(train, name)) is not None:
+            factors.insert(0, f"--train.{name} {value}")
+            if wanted % num_processes == 0:
+                share = wanted // num_processes
+                smaller = largest_divisor(share, value)
+                larger = next((n for n in range(value, share + 1) if share % n == 0), smaller)
+                other = f", or --train.{name} {' or '.join(map(str, sorted({smaller, larger})))}"
+    below = wanted // unit * unit
+    nearest = f"{below} or {below + unit}" if below else str(unit)
+    return (
+        f"--train.effective_batch {wanted} is not a multiple of {unit} ({' × '.join(factors)}); "
+        f"take --train.effective_batch {nearest}{other}"
+    )
+
+
+def peak_learning_rate(train: TrainConfig, effective_batch: int) -> float:
+    """The learning rate after the warm-up."""
+    return train.base_lr * effective_batch / BASE_BATCH
+
+
+def learning_rate_advice(train: TrainConfig, effective_batch: int) -> str | None:
+    """One line if the peak learning rate is far from what the batch calls for.
+
+    The paper's rule is linear in the batch, which suits its 4096 images and gives far too little at 16. AdamW trains
+    well at about 1e-3 with any small batch, so only rates far from that, and far from the paper's rule, are mentioned.
+    """
+    peak, paper = peak_learning_rate(train, effective_batch), PAPER_BASE_LR * effective_batch / BASE_BATCH
+    if LOW <= peak <= max(HIGH, 2 * paper):
+        return None
+    good = max(GOOD, paper)
+    what = "low: training will be slow" if peak < LOW else "high: training may diverge"
+    return (
+        f"a peak learning rate of {peak:.1e} with {effective_batch} images per step is {what}; "
+        f"--train.base_lr {good * BASE_BATCH / effective_batch:.2g} makes it {good:.1e}"
+    )
+
+
+def _processes(count: int) -> str:
+    return f"{count} process" if count == 1 else f"{count} processes"

@@ -1,0 +1,62 @@
+"""The largest micro-batch that fits in the memory of the device."""
+
+import torch
+from accelerate import Accelerator
+
+from fcmae.models import FCMAE
+
+CPU_LIMIT = 64  # memory of a CPU is shared with everything else, and larger batches are hardly faster
+CUDA_LIMIT = 512
+SHARE = 0.8  # of the free GPU memory; the rest is for fragmentation and for what torch.compile needs
+PROBE = 8  # images
+ADAMW_COPIES = 2  # AdamW's two moments, each as large as the weights
+
+
+def largest_micro_batch(model: FCMAE, num_visible: int, accelerator: Accelerator) -> int:
+    """Images per micro-batch, the same on all processes: those that fit on a GPU, at most 64 on any other device.
+
+    On a GPU it measures forward and backward passes of 8 and 16 images. All processes must call it. It changes no
+    weight of the model, but moves it to the device.
+    """
+    fits = CPU_LIMIT
+    if accelerator.device.type == "cuda":
+        with accelerator.autocast():
+            fits = min(CUDA_LIMIT, _fits_on_gpu(model, num_visible, accelerator.device, accelerator.num_processes > 1))
+    return int(accelerator.gather(torch.tensor([fits], device=accelerator.device)).min())
+
+
+def _fits_on_gpu(model: FCMAE, num_visible: int, device: torch.device, distributed: bool) -> int:
+    """Images whose activations fit beside gradients, optimizer state and, with several processes, DDP's buckets."""
+    try:
+        model.to(device)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(device)
+        _peak_bytes(model, num_visible, PROBE, device)  # kernels are compiled and workspaces allocated once
+        few, more = (_peak_bytes(model, num_visible, images, device) for images in (PROBE, 2 * PROBE))
+    except torch.OutOfMemoryError:
+        return 1
+    finally:
+        model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return images_that_fit(SHARE * free - (ADAMW_COPIES + distributed) * weights, few, more)
+
+
+def images_that_fit(available: float, few: int, more: int) -> int:
+    """From the bytes of ``PROBE`` and of twice as many images, how many fit; at least 1."""
+    per_image = max(1.0, (more - few) / PROBE)
+    fixed = few - PROBE * per_image
+    return max(1, int((available - fixed) / per_image))
+
+
+def _peak_bytes(model: FCMAE, num_visible: int, images: int, device: torch.device) -> int:
+    """Most bytes allocated during a forward and backward pass, beyond those before it."""
+    config = model.config
+    model.zero_grad(set_to_none=True)
+    x_BCHW = torch.zeros(images, config.in_chans, *config.image_hw, device=device)
+    visible = torch.zeros(images, *config.grid_hw, dtype=torch.bool, device=device)
+    visible.flatten(1)[:, :num_visible] = True
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    model(x_BCHW, visible=visible, num_visible=num_visible, masked_only=True).loss.backward()
+    return torch.cuda.max_memory_allocated(device) - before
