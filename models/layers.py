@@ -3,6 +3,9 @@
 A layer computes with the operations of its backend, ``ops``; :func:`use_backend` sets it for a whole network.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,9 +23,10 @@ def use_backend(network: nn.Module, name: str) -> None:
         BackendError: it is not installed, or not for that device.
     """
     backend = resolve_backend(name, next(network.parameters()).device)
-    for module in network.modules():
-        if hasattr(type(module), "ops"):
-            module.ops = backend
+    layers: Iterable[Any] = network.modules()
+    for layer in layers:
+        if hasattr(type(layer), "ops"):
+            layer.ops = backend
 
 
 class LayerNorm(nn.LayerNorm):
@@ -111,7 +115,8 @@ class Mlp(nn.Module):
     def weights(self) -> MlpWeights:
         """The parameters as matrices and vectors."""
         gamma, beta = (None, None) if self.grn is None else (self.grn.weight, self.grn.bias)
-        fc1, fc2 = self.fc1, self.fc2
+        fc1: Any = self.fc1
+        fc2: Any = self.fc2
         return MlpWeights(fc1.weight.flatten(1), fc1.bias, gamma, beta, fc2.weight.flatten(1), fc2.bias)
 
 
