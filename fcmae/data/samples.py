@@ -17,7 +17,7 @@ from fcmae.data.folder import evenly_spaced
 from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_image
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
-from fcmae.models.fcmae import count_visible, random_visible
+from fcmae.models.fcmae import count_visible
 
 
 class Sample(NamedTuple):
@@ -63,8 +63,7 @@ class PretrainDataset(Dataset):
         """A batch of evenly spaced images with center crops and fixed masks, for reconstruction pictures."""
         samples = []
         for n, place in enumerate(evenly_spaced(range(len(self.paths)), count)):
-            generator = torch.Generator().manual_seed(sample_seed(self.seed, 0, n))
-            visible = random_visible(1, self.model.grid_hw, self.num_visible, generator=generator)[0]
+            visible = random_mask(Random(sample_seed(self.seed, 0, n)), self.model.grid_hw, self.num_visible)
             image = self._first_readable(place, self._center_crop).image
             samples.append(Sample(image, visible, []))
         return collate(samples)
