@@ -25,9 +25,13 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("fcmae.sparse.backends.triton.depthwise.BLOCK_ROWS", 1024)
 
 
-@pytest.fixture(params=["numba", "torch"])
+# every operation, on a CPU: float64, float32, half precision, gradcheck, autocast, views, shapes that are refused
+COMPLETE_BACKENDS = ["numba", "torch"]
+
+
+@pytest.fixture(params=COMPLETE_BACKENDS)
 def ops(request: pytest.FixtureRequest) -> Backend:
-    """The two backends that compute every operation on a CPU."""
+    """The backends that compute every operation on a CPU."""
     return resolve_backend(request.param)
 
 
@@ -57,3 +61,5 @@ needs_minkowski = pytest.mark.skipif(
     not HAVE_MINKOWSKI, reason="MinkowskiEngine is optional and not installed; make minkowski builds it"
 )
 minkowski = pytest.param("minkowski", marks=needs_minkowski)
+
+BACKENDS = ["torch", "numba", "triton", minkowski]  # convolutions and whole networks, in float32

@@ -99,6 +99,8 @@ def _find_network(names: Sequence[str], origin: str) -> tuple[Format, str]:
         raise UserError(f"{origin} holds no ConvNeXt encoder of a known format ({known}), but {some}")
     if len(networks) > 1:
         several = " and ".join(f"{prefix}… ({format.name})" for prefix, format in sorted(networks, key=lambda n: n[0]))
+        if len({prefix for prefix, _ in networks}) < len(networks):  # a format's own fault, not the file's
+            raise UserError(f"{origin}: the same names match more than one format: {several}")
         raise UserError(f"{origin} holds more than one network: {several}; give the state dict of one")
     prefix, format = networks[0]
     return format, prefix

@@ -6,7 +6,8 @@
     minkowski   MinkowskiEngine, depthwise and strided convolutions; installed apart (``make minkowski``)
     auto        the fastest on the device: numba on a CPU, else torch
 
-To add one, write a module with functions named as the fields of :class:`Backend`, and add its line to ``MODULES``.
+To add one, write a module with functions named as the fields of :class:`Backend`, and add it to ``BackendName`` and
+``MODULES``. CONTRIBUTING.md has the steps.
 """
 
 import importlib
@@ -74,8 +75,9 @@ def _load(name: str) -> Backend:
         module = importlib.import_module(MODULES[name])
     # a build that does not fit its libraries, a thread pool that is not there: more than ImportError
     except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as error:
+        hint = f"; {INSTALL[name]}" if name in INSTALL else ""
         what = getattr(error, "name", None) or " ".join(str(error).split())
-        raise BackendError(f"backend {name!r} needs {what}, which cannot be imported; {INSTALL[name]}") from error
+        raise BackendError(f"backend {name!r} needs {what}, which cannot be imported{hint}") from error
     return Backend(name, *(getattr(module, operation, getattr(pytorch, operation)) for operation in OPERATIONS))
 
 

@@ -15,7 +15,7 @@ from fcmae.models import ModelConfig, SparseConvNeXt, create_model, sizes
 from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.numba import depthwise as numba_depthwise
 from fcmae.sparse.backends.triton import depthwise as triton_depthwise
-from tests.conftest import GRIDS, minkowski, random_visible
+from tests.conftest import BACKENDS, GRIDS, random_visible
 from tests.models.dense_oracle import encode
 
 # small enough for the literal oracle in float64, and still the real depths of a real size
@@ -73,7 +73,7 @@ def test_the_baseline_is_the_masked_dense_network(grid: tuple[int, int, int, int
 
 
 @pytest.mark.usefixtures("_few_programs")
-@pytest.mark.parametrize("backend", ["triton", minkowski])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_compute_the_same_network(backend: str) -> None:
     """Forward and every gradient, float32, through all stages; one block a stage, for the interpreter is slow."""
     size = sizes.Size((1, 1, 1, 1), (4, 8, 12, 16))

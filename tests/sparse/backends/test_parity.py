@@ -6,11 +6,10 @@ from torch import Tensor
 
 from fcmae.sparse import ActiveSites, densify, gather_sites, resolve_backend
 from fcmae.sparse import reference as ref
-from tests.conftest import GRIDS, minkowski, random_visible
+from tests.conftest import BACKENDS, GRIDS, random_visible
 from tests.sparse.against_oracle import compare
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-BACKENDS = ["torch", "numba", "triton", minkowski]
 
 
 def device_for(backend: str) -> str:
