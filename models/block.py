@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.layers import DropPath
@@ -59,6 +60,10 @@ class Block(nn.Module):
         # an image is dropped as a whole: timm's DropPath draws once per entry of the first axis
         y = self.drop_path(y.view(sites.batch_size, -1, y.shape[1])).view_as(y)
         return shortcut + y
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Observers are of this network, not of its copies."""
+        return {**self.__dict__, "observers": OrderedDict()}
 
     def observe(self, observer: Observer) -> RemovableHandle:
         """Call ``observer`` with the MLP's hidden tensors of each forward pass, until the handle is removed.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fcmae.models.block import Block
-from fcmae.models.layers import PLAIN, init_weights, use_backend
+from fcmae.models.layers import PLAIN, init_weights, use_backend_anew
 from fcmae.sparse import ActiveSites, Backend
 
 
@@ -20,19 +20,20 @@ class Decoder(nn.Module):
 
     def __init__(self, in_dim: int, dim: int, depth: int, out_dim: int, backend: str = "auto") -> None:
         super().__init__()
-        self.backend = backend
+        self.backend_name = backend
         self.proj = nn.Linear(in_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(dim))
         self.blocks = nn.ModuleList(Block(dim) for _ in range(depth))
         self.pred = nn.Linear(dim, out_dim)
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
-        use_backend(self, backend)
+        use_backend_anew(self)
+        self.register_load_state_dict_post_hook(use_backend_anew)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """What moves a module: the backend is that of the new device."""
         super()._apply(fn, recurse)
-        use_backend(self, self.backend)
+        use_backend_anew(self)
         return self
 
     def forward(self, x: Tensor, sites: ActiveSites, masked_only: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fcmae.models.block import Block
 from fcmae.models.config import MASKED, ModelConfig
-from fcmae.models.layers import PLAIN, Downsample, LayerNorm, Stem, init_weights, use_backend
+from fcmae.models.layers import PLAIN, Downsample, LayerNorm, Stem, init_weights, use_backend_anew
 from fcmae.models.masked import masked_forward
 from fcmae.sparse import ActiveSites, Backend, densify, gather_sites
 
@@ -70,12 +70,14 @@ class SparseConvNeXt(nn.Module):
         self.sides = tuple(2**i for i in reversed(range(len(depths))))
         """s, sites along one side of a patch, for each stage: 8, 4, 2, 1."""
         self.apply(init_weights)
-        use_backend(self, config.sparse_backend)
+        self.backend_name = config.sparse_backend
+        use_backend_anew(self)
+        self.register_load_state_dict_post_hook(use_backend_anew)  # assign=True may bring another device
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """What moves a module: the backend is that of the new device."""
         super()._apply(fn, recurse)
-        use_backend(self, self.config.sparse_backend)
+        use_backend_anew(self)
         return self
 
     @property

@@ -29,6 +29,11 @@ def use_backend(network: nn.Module, name: str) -> None:
             layer.ops = backend
 
 
+def use_backend_anew(network: Any, *_: object) -> None:
+    """After what may have changed the device: the backend of the name that the network was built with."""
+    use_backend(network, network.backend_name)
+
+
 class LayerNorm(nn.LayerNorm):
     """Layer norm of rows, with the papers' eps."""
 

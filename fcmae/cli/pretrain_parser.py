@@ -1,9 +1,8 @@
 """The settings of pretraining: flags and keywords on top of YAML files, recipes by name, and the demo by default."""
 
 import inspect
-import itertools
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -86,12 +85,12 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainCon
     if not isinstance(names, Sequence):
         raise UserError(f"config must be a PretrainConfig, a recipe's name or a YAML file, got {config!r}")
     from_files: dict[str, Any] = {}
+    layers: list[dict[str, Any]] = []
     for name in names:
-        source = _recipe_path(str(name))
-        text = source if "\n" in source else Path(source).read_text(encoding="utf-8")
-        from_files = _merged(from_files, yaml.safe_load(text))
-    if _replaces_effective_batch(values.get("train", {})):
-        values["train"]["effective_batch"] = None
+        layers.append(_settings_of(_recipe_path(str(name))))
+        from_files = _merged(from_files, layers[-1])
+    overridden = _overridden(layer.get("train") or {} for layer in [*layers, values])
+    from_files = _merged(from_files, {"train": dict.fromkeys(overridden)})
     return from_values(PretrainConfig, _merged(from_files, values))
 
 
@@ -109,7 +108,7 @@ def _with_recipes(argv: list[str]) -> list[str]:
 
     Recipes' names are turned into their files; the demo recipe comes first where neither data nor a file is named.
     """
-    configs: list[str] = []
+    sources: list[str] = []
     options: list[str] = []
     names_data = False
     arguments = iter(argv)
@@ -119,23 +118,52 @@ def _with_recipes(argv: list[str]) -> list[str]:
         if flag != "--config":
             options.append(arg)
         elif equals:
-            configs.append(f"--config={_recipe_path(value)}")
+            sources.append(_recipe_path(value))
+        elif (following := next(arguments, None)) is not None:
+            sources.append(_recipe_path(following))
         else:
-            configs += ["--config", *(_recipe_path(value) for value in itertools.islice(arguments, 1))]
+            options.append(arg)  # the parser says that its value is missing
     if not names_data:
-        configs = ["--config", _recipe_path(DEMO)]
-    return configs + options + _batch_of_options(options)
+        sources = [_recipe_path(DEMO)]
+    layers = [*(_settings_of(source).get("train") or {} for source in sources), _train_options(options)]
+    nulls = [f"--train.{name}=null" for name in _overridden(layers)] if len(layers) > 1 else []
+    return [f"--config={source}" for source in sources] + options + nulls
 
 
-def _batch_of_options(options: list[str]) -> list[str]:
-    """What the options leave unsaid of the batch that a file may set."""
-    given = {option.partition("=")[0].removeprefix("--train.") for option in options}
-    return ["--train.effective_batch=null"] if _replaces_effective_batch(given) else []
+def _overridden(layers: Iterable[Container[str]]) -> list[str]:
+    """Settings of ``train`` that a later layer (a file, or the options) overrides by giving others of the batch.
+
+    batch_size and accumulation_steps together replace an earlier effective_batch, which replaces an earlier
+    accumulation_steps.
+    """
+    overridden: set[str] = set()
+    for given in layers:
+        if "effective_batch" in given:
+            overridden.discard("effective_batch")
+            overridden.add("accumulation_steps")
+        elif "batch_size" in given and "accumulation_steps" in given:
+            overridden.add("effective_batch")
+        if "accumulation_steps" in given:
+            overridden.discard("accumulation_steps")
+    return sorted(overridden)
 
 
-def _replaces_effective_batch(given: Container[str]) -> bool:
-    """Whether these settings of ``train`` override a file's effective_batch: both of its factors, and not it."""
-    return "batch_size" in given and "accumulation_steps" in given and "effective_batch" not in given
+def _train_options(options: Iterable[str]) -> set[str]:
+    """Names of the ``train`` settings among the options, those of ``--train '{…}'`` included."""
+    names, arguments = set[str](), list(options)
+    for number, option in enumerate(arguments):
+        flag, equals, value = option.partition("=")
+        if flag == "--train":
+            group = yaml.safe_load(value if equals else "".join(arguments[number + 1 : number + 2]))
+            names.update(group if isinstance(group, dict) else ())
+        elif flag.startswith("--train."):
+            names.add(flag.removeprefix("--train."))
+    return names
+
+
+def _settings_of(source: str) -> dict[str, Any]:
+    """What :func:`_recipe_path` found, parsed."""
+    return yaml.safe_load(source if "\n" in source else Path(source).read_text(encoding="utf-8"))
 
 
 def _recipe_path(given: str) -> str:

@@ -1,10 +1,13 @@
 """How the images of an optimizer step are divided into micro-batches, and whether the learning rate suits the step."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fcmae.config import BATCH_SIZE, TrainConfig
 from fcmae.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 BASE_BATCH = 256  # base_lr is the learning rate for this batch
 PAPER_BASE_LR = 1.5e-4
@@ -65,6 +68,12 @@ def divide_batch(train: TrainConfig, num_processes: int, largest: Callable[[], i
         return Batch(quotient, steps, num_processes)
     if not isinstance(recorded, int) or recorded < 1 or quotient % recorded:
         recorded = largest_divisor(quotient, largest())
+        if 4 * recorded < min(quotient, BATCH_SIZE):
+            logger.warning(
+                "--train.effective_batch %d divides into micro-batches of %d only, which is slow; "
+                "a multiple of a power of two divides better",
+                wanted, recorded,
+            )  # fmt: skip
     return Batch(recorded, quotient // recorded, num_processes)
 
 

@@ -75,3 +75,6 @@ def test_a_copy_computes_the_same() -> None:
     block, sites = block_of(6, "numba"), ActiveSites(random_visible(2, 3, 3, 4))
     x = torch.randn(sites.num_sites(2), 6, dtype=torch.float64)
     assert torch.equal(copy.deepcopy(block)(x, sites, 2), block(x, sites, 2))
+    with_observer = block.observe(lambda *_: pytest.fail("of a copy"))
+    assert not copy.deepcopy(block).observers
+    with_observer.remove()

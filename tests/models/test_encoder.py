@@ -220,6 +220,10 @@ def test_moving_a_network_chooses_its_backend_anew() -> None:
     assert len(layers) > 40
     assert {layer.ops.name for layer in layers} == {"numba"}
     assert create_model(SMALL, img_size=32, backend="torch").float().encoder.ops.name == "torch"
+    with torch.device("meta"):
+        other = create_model(SMALL, img_size=32)
+    other.load_state_dict(model.state_dict(), assign=True)
+    assert other.encoder.ops.name == other.decoder.ops.name == "numba"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fcmae.cli.pretrain_parser import SIZE_RECIPES, build_parser, parse_config, recipe_names
+from fcmae.cli.pretrain_parser import SIZE_RECIPES, build_parser, config_from, parse_config, recipe_names
 from fcmae.config import PretrainConfig, PretrainModelConfig
 from fcmae.errors import UserError
 from fcmae.training.batch import divide_batch
@@ -201,3 +201,27 @@ def test_wrong_files_get_one_line(tmp_path: Path, content: bytes, message: str) 
         parse_config(["--config", str(file), "--data.path", "x"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "expected"),
+    [
+        ("effective_batch: 4096", "batch_size: 8\n  accumulation_steps: 4", [], (None, 8, 4)),
+        ("batch_size: 8\n  accumulation_steps: 4", "effective_batch: 64", [], (64, 8, None)),
+        ("effective_batch: 4096", "batch_size: 8", ["--train.accumulation_steps", "2"], (4096, 8, 2)),
+        ("effective_batch: 4096", "epochs: 3", ["--train", "{batch_size: 8, accumulation_steps: 2}"], (None, 8, 2)),
+        ("batch_size: 8\n  accumulation_steps: 4", "epochs: 3", ["--train.effective_batch=16"], (16, 8, None)),
+    ],
+)
+def test_a_later_layer_replaces_the_batch_of_an_earlier_one(
+    tmp_path: Path, first: str, second: str, options: list[str], expected: tuple[int | None, ...]
+) -> None:
+    """Files and options alike; in Python too, where there are no options."""
+    for name, text in (("a.yaml", first), ("b.yaml", second)):
+        (tmp_path / name).write_text(f"train:\n  {text}\n")
+    names = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    train = parse_config(["--config", names[0], f"--config={names[1]}", "--data.path", "x", *options]).train
+    assert (train.effective_batch, train.batch_size, train.accumulation_steps) == expected
+    if not options:
+        train = config_from((), {"config": names, "data": "x"}).train
+        assert (train.effective_batch, train.batch_size, train.accumulation_steps) == expected
