@@ -1,4 +1,4 @@
-"""The settings of pretraining: flags and keywords on top of YAML files, recipes by name, and the demo by default."""
+"""Settings of pretraining: flags or keywords override YAML files; recipes by name; the demo recipe by default."""
 
 import inspect
 import itertools
@@ -18,7 +18,7 @@ from fcmae.errors import UserError
 
 DEMO = "demo"
 PROG = "python -m fcmae.pretrain"
-# Names that --config took when each size had a recipe of its own. They mean pretrain with that --model.name.
+# Older recipe names, one per model size. Each stands for the pretrain recipe with that --model.name.
 SIZE_RECIPES = {f"pretrain_{size}": f"convnextv2_{size}" for size in
                 ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")}  # fmt: skip
 
@@ -33,11 +33,11 @@ CONFIG = inspect.Parameter(
     default=None,
     annotation=PretrainConfig | str | Path | Sequence[str | Path] | None,
 )
-"""What the function takes beside settings: the whole configuration; or recipes and YAML files, later ones override."""
+"""The extra parameter of the function: a whole configuration, or recipes and YAML files; later ones override."""
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes, which --config takes without a path."""
+    """Names of the shipped recipes, which --config accepts without a path."""
     return sorted(entry.name.removesuffix(".yaml") for entry in files("fcmae.configs").iterdir() if _is_yaml(entry))
 
 
@@ -57,7 +57,7 @@ def build_parser(prog: str = PROG) -> ArgumentParser:
 
 
 def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> PretrainConfig:
-    """The configuration that these arguments ask for; without them, those of this process.
+    """Parse arguments, by default ``sys.argv[1:]``, into a configuration.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
@@ -66,10 +66,10 @@ def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> Pretrai
 
 
 def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainConfig:
-    """The configuration of a call from Python, by the same rules as the command line's.
+    """The configuration for a call from Python, by the same rules as on the command line.
 
     Raises:
-        UserError: as of :func:`parse_config`.
+        UserError: as for :func:`parse_config`.
     """
     given = dict(keywords)
     if args and "config" not in given and not isinstance(args[0], PretrainConfig):
@@ -96,7 +96,7 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainCon
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the second's values where they disagree; group by group."""
+    """Merge two nested mappings; the second takes precedence."""
     merged = dict(first)
     for key, value in second.items():
         old = merged.get(key)
@@ -105,9 +105,9 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 
 def _with_recipes(argv: list[str]) -> list[str]:
-    """The arguments, files first, so that options override them wherever they stand on the line.
+    """Reorder the arguments so that configuration files come first and options override them.
 
-    Recipes' names are turned into their files; the demo recipe comes first where neither data nor a file is named.
+    Recipe names are replaced by their files. The demo recipe is used if neither data nor a file is given.
     """
     configs: list[str] = []
     options: list[str] = []
@@ -128,23 +128,23 @@ def _with_recipes(argv: list[str]) -> list[str]:
 
 
 def _batch_of_options(options: list[str]) -> list[str]:
-    """What the options leave unsaid of the batch that a file may set."""
+    """Extra options that unset a file's effective_batch if the options override it."""
     given = {option.partition("=")[0].removeprefix("--train.") for option in options}
     return ["--train.effective_batch=null"] if _replaces_effective_batch(given) else []
 
 
 def _replaces_effective_batch(given: Container[str]) -> bool:
-    """Whether these settings of ``train`` override a file's effective_batch: both of its factors, and not it."""
+    """Whether these ``train`` settings override a file's effective_batch: both factors given, not the product."""
     return "batch_size" in given and "accumulation_steps" in given and "effective_batch" not in given
 
 
 def _recipe_path(given: str) -> str:
-    """What jsonargparse's --config takes: a file, or for a name in SIZE_RECIPES the YAML text itself.
+    """The value for jsonargparse's --config: a file path, or the YAML text for a name in SIZE_RECIPES.
 
-    The name of a shipped recipe may have configs/ before it and .yaml after it; a file of that name comes first.
+    A recipe name may have the prefix configs/ and the suffix .yaml; an existing file of that name takes precedence.
 
     Raises:
-        UserError: neither a file nor a recipe, or a file that holds no YAML mapping.
+        UserError: neither a file nor a recipe, or a file that is not a YAML mapping.
     """
     name = Path(given).name.removesuffix(".yaml")
     if not Path(given).is_file() and Path(given).parent in (Path("."), Path("configs")):
@@ -164,5 +164,5 @@ def _recipe_path(given: str) -> str:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {given} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"--config {given} holds no settings; a line of it looks like 'seed: 1'")
+        raise UserError(f"--config {given} holds no settings; expected lines such as 'seed: 1'")
     return given
