@@ -4,7 +4,7 @@ For one image and one layer, let X_i be the map of channel i, flattened over the
 
     d = 1/C² · Σ_i Σ_j (1 − cos(X_i, X_j)) / 2          including i = j
 
-d = 0: all channels are identical up to scale. d = (1 − 1/C) / 2: they are orthogonal. With u_i = X_i / ‖X_i‖ the
+d = 0: all channels are equal up to positive scale. d = (1 − 1/C) / 2: they are orthogonal. With u_i = X_i / ‖X_i‖ the
 double sum is one squared norm, ``Σ_ij u_i · u_j = ‖Σ_i u_i‖²``, so d = (1 − ‖mean_i u_i‖²) / 2 costs O(C·M)
 rather than O(C²·M).
 

@@ -123,6 +123,6 @@ def _on_grid(x_MN: Tensor, grid_hw: tuple[int, int] | None, sites: ActiveSites |
     if grid_hw is None:  # tokens: the grid has the image's aspect ratio
         height = max(1, round(math.sqrt(positions * image.shape[2] / image.shape[3])))
         if positions % height:
-            raise NoGridError(f"{positions} tokens of an image {list(image.shape)} are no grid that could be drawn")
+            raise NoGridError(f"{positions} tokens of an image {list(image.shape)} do not form a grid")
         grid_hw = (height, positions // height)
     return x_MN.t().reshape(maps, *grid_hw)

@@ -9,7 +9,7 @@ import os
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
 NEVER = -1
-LARGE = (1 << 30, 32 << 20)  # bytes; larger blocks are still returned at once. Older versions refuse over 32 MiB
+LARGE = (1 << 30, 32 << 20)  # bytes; blocks of this size are still returned at once. Older versions refuse >32 MiB
 SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
 
