@@ -1,4 +1,4 @@
-"""The networks: the sparse ConvNeXt encoder, the one-block decoder, and FCMAE, which joins them."""
+"""The networks: the sparse ConvNeXt encoder, the decoder, and FCMAE, which combines them."""
 
 from fcmae.models.config import ModelConfig
 from fcmae.models.encoder import SparseConvNeXt

@@ -14,7 +14,7 @@ from fcmae.sparse import ActiveSites, Backend
 from fcmae.sparse.backends import pytorch
 
 Observer = Callable[[str, Tensor, int], None]
-"""(name, tensor, batch size): "expansion", "act" or "grn", and that tensor of the MLP, [B·M, 4C]."""
+"""(name, tensor, batch size): name is "expansion", "act" or "grn"; the MLP tensor of that name is [B·M, 4C]."""
 
 
 class Block(nn.Module):
@@ -46,18 +46,18 @@ class Block(nn.Module):
             x: features at ``sites``.
             sites: the active sites.
             side: s.
-            needed: return the output at these sites alone, [B·K'·s·s, C]; the rest of it is not computed. For blocks
-                on a full grid with one site per patch, such as the decoder's.
+            needed: compute and return the output only at these sites, [B·K'·s·s, C]. Only for blocks on a full grid
+                with one site per patch, such as the decoder's.
         """
         y = self.norm(self.conv_dw(x, sites, side))
         rows = None if needed is None else needed.grid_index(side)
         shortcut = x if rows is None else x.index_select(0, rows)
-        if self.gamma is None and isinstance(self.drop_path, nn.Identity):  # nothing between the MLP and the sum
+        if self.gamma is None and isinstance(self.drop_path, nn.Identity):  # the MLP can add the shortcut itself
             return self._mlp(y, sites.batch_size, rows, shortcut)
         y = self._mlp(y, sites.batch_size, rows, None)
         if self.gamma is not None:
             y = y * self.gamma
-        # an image is dropped as a whole: timm's DropPath draws once per entry of the first axis
+        # drop whole images: timm's DropPath samples once per entry of the first axis
         y = self.drop_path(y.view(sites.batch_size, -1, y.shape[1])).view_as(y)
         return shortcut + y
 
@@ -66,9 +66,9 @@ class Block(nn.Module):
         return {**self.__dict__, "observers": OrderedDict()}
 
     def observe(self, observer: Observer) -> RemovableHandle:
-        """Call ``observer`` with the MLP's hidden tensors of each forward pass, until the handle is removed.
+        """Call ``observer`` with the MLP's hidden tensors in each forward pass, until the handle is removed.
 
-        The MLP is then computed step by step, in plain PyTorch.
+        While observed, the MLP runs operation by operation in plain PyTorch.
         """
         handle = RemovableHandle(self.observers)
         self.observers[handle.id] = observer

@@ -1,4 +1,4 @@
-"""How a network is described: plain data, written into every run and every checkpoint."""
+"""The model configuration: plain data, saved with every run and every checkpoint."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ BackendName = Literal[SparseBackendName, "masked", "grid"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The encoder, the decoder and what is predicted."""
+    """Settings of the encoder, the decoder and the prediction target."""
 
     name: str = "convnextv2_atto"
     """Encoder size, a timm name: convnextv2_{atto,femto,pico,nano,tiny,base,large,huge} or
@@ -24,29 +24,29 @@ class ModelConfig:
     in_chans: int = 3
     """Channels of the images."""
     stem_stride: int = 4
-    """Kernel and stride of the stem: 1, 2 or 4. A mask patch is 8 times as many pixels (8, 16, 32); take 1 or 2 for
-    small images."""
+    """Kernel and stride of the stem: 1, 2 or 4. The side of a mask patch is 8 times the stride (8, 16, 32 pixels); use
+    1 or 2 for small images."""
     use_grn: bool | None = None
-    """Global response normalization in the blocks; unset: as the size has it (V2 with, V1 without)."""
+    """Global response normalization in the blocks; unset: the default of the size (V2 with, V1 without)."""
     use_layer_scale: bool | None = None
-    """LayerScale at the end of the blocks; unset: as the size has it (V1 with, V2 without)."""
+    """LayerScale at the end of the blocks; unset: the default of the size (V1 with, V2 without)."""
     ls_init_value: float = 1e-6
-    """Initial value of LayerScale, where there is one."""
+    """Initial value of LayerScale, if used."""
     drop_path_rate: float = 0.0
-    """Stochastic depth, rising linearly to this rate at the last stage."""
+    """Stochastic depth rate, increasing linearly to this value at the last block."""
     decoder_depth: int = 1
-    """ConvNeXt V2 blocks of the decoder."""
+    """Number of ConvNeXt V2 blocks in the decoder."""
     decoder_dim: int = 512
     """Width of the decoder."""
     norm_pix_loss: bool = True
-    """Predict pixels normalized per patch by the patch's own mean and variance."""
+    """Predict pixels normalized by each patch's own mean and variance."""
     backend: BackendName = "auto"
     """Implementation of the encoder's operations: torch (plain PyTorch), numba (CPU kernels), triton (GPU kernels),
-    minkowski (MinkowskiEngine, installed separately) or masked (dense, the baseline). auto, also called grid: the
-    fastest on the device, numba on a CPU and torch elsewhere. It changes the speed, not the results."""
+    minkowski (MinkowskiEngine, installed separately) or masked (dense, the baseline). auto, or its older
+    name grid: the fastest on the device, numba on a CPU and torch elsewhere. It affects the speed, not the results."""
     checkpoint_stages: tuple[int, ...] = ()
-    """Stages, of 0 to 3, whose blocks are computed again in the backward pass instead of being kept: less memory, more
-    time."""
+    """Stages (0 to 3) whose blocks use activation checkpointing: activations are recomputed in the backward pass, which
+    saves memory and costs time."""
 
     def __post_init__(self) -> None:
         if self.name not in SIZES:
@@ -63,7 +63,7 @@ class ModelConfig:
             raise ValueError(f"backend must be one of {', '.join(get_args(BackendName))}, got {self.backend!r}")
         stages = range(len(self.size.depths))
         if not set(self.checkpoint_stages) <= set(stages):
-            raise ValueError(f"checkpoint_stages must be of 0 to {stages[-1]}, got {self.checkpoint_stages}")
+            raise ValueError(f"checkpoint_stages must be from 0 to {stages[-1]}, got {self.checkpoint_stages}")
         for field, lowest in (("in_chans", 1), ("decoder_depth", 0), ("decoder_dim", 1)):
             if getattr(self, field) < lowest:
                 raise ValueError(f"{field} must be at least {lowest}, got {getattr(self, field)}")
@@ -89,12 +89,12 @@ class ModelConfig:
 
     @property
     def sparse_backend(self) -> str:
-        """The backend of the encoder's layers; the masked baseline computes densely, with none of its own."""
+        """The backend of the encoder's layers; plain torch for the masked baseline, which computes densely."""
         return {"grid": "auto", MASKED: "torch"}.get(self.backend, self.backend)
 
     @property
     def dense_backend(self) -> str:
-        """The backend of the decoder, which is dense: what is made for sparse encoders is not for it."""
+        """The backend of the decoder. The decoder is dense, so sparse-only backends are replaced by auto."""
         return self.backend if self.backend in ("torch", "numba") else "auto"
 
     @property

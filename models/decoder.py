@@ -1,4 +1,4 @@
-"""The decoder: mask tokens where nothing was seen, ConvNeXt V2 blocks on the full patch grid, pixels out."""
+"""The decoder: fills masked patches with mask tokens, runs ConvNeXt V2 blocks on the full grid, predicts pixels."""
 
 from typing import Any, Self
 
@@ -11,9 +11,10 @@ from fcmae.sparse import ActiveSites, Backend
 
 
 class Decoder(nn.Module):
-    """1×1 projection, mask token, ``depth`` dense blocks of width ``dim``, 1×1 to ``out_dim`` values a patch.
+    """1×1 projection, mask token, ``depth`` dense blocks of width ``dim``, 1×1 to ``out_dim`` values per patch.
 
-    The patch grid is a site matrix too, one site per patch and every patch visible, so the encoder's block serves here.
+    The patch grid is also a site matrix, with one site per patch and every patch visible, so the encoder's block is
+    reused.
     """
 
     ops: Backend = PLAIN
@@ -31,7 +32,7 @@ class Decoder(nn.Module):
         self.register_load_state_dict_post_hook(use_backend_anew)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """What moves a module: the backend is that of the new device."""
+        """Moving the module (``.to``, ``.cuda``) also selects the backend for the new device."""
         super()._apply(fn, recurse)
         use_backend_anew(self)
         return self
@@ -39,8 +40,8 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, sites: ActiveSites, masked_only: bool = False) -> Tensor:
         """[B·K, C_enc], the encoder's features of the visible patches → [B, h·w, out_dim].
 
-        With ``masked_only`` the masked patches alone are predicted, [B, h·w − K, out_dim] in raster order: the last
-        block then needs no output where the patch was visible.
+        With ``masked_only`` only the masked patches are predicted, [B, h·w − K, out_dim] in raster order, and the last
+        block skips the visible patches.
         """
         batch, height, width = sites.grid_shape(side=1)
         x = self.proj(x)

@@ -1,4 +1,4 @@
-"""The sparse ConvNeXt encoder: runs on the visible patches, carries timm's parameter names and dense shapes."""
+"""The sparse ConvNeXt encoder: runs only on visible patches; parameters have timm's names and dense shapes."""
 
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from fcmae.sparse import ActiveSites, Backend, densify, gather_sites
 
 
 class Stage(nn.Module):
-    """A downsample (LayerNorm, 2×2 stride-2 convolution) except in the first stage, then blocks."""
+    """Downsampling (LayerNorm, 2×2 stride-2 convolution) except in the first stage, then blocks."""
 
     def __init__(self, in_dim: int | None, dim: int, blocks: list[Block], recompute: bool = False) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Stage(nn.Module):
 class SparseConvNeXt(nn.Module):
     """ConvNeXt V1 or V2 on the visible patches of masked images.
 
-    With every patch visible it equals ``timm.create_model(name).forward_features`` under the same state dict.
+    With every patch visible it matches ``timm.create_model(name).forward_features`` with the same state dict.
     """
 
     ops: Backend = PLAIN
@@ -75,28 +75,28 @@ class SparseConvNeXt(nn.Module):
         self.register_load_state_dict_post_hook(use_backend_anew)  # assign=True may bring another device
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """What moves a module: the backend is that of the new device."""
+        """Moving the module (``.to``, ``.cuda``) also selects the backend for the new device."""
         super()._apply(fn, recurse)
         use_backend_anew(self)
         return self
 
     @property
     def is_masked_dense(self) -> bool:
-        """Whether it is the baseline, which computes every position and keeps no site matrix."""
+        """Whether this is the masked dense baseline, which computes every position and has no site matrix."""
         return self.config.backend == MASKED
 
     def forward(self, images: Tensor, visible: Tensor) -> Tensor:
         """Features of the last stage on the patch grid.
 
         Args:
-            images: [B, C, H, W]; masked pixels have no influence, whatever they hold.
+            images: [B, C, H, W]; the values of masked pixels have no effect.
             visible: bool [B, h, w], True = kept; the same number of patches for every image.
 
         Returns:
             [B, C_last, h, w] with h = H / patch size; zero where not visible.
 
         Raises:
-            ValueError: images and mask do not fit, or images keep different numbers of patches.
+            ValueError: shapes of images and mask do not match, or images keep different numbers of patches.
         """
         sites = ActiveSites(visible)
         return densify(self.forward_sites(images, sites), sites, side=1)

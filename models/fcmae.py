@@ -1,4 +1,4 @@
-"""FCMAE (arXiv 2301.00808, section 3): mask, encode what is visible, decode everything, score what was masked."""
+"""FCMAE (arXiv 2301.00808, section 3): mask, encode visible patches, decode all, compute the loss on masked ones."""
 
 import math
 from pathlib import Path
@@ -19,10 +19,10 @@ NORM_EPS = 1e-6  # added to a patch's variance
 
 
 class FCMAEOutput(NamedTuple):
-    """What a forward pass gives."""
+    """Output of a forward pass."""
 
     loss: Tensor
-    """Scalar, float32: mean squared error per patch, averaged over the masked patches; 0 where nothing is masked."""
+    """Scalar, float32: mean squared error per patch, averaged over the masked patches; 0 if nothing is masked."""
     pred: Tensor
     """[B, h·w, p·p·C]: predicted pixels of every patch, normalized per patch if ``norm_pix_loss``; with ``masked_only``
     [B, h·w − K, p·p·C], of the masked patches in raster order."""
@@ -34,11 +34,11 @@ class FCMAE(nn.Module):
     """Fully convolutional masked autoencoder.
 
     Args:
-        config: the networks.
-        mask_ratio: share of the patches that is masked when the caller brings no mask, in [0, 1). An image keeps
+        config: configuration of encoder and decoder.
+        mask_ratio: share of the patches to mask if the caller passes no mask, in [0, 1). An image keeps
             ``round(h·w · (1 − mask_ratio))`` patches, at least one.
 
-    Any image size that is a multiple of the patch size is taken; ``config.img_size`` names the usual one.
+    Any image size that is a multiple of the patch size works; ``config.img_size`` is the default.
     """
 
     def __init__(self, config: ModelConfig, mask_ratio: float = 0.6) -> None:
@@ -59,8 +59,8 @@ class FCMAE(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, backend: str = "auto") -> "FCMAE":
-        """The FCMAE of a run, encoder and decoder, in eval mode; as :func:`fcmae.load_model`."""
-        # The one import that goes up: checkpoints belong to fcmae.weights, but this is where users look for it
+        """The FCMAE of a run, encoder and decoder, in eval mode; same as :func:`fcmae.load_model`."""
+        # The only import from a higher layer: users expect this method here, but fcmae.weights reads checkpoints
         from fcmae.weights.load import load_model
 
         return load_model(path, backend)
@@ -76,25 +76,25 @@ class FCMAE(nn.Module):
 
         Args:
             images: [B, C, H, W], normalized.
-            visible: bool [B, h, w], True = kept; None draws a random mask for each image from torch's generator.
-            num_visible: patches kept per image in ``visible``, if known; spares a GPU the wait for it.
-            masked_only: predict the masked patches alone, all that the loss counts. Training does; it is faster.
+            visible: bool [B, h, w], True = kept; None draws a random mask per image from torch's generator.
+            num_visible: patches kept per image in ``visible``, if known; avoids a GPU synchronization.
+            masked_only: predict only the masked patches, which are all the loss needs. Faster; used in training.
 
         Raises:
-            ValueError: sizes that do not fit, or images that keep different numbers of patches.
+            ValueError: sizes that do not match, or images that keep different numbers of patches.
         """
         if visible is None:
             visible, num_visible = self.random_visible(images)
         sites = ActiveSites(visible, num_visible)
         pred = self.decoder(self.encoder.forward_sites(images, sites), sites, masked_only)
-        if sites.is_full:  # nothing to predict; keeps the graph
+        if sites.is_full:  # nothing to predict: a zero loss that keeps the graph
             return FCMAEOutput(pred.sum(dtype=torch.promote_types(pred.dtype, torch.float32)) * 0.0, pred, visible)
         masked = sites.complement()
         of_masked = pred if masked_only else pred.flatten(0, 1).index_select(0, masked.grid_index(side=1))
         return FCMAEOutput(self._loss(images, of_masked.flatten(0, -2), masked), pred, visible)
 
     def random_visible(self, images: Tensor) -> tuple[Tensor, int]:
-        """A random mask [B, h, w] on the images' device, and how many patches it keeps per image."""
+        """A random mask [B, h, w] on the images' device, and the number of patches it keeps per image."""
         if images.ndim != 4 or min(images.shape[2:]) < self.patch_size:
             raise ValueError(
                 f"images must be [B, C, H, W] of at least {self.patch_size}×{self.patch_size} pixels, "
@@ -111,9 +111,9 @@ class FCMAE(nn.Module):
         return F.mse_loss(pred.to(target.dtype), target)
 
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
-        """Pictures of a forward pass, in the images' own normalization.
+        """Reconstructed images of a forward pass, normalized like the input.
 
-        With ``norm_pix_loss`` a prediction says nothing of a patch's own brightness and contrast; they are taken from
+        With ``norm_pix_loss`` the prediction does not include a patch's brightness and contrast, so they are taken from
         the original patch.
 
         Returns:
@@ -122,7 +122,7 @@ class FCMAE(nn.Module):
         """
         target = patchify(images, self.patch_size)
         if output.pred.shape[1] != target.shape[1]:
-            raise ValueError("pictures need a prediction of every patch; run the model without masked_only")
+            raise ValueError("reconstruct needs predictions of all patches; run the model without masked_only")
         pred = output.pred.to(target.dtype)
         if self.config.norm_pix_loss:
             mean, std = patch_mean_std(target, NORM_EPS)
@@ -134,7 +134,7 @@ class FCMAE(nn.Module):
 
 
 def count_visible(num_patches: int, mask_ratio: float) -> int:
-    """K = round(L · (1 − mask_ratio)), at least 1 and at most L (the official code truncates)."""
+    """K = round(L · (1 − mask_ratio)), at least 1 and at most L (the official code truncates instead of rounding)."""
     return min(num_patches, max(1, round(num_patches * (1 - mask_ratio))))
 
 
@@ -146,19 +146,19 @@ def random_visible(
     device: torch.device | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Random masks, bool [B, h, w] with ``num_visible`` patches kept in each; every such mask is as likely."""
+    """Random masks, bool [B, h, w] each with ``num_visible`` True; all such masks are equally likely."""
     height, width = grid_hw
     rank_BL = torch.rand(batch_size, height * width, device=device, generator=generator).argsort(1).argsort(1)
     return (rank_BL < num_visible).view(batch_size, height, width)
 
 
 def create_model(name: str = "convnextv2_atto", *, mask_ratio: float = 0.6, **config: Any) -> FCMAE:
-    """An FCMAE with fresh weights.
+    """An FCMAE with newly initialized weights.
 
     Args:
         name: encoder size, see :func:`fcmae.list_models`.
-        mask_ratio: share of the patches masked when the caller brings no mask.
-        config: further fields of :class:`fcmae.ModelConfig`: ``img_size``, ``in_chans``, ``stem_stride``, ``use_grn``,
+        mask_ratio: share of the patches to mask if the caller passes no mask.
+        config: other fields of :class:`fcmae.ModelConfig`: ``img_size``, ``in_chans``, ``stem_stride``, ``use_grn``,
             ``use_layer_scale``, ``ls_init_value``, ``drop_path_rate``, ``decoder_depth``, ``decoder_dim``,
             ``norm_pix_loss``, ``backend``, ``checkpoint_stages``.
 

@@ -1,6 +1,6 @@
-"""Layers with a dense network's parameters and a sparse forward: names and shapes are timm's, so converting is by key.
+"""Layers with a sparse forward and dense parameters: names and shapes match timm's, so weights convert by key.
 
-A layer computes with the operations of its backend, ``ops``; :func:`use_backend` sets it for a whole network.
+A layer calls the operations of its backend, ``ops``; :func:`use_backend` sets it for a whole network.
 """
 
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from fcmae.sparse import ActiveSites, Backend, MlpWeights, resolve_backend
 
-LAYER_NORM_EPS = 1e-6  # the papers' and timm's; torch's default is 1e-5
+LAYER_NORM_EPS = 1e-6  # as in the papers and timm; torch's default is 1e-5
 PLAIN = resolve_backend("torch")
 
 
 def use_backend(network: nn.Module, name: str) -> None:
-    """Let every layer compute with the backend of this name, for the device that the parameters are on.
+    """Set the backend of every layer by name, for the device of the parameters.
 
     Raises:
-        BackendError: it is not installed, or not for that device.
+        BackendError: the backend is not installed, or does not support the device.
     """
     backend = resolve_backend(name, next(network.parameters()).device)
     layers: Iterable[Any] = network.modules()
@@ -35,7 +35,7 @@ def use_backend_anew(network: Any, *_: object) -> None:
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm of rows, with the papers' eps."""
+    """LayerNorm over rows, with the papers' eps."""
 
     ops: Backend = PLAIN
 
@@ -48,7 +48,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Stem(nn.Conv2d):
-    """Convolution with kernel = stride: the visible pixels, then one GEMM."""
+    """Convolution with kernel = stride: gathers the visible pixels, then one GEMM."""
 
     ops: Backend = PLAIN
 
@@ -99,7 +99,7 @@ class PointwiseConv(nn.Conv2d):
 
 
 class GRN(nn.Module):
-    """γ and β of global response normalization, 0 at the start; the block computes it with the rest of the MLP."""
+    """γ and β of global response normalization, initialized to 0. The block computes GRN as part of the MLP."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class GRN(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Parameters of Linear C → 4C, GELU, GRN, Linear 4C → C, which the block computes as one operation."""
+    """Parameters of Linear C → 4C, GELU, GRN, Linear 4C → C. The block computes all of it as one operation."""
 
     def __init__(self, dim: int, use_grn: bool, conv_mlp: bool) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Mlp(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated normal of std 0.02 for every kernel, zero for every bias; to be applied once."""
+    """Initialize weights with a truncated normal of std 0.02 and biases with zero; apply it only once."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,7 +1,7 @@
 """The baseline: the encoder as masked dense convolution, channels-last. Same parameters, every position computed.
 
-After each operation that would spread values, or biases, into masked positions, the mask is multiplied in, so that the
-numbers equal the sparse encoder's; nothing else is added. GRN's sums over the grid are then sums over active sites.
+The mask is applied after each operation that would spread values or biases into masked positions, so the results equal
+the sparse encoder's; nothing else is added. GRN's sums over the grid are then sums over active sites.
 """
 
 from typing import Any
@@ -52,12 +52,12 @@ def _block(block: Block, x: Tensor, visible: Tensor) -> Tensor:
 
 
 def _conv(conv: torch.nn.Conv2d, x_BHWC: Tensor) -> Tensor:
-    """A dense convolution, whatever the layer's own forward does; [B, H, W, C] is channels-last to the library."""
+    """Dense convolution that bypasses the layer's own forward; the permuted [B, H, W, C] is channels-last in memory."""
     x = x_BHWC.permute(0, 3, 1, 2)
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups).permute(0, 2, 3, 1)
 
 
 def _masked(x_BHWC: Tensor, visible: Tensor) -> Tensor:
-    """Zero where not visible, at the resolution and in the precision of ``x``."""
+    """``x`` with zeros where not visible; the mask is enlarged to its resolution and cast to its dtype."""
     mask = enlarge_mask(visible, x_BHWC.shape[1] // visible.shape[1])
     return x_BHWC * mask.permute(0, 2, 3, 1).to(x_BHWC.dtype)

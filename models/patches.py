@@ -1,4 +1,4 @@
-"""Images to patches of pixels and back."""
+"""Conversion between images and patches of pixels."""
 
 from einops import rearrange
 from torch import Tensor
@@ -17,5 +17,5 @@ def unpatchify(patches: Tensor, patch_size: int, grid_hw: tuple[int, int]) -> Te
 
 
 def enlarge_mask(visible: Tensor, factor: int) -> Tensor:
-    """bool [B, h, w] → [B, 1, h·factor, w·factor]: the mask of pixels, or of the sites of a stage."""
+    """bool [B, h, w] → [B, 1, h·factor, w·factor]: the mask per pixel, or per site of a stage."""
     return visible.repeat_interleave(factor, 1).repeat_interleave(factor, 2).unsqueeze(1)

@@ -10,12 +10,12 @@ class Size(NamedTuple):
     depths: tuple[int, int, int, int]
     dims: tuple[int, int, int, int]
     conv_mlp: bool = False
-    """Whether timm stores the block's Linear layers as 1×1 convolutions, [out, in, 1, 1]; same numbers."""
+    """Whether timm stores the block's Linear layers as 1×1 convolutions, [out, in, 1, 1]; the values are the same."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What sets ConvNeXt V1 and V2 blocks apart."""
+    """Differences between ConvNeXt V1 and V2 blocks."""
 
     use_grn: bool
     use_layer_scale: bool
@@ -42,10 +42,10 @@ SIZES: dict[str, Size] = {
 
 
 def list_models() -> list[str]:
-    """Names that :func:`fcmae.create_model` takes; they are timm's."""
+    """Names that :func:`fcmae.create_model` accepts; they are timm's names."""
     return list(SIZES)
 
 
 def version_of(name: str) -> Version:
-    """V1 or V2, by name."""
+    """V1 or V2, from the model name."""
     return V2 if name.startswith("convnextv2_") else V1

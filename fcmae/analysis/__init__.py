@@ -1,1 +1,1 @@
-"""What a network has learned: feature collapse, nearest neighbors, linear probe, and their pictures."""
+"""Analyses of trained networks: feature collapse, kNN, linear probe, feature maps, reconstructions."""

@@ -1,4 +1,4 @@
-"""How many of n answers were right, with the interval in which the true share lies."""
+"""Accuracy with a 95% confidence interval."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of right answers."""
+    """Correct predictions out of a total."""
 
     correct: int
     total: int
@@ -23,9 +23,9 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% score interval (Wilson 1927), which stays inside 0 … 1 and is not empty at either end.
+        """Wilson's 95% score interval (Wilson 1927). It stays inside 0 … 1 and is not empty at either end.
 
-        It says how far another test set of this size would scatter, not how another training run would.
+        It covers the sampling error of a test set of this size, not the variation between training runs.
         """
         n, p, z = self.total, self.share, Z_95
         center = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -34,9 +34,9 @@ class Accuracy:
 
 
 def top_accuracy(scores_NC: Tensor, labels_N: Tensor, top: int = 1) -> Accuracy:
-    """How often the label is among the ``top`` highest scores.
+    """Top-``top`` accuracy: how often the label is among the ``top`` highest scores.
 
-    A class whose score is −∞ was not answered at all and does not count, whatever its rank.
+    A class with score −∞ never counts as predicted, whatever its rank.
     """
     best = scores_NC.topk(min(top, scores_NC.shape[1]))
     hit = (best.indices == labels_N[:, None]) & (best.values > -torch.inf)

@@ -1,9 +1,9 @@
-"""Feature collapse (ConvNeXt V2, arXiv 2301.00808, figure 4): how alike the channels of each block of a network are.
+"""Feature collapse (ConvNeXt V2, arXiv 2301.00808, figure 4): how similar the channels of each block are.
 
-Which tensor the paper measures it does not say; it finds collapse in the MLP's dimension-expansion layer and shows
-activations. The default here is ``act``, after GELU: it is the same tensor in ConvNeXt V1 and V2 and in a ViT, and
-dead and saturated neurons are a matter of activations. (GRN multiplies a channel by one number and adds another, and
-cosines do not see the first: ``grn`` differs from ``act`` by GRN's bias and by signs alone.)
+The paper does not say which tensor it measures; it finds collapse in the MLP's dimension-expansion layer and shows
+activations. The default here is ``act``, after GELU. It is the same tensor in ConvNeXt V1 and V2 and in a ViT, and dead
+and saturated neurons are defined by their activations. (GRN scales each channel and adds a bias. Cosines ignore the
+magnitude of the scale, so ``grn`` differs from ``act`` only by GRN's bias and by signs.)
 """
 
 import math
@@ -21,16 +21,16 @@ from fcmae.errors import UserError
 
 @dataclass(frozen=True)
 class BlockCollapse:
-    """One block, over all images."""
+    """Statistics of one block over all images."""
 
     layer: str
     """Name of the block in the network."""
     stage: int
     """From 0."""
     depth: float
-    """Place of the block among all: 0 the first, 1 the last."""
+    """Relative depth of the block: 0 for the first, 1 for the last."""
     tap: Tap
-    """The tensor that was read; not the one asked for in blocks that lack it."""
+    """The tensor that was read. It differs from the requested one in blocks that lack that."""
     channels: int
     images: int
     distance: float
@@ -42,7 +42,7 @@ class BlockCollapse:
     saturated: float
     """Mean share of saturated channels, 0 … 1."""
     effective_rank: float | None
-    """Mean effective rank of the channels, where asked for."""
+    """Mean effective rank of the channels; None unless requested."""
 
 
 def analyze_collapse(
@@ -56,27 +56,27 @@ def analyze_collapse(
     batch_size: int = 32,
     seed: int = 0,
 ) -> list[BlockCollapse]:
-    """Cosine distance, dead and saturated channels of every block, averaged over images.
+    """Cosine distance and shares of dead and saturated channels of every block, averaged over images.
 
     Args:
         model: an :class:`fcmae.FCMAE` (its encoder is analyzed) or ``SparseConvNeXt``; or a dense network with timm's
-            names of blocks: ConvNeXt, ViT, Swin, ResNet, … It runs in eval mode and is left as it was.
-        images: [N, C, H, W], normalized; or batches of such, read once and dropped: memory does not grow with them.
-        tap: tensor of each block, see :data:`fcmae.analysis.taps.Tap`. Blocks without an MLP (ResNet) give their
-            output instead; the rows say so.
-        mask_ratio: for sparse encoders: share of the patches that is masked, at random; 0: everything visible. None:
-            an FCMAE's own ratio, and 0 for an encoder alone.
-        visible: for sparse encoders, instead: bool [N, h, w], True = kept, a mask for each image in turn.
-        effective_rank: measure that too; costs several times as much as all the rest.
-        batch_size: images at a time of a single tensor.
-        seed: of the masks; an image's depends on it and on the image's place alone.
+            block names: ConvNeXt, ViT, Swin, ResNet, … It runs in eval mode; its previous mode is restored.
+        images: [N, C, H, W], normalized; or an iterable of such batches, read once and not kept in memory.
+        tap: tensor to read in each block, see :data:`fcmae.analysis.taps.Tap`. For blocks without an MLP (ResNet) it
+            is the block's output; the rows say so.
+        mask_ratio: sparse encoders only: share of the patches to mask at random; 0: everything visible. None: the
+            FCMAE's own ratio, or 0 for a bare encoder.
+        visible: sparse encoders only, instead of ``mask_ratio``: bool [N, h, w], True = kept, one mask per image.
+        effective_rank: also compute the effective rank, which costs more than everything else.
+        batch_size: batch size used to split a single tensor.
+        seed: seed of the masks. An image's mask depends only on the seed and the image's position.
 
     Returns:
-        A row a block, in their order.
+        One row per block, in network order.
 
     Raises:
         ValueError: an unknown tap, no blocks, no images, images or masks of wrong shapes, masks for a dense network,
-            features that are not finite, or a block that runs twice in a pass or keeps no axis of images.
+            features that are not finite, or a block that runs twice in a forward pass or has no batch axis.
     """
     if tap not in TAPS:
         raise UserError(f"tap must be one of {', '.join(TAPS)}, got {tap!r}")
@@ -94,7 +94,7 @@ def analyze_collapse(
     with eval_mode(model), watched(model, blocks, tap, see):
         for batch in images.split(batch_size) if isinstance(images, Tensor) else images:
             forward(batch)
-            for each in sums.values():  # not in the hooks, where a GPU would have to wait at each
+            for each in sums.values():  # not in the hooks, because each would synchronize the GPU
                 each.add(len(batch))
     if forward.images_seen == 0:
         raise UserError("there are no images to analyze")
@@ -107,7 +107,7 @@ def analyze_collapse(
 
 
 class _Sums:
-    """Means over images, and the squared deviations of the first value (Chan et al., batch by batch, in float64)."""
+    """Running means over images, and the squared deviations of the first value (Chan et al.), in float64."""
 
     def __init__(self, name: str) -> None:
         self.name, self.channels, self.images = name, 0, 0
@@ -115,20 +115,20 @@ class _Sums:
         self.now_VB: Tensor | None = None
 
     def see(self, values_VB: Tensor, channels: int) -> None:
-        """Remember the values of a batch, where they are."""
+        """Keep the values of a batch, on their device."""
         if self.now_VB is not None:
-            raise UserError(f"{self.name} runs more than once in a forward pass, so it has no one output to analyze")
+            raise UserError(f"{self.name} runs more than once in a forward pass, so its output is ambiguous")
         self.now_VB, self.channels = values_VB, channels
 
     def add(self, images: int) -> None:
-        """Take them into the sums."""
+        """Add the values of the batch to the sums."""
         if self.now_VB is None:
             raise UserError(f"{self.name} did not run in the forward pass, so there is nothing to analyze")
         values_VB, self.now_VB = self.now_VB.cpu().double(), None
         if values_VB.shape[1] != images:
             raise UserError(
                 f"the first axis of {self.name}'s tensor holds {values_VB.shape[1]} parts, not the {images} images of "
-                f"the batch; networks that fold windows into the batch cannot be analyzed there, try another tap"
+                f"the batch; networks that fold windows into the batch axis cannot be analyzed at this tap, try another"
             )
         if not values_VB.isfinite().all():
             raise UserError(f"the features of {self.name} are not finite; the weights or the images hold inf or NaN")

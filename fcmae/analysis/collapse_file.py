@@ -1,4 +1,4 @@
-"""The numbers of a collapse analysis on disk: written by ``python -m fcmae.collapse``, read by the report of a run."""
+"""Results of a collapse analysis on disk: written by ``python -m fcmae.collapse``, read by the report of a run."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from fcmae.files import write_text
 logger = logging.getLogger(__name__)
 
 TABLE, NUMBERS = "collapse.csv", "collapse.json"
-PLACES = (NUMBERS, f"collapse/{NUMBERS}")  # in the run folder; the first that is there counts
+PLACES = (NUMBERS, f"collapse/{NUMBERS}")  # in the run folder; the first that exists is used
 
 
 class DepthCurve(NamedTuple):
@@ -26,7 +26,7 @@ class DepthCurve(NamedTuple):
     depths: list[float]
     """0 for the first block … 1 for the last, ascending."""
     distances: list[float]
-    """0 … 1; NaN where it was not measured."""
+    """0 … 1; NaN where not measured."""
 
 
 def write_collapse(
@@ -35,13 +35,13 @@ def write_collapse(
     described: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
-    """collapse.csv, a row a block, and collapse.json, which also says what was analyzed and how.
+    """Write collapse.csv, one row per block, and collapse.json, which also records what was analyzed and how.
 
     Args:
-        folder: made if it is not there.
-        results: label → the blocks.
-        described: label → what the network and its images were.
-        settings: of the whole analysis.
+        folder: created if missing.
+        results: label → rows of the blocks.
+        described: label → description of the network and its images.
+        settings: settings of the whole analysis.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
@@ -57,12 +57,12 @@ def write_collapse(
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
+    """NaN as None, because JSON has no NaN."""
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 
 
 def read_depth_curves(run: Path) -> list[DepthCurve]:
-    """The curves; none where there is no such file, or one that cannot be understood, which the log then names."""
+    """The curves of a run; empty if there is no such file. A file that cannot be parsed is logged and skipped."""
     file = next((run / place for place in PLACES if (run / place).is_file()), None)
     if file is None:
         return []
@@ -71,7 +71,7 @@ def read_depth_curves(run: Path) -> list[DepthCurve]:
         return [_curve(name, model["blocks"]) for name, model in models.items()]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        logger.warning("%s is not what python -m fcmae.collapse writes and is left out: %s", file, reason)
+        logger.warning("%s was not written by python -m fcmae.collapse and is skipped: %s", file, reason)
         return []
 
 

@@ -1,4 +1,4 @@
-"""The collapse analysis of networks that the user names: loaded, checked before anything long begins, and drawn."""
+"""Collapse analysis of networks named by the user: load, check before any long computation, analyze, plot."""
 
 import logging
 import math
@@ -30,20 +30,20 @@ class NetworkCollapse:
     """The path or timm name."""
     image_hw: tuple[int, int]
     visible_share: float
-    """Of the patches: 1 for a dense network."""
+    """Share of the patches that is visible: 1 for a dense network."""
     blocks: tuple[BlockCollapse, ...]
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """What is measured of each network, and on which images."""
+    """What to measure on each network, and on which images."""
 
     paths: Sequence[Path]
     tap: Tap
     layers: Sequence[str]
-    """Blocks to draw channels of: names, or depths 0 to 1."""
+    """Blocks whose channels are drawn: names, or depths from 0 to 1."""
     picture: int = 0
-    """Which of the images to draw."""
+    """Index of the image to draw."""
     effective_rank: bool = False
     batch_size: int = 16
     num_workers: int = 0
@@ -53,10 +53,10 @@ class Measuring:
 def load_checked(
     named: Named, tap: Tap, *, sparse: bool, pretrained: bool, allow_pickle: bool, img_size: int | None, seed: int
 ) -> Subject:
-    """A network on the CPU, after a blank image has passed its analysis.
+    """Load a network on the CPU and check that the analysis runs on a blank image.
 
     Raises:
-        UserError: weights that cannot be read, or a network that the analysis cannot take.
+        UserError: weights that cannot be read, or a network that cannot be analyzed.
     """
     subject = load_subject(
         named, sparse=sparse, pretrained=pretrained, allow_pickle=allow_pickle, img_size=img_size, seed=seed
@@ -67,7 +67,7 @@ def load_checked(
 
 
 def layers_of_each(subjects: Mapping[str, Subject], wanted: Sequence[str]) -> dict[str, list[str]]:
-    """Label → those of the wanted layers that the network has.
+    """Label → the requested layers that the network has.
 
     Raises:
         UserError: a layer that no network has.
@@ -89,20 +89,20 @@ def layers_of_each(subjects: Mapping[str, Subject], wanted: Sequence[str]) -> di
 def analyze_network(
     named: Named, subject: Subject, layers: Sequence[str], measuring: Measuring
 ) -> tuple[NetworkCollapse, Figure | None]:
-    """The rows of a network and, if it can be drawn, its picture of channels; the images are read once.
+    """Analyze a network and, if possible, draw its channels. The images are read once.
 
     Args:
-        named: what the user wrote.
-        subject: the network, on the device that computes.
-        layers: those of ``measuring.layers`` that it has.
+        named: the network as the user named it.
+        subject: the network, on the device to run on.
+        layers: the layers of ``measuring.layers`` that it has.
         measuring: what to measure.
     """
-    drawn: list[tuple[int, Tensor]] = []  # place among the readable images, and [1, C, H, W] in 0 … 1
+    drawn: list[tuple[int, Tensor]] = []  # index among readable images, [1, C, H, W] in 0 … 1
 
     def batches() -> Iterator[Tensor]:
         sizes, place = (subject.image_hw, subject.in_chans, measuring.batch_size, measuring.num_workers), 0
         for batch in crop_batches(measuring.paths, *sizes):
-            if not drawn and int(batch.indices[-1]) >= measuring.picture:  # it, or the next that can be read
+            if not drawn and int(batch.indices[-1]) >= measuring.picture:  # it, or the next readable image
                 skipped = int((batch.indices < measuring.picture).sum())
                 drawn.append((place + skipped, batch.images[skipped : skipped + 1]))
             place += len(batch.images)
@@ -121,14 +121,14 @@ def analyze_network(
         ((place, image),) = drawn
         given = subject.normalize(image)
         maps = feature_maps(subject.model, given, layers, measuring.tap, seed=measuring.seed, place=place)
-    except UserError as error:  # no reason to lose the numbers
+    except UserError as error:  # keep the numbers even if the picture fails
         logger.warning("%s: no picture of its channels: %s", named.label, error)
         return found, None
     return found, feature_map_figure(named.label, image[0], maps)
 
 
 def depth_figure(networks: Sequence[NetworkCollapse], tap: Tap) -> Figure:
-    """The paper's figure 4: the distance of the channels against depth, a line for each network."""
+    """The paper's figure 4: cosine distance of the channels against depth, one line per network."""
     lines = {
         with_taps(one.label, one.blocks, tap): [(row.depth, row.distance, _or_0(row.distance_se)) for row in one.blocks]
         for one in networks
@@ -138,11 +138,11 @@ def depth_figure(networks: Sequence[NetworkCollapse], tap: Tap) -> Figure:
 
 
 def with_taps(label: str, rows: Sequence[BlockCollapse], asked: str) -> str:
-    """The label, with the tensors that were read if they are not, or not all, the one asked for."""
+    """The label, plus the tensors that were read if any differs from the requested tap."""
     taps = list(dict.fromkeys(row.tap for row in rows))
     return label if taps == [asked] else f"{label} (tap: {', '.join(taps)})"
 
 
 def _or_0(error: float) -> float:
-    """One image has no standard error; a band of no height is drawn."""
+    """0 for NaN: a single image has no standard error, so its band has no height."""
     return 0.0 if math.isnan(error) else error

@@ -15,8 +15,8 @@ from fcmae.analysis.feature_maps import FeatureMaps
 
 DEAD, SATURATED, MASKED = "#e41a1c", "#ff9800", "#c8c8c8"
 DOTS_PER_INCH = 150
-MARKERS, DASHES = "os^Dv<>P*X", ("-", "--", "-.", ":")  # a line under another shows through its gaps
-GAP = 0.12  # between maps, in widths of a map
+MARKERS, DASHES = "os^Dv<>P*X", ("-", "--", "-.", ":")  # overlapping lines stay visible through the gaps
+GAP = 0.12  # between maps, as a fraction of a map's width
 
 
 def depth_axes(figure: Figure) -> Axes:
@@ -25,17 +25,17 @@ def depth_axes(figure: Figure) -> Axes:
     axes.set_xlabel("normalized layer index (0: first block, 1: last)")
     axes.set_ylabel("feature cosine distance")
     axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(0, 0.52)  # 1/2 is the most there can be
+    axes.set_ylim(0, 0.52)  # the maximum is 1/2
     axes.grid(alpha=0.3)
     return axes
 
 
 def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], title: str) -> Figure:
-    """A line a model.
+    """Cosine distance against depth, one line per model.
 
     Args:
         lines: label → (depth, distance, half the height of the band around it) of each block.
-        title: of the figure.
+        title: title of the figure.
     """
     figure = Figure(figsize=(7, 4.2 + 0.22 * len(lines)), dpi=DOTS_PER_INCH, layout="constrained")
     axes = depth_axes(figure)
@@ -50,12 +50,12 @@ def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], t
 
 
 def feature_map_figure(label: str, image: Tensor, layers: Sequence[FeatureMaps]) -> Figure:
-    """One image, and beside it a panel a block with its channels' maps, all of a block on one color scale.
+    """An image, and next to it one panel per block with its channels' maps; each block has one color scale.
 
     Args:
-        label: of the model.
-        image: [C, H, W] in 0 … 1; of more than three channels the first three are shown, of two the first.
-        layers: what to draw.
+        label: label of the model.
+        image: [C, H, W] in 0 … 1; with more than three channels the first three are shown, with two the first.
+        layers: feature maps to draw.
     """
     figure = Figure(figsize=(2.6 + 4.6 * len(layers), 5.8), dpi=DOTS_PER_INCH, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]

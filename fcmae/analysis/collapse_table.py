@@ -6,7 +6,7 @@ from fcmae.analysis.collapse_networks import NetworkCollapse
 
 
 def collapse_table(network: NetworkCollapse) -> str:
-    """A row for each block of one network."""
+    """Text table of one network, one row per block."""
     height, width = network.image_hw
     share = network.visible_share
     seen = "everything visible" if share == 1 else f"{100 * share:.3g}% of the patches visible"

@@ -1,4 +1,4 @@
-"""Networks scored on labeled images, by nearest neighbors and by a linear probe, beside what needs no training."""
+"""kNN and linear-probe accuracy of networks on labeled images, next to baselines that need no training."""
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
@@ -16,26 +16,26 @@ from fcmae.data.labeled import LabeledData
 
 logger = logging.getLogger("fcmae")
 
-TOP5_FROM = 6  # classes; of fewer, five guesses say nothing
+TOP5_FROM = 6  # classes; with fewer, top-5 accuracy is uninformative
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How features are scored."""
+    """Settings of the evaluation."""
 
     k: int = 20
-    """Nearest neighbors that vote."""
+    """Number of nearest neighbors that vote."""
     temperature: float = 0.07
-    """Of their votes, exp(cosine similarity / temperature)."""
+    """Temperature of the votes, exp(cosine similarity / temperature)."""
     batch_size: int = 64
-    """Images at a time; changes no result."""
+    """Images per forward pass; does not change the results."""
     seed: int = 0
-    """Of the probe's held-out part."""
+    """Seed of the probe's held-out split."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy on the test images."""
+    """Accuracy on the test split."""
 
     top1: Accuracy
     top5: Accuracy | None
@@ -44,25 +44,25 @@ class Scores:
 
 @dataclass(frozen=True)
 class LinearScores(Scores):
-    """Those of the linear probe, and how it was fitted."""
+    """Accuracy of the linear probe, and how it was fitted."""
 
     c: float
-    """The inverse strength of its penalty, chosen on a held-out part of the training images."""
+    """Inverse regularization strength, chosen on a held-out part of the training split."""
     c_at_edge: bool
-    """Whether that is the least or the largest of those tried."""
+    """Whether C is the smallest or the largest value tried."""
     converged: bool
 
 
 @dataclass(frozen=True)
 class NetworkScores:
-    """The results of one network, of random weights, or of raw pixels."""
+    """Results of one network, trained or random, or of raw pixels."""
 
     name: str
     image_hw: tuple[int, int]
     train_images: int
     test_images: int
     classes: int
-    """With training images."""
+    """Number of classes that have training images."""
     features: int
     """Width of the feature vectors."""
     knn: Scores
@@ -71,20 +71,20 @@ class NetworkScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`fcmae.evaluate.evaluate` found."""
+    """Result of :func:`fcmae.evaluate.evaluate`."""
 
     data: str
-    """The folder or the dataset."""
+    """The folder or dataset."""
     protocol: Protocol
     images: int | None
-    """The limit on the images of each part; None: all."""
+    """Maximum number of images per split; None: all."""
     results: tuple[NetworkScores, ...]
-    """In the order asked for: each network, the first of a kind followed by its random weights; last, raw pixels."""
+    """In the requested order. Random weights follow the first network of their kind; raw pixels come last."""
     file: Path | None = None
-    """evaluation.json, if it was written."""
+    """Path of evaluation.json, if it was written."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as evaluation.json holds it."""
+        """Plain data, as in evaluation.json."""
         return {
             "data": self.data,
             "knn": {"k": self.protocol.k, "temperature": self.protocol.temperature},
@@ -97,18 +97,18 @@ class Evaluation:
 def with_baselines(
     networks: Sequence[Embedder], image_hw_of: Callable[[Embedder], tuple[int, int]]
 ) -> list[tuple[Embedder, tuple[int, int]]]:
-    """The networks, each kind's random weights behind its first, and raw pixels; each with the size of its images."""
+    """Add baselines: random weights after the first network of each kind, and raw pixels. Pairs with image sizes."""
     found: list[tuple[Embedder, tuple[int, int]]] = []
     fresh_ones: set[Hashable] = set()
     for network in networks:
         image_hw = image_hw_of(network)
         found.append((network, image_hw))
         kind = (network.architecture, network.normalize, image_hw)
-        if network.fresh is not None and kind not in fresh_ones:  # runs of one kind share a random network
+        if network.fresh is not None and kind not in fresh_ones:  # networks of one kind share a random baseline
             fresh_ones.add(kind)
             found.append((network.fresh(), image_hw))
     for in_chans in sorted({network.in_chans for network in networks}):
-        # the largest images that a network sees: they are read anyway
+        # at the largest image size in use, because those images are read anyway
         largest = max((hw for one, hw in found if one.in_chans == in_chans), key=lambda hw: hw[0] * hw[1])
         found.append((pixels(in_chans), largest))
     return found
@@ -117,10 +117,10 @@ def with_baselines(
 def score_networks(
     asked: Sequence[tuple[Embedder, tuple[int, int]]], data: LabeledData, device: torch.device, protocol: Protocol
 ) -> tuple[NetworkScores, ...]:
-    """The results, in the order asked for; images are read once for all networks that take them in one shape.
+    """Score the networks, in the order given. Networks with the same input shape share one pass over the images.
 
     Raises:
-        UserError: images of a size that a network cannot take, or features that are not finite.
+        UserError: an image size that a network does not support, or features that are not finite.
     """
     rows: dict[int, NetworkScores] = {}
     for shape in dict.fromkeys((image_hw, one.in_chans) for one, image_hw in asked):
@@ -128,13 +128,13 @@ def score_networks(
         places = [place for place, (one, hw) in enumerate(asked) if (hw, one.in_chans) == shape]
         alike = [asked[place][0] for place in places]
         names = "; ".join(one.name for one in alike)
-        logger.info("features of images of %d×%d pixels: %s", *image_hw, names)
+        logger.info("extracting features at %d×%d pixels: %s", *image_hw, names)
         train, test = (
             features_of_each(alike, part, image_hw, protocol.batch_size, device) for part in (data.train, data.test)
         )
         absent = sorted(set(test[0].labels.tolist()) - set(train[0].labels.tolist()))
         if absent:
-            logger.warning("class(es) %s have no training images: their test images cannot be right", absent[:5])
+            logger.warning("class(es) %s have no training images: their test images always count as errors", absent[:5])
         for place, one, of_train, of_test in zip(places, alike, train, test, strict=True):
             rows[place] = _scored(one.name, of_train, of_test, image_hw, device, protocol)
     return tuple(rows[place] for place in range(len(asked)))
@@ -143,13 +143,13 @@ def score_networks(
 def _scored(
     name: str, train: Features, test: Features, image_hw: tuple[int, int], device: torch.device, protocol: Protocol
 ) -> NetworkScores:
-    """The results of one network."""
+    """Score one network."""
     classes = int(max(train.labels.max(), test.labels.max())) + 1
     memory = train.x.to(device)
     knn = knn_scores(memory, train.labels, test.x, classes, protocol.k, protocol.temperature)
     probe = fit_probe(memory, train.labels.to(device), classes, seed=protocol.seed)
     if probe.at_edge or not probe.converged:
-        found = [f"C = {probe.c:g}, the chosen one, ends the range that was tried"] * probe.at_edge
+        found = [f"the chosen C = {probe.c:g} is at the edge of the range tried"] * probe.at_edge
         found += ["the solver did not converge"] * (not probe.converged)
         logger.info("%s: linear probe: %s", name, "; ".join(found))
     logits = probe.scores(test.x)

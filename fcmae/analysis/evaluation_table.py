@@ -5,7 +5,7 @@ from fcmae.analysis.evaluation import Evaluation, NetworkScores
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
-    """A row for each network: percent correct, with 95% intervals."""
+    """One row per network: percent correct, with 95% intervals."""
     first = evaluation.results[0]
     titles = ["kNN top-1", "kNN top-5", "linear top-1", "linear top-5"]
     shown = [place for place, accuracy in enumerate(_accuracies(first)) if accuracy is not None]

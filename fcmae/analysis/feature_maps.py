@@ -1,4 +1,4 @@
-"""Single channels of a block as small maps of one image (ConvNeXt V2, arXiv 2301.00808, figure 3)."""
+"""Feature maps of single channels of a block, for one image (ConvNeXt V2, arXiv 2301.00808, figure 3)."""
 
 import math
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from fcmae.sparse import ActiveSites, densify
 
 
 class NoGridError(UserError):
-    """The positions of a block are no grid in raster order, so they cannot be drawn."""
+    """The positions of a block do not form a grid in raster order, so they cannot be drawn."""
 
 
 class FeatureMaps(NamedTuple):
-    """Some channels of one block."""
+    """Feature maps of some channels of one block."""
 
     layer: str
     tap: Tap
@@ -30,18 +30,18 @@ class FeatureMaps(NamedTuple):
     saturated: Tensor
     """bool [N]."""
     channels: int
-    """How many the block has; the N are spaced evenly among them."""
+    """Number of channels of the block; the N maps are evenly spaced among them."""
     distance: float
-    """Of all channels, for this image, and so are the shares."""
+    """Over all channels, for this image; so are the two shares."""
     dead_share: float
     saturated_share: float
 
 
 def choose_blocks(blocks: Sequence[FoundBlock], wanted: Sequence[str]) -> list[FoundBlock]:
-    """The blocks of these names or depths (0 the first, 1 the last), each once, in the network's order.
+    """Blocks selected by name or depth (0: first, 1: last), without duplicates, in network order.
 
     Raises:
-        UserError: neither a name nor a depth.
+        UserError: a selector is neither a block's name nor a depth.
     """
     places: set[int] = set()
     by_name = {block.name: place for place, block in enumerate(blocks)}
@@ -70,14 +70,14 @@ def feature_maps(
     seed: int = 0,
     place: int = 0,
 ) -> list[FeatureMaps]:
-    """Maps of ``count`` channels (all if there are fewer) of some blocks, for one image.
+    """Maps of ``count`` evenly spaced channels (all if there are fewer) of some blocks, for one image.
 
     Args:
         model: as of :func:`fcmae.analyze_collapse`, as are ``tap``, ``mask_ratio`` and ``seed``.
         image: [1, C, H, W], normalized.
         layers: names of blocks, or depths from 0 to 1.
-        count: channels to take, spaced evenly.
-        place: of the image among those analyzed: its random mask is the one that it had there.
+        count: number of channels per block.
+        place: index of the image among the analyzed images; it gets the same random mask as there.
 
     Raises:
         NoGridError: positions that cannot be drawn.
@@ -88,7 +88,7 @@ def feature_maps(
 
     def see(block: FoundBlock, features: Features) -> None:
         if features.grid_hw is None and hasattr(model, "unroll"):
-            raise NoGridError(f"{type(model).__name__} keeps its tokens in an order of its own, which cannot be drawn")
+            raise NoGridError(f"{type(model).__name__} keeps its tokens in an order of its own and cannot be drawn")
         x_BMC = features.x.float()
         statistics = channel_statistics(x_BMC)
         channels = x_BMC.shape[2]
@@ -120,9 +120,9 @@ def _on_grid(x_MN: Tensor, grid_hw: tuple[int, int] | None, sites: ActiveSites |
         side = math.isqrt(positions // sites.num_visible)
         seen = densify(torch.ones_like(x_MN[:, :1]), sites, side)
         return densify(x_MN, sites, side).masked_fill(seen == 0, math.nan)[0]
-    if grid_hw is None:  # tokens: the grid has the image's shape
+    if grid_hw is None:  # tokens: the grid has the image's aspect ratio
         height = max(1, round(math.sqrt(positions * image.shape[2] / image.shape[3])))
         if positions % height:
-            raise NoGridError(f"{positions} tokens of an image {list(image.shape)} are no grid that could be drawn")
+            raise NoGridError(f"{positions} tokens of an image {list(image.shape)} do not form a grid")
         grid_hw = (height, positions // height)
     return x_MN.t().reshape(maps, *grid_hw)

@@ -1,7 +1,7 @@
-"""One vector for each image: the last stage's features, averaged over the image.
+"""One feature vector per image: the last stage's features, averaged over the positions.
 
-The norm that timm's classifier puts between the two is left out: a pretrained encoder has none, and a fresh one's would
-be another network's. So every network is asked in the same way.
+The norm before timm's classifier is left out. A pretrained encoder has none, and a freshly initialized norm would
+change the network. All networks are thus treated alike.
 """
 
 import copy
@@ -22,11 +22,11 @@ from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.models.layers import init_weights
 
-LAYER_SCALE = 1e-6  # of a fresh network, as in the paper
+LAYER_SCALE = 1e-6  # initial value, as in the paper
 
 
 class Features(NamedTuple):
-    """Of one part of a labeled set, on the CPU."""
+    """Features and labels of one split, on the CPU."""
 
     x: Tensor
     """float32 [N, D]."""
@@ -36,7 +36,7 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Embedder:
-    """What turns images into vectors, and what it takes."""
+    """A feature extractor and its input format."""
 
     name: str
     embed: Callable[[Tensor], Tensor]
@@ -44,19 +44,19 @@ class Embedder:
     in_chans: int
     normalize: Normalizer
     image_hw: tuple[int, int] | None = None
-    """Of the images that it usually takes, if it takes some usually."""
+    """Its usual image size, if it has one."""
     takes_no_other: bool = False
-    """Images of another size are an error, as for most vision transformers."""
+    """Whether any other image size is an error, as for most vision transformers."""
     architecture: Hashable = None
-    """Two of one architecture have the same random weights under one seed."""
+    """Networks of equal architecture get the same random weights for the same seed."""
     fresh: Callable[[], "Embedder"] | None = None
-    """The same with random weights, unless it has them."""
+    """Builds the same network with random weights; None if the weights are random already."""
 
     def features(self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device) -> Features:
-        """The vectors of all images that can be read, and their classes.
+        """Feature vectors and labels of all readable images.
 
         Raises:
-            UserError: images of a size that the network cannot take, or a vector that is not finite.
+            UserError: an image size that the network does not support, or a feature vector that is not finite.
         """
         return features_of_each([self], batches, image_hw, batch_size, device)[0]
 
@@ -73,10 +73,10 @@ class Embedder:
 def features_of_each(
     embedders: Sequence[Embedder], batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device
 ) -> list[Features]:
-    """Those of several networks that take as many channels, in one pass over the images.
+    """Features of several networks with the same number of input channels, in one pass over the images.
 
     Raises:
-        UserError: as of :meth:`Embedder.features`.
+        UserError: as for :meth:`Embedder.features`.
     """
     (in_chans,) = {one.in_chans for one in embedders}
     vectors: list[list[Tensor]] = [[] for _ in embedders]
@@ -90,7 +90,7 @@ def features_of_each(
 
 
 def pixels(in_chans: int, side: int = 16) -> Embedder:
-    """Raw pixels, averaged down to ``side`` × ``side``: what can be had without any network."""
+    """Raw pixels, average-pooled to ``side`` × ``side``: the baseline without a network."""
 
     def embed(images: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(images, side).flatten(1)
@@ -108,18 +108,18 @@ def embedder(
     img_size: int | None = None,
     seed: int = 0,
 ) -> Embedder:
-    """The dense network that a path or a name means, on the device.
+    """The dense network given by a path or a timm name, on the device.
 
     Args:
-        named: a run folder, checkpoint folder or weights file; or a timm network.
-        device: where it is to run.
-        pretrained: give a timm network the weights that timm has for it (downloads them) instead of random ones.
-        allow_pickle: as of :func:`fcmae.create_dense`.
-        img_size: side of the images; None: its own.
-        seed: of random weights.
+        named: a run folder, checkpoint folder, weights file or timm network.
+        device: device to run on.
+        pretrained: load timm's pretrained weights into a timm network (downloads them) instead of random ones.
+        allow_pickle: as for :func:`fcmae.create_dense`.
+        img_size: side of the images; None: the network's own.
+        seed: seed of random weights.
 
     Raises:
-        UserError: weights that cannot be read or had.
+        UserError: weights that cannot be read or downloaded.
     """
 
     def load(pretrained: bool) -> Any:
@@ -144,10 +144,10 @@ def embedder(
 
 
 def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
-    """A copy of a timm ConvNeXt with the weights that training begins with, drawn from torch's generator.
+    """A copy of a timm ConvNeXt with newly initialized weights, drawn from torch's generator.
 
     Raises:
-        UserError: a layer whose first weights are not known.
+        UserError: a layer whose initialization is not known.
     """
     torch.manual_seed(seed)
     network = copy.deepcopy(network)
@@ -167,14 +167,13 @@ def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
         known.update(module.parameters(recurse=False))
     if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
         raise UserError(
-            f"no random network to compare with: it is not known with which weights {', '.join(left[:3])} begin; "
-            f"only ConvNeXts are known"
+            f"no random baseline: the initialization of {', '.join(left[:3])} is not known; only ConvNeXt is supported"
         )
     return network
 
 
 def pool(network: Any, images: Tensor) -> Tensor:
-    """The mean of the last feature map, [B, D]; of networks that have no [B, C, h, w], what timm's own head pools."""
+    """Mean of the last feature map, [B, D]; for networks without a [B, C, h, w] map, the pooling of timm's own head."""
     x = network.forward_features(images)
     if x.ndim == 4 and x.shape[1] == network.num_features:
         return x.mean((2, 3))

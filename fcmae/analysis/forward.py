@@ -1,4 +1,4 @@
-"""Images through a network as far as its last block: dense as it is, sparse with a mask for each image."""
+"""Forward pass of a network up to its last block: dense networks as they are, sparse ones with a mask per image."""
 
 import math
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from fcmae.sparse import ActiveSites
 
 
 class Forward:
-    """Called with [B, C, H, W], batch after batch, it runs the network's features without its head or decoder.
+    """Runs the network without its head or decoder; call it with one batch [B, C, H, W] after another.
 
     Args:
         model: a dense network, an FCMAE or a sparse encoder.
-        mask_ratio: for sparse encoders: share of the patches that is masked; None: an FCMAE's own, 0 for an encoder.
-        visible: for sparse encoders, instead: bool [N, h, w], a mask for each image in turn.
-        seed: of random masks; an image's depends on it and on the image's place alone, not on batches.
-        first: place of the first image that is given; the masks of those before it are left out.
+        mask_ratio: sparse encoders only: share of the patches to mask; None: the FCMAE's own, or 0 for an encoder.
+        visible: sparse encoders only, instead of ``mask_ratio``: bool [N, h, w], one mask per image.
+        seed: seed of random masks. A mask depends only on the seed and the image's position, not on batch size.
+        first: position of the first image; the masks of the images before it are skipped.
 
     Raises:
-        UserError: masks for a dense network, both kinds of them, or a sparse encoder that has no sites to read.
+        UserError: masks for a dense network, both mask_ratio and visible, or a sparse encoder without a site matrix.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Forward:
         self.generator = torch.Generator().manual_seed(seed)
         self.images_seen = 0
         self.sites: ActiveSites | None = None
-        """Of the last batch of a sparse encoder."""
+        """Active sites of the last batch; None for a dense network."""
         if self.encoder is None and (mask_ratio is not None or visible is not None):
             name = type(model).__name__
             raise UserError(f"{name} is a dense network, which sees everything; it takes no mask_ratio or visible")
@@ -53,7 +53,7 @@ class Forward:
             raise UserError(f"mask_ratio must be in [0, 1), got {mask_ratio}")
 
     def __call__(self, images: Tensor) -> None:
-        """Run it; what it computes is for hooks to see."""
+        """Run a forward pass; hooks read its tensors."""
         if images.ndim != 4 or len(images) == 0:
             raise UserError(f"images must be [B, C, H, W], got {list(images.shape)}")
         images = images.to(next(self.model.parameters()))
@@ -83,10 +83,10 @@ class Forward:
 
 
 def sparse_encoder(model: nn.Module) -> SparseConvNeXt | None:
-    """The sparse encoder that a model is or has; None for dense networks.
+    """The model itself or its encoder, if sparse; None for dense networks.
 
     Raises:
-        UserError: one of the ``masked`` backend, which computes dense tensors and has no sites to read.
+        UserError: its backend is ``masked``, which computes dense tensors and has no site matrix.
     """
     encoder = model.encoder if isinstance(model, FCMAE) else model
     if not isinstance(encoder, SparseConvNeXt):
@@ -98,7 +98,7 @@ def sparse_encoder(model: nn.Module) -> SparseConvNeXt | None:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation, without gradients; each module is in the mode it was in again afterwards."""
+    """Eval mode without gradients; each module's mode is restored afterwards."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 2**24  # similarities held at a time: 64 MB of float32
+CHUNK = 2**24  # similarities in memory at a time: 64 MB of float32
 
 
 def knn_scores(
@@ -20,21 +20,21 @@ def knn_scores(
     temperature: float = 0.07,
     chunk: int = CHUNK,
 ) -> Tensor:
-    """What the k most similar of the memory vote for each query.
+    """Votes of the k nearest training features for each query.
 
-    Similarity is the cosine of the angle between two features; a neighbor's vote weighs exp(similarity / temperature).
+    Similarity is the cosine of two features; a neighbor's vote has weight exp(similarity / temperature).
 
     Args:
-        memory_ND: features of the training images, floating point, on the device that is to compute.
+        memory_ND: features of the training images, floating point, on the device to compute on.
         labels_N: int64, their classes.
         queries_QD: features of the test images.
-        num_classes: C, more than any label.
-        k: neighbors; limited to N, with a line in the log.
-        temperature: the lower, the more the nearest decide.
-        chunk: similarities held at a time, at least N; bounds the memory taken, changes nothing else.
+        num_classes: C, greater than any label.
+        k: number of neighbors; reduced to N if larger, which is logged.
+        temperature: the lower it is, the more weight the nearest neighbors have.
+        chunk: similarities in memory at a time, at least N. It limits the memory and does not change the result.
 
     Returns:
-        [Q, C] on the queries' device: logarithm of the sum of the votes for each class, −∞ for a class without any.
+        [Q, C] on the queries' device: log of the summed votes per class, −∞ for a class without votes.
     """
     if k > len(memory_ND):
         logger.info("k is %d, but there are %d training images: all of them vote", k, len(memory_ND))
@@ -46,7 +46,7 @@ def knn_scores(
     for queries in queries_QD.split(rows):
         similarity = F.normalize(queries.to(memory.device), dim=1) @ memory.T
         nearest = similarity.topk(k, dim=1)
-        # relative to the nearest one's, so that no temperature overflows
+        # relative to the nearest neighbor's, so that exp cannot overflow at any temperature
         votes = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
         total = votes.new_zeros(len(queries), num_classes).scatter_add_(1, labels[nearest.indices], votes)
         scores.append(total.log() + nearest.values[:, :1] / temperature)

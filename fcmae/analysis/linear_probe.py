@@ -1,6 +1,6 @@
-"""A linear classifier on features that stay as they are: multinomial logistic regression with an L2 penalty.
+"""A linear probe on frozen features: multinomial logistic regression with an L2 penalty.
 
-The penalty's strength is chosen on a part of the training set that is held out for it; the test set is never asked.
+The strength of the penalty is chosen on a held-out part of the training set, never on the test set.
 """
 
 import warnings
@@ -19,31 +19,31 @@ from fcmae.errors import UserError
 
 Solver = Literal["auto", "sklearn", "torch"]
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))
-HELD_OUT = 0.2  # of the training set, to choose the strength
-SMALL = 10**8  # multiply-adds of one pass (images × features × classes) up to which scikit-learn does it
+HELD_OUT = 0.2  # share of the training set, to choose the strength
+SMALL = 10**8  # multiply-adds of one pass (images × features × classes) up to which scikit-learn is used
 MAX_ITERATIONS = 1000
-TOLERANCE = 1e-4  # largest derivative of the mean loss at which it has converged
-ROWS = 2**16  # images in a piece of the torch solver's pass: bounds the memory of its [rows, classes] intermediates
+TOLERANCE = 1e-4  # converged when no gradient entry of the mean loss is larger
+ROWS = 2**16  # images per chunk in the torch solver; limits the memory of its [rows, classes] intermediates
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A classifier of features."""
+    """A fitted linear classifier."""
 
     weight: Tensor
     """[C, D]."""
     bias: Tensor
     """[C]."""
     mean: Tensor
-    """[D], of the training features, subtracted first."""
+    """[D], mean of the training features, subtracted first."""
     std: Tensor
-    """[D], of the training features; 1 for a feature that is constant."""
+    """[D], standard deviation of the training features; 1 for a constant feature."""
     c: float
-    """The inverse strength of the penalty, scikit-learn's C."""
+    """Inverse regularization strength, scikit-learn's C."""
     converged: bool
     """Whether the solver reached its tolerance."""
     at_edge: bool = False
-    """Whether C was chosen and is the least or the largest of those tried: a better one may lie beyond."""
+    """Whether C was chosen and is the smallest or largest value tried: a value beyond may be better."""
 
     def scores(self, features_ND: Tensor) -> Tensor:
         """Logits [N, C], on the features' device."""
@@ -68,21 +68,21 @@ def fit_probe(
     seed: int = 0,
     solver: Solver = "auto",
 ) -> LinearProbe:
-    """The probe of these features, its strength chosen on a held-out fifth of them, then fitted on all.
+    """Fit a probe: choose C on a held-out fifth of the images, then fit on all of them.
 
-    Of strengths that score alike on the held-out part the strongest penalty is taken. Where no class has a second
-    image to hold out, C is the geometric middle of ``strengths``.
+    Ties on the held-out part go to the strongest penalty. If no class has a second image to hold out, C is the middle
+    of the sorted ``strengths``.
 
     Args:
-        features_ND: floating point; on the device that is to compute, if torch solves.
+        features_ND: floating point; the torch solver runs on their device.
         labels_N: int64 in 0 … num_classes − 1.
         num_classes: C; a class may lack images.
-        strengths: values of C to choose from, scikit-learn's: the loss is Σ cross-entropy + |W|² / 2C.
-        seed: of the held-out part.
-        solver: scikit-learn's LogisticRegression, L-BFGS in torch, or by size (``SMALL``).
+        strengths: values of C to choose from, as in scikit-learn: the loss is Σ cross-entropy + |W|² / 2C.
+        seed: seed of the held-out split.
+        solver: scikit-learn's LogisticRegression, L-BFGS in torch, or ``auto``: chosen by size (``SMALL``).
 
     Raises:
-        UserError: all images are of one class.
+        UserError: all images belong to one class.
     """
     if len(labels_N.unique()) < 2:
         raise UserError("a linear probe needs training images of at least two classes")
@@ -93,7 +93,7 @@ def fit_probe(
     else:
         probes = _path(features_ND[fit], labels_N[fit], num_classes, strengths, solver)
         right = [top_accuracy(p.scores(features_ND[held_out]), labels_N[held_out]).correct for p in probes]
-        best = int(np.argmax(right))  # the first of equals
+        best = int(np.argmax(right))  # the first of ties
         chosen, at_edge = strengths[best], best in (0, len(strengths) - 1)
     return replace(_path(features_ND, labels_N, num_classes, [chosen], solver)[0], at_edge=at_edge)
 
@@ -101,7 +101,7 @@ def fit_probe(
 def _path(
     features: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float], solver: Solver
 ) -> list[LinearProbe]:
-    """A probe for each strength, each begun where the one before ended."""
+    """One probe per strength, each warm-started from the previous one."""
     std, mean = torch.std_mean(features, 0, correction=0)
     std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)  # a constant feature's std is rounding error
     x = (features - mean) / std
@@ -115,7 +115,7 @@ def _path(
 
 
 def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[_Solution]:
-    from sklearn.exceptions import ConvergenceWarning  # a second that a run without probes need not wait
+    from sklearn.exceptions import ConvergenceWarning  # slow to import, and only needed here
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
@@ -131,9 +131,9 @@ def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         converged = not any(issubclass(one.category, ConvergenceWarning) for one in raised)
         weight, bias = torch.from_numpy(model.coef_.copy()), torch.from_numpy(model.intercept_.copy())
-        if len(weight) == 1:  # of two classes scikit-learn has one row, the second's against the first
+        if len(weight) == 1:  # for two classes scikit-learn has one row: the second against the first
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-        # classes without images never win
+        # classes without images are never predicted
         all_weight = weight.new_zeros(num_classes, x.shape[1])
         all_bias = bias.new_full((num_classes,), -torch.inf)
         all_weight[model.classes_], all_bias[model.classes_] = weight, bias
@@ -142,13 +142,13 @@ def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence
 
 
 def _by_torch(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float]) -> list[_Solution]:
-    """L-BFGS on whole passes, in pieces; on the device of ``x``."""
+    """Full-batch L-BFGS, computed in chunks, on the device of ``x``."""
     present, targets = labels.to(x.device).unique(return_inverse=True)
     weight = x.new_zeros(len(present), x.shape[1], requires_grad=True)
     bias = x.new_zeros(len(present), requires_grad=True)
     found = []
     for c in strengths:
-        # scikit-learn penalises one vector w for two classes; ±w/2, the best of two, would cost half as much
+        # For two classes scikit-learn penalizes one vector w; the two rows ±w/2 would be penalized half as much
         decay = (2.0 if len(present) == 2 else 1.0) / (c * len(x))
         optimizer = torch.optim.LBFGS(
             [weight, bias], max_iter=MAX_ITERATIONS, tolerance_grad=TOLERANCE, tolerance_change=0,
@@ -167,7 +167,7 @@ def _by_torch(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[f
             return total
 
         optimizer.step(loss)
-        loss()  # the line search leaves the derivatives of some other point
+        loss()  # recompute: after the line search the gradients belong to another point
         converged = all(p.grad is not None and bool(p.grad.abs().max() <= TOLERANCE) for p in (weight, bias))
         all_weight = x.new_zeros(num_classes, x.shape[1])
         all_bias = x.new_full((num_classes,), -torch.inf)

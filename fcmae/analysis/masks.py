@@ -1,4 +1,4 @@
-"""Masks on the patch grid: random ones, and a user's own from a file."""
+"""Masks on the patch grid: random, or read from a user's file."""
 
 import logging
 from pathlib import Path
@@ -16,9 +16,9 @@ logger = logging.getLogger("fcmae")
 
 
 def random_masks(count: int, grid_hw: tuple[int, int], ratio: float, seed: int) -> Tensor:
-    """A mask for each image, bool [count, h, w]; the n-th depends on seed, n and ratio only.
+    """One mask per image, bool [count, h, w]; the n-th depends only on seed, n and ratio.
 
-    A patch that is visible at one ratio is visible at every lower one.
+    A patch that is visible at one ratio is also visible at every lower one.
     """
     num_visible = count_visible(grid_hw[0] * grid_hw[1], ratio)
     generators = (torch.Generator().manual_seed(sample_seed(seed, 0, n)) for n in range(count))
@@ -28,8 +28,8 @@ def random_masks(count: int, grid_hw: tuple[int, int], ratio: float, seed: int) 
 def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
     """A user's mask on the patch grid, bool [h, w], True = visible.
 
-    An image's pixels count as visible from half brightness on, and a patch is visible if at least half of its pixels
-    are; transparency does not count. A .npy file holds the grid itself.
+    In an image file, pixels of at least half brightness count as visible, and a patch is visible if at least half of
+    its pixels are; transparency is ignored. A .npy file holds the grid itself.
 
     Raises:
         UserError: an unreadable file, a wrong shape, or a mask with everything or nothing visible.
@@ -47,7 +47,7 @@ def read_mask(file: str | Path, grid_hw: tuple[int, int]) -> Tensor:
         else:
             with Image.open(file) as opened:
                 if opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255:
-                    logger.warning("--mask %s: its transparency is ignored; white is visible, black is masked", file)
+                    logger.warning("--mask %s: transparency is ignored; white is visible, black is masked", file)
                 white = np.asarray(opened.convert("L")) >= 128
             share = Image.fromarray(white.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
             visible = torch.from_numpy(np.array(share) >= 0.5)

@@ -1,4 +1,4 @@
-"""Reconstruction pictures: originals, what the encoder saw, and the reconstruction, one row each."""
+"""Reconstruction pictures: originals, masked images and reconstructions, one row each."""
 
 from pathlib import Path
 
@@ -14,25 +14,25 @@ from fcmae.models import FCMAE
 from fcmae.models.patches import enlarge_mask
 
 GRAY = 0.5
-TILE = 160  # smallest side of a tile in pixels; smaller images are enlarged by a whole factor
+TILE = 160  # minimum side of a tile in pixels; smaller images are enlarged by an integer factor
 CAPTION, GAP, BACKGROUND = 26, 4, 255
 
 
 def paste_reconstruction(model: FCMAE, images: Tensor, visible: Tensor, normalize: Normalizer) -> Tensor:
-    """The reconstruction where masked, the images' very own pixels where visible.
+    """The reconstruction where masked, the original pixels where visible.
 
     Args:
         model: in eval mode, on the images' device.
         images: float32 [B, C, H, W] in 0 … 1.
         visible: bool [B, h, w], True = kept.
-        normalize: as when the model was trained.
+        normalize: the normalization the model was trained with.
 
     Returns:
         float32 [B, C, H, W] in 0 … 1.
     """
     given = normalize(images)
     with torch.no_grad():
-        output = FCMAE.forward(model, given, visible)  # were it compiled, this one picture would not be worth it
+        output = FCMAE.forward(model, given, visible)  # uncompiled: compiling does not pay off for one picture
     _, pasted = model.reconstruct(given, output)
     return torch.where(enlarge_mask(visible, model.patch_size), images, normalize.inverse(pasted.float()))
 
@@ -41,10 +41,10 @@ def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask
     """Three rows of tiles with captions: originals, masked ones, and reconstructions.
 
     Args:
-        original: [N, C, H, W] in 0 … 1; of more than three channels the first three are shown, of two the first.
-        pasted: the reconstruction, visible pixels pasted in.
+        original: [N, C, H, W] in 0 … 1; with more than three channels the first three are shown, with two the first.
+        pasted: the reconstruction with visible pixels pasted in.
         where: bool [N, 1, H, W], True = visible.
-        mask_ratio: for the caption.
+        mask_ratio: shown in the caption.
     """
     rows = {
         "original": original,
@@ -72,6 +72,6 @@ def _row(images: Tensor) -> Image.Image:
 
 
 def save_picture(picture: Image.Image, file: Path) -> None:
-    """Write a PNG; its folder is made if needed."""
+    """Write a PNG; creates its folder if needed."""
     with replacing(file) as temporary:
         picture.save(temporary, format="PNG")

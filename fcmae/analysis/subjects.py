@@ -1,4 +1,4 @@
-"""The networks that an analysis is asked about, by path or by timm's name, and the images that each takes."""
+"""Networks to analyze, given by path or timm name, and the input format of each."""
 
 import difflib
 import logging
@@ -30,7 +30,7 @@ IMG_SIZE = 224
 
 @dataclass(frozen=True)
 class Named:
-    """What the user wrote: LABEL=SOURCE, or SOURCE alone."""
+    """A network as the user named it: LABEL=SOURCE, or just SOURCE."""
 
     label: str
     source: str
@@ -38,13 +38,13 @@ class Named:
 
     @property
     def file_name(self) -> str:
-        """The label as a part of a file's name."""
+        """The label in a form that is safe in a file name."""
         return re.sub(r"[^\w.+-]+", "_", self.label)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network in eval mode, and its images."""
+    """A network in eval mode, and its input format."""
 
     model: nn.Module
     in_chans: int
@@ -53,7 +53,7 @@ class Subject:
 
     @property
     def visible_share(self) -> float:
-        """Of the patches: as many as there are whole ones, which a mask ratio names only about."""
+        """Exact share of visible patches; it differs from 1 − mask_ratio because the number of patches is rounded."""
         if not isinstance(self.model, FCMAE):
             return 1.0
         patches = math.prod(side // self.model.encoder.patch_size for side in self.image_hw)
@@ -61,15 +61,15 @@ class Subject:
 
 
 def parse_names(given: Sequence[str]) -> list[Named]:
-    """Labels and sources, checked as far as can be without loading them.
+    """Labels and sources, checked as far as possible without loading them.
 
     Raises:
-        UserError: neither a path that exists nor a name of timm's, or two of one label.
+        UserError: neither an existing path nor a timm name, or two networks with the same label.
     """
     found = [_parse(one) for one in given]
     for number, one in enumerate(found):
         if one.file_name in [other.file_name for other in found[:number]]:
-            raise UserError(f"two models would be called {one.label}; name them yourself: LABEL={one.source}")
+            raise UserError(f"two models would be named {one.label}; give one another label: LABEL={one.source}")
     return found
 
 
@@ -85,12 +85,12 @@ def _parse(given: str) -> Named:
     if timm.is_model(source):
         return Named(label or source, source, is_path=False)
     similar = difflib.get_close_matches(source, timm.list_models(), n=3)
-    hint = f"; similar names of timm's: {', '.join(similar)}" if similar else ""
+    hint = f"; similar timm names: {', '.join(similar)}" if similar else ""
     raise UserError(f"{source} is neither a run, a checkpoint or a weights file, nor the name of a timm network{hint}")
 
 
 def _label_of(path: Path) -> str:
-    """The name of the run, for a checkpoint in one; else the file's own."""
+    """For a checkpoint in a run, the names of the run and the checkpoint; otherwise the file's own name."""
     path = path.resolve()
     if path.name == MODEL:
         path = path.parent
@@ -109,20 +109,20 @@ def load_subject(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Subject:
-    """The network that a name means.
+    """Load the network that the user named.
 
     Args:
-        named: what the user wrote.
-        sparse: a checkpoint as the sparse FCMAE that it was trained as; else as timm's dense network.
-        pretrained: give timm's networks the weights that timm has (downloads them); else random ones.
-        allow_pickle: as of :func:`fcmae.create_dense`.
-        img_size: side of the images; None: a run's own, a timm network's own if it takes no other, else 224 (a
-            checkpoint's stem's stride times 56).
-        seed: of random weights.
-        device: where it is to run.
+        named: the network as the user named it.
+        sparse: load a checkpoint as the sparse FCMAE that was trained; otherwise as timm's dense network.
+        pretrained: load timm's pretrained weights into timm networks (downloads them); otherwise random weights.
+        allow_pickle: as for :func:`fcmae.create_dense`.
+        img_size: side of the images; None: the run's own, a timm network's own if that is fixed, otherwise 224 (for a
+            checkpoint: 56 times its stem's stride).
+        seed: seed of random weights.
+        device: device to run on.
 
     Raises:
-        UserError: weights that cannot be read or had.
+        UserError: weights that cannot be read or downloaded.
     """
     if named.is_path:
         subject = _of_checkpoint(named.source, sparse, allow_pickle)
@@ -147,9 +147,9 @@ def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Su
     torch.manual_seed(seed)
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
-    except Exception as error:  # whatever the download, or the reading of what came, runs into
+    except Exception as error:  # downloading and reading weights can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"timm cannot give {name}{' with weights' if pretrained else ''}: {reason}") from error
+        raise UserError(f"timm cannot create {name}{' with weights' if pretrained else ''}: {reason}") from error
     if pretrained:
         config = model.pretrained_cfg
         logger.info("%s: weights %s, license %s", name, config.get("tag"), config.get("license") or "not stated")
@@ -158,7 +158,7 @@ def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Su
 
 
 def _as_configured(model: Any) -> Subject:
-    """A timm network with the images that its ``pretrained_cfg`` tells of."""
+    """A timm network with the input format from its ``pretrained_cfg``."""
     config = model.pretrained_cfg
     chans, height, width = config["input_size"]
     return Subject(model, chans, Normalizer(tuple(config["mean"]), tuple(config["std"])), (height, width))
@@ -166,12 +166,12 @@ def _as_configured(model: Any) -> Subject:
 
 @contextmanager
 def refusals_named(name: str, images: str, image_hw: tuple[int, int]) -> Iterator[None]:
-    """What a network raises at images that it cannot take becomes an error of the user's, which names it."""
+    """Turn errors that a network raises on unsupported images into a UserError that names the network."""
     try:
         yield
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
-    except (RuntimeError, AssertionError, ValueError) as error:  # too small, not a size it takes, out of memory
+    except (RuntimeError, AssertionError, ValueError) as error:  # image too small, unsupported size, out of memory
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{name} cannot take {images} of {image_hw[0]}×{image_hw[1]} pixels: {reason}; "

@@ -1,7 +1,7 @@
-"""Where a network's features are read: its blocks, and a tensor inside each, by hooks.
+"""Taps: the blocks of a network, and hooks that read a tensor inside each of them.
 
 Blocks are found by timm's names: ``stages`` (ConvNeXt), ``layers`` (Swin), ``blocks`` (ViT), ``layer1`` … (ResNet).
-The tensors inside are those of the block's MLP, ``fc1 → act → (grn) → fc2``. The sparse encoder's blocks offer theirs
+The tensors inside are those of the block's MLP, ``fc1 → act → (grn) → fc2``. The sparse encoder's blocks pass theirs
 to observers.
 """
 
@@ -23,7 +23,7 @@ Tap = Literal["expansion", "act", "grn", "block"]
 
 - ``expansion``: output of the expansion layer C → 4C, before the activation;
 - ``act``: after the activation (GELU);
-- ``grn``: after GRN, what the layer 4C → C reads; where there is no GRN it is ``act``;
+- ``grn``: after GRN, the input of the layer 4C → C; ``act`` in blocks without GRN;
 - ``block``: the output of the block.
 """
 TAPS: tuple[Tap, ...] = get_args(Tap)
@@ -35,26 +35,26 @@ class FoundBlock(NamedTuple):
     """One block of a network."""
 
     name: str
-    """Of the module, such as ``stages.2.blocks.4``."""
+    """Name of the module, such as ``stages.2.blocks.4``."""
     stage: int
-    """From 0; networks without stages have one."""
+    """From 0; always 0 in networks without stages."""
     module: nn.Module
 
 
 class Features(NamedTuple):
-    """Of one batch, at one block."""
+    """Features of one batch at one block."""
 
     x: Tensor
-    """[B, M, C]; not to be kept."""
+    """[B, M, C]; do not keep a reference to it."""
     grid_hw: tuple[int, int] | None
-    """The positions' grid, where the tensor has one; M = h·w in raster order."""
+    """(h, w) if the positions form a grid, M = h·w in raster order; otherwise None."""
 
 
 def find_blocks(model: nn.Module) -> list[FoundBlock]:
-    """The blocks of a network in the order in which they run.
+    """The blocks of a network in execution order.
 
     Raises:
-        UserError: none are found.
+        UserError: no blocks are found.
     """
     if isinstance(model, FCMAE):
         model = model.encoder
@@ -68,8 +68,8 @@ def find_blocks(model: nn.Module) -> list[FoundBlock]:
     if not found:
         names = ", ".join(name for name, _ in model.named_children()) or "none"
         raise UserError(
-            f"{type(model).__name__} has no blocks that are known: looked for stages, layers, blocks or layer1 …, its "
-            f"parts are: {names}"
+            f"{type(model).__name__} has no known blocks: looked for stages, layers, blocks or layer1 …; its "
+            f"children are: {names}"
         )
     return found
 
@@ -89,7 +89,7 @@ def _blocks_of(name: str, module: Any) -> Iterator[tuple[str, nn.Module]]:
 
 
 def tap_of(block: nn.Module, tap: Tap) -> Tap:
-    """The tensor that is read when ``tap`` is asked for: ``block`` in blocks without an MLP, ``act`` without GRN."""
+    """The tensor actually read for ``tap``: ``block`` in blocks without an MLP, ``act`` for ``grn`` without GRN."""
     mlp = getattr(block, "mlp", None)
     if tap == "block" or not hasattr(mlp, "fc1") or not (isinstance(mlp, Mlp) or hasattr(mlp, "act")):
         return "block"
@@ -100,7 +100,7 @@ def tap_of(block: nn.Module, tap: Tap) -> Tap:
 def watched(
     model: nn.Module, blocks: list[FoundBlock], tap: Tap, see: Callable[[FoundBlock, Features], None]
 ) -> Iterator[None]:
-    """While it lasts, each forward pass of the model calls ``see`` with the features of each of the blocks."""
+    """While open, each forward pass of the model calls ``see`` with the features of each block."""
     with ExitStack() as stack:
         prefix = _Prefix(model, stack)
         for found in blocks:
@@ -114,10 +114,10 @@ def watched(
 
 
 class _Prefix:
-    """How many of a block's tokens are class and register tokens, which are no positions of the image.
+    """Counts a block's class and register tokens, which are not positions of the image.
 
-    Networks add them at different places: a ViT before its blocks, XCiT and CaiT after, ConViT between. So they are
-    told by count: of the patches, as the patch embedding gives them, and of the tokens in the block.
+    Networks add them at different places: a ViT before its blocks, XCiT and CaiT after, ConViT in between. So their
+    number is inferred by comparing the tokens in the block with the patches from the patch embedding.
     """
 
     def __init__(self, model: nn.Module, hooks: ExitStack) -> None:
@@ -136,9 +136,9 @@ class _Prefix:
         self.patches[embed] = x[0].numel() // channels
 
     def of(self, tokens: int) -> int:
-        """Of a block that has that many tokens; a network that shows no patch embedding is taken at its word."""
+        """Prefix tokens among a block's ``tokens``; without a patch embedding, the number the network declares."""
         positions = tokens - self.given
-        shares = (1, 4, 16, 64)  # MViT pools its patches by 2×2 from stage to stage
+        shares = (1, 4, 16, 64)  # MViT pools its patches by 2×2 between stages
         known = any(positions * share == patches for patches in self.patches.values() for share in shares)
         return self.given if known or not self.patches else 0
 
@@ -146,7 +146,7 @@ class _Prefix:
 def _dense_hook(
     model: nn.Module, found: FoundBlock, tap: Tap, see: Callable[[FoundBlock, Features], None], prefix: _Prefix
 ) -> Any:
-    """On the layer whose output it is: nothing is computed twice."""
+    """Hook the layer that outputs the tensor, so nothing is computed twice."""
     block: Any = found.module
     layer = {"expansion": "fc1", "act": "act", "grn": "grn"}.get(tap)
     if layer is None:

@@ -1,1 +1,1 @@
-"""What the commands share: parsers and keyword arguments from settings dataclasses, exit status, devices."""
+"""Shared by the commands: parsers and keyword arguments built from settings dataclasses, exit status, devices."""

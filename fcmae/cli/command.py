@@ -1,4 +1,4 @@
-"""What the commands share: how they end (after an error with one line), what they print, where they write."""
+"""Shared by the commands: exit status, one-line errors, standard output, and the output folder."""
 
 import logging
 import sys
@@ -12,9 +12,9 @@ logger = logging.getLogger("fcmae")
 
 
 def exit_status(prog: str, work: Callable[[], object]) -> int:
-    """Do the work of a command; 0, or 1 after an error that the user can fix, or 130 after Ctrl-C.
+    """Run ``work`` and return the exit status: 0, 1 after an error that the user can fix, or 130 after Ctrl-C.
 
-    ``prog`` is the command as the user called it; error lines begin with it.
+    ``prog`` is the command as the user called it; error messages start with it.
     """
     command = prog.removeprefix("python -m ")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -22,11 +22,11 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
     try:
         work()
     except UserError as error:
-        # one raised in a worker of the data loader comes wrapped in that worker's traceback; its last line is ours
+        # an error from a data loader worker is wrapped in that worker's traceback; the last line is the message
         message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
         logger.error("%s: error: %s", command, message)
         return 1
-    except OSError as error:  # a disk that is full, a folder that may not be written to; the message names the file
+    except OSError as error:  # full disk, no write permission; the message names the file
         logger.error("%s: error: %s", command, error)
         return 1
     except KeyboardInterrupt:
@@ -36,16 +36,16 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
 
 
 def say(text: str) -> None:
-    """Print a result of the command, on standard output."""
+    """Print a result to standard output."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def output_folder(given: str, names: Sequence[str], overwrite: bool) -> Path:
-    """The folder of --output, which need not be there yet.
+    """The folder given by --output, which may not exist yet.
 
     Raises:
-        UserError: it is no folder, or, without ``overwrite``, one of the files of these names is in it.
+        UserError: it is not a folder, or it holds one of the files ``names`` and ``overwrite`` is false.
     """
     if not given:
         raise UserError("--output is empty; give a folder")

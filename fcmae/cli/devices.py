@@ -1,4 +1,4 @@
-"""The device that a command runs on, from ``--device``."""
+"""Device selection for ``--device``."""
 
 import torch
 
@@ -6,18 +6,18 @@ from fcmae.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; ``auto``: the accelerator if there is one.
+    """The device of this name; ``auto``: the accelerator if there is one, otherwise the CPU.
 
     Raises:
-        UserError: torch does not know it, or it is not here.
+        UserError: the name is unknown to torch, or the device is not available.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    # torch raises these for a name that it does not know, and a device that is not there or that it was not built for;
-    # nothing is swallowed, the user gets torch's reason as one line
+    # torch raises these for unknown names, missing devices, and devices that it was built without;
+    # the user gets torch's reason as one line
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name} cannot be used here: {str(error).strip().splitlines()[0]}") from None
     return device

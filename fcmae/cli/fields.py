@@ -1,4 +1,4 @@
-"""The fields of a settings dataclass by dotted name, those of nested dataclasses (its groups) included."""
+"""Fields of a settings dataclass by dotted name, including those of nested dataclasses (groups)."""
 
 import difflib
 import types
@@ -7,21 +7,21 @@ from functools import cache
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 BARE = "bare"
-"""Key of a group field's metadata: the field of the group that a plain value stands for (``data="images/"``)."""
+"""Metadata key of a group field: the group's field that a plain value sets (``data="images/"``)."""
 
 
 class Leaf(NamedTuple):
     """One setting."""
 
     name: str
-    """Dotted, such as ``data.path``."""
+    """Dotted name, such as ``data.path``."""
     hint: Any
-    """Its type, such as ``str | None``."""
+    """Type hint, such as ``str | None``."""
     field: Field
 
     @property
     def is_positional(self) -> bool:
-        """Whether it must be given: it has no default."""
+        """Whether the setting is required, that is, has no default."""
         return self.field.default is MISSING and self.field.default_factory is MISSING
 
     @property
@@ -32,7 +32,7 @@ class Leaf(NamedTuple):
 
     @property
     def item(self) -> Any:
-        """The type of its items if it takes a list, else None."""
+        """Item type if the setting takes a list, otherwise None."""
         for kind in _members(self.hint):
             if get_origin(kind) is tuple:
                 return get_args(kind)[0]
@@ -40,23 +40,23 @@ class Leaf(NamedTuple):
 
     @property
     def length(self) -> int | None:
-        """How many items its list has; None: any number."""
+        """Length of its list; None: any length, or not a list."""
         sizes = [len(get_args(kind)) for kind in _members(self.hint) if get_origin(kind) is tuple]
         return None if not sizes or any(... in get_args(kind) for kind in _members(self.hint)) else sizes[0]
 
     @property
     def takes_one_value(self) -> bool:
-        """Whether it takes something else than a list (or null)."""
+        """Whether it accepts a value other than a list or null."""
         return any(get_origin(kind) is not tuple for kind in _members(self.hint) if kind is not types.NoneType)
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is true or false, so that the flag alone means true."""
+        """Whether it is a boolean, so that the flag without a value means true."""
         return bool in _members(self.hint)
 
     @property
     def admits_none(self) -> bool:
-        """Whether it may be unset."""
+        """Whether it accepts null."""
         return types.NoneType in _members(self.hint)
 
 
@@ -65,7 +65,7 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def groups(kind: type) -> dict[str, type]:
-    """The fields that are dataclasses, and these."""
+    """Group name → dataclass, for the fields that are dataclasses."""
     return _groups(kind)
 
 
@@ -76,12 +76,12 @@ def _groups(kind: type) -> dict[str, type]:
 
 
 def bare_fields(kind: type) -> dict[str, str]:
-    """Group → dotted name of the setting that a plain value for the group means."""
+    """Group → dotted name of the setting that a plain value for the group sets."""
     return {field.name: f"{field.name}.{field.metadata[BARE]}" for field in fields(kind) if BARE in field.metadata}
 
 
 def leaves(kind: type) -> dict[str, Leaf]:
-    """Dotted name → setting, in order."""
+    """Dotted name → setting, in field order."""
     return _leaves(kind)
 
 
@@ -98,16 +98,16 @@ def _leaves(kind: type) -> dict[str, Leaf]:
 
 
 def positionals(kind: type) -> list[Leaf]:
-    """The settings that must be given; they have no flag."""
+    """The required settings; they are positional and have no flag."""
     return [leaf for leaf in leaves(kind).values() if leaf.is_positional]
 
 
 def metavar(leaf: Leaf) -> str:
-    """What help and errors call a positional setting."""
+    """Name of a positional setting in help and errors."""
     return str(leaf.field.metadata.get("metavar", leaf.name.upper()))
 
 
 def nearest(name: str, known: list[str], prefix: str = "") -> str:
-    """``; the nearest is …`` for a name that is not known, or nothing."""
+    """``; the nearest is …`` for an unknown name, or an empty string if none is similar."""
     found = difflib.get_close_matches(name, known, n=1)
     return f"; the nearest is {prefix}{found[0]}" if found else ""

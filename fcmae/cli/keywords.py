@@ -1,7 +1,7 @@
-"""Commands as functions: keyword arguments of any group to the settings dataclass.
+"""Commands as functions: converts keyword arguments to a settings dataclass.
 
-``epochs=100`` means ``train.epochs`` where no other group has that name, ``data="images/"`` means ``data.path``, and a
-group may also be given whole: ``log={"every": 5}`` or ``log=LogConfig(every=5)``.
+``epochs=100`` means ``train.epochs`` if no other group has that name, ``data="images/"`` means ``data.path``, and a
+whole group can be passed: ``log={"every": 5}`` or ``log=LogConfig(every=5)``.
 """
 
 import inspect
@@ -27,15 +27,15 @@ Read = Callable[[Sequence[Any], Mapping[str, Any]], S]
 def keyword_function(
     kind: type[S], read: Read[S] | None = None, first: Sequence[inspect.Parameter] = ()
 ) -> Callable[[Callable[[S], R]], Callable[..., R]]:
-    """A decorator: a function of the settings becomes one of keyword arguments.
+    """A decorator that turns a function of a settings object into a function of keyword arguments.
 
-    The settings themselves may still be given as the only positional argument. ``help`` and ``inspect.signature`` show
-    the keywords with their types and defaults.
+    The settings object can still be passed as the only positional argument. ``help`` and ``inspect.signature`` show the
+    keywords with their types and defaults.
 
     Args:
         kind: the settings dataclass.
-        read: arguments and keywords → settings; default: :func:`settings_from`.
-        first: parameters of ``read`` that are no settings.
+        read: (args, keywords) → settings; default: :func:`settings_from`.
+        first: parameters of ``read`` that are not settings.
     """
 
     def decorate(function: Callable[[S], R]) -> Callable[..., R]:
@@ -47,14 +47,14 @@ def keyword_function(
         returns = inspect.signature(function).return_annotation
         call.__signature__ = inspect.Signature(accepted, return_annotation=returns)  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in accepted} | {"return": returns}
-        del call.__wrapped__  # its signature is not the one to call
+        del call.__wrapped__  # the wrapped function has another signature
         return call
 
     return decorate
 
 
 def parameters(kind: type) -> list[inspect.Parameter]:
-    """The settings as parameters: those without a default, then groups, then every name that means one setting."""
+    """The settings as parameters: required ones, then groups, then every unambiguous setting name."""
     make = inspect.Parameter
     found = [make(leaf.name, make.POSITIONAL_OR_KEYWORD, annotation=_hint(leaf)) for leaf in positionals(kind)]
     for name, group in groups(kind).items():
@@ -70,17 +70,16 @@ def parameters(kind: type) -> list[inspect.Parameter]:
 
 
 def _hint(leaf: Leaf) -> Any:
-    """A list that must be given may be one item."""
+    """Type hint of a required setting; a list may also be given as a single item."""
     item: Any = leaf.item
     return leaf.hint if item is None else item | Sequence[item]
 
 
 def settings_from(kind: type[S], args: Sequence[Any], keywords: Mapping[str, Any]) -> S:
-    """The settings of a call.
+    """Build the settings from the arguments of a call.
 
     Raises:
-        UserError: a name that is unknown, means several settings or is given twice; or a value of the wrong type or out
-            of range.
+        UserError: a name that is unknown, ambiguous or given twice; or a value of the wrong type or out of range.
     """
     if args and isinstance(args[0], kind):
         if len(args) > 1 or keywords:
@@ -90,7 +89,7 @@ def settings_from(kind: type[S], args: Sequence[Any], keywords: Mapping[str, Any
 
 
 def nested_values(kind: type, args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call gives, as nested plain data; UserError as of :func:`settings_from`."""
+    """The arguments of a call as nested plain data; raises UserError as :func:`settings_from` does."""
     names = [leaf.name for leaf in positionals(kind)]
     if len(args) > len(names):
         takes = f"{len(names)} argument(s) by position ({', '.join(names)})" if names else "no arguments by position"
@@ -107,7 +106,7 @@ def nested_values(kind: type, args: Sequence[Any], keywords: Mapping[str, Any]) 
 
 
 def _resolved(kind: type, name: str, value: Any) -> list[tuple[str, Any]]:
-    """The settings, by dotted name, that a keyword gives."""
+    """The settings that a keyword sets, as (dotted name, value)."""
     if name in groups(kind):
         return _of_group(kind, name, value)
     dotted = [name] if name in leaves(kind) else _places(kind).get(name, [])
@@ -143,7 +142,7 @@ def _of_group(kind: type, name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _plain(leaf: Leaf, value: Any) -> Any:
-    """The value as jsonargparse takes it: paths as text, one item as a list of it, numpy's numbers as Python's."""
+    """Convert a value for jsonargparse: paths to str, a single item to a list, NumPy scalars to Python numbers."""
     if isinstance(value, os.PathLike | torch.device):
         value = str(value)
     if isinstance(value, np.generic):
@@ -157,13 +156,13 @@ def _plain(leaf: Leaf, value: Any) -> Any:
             return value
         value = [value]
     if not isinstance(value, Sequence | np.ndarray):
-        return value  # refused by the parser, with a reason
+        return value  # the parser rejects it with a message
     items = [_plain(leaf._replace(hint=leaf.item), item) for item in value]
     return [str(item) for item in items] if leaf.item is str else items
 
 
 def _places(kind: type) -> dict[str, list[str]]:
-    """Plain name → the settings, by dotted name, that it may mean; one of the top level means itself."""
+    """Plain name → dotted names of the settings it may refer to; a top-level setting takes precedence."""
     found: dict[str, list[str]] = {}
     for dotted in leaves(kind):
         found.setdefault(dotted.rpartition(".")[2], []).append(dotted)

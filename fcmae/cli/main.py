@@ -1,4 +1,4 @@
-"""``fcmae COMMAND …``: the commands by name; a command's module is imported when it runs and not before."""
+"""``fcmae COMMAND …``: dispatches to a command, whose module is imported only when it runs."""
 
 import sys
 from collections.abc import Sequence
@@ -35,5 +35,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     try:
         return int(import_module(f"fcmae.{name}").main(rest, prog=f"fcmae {name}"))
-    except KeyboardInterrupt:  # while the module was imported
+    except KeyboardInterrupt:  # during the import of the module
         return 130

@@ -1,4 +1,4 @@
-"""jsonargparse's errors in one line each, in plain words."""
+"""Rewrites jsonargparse's errors as one line in plain English."""
 
 import re
 
@@ -17,7 +17,7 @@ WORDS = {
 
 
 def one_line(message: str) -> str:
-    """The message without line breaks and class signs, the key as a flag."""
+    """The message on one line, without class names, with the key written as a flag."""
     text = " ".join(message.split()).replace('Parser key "', "--").replace('":', ":", 1)
     text = text.replace("<class '", "").replace("'>", "").replace("a typing.Literal", "one of ")
     text = re.sub(r"Does not validate.* Subtypes: \[(.*)\] Errors: .* Given value: ", _expected_union, text)

@@ -1,8 +1,8 @@
-"""The parser of a settings dataclass, and the dataclass of what was given.
+"""Builds a parser from a settings dataclass, and the dataclass from parsed arguments.
 
-A field is a flag, a field of a nested dataclass is a dotted flag (``--data.path``), and a field without a default is
-positional. Attribute docstrings are the help. jsonargparse checks types, the dataclasses check ranges; either error
-becomes one line.
+A field becomes a flag, a field of a nested dataclass a dotted flag (``--data.path``), and a field without a default a
+positional argument. Attribute docstrings become the help. jsonargparse checks types and the dataclasses check ranges;
+both kinds of error are reported on one line.
 """
 
 import argparse
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """jsonargparse's, with types and defaults; the description keeps its line breaks."""
+    """jsonargparse's formatter, with types and defaults; the description keeps its line breaks."""
 
 
 def make_parser(
@@ -34,9 +34,9 @@ def make_parser(
     Args:
         kind: the dataclass; its docstring describes the command.
         prog: the command as the user called it.
-        description: instead of the dataclass' docstring.
+        description: replaces the dataclass' docstring.
         epilog: printed below the options.
-        files: help of ``--config``, which reads settings from a YAML file; empty: there is no such option.
+        files: help text of ``--config``, which reads settings from a YAML file; empty: no such option.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
@@ -57,15 +57,15 @@ def make_parser(
         if action.dest in names:
             name = metavar(names[action.dest])
             action.metavar = name if names[action.dest].item is None else f"{name} [{name} ...]"
-        elif action.dest in groups(kind):  # takes the whole group as JSON; nothing that people need to know of
+        elif action.dest in groups(kind):  # accepts the whole group as JSON; hidden, because users do not need it
             action.help = argparse.SUPPRESS
         elif action.dest in leaves(kind) and leaves(kind)[action.dest].is_switch:
-            action.metavar = "[true|false]"  # the flag alone means true
+            action.metavar = "[true|false]"  # the flag without a value means true
     return parser
 
 
 def parse(kind: type[T], argv: Sequence[str] | None = None, prog: str = "fcmae") -> T:
-    """The settings that these arguments ask for; without them, those of this process.
+    """Parse arguments, by default ``sys.argv[1:]``, into settings.
 
     Raises:
         UserError: an unknown flag, a missing argument, or a value of the wrong type or out of range.
@@ -74,7 +74,7 @@ def parse(kind: type[T], argv: Sequence[str] | None = None, prog: str = "fcmae")
 
 
 def parsed(kind: type[T], parser: ArgumentParser, argv: Sequence[str]) -> T:
-    """As :func:`parse`, with a parser that is there already."""
+    """As :func:`parse`, with an existing parser."""
     try:
         found = parser.parse_args(normalized(kind, argv))
     except argparse.ArgumentError as error:
@@ -83,7 +83,7 @@ def parsed(kind: type[T], parser: ArgumentParser, argv: Sequence[str]) -> T:
 
 
 def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The settings of nested plain data, ``{"data": {"path": "images"}}``.
+    """Build settings from nested plain data, such as ``{"data": {"path": "images"}}``.
 
     Raises:
         UserError: an unknown name, a missing one, or a value of the wrong type or out of range.

@@ -1,5 +1,6 @@
-"""The settings of pretraining: flags and keywords on top of YAML files, recipes by name, and the demo by default."""
+"""Settings of pretraining: flags or keywords override YAML files; recipes by name; the demo recipe by default."""
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from fcmae.errors import UserError
 
 DEMO = "demo"
 PROG = "python -m fcmae.pretrain"
-# Names that --config took when each size had a recipe of its own. They mean pretrain with that --model.name.
+# Older recipe names, one per model size. Each stands for the pretrain recipe with that --model.name.
 SIZE_RECIPES = {f"pretrain_{size}": f"convnextv2_{size}" for size in
                 ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")}  # fmt: skip
 
@@ -32,11 +33,11 @@ CONFIG = inspect.Parameter(
     default=None,
     annotation=PretrainConfig | str | Path | Sequence[str | Path] | None,
 )
-"""What the function takes beside settings: the whole configuration; or recipes and YAML files, later ones override."""
+"""The extra parameter of the function: a whole configuration, or recipes and YAML files; later ones override."""
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes, which --config takes without a path."""
+    """Names of the shipped recipes, which --config accepts without a path."""
     return sorted(entry.name.removesuffix(".yaml") for entry in files("fcmae.configs").iterdir() if _is_yaml(entry))
 
 
@@ -56,7 +57,7 @@ def build_parser(prog: str = PROG) -> ArgumentParser:
 
 
 def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> PretrainConfig:
-    """The configuration that these arguments ask for; without them, those of this process.
+    """Parse arguments, by default ``sys.argv[1:]``, into a configuration.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
@@ -65,10 +66,10 @@ def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> Pretrai
 
 
 def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainConfig:
-    """The configuration of a call from Python, by the same rules as the command line's.
+    """The configuration for a call from Python, by the same rules as on the command line.
 
     Raises:
-        UserError: as of :func:`parse_config`.
+        UserError: as for :func:`parse_config`.
     """
     given = dict(keywords)
     if args and "config" not in given and not isinstance(args[0], PretrainConfig):
@@ -89,13 +90,13 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainCon
     for name in names:
         layers.append(_settings_of(_recipe_path(str(name))))
         from_files = _merged(from_files, layers[-1])
-    overridden = _overridden(layer.get("train") or {} for layer in [*layers, values])
+    overridden = _overridden(_group(layer.get("train")) for layer in [*layers, values])
     from_files = _merged(from_files, {"train": dict.fromkeys(overridden)})
     return from_values(PretrainConfig, _merged(from_files, values))
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the second's values where they disagree; group by group."""
+    """Merge two nested mappings; the second takes precedence."""
     merged = dict(first)
     for key, value in second.items():
         old = merged.get(key)
@@ -104,9 +105,9 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 
 def _with_recipes(argv: list[str]) -> list[str]:
-    """The arguments, files first, so that options override them wherever they stand on the line.
+    """Reorder the arguments so that configuration files come first and options override them.
 
-    Recipes' names are turned into their files; the demo recipe comes first where neither data nor a file is named.
+    Recipe names are replaced by their files. The demo recipe is used if neither data nor a file is given.
     """
     sources: list[str] = []
     options: list[str] = []
@@ -125,7 +126,7 @@ def _with_recipes(argv: list[str]) -> list[str]:
             options.append(arg)  # the parser says that its value is missing
     if not names_data:
         sources = [_recipe_path(DEMO)]
-    layers = [*(_settings_of(source).get("train") or {} for source in sources), _train_options(options)]
+    layers = [*(_group(_settings_of(source).get("train")) for source in sources), _train_options(options)]
     nulls = [f"--train.{name}=null" for name in _overridden(layers)] if len(layers) > 1 else []
     return [f"--config={source}" for source in sources] + options + nulls
 
@@ -154,11 +155,17 @@ def _train_options(options: Iterable[str]) -> set[str]:
     for number, option in enumerate(arguments):
         flag, equals, value = option.partition("=")
         if flag == "--train":
-            group = yaml.safe_load(value if equals else "".join(arguments[number + 1 : number + 2]))
-            names.update(group if isinstance(group, dict) else ())
+            text = value if equals else "".join(arguments[number + 1 : number + 2])
+            with contextlib.suppress(yaml.YAMLError):  # the parser says what is wrong with it
+                names.update(_group(yaml.safe_load(text)))
         elif flag.startswith("--train."):
             names.add(flag.removeprefix("--train."))
     return names
+
+
+def _group(settings: object) -> dict[str, Any]:
+    """A group of settings; none if it is not a group, which the parser says."""
+    return settings if isinstance(settings, dict) else {}
 
 
 def _settings_of(source: str) -> dict[str, Any]:
@@ -167,12 +174,12 @@ def _settings_of(source: str) -> dict[str, Any]:
 
 
 def _recipe_path(given: str) -> str:
-    """What jsonargparse's --config takes: a file, or for a name in SIZE_RECIPES the YAML text itself.
+    """The value for jsonargparse's --config: a file path, or the YAML text for a name in SIZE_RECIPES.
 
-    The name of a shipped recipe may have configs/ before it and .yaml after it; a file of that name comes first.
+    A recipe name may have the prefix configs/ and the suffix .yaml; an existing file of that name takes precedence.
 
     Raises:
-        UserError: neither a file nor a recipe, or a file that holds no YAML mapping.
+        UserError: neither a file nor a recipe, or a file that is not a YAML mapping.
     """
     name = Path(given).name.removesuffix(".yaml")
     if not Path(given).is_file() and Path(given).parent in (Path("."), Path("configs")):
@@ -192,5 +199,5 @@ def _recipe_path(given: str) -> str:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {given} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"--config {given} holds no settings; a line of it looks like 'seed: 1'")
+        raise UserError(f"--config {given} holds no settings; expected lines such as 'seed: 1'")
     return given

@@ -1,6 +1,6 @@
-"""The spellings that the command line allows, rewritten to the one that jsonargparse reads.
+"""Normalizes the accepted spellings of arguments to the form that jsonargparse reads.
 
-For every command alike: lists as ``0.4,0.6``, ``[0.4,0.6]`` or ``0.4 0.6``; switches as ``--overwrite`` or
+All commands accept lists as ``0.4,0.6``, ``[0.4,0.6]`` or ``0.4 0.6``; switches as ``--overwrite`` or
 ``--overwrite true``; ``--data images/`` for ``--data.path images/``; several positional arguments for one list.
 """
 
@@ -18,7 +18,7 @@ OF_THE_PARSER = ("--config", "--print_config", "--help", "-h")
 
 
 def normalized(kind: type, argv: Sequence[str]) -> list[str]:
-    """The arguments as ``--flag=value``, positional ones last.
+    """Rewrite the arguments as ``--flag=value``, positional ones last.
 
     Raises:
         UserError: an unknown flag, or too few or too many positional arguments.
@@ -57,7 +57,7 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
 
 
 def _take(leaf: Leaf, waiting: list[str]) -> list[str]:
-    """The values of a flag, taken from the arguments behind it."""
+    """Pop the values of a flag from the arguments after it."""
     if leaf.is_switch:
         return [waiting.pop(0)] if waiting and waiting[0] in SWITCH_WORDS else ["true"]
     if not waiting or FLAG.match(waiting[0]):
@@ -71,7 +71,7 @@ def _take(leaf: Leaf, waiting: list[str]) -> list[str]:
 
 
 def is_list(text: str) -> bool:
-    """Whether a text is a list of items, as :func:`split` takes it."""
+    """Whether a text is a list in a form that :func:`split` accepts."""
     return "," in text or text.startswith(("[", "("))
 
 
@@ -88,7 +88,7 @@ def _may_be_item(text: str, item: Any) -> bool:
 
 
 def _text(leaf: Leaf, values: Sequence[str]) -> str:
-    """The value as jsonargparse takes it; lists as JSON."""
+    """The value in the form that jsonargparse reads; lists as JSON."""
     if leaf.item is None or list(values) == ["null"]:
         return values[0]
     if len(values) == 1:
@@ -99,7 +99,7 @@ def _text(leaf: Leaf, values: Sequence[str]) -> str:
 
 
 def split(text: str) -> list[str]:
-    """``0.4,0.6`` and ``[0.4, 0.6]`` → its items."""
+    """``0.4,0.6`` and ``[0.4, 0.6]`` → the list of items."""
     text = text.strip()
     if text[:1] + text[-1:] in ("[]", "()"):
         text = text[1:-1]
@@ -107,7 +107,7 @@ def split(text: str) -> list[str]:
 
 
 def _positional(kind: type, words: Sequence[str]) -> list[str]:
-    """One argument for each positional setting; a list takes all that the others leave."""
+    """One argument per positional setting; a list takes all remaining arguments."""
     wanted, left = positionals(kind), list(words)
     found: list[str] = []
     for leaf in wanted:

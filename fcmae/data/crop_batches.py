@@ -32,7 +32,7 @@ def crop_batches(
     """Every readable image, in the order of the list. Unreadable files are logged and skipped.
 
     Raises:
-        UserError: none can be read.
+        UserError: none of the images can be read.
     """
     loader = DataLoader(
         _Crops(paths, image_hw, in_chans), batch_size=batch_size, num_workers=num_workers, collate_fn=list
@@ -42,7 +42,7 @@ def crop_batches(
         for entry in batch:
             if isinstance(entry, str):
                 reason = reason or entry
-                logger.warning("left out, cannot be read: %s", entry)
+                logger.warning("skipped, cannot be read: %s", entry)
         good = [entry for entry in batch if not isinstance(entry, str)]
         readable += len(good)
         if good:

@@ -1,6 +1,6 @@
-"""Random numbers of a sample: seeds, crop positions, visible patches.
+"""Random draws of a sample: seeds, crop positions, visible patches.
 
-They come from Python's generator: PyTorch's returns tensors and is slower for single numbers.
+They use Python's generator because PyTorch's returns tensors and is slower for single numbers.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-TRIES = 10  # as torchvision
+TRIES = 10  # as in torchvision
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:

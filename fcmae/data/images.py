@@ -1,4 +1,4 @@
-"""Reads image files as tensors, at their own bit depth. Every failure raises the same error."""
+"""Reads image files as tensors at their own bit depth. Every failure raises UnreadableImageError."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from fcmae.data.jpeg_header import read_frame
 
 try:
     import simplejpeg
-except ImportError:  # no wheel for a new Python yet: Pillow decodes them all
+except ImportError:  # no wheel for this Python version yet: Pillow decodes all JPEGs
     simplejpeg = None
 
 EXTENSIONS = frozenset(
@@ -53,7 +53,7 @@ class UnreadableImageError(Exception):
 
 @dataclass
 class ImageFile:
-    """An image of known size, possibly not decoded yet. Can be pickled, for worker processes."""
+    """An image of known size, possibly not decoded yet. Picklable, for worker processes."""
 
     path: Path
     height: int
@@ -64,11 +64,11 @@ class ImageFile:
         """The pixels, as :func:`read_image` describes them.
 
         Args:
-            reduce: factor by which the caller can accept a smaller height and width. A JPEG is then decoded at 1/2,
-                1/4 or 1/8 of its size, which is cheap. Other files are decoded at full size.
+            reduce: largest acceptable reduction of height and width. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its
+                size, which is cheap. Other files are decoded at full size.
 
         Raises:
-            UnreadableImageError: damaged, truncated, or with channels that do not fit.
+            UnreadableImageError: damaged, truncated, or with an unsupported number of channels.
         """
         with _one_error(self.path):
             return self._decode(reduce)
@@ -80,10 +80,10 @@ def decoded(file: ImageFile) -> ImageFile:
 
 
 def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
-    """An image file, upright, opened; a JPEG is not decoded yet.
+    """Open an image file, with its EXIF orientation applied; a JPEG is not decoded yet.
 
     Raises:
-        UnreadableImageError: damaged, empty, of another kind, or with channels that do not fit.
+        UnreadableImageError: damaged, empty, of an unsupported format, or with an unsupported number of channels.
     """
     path = Path(path)
     with _one_error(path):
@@ -93,30 +93,31 @@ def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
 
 
 def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
-    """Read an image, upright, with ``in_chans`` channels.
+    """Read an image with ``in_chans`` channels, with its EXIF orientation applied.
 
     Palette, CMYK, bilevel and YCbCr images are converted; an alpha channel is dropped unless ``in_chans`` is 2 or 4;
-    gray images are repeated for 3 channels and color images turned to gray for 1. Images of more than 8 bits keep
-    their depth. More than four channels, or 16-bit color, come from TIFF or .npy ([H, W, C] or [C, H, W]); the pages
-    of a TIFF are its channels.
+    gray images are repeated for 3 channels, and color images are converted to gray for 1. Images of more than 8 bits
+    keep their depth. More than four channels, or 16-bit color, require TIFF or .npy ([H, W, C] or [C, H, W]); the
+    pages of a TIFF are its channels.
 
     Returns:
         [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits. Unsigned 16-bit images are divided
-        by 65535; signed, 32-bit and floating-point images that go beyond 0 … 1 are stretched from their own minimum to
-        maximum. Color PNGs of 16 bits are reduced to 8 (Pillow reads no more).
+        by 65535; signed, 32-bit and floating-point images outside 0 … 1 are rescaled by their own minimum and
+        maximum. 16-bit color PNGs are reduced to 8 bits, the limit of Pillow.
 
     Raises:
-        UnreadableImageError: damaged, truncated, empty, of another kind, or with channels that do not fit.
+        UnreadableImageError: damaged, truncated, empty, of an unsupported format, or with an unsupported number of
+            channels.
     """
     return open_image(path, in_chans).decode()
 
 
 @contextlib.contextmanager
 def _one_error(path: Path) -> Iterator[None]:
-    """Decoders of damaged files raise anything from OSError to IndexError and struct.error; all mean the same here."""
+    """Convert decoder errors, anything from OSError to IndexError and struct.error, to UnreadableImageError."""
     try:
         yield
-    except MemoryError:  # says nothing of the file
+    except MemoryError:  # says nothing about the file
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -133,7 +134,7 @@ def _read(path: Path, in_chans: int) -> Tensor:
 
 
 def _open_jpeg(path: Path, in_chans: int) -> ImageFile:
-    """Pillow is asked where the header leaves something open; simplejpeg decodes what the two decode alike, faster."""
+    """Use Pillow where the header is ambiguous, and the faster simplejpeg where both decode the same pixels."""
     data = path.read_bytes()
     frame = read_frame(data)
     fast = frame is not None and frame.channels in (1, 3) and in_chans == 3 and simplejpeg is not None
@@ -144,7 +145,7 @@ def _open_jpeg(path: Path, in_chans: int) -> ImageFile:
             orientation = header.getexif().get(ORIENTATION, 1)
             fast = fast and header.format == "JPEG" and orientation == 1
             width, height = reversed(header.size) if orientation in LYING else header.size
-    # other kinds of frames cannot be decoded smaller
+    # other kinds of frames cannot be decoded at a reduced size
     return ImageFile(path, height, width, partial(_decode_jpeg, data, frame and frame[:2], fast, in_chans))
 
 
@@ -152,7 +153,7 @@ def _decode_jpeg(data: bytes, reducible_hw: tuple[int, int] | None, fast: bool, 
     factor = max(n for n in JPEG_SCALES if n <= max(1, reduce)) if reducible_hw else 1
     if fast and reducible_hw:
         least = [-(-length // factor) for length in reducible_hw]
-        with contextlib.suppress(ValueError):  # it is strict: what it refuses, Pillow may still read
+        with contextlib.suppress(ValueError):  # simplejpeg is strict: Pillow may read files that it rejects
             pixels = simplejpeg.decode_jpeg(data, min_height=least[0], min_width=least[1], min_factor=factor)
             return torch.from_numpy(pixels).permute(2, 0, 1)
     return _from_pil(io.BytesIO(data), in_chans, factor)
@@ -167,10 +168,10 @@ def _at_full_size(image: Tensor, _reduce: int) -> Tensor:
 
 
 def _from_tiff(path: Path, in_chans: int) -> Tensor:
-    """By Pillow, which knows every encoding of color, unless it would lose something: depth, channels or pages."""
+    """Read with Pillow, which knows all color encodings, unless it would lose bit depth, channels or pages."""
     with tifffile.TiffFile(path) as tiff:
         series, page = tiff.series[0], tiff.pages.first
-        is_stack = bool(set(series.axes) - set("YXS"))  # pages of one shape; overviews and thumbnails are other series
+        is_stack = bool(set(series.axes) - set("YXS"))  # equal-sized pages; overviews and thumbnails are other series
         is_deep = page.samplesperpixel > 1 and page.bitspersample > 8
         if in_chans in PIL_MODES and not is_stack and not is_deep and _pillow_opens(path):
             return _from_pil(path, in_chans)
@@ -184,7 +185,7 @@ def _pillow_opens(path: Path) -> bool:
     try:
         with Image.open(path):
             return True
-    except Image.UnidentifiedImageError:  # no mode for it: float16, float64, two channels
+    except Image.UnidentifiedImageError:  # Pillow has no mode for it: float16, float64, two channels
         return False
 
 
@@ -195,19 +196,19 @@ def _from_pil(file: Path | io.BytesIO, in_chans: int, reduce: int = 1) -> Tensor
         if reduce > 1 and opened.format == "JPEG":  # decodes at the nearest of 1/2, 1/4, 1/8 that is not smaller
             opened.draft(opened.mode, (max(1, opened.width // reduce), max(1, opened.height // reduce)))
         image = ImageOps.exif_transpose(opened)
-        image.load()  # here, so that a truncated file fails here
+        image.load()  # load now, so that a truncated file fails here
         if image.mode.startswith("I") or image.mode == "F":
             array = np.asarray(image)
-            # 16-bit PNGs come as 32-bit integers from some versions of Pillow
+            # some versions of Pillow return 16-bit PNGs as 32-bit integers
             return _from_array(array.astype(np.uint16) if opened.format == "PNG" else array, in_chans, color=False)
         if image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # a palette may have transparent entries, which conversion to RGB mistakes
+            image = image.convert("RGBA")  # converting transparent palette entries directly to RGB is wrong
         array = np.array(image.convert(PIL_MODES[in_chans]))
     return torch.from_numpy(array).view(*array.shape[:2], in_chans).permute(2, 0, 1)
 
 
 def _from_array(array: np.ndarray, in_chans: int, color: bool) -> Tensor:
-    """``color``: three channels are red, green and blue, and a fourth is alpha."""
+    """Convert an array; with ``color`` three channels are RGB and a fourth is alpha."""
     if color and in_chans == 1:
         return TF.rgb_to_grayscale(_from_array(array, 3, color))
     array = _channels_first(np.asarray(array), in_chans, color)
@@ -231,7 +232,7 @@ def _channels_first(array: np.ndarray, in_chans: int, color: bool) -> np.ndarray
     elif array.ndim == 3 and array.shape[2] in (in_chans, 1, 3, 4) and array.shape[0] != in_chans:
         array = array.transpose(2, 0, 1)
     elif array.ndim == 3 and array.shape[2] == in_chans and array.shape[0] == in_chans:
-        array = array.transpose(2, 0, 1)  # both could be channels: last is the commoner place
+        array = array.transpose(2, 0, 1)  # ambiguous: assume channels last, which is more common
     if array.ndim == 3 and array.shape[0] == in_chans:
         return array
     if array.ndim == 3 and array.shape[0] == 1 and in_chans == 3:

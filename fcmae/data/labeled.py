@@ -69,8 +69,8 @@ def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = N
 
     Args:
         test_share: share of each class in the test split.
-        seed: of the split.
-        limit: maximum number of images in either split.
+        seed: seed of the split.
+        limit: maximum number of images per split.
     """
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
@@ -91,18 +91,18 @@ def labeled_folder(
     """A folder with one subfolder per class, or with ``train/`` and ``val/`` that hold such subfolders.
 
     Without ``train/`` and ``val/`` (or ``validation/``, ``test/``) each class is split by ``test_share``. Images may
-    lie deeper inside a class. Unreadable ones are named in the log when they are met, and left out.
+    be nested deeper inside a class folder. Unreadable images are logged and skipped.
 
     Args:
         folder: as above.
         test_share: share of each class in the test split.
-        seed: of the split.
-        limit: maximum number of images in either split.
-        flag: the option that errors name.
-        num_workers: processes that read images; 0: this one.
+        seed: seed of the split.
+        limit: maximum number of images per split.
+        flag: option name used in error messages.
+        num_workers: worker processes that read images; 0: the main process.
 
     Raises:
-        UserError: no such folder, fewer than two classes, or a class with too few images.
+        UserError: the folder does not exist, fewer than two classes, or a class with too few images.
     """
     folder = Path(folder)
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
@@ -130,8 +130,8 @@ def labeled_folder(
         raise UserError(str(error).replace("--data.path", flag)) from None
     if len(names) < 2:
         raise UserError(
-            f"{flag} {folder} holds one class, {names[0]}; it takes a subfolder for each class, two or more "
-            f"(or train/ and val/ with these in them)"
+            f"{flag} {folder} holds one class, {names[0]}; it needs one subfolder per class and at least two classes "
+            f"(or train/ and val/ that contain them)"
         )
     parts_listed = []
     for part in (train, test):
@@ -152,16 +152,17 @@ def labeled_timm(
 ) -> LabeledData:
     """A dataset that ``timm.data.create_dataset`` knows: torch/cifar10, hfds/…, wds/…, tfds/…
 
-    With ``limit`` at most so many images in either part: drawn by ``seed``, or the first of a set that is a stream.
+    With ``limit``, each split has at most that many images: a random subset drawn with ``seed``, or the first of an
+    iterable dataset.
 
     Raises:
-        UserError: timm cannot make it.
+        UserError: timm cannot create it.
     """
 
     def split(which: str) -> Batches:
         try:
             dataset = create_dataset(name, root=str(root), split=which, is_training=False, download=download)
-        except (Exception, AssertionError) as error:  # each library behind it has errors of its own
+        except (Exception, AssertionError) as error:  # each underlying library raises its own errors
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"--data.dataset {name}, split {which}, in {root}: {reason}") from error
         return partial(_dataset_batches, dataset, name, limit, seed)
@@ -170,7 +171,7 @@ def labeled_timm(
 
 
 def _classes(folder: Path, flag: str) -> dict[str, list[Path]]:
-    """Images of each subfolder, by its name."""
+    """Subfolder name → its images."""
     found: dict[str, list[Path]] = {}
     loose = 0
     for path in image_files(folder):
@@ -180,11 +181,11 @@ def _classes(folder: Path, flag: str) -> dict[str, list[Path]]:
         else:
             found.setdefault(inside[0], []).append(path)
     if not found:
-        raise UserError(f"{flag} {folder} has no subfolders with images; it takes one for each class")
+        raise UserError(f"{flag} {folder} has no subfolders with images; it needs one per class")
     if loose:
-        logger.warning("%d image(s) of %s lie in no class's subfolder and are left out", loose, folder)
+        logger.warning("%d image(s) in %s are not in a class subfolder and are skipped", loose, folder)
     if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in found and d.name[0] != "."):
-        logger.warning("no images in %s of %s; no class is made of them", ", ".join(empty[:5]), folder)
+        logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
     return dict(sorted(found.items()))
 
 
@@ -229,16 +230,16 @@ def _dataset_batches(
     batch_size: int,
 ) -> Iterator[LabeledBatch]:
     if in_chans not in PIL_MODES:
-        raise UserError(f"--data.dataset {name} gives images of 1 to 4 channels, and the network takes {in_chans}")
+        raise UserError(f"--data.dataset {name} supports 1 to 4 channels, but the network takes {in_chans}")
     if isinstance(dataset, IterableDataset):
         items: Iterator[Any] = islice(dataset, limit)
-    else:  # not the iterator of map-style sets: some have none and would never end
+    else:  # by index: iterating over a map-style dataset without __iter__ may never end
         items = (dataset[int(i)] for i in _limited(np.arange(len(dataset)), limit, seed))
     images: list[Tensor] = []
     labels: list[int] = []
     for image, label in items:
         if not isinstance(label, int | np.integer) or label < 0:
-            raise UserError(f"--data.dataset {name} has labels such as {label!r}; they must be class numbers, from 0")
+            raise UserError(f"--data.dataset {name} has labels such as {label!r}; they must be class numbers from 0")
         labels.append(int(label))
         images.append(_crop(_pixels(image, in_chans), image_hw))
         if len(images) == batch_size:

@@ -1,4 +1,4 @@
-"""What the report draws: plain data for chart.js, and for each chart the sentence that says the same in words."""
+"""Charts of the report: plain data for chart.js, and a text alternative for each chart."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from fcmae.report_page.curves import SMOOTH_FROM, indices_to_draw, running_mean
 from fcmae.runs.reader import KNN, STAGE_DISTANCE, RunFolder, Series
 
 LOSS, LR, RATE = "loss", "lr", "images_per_second"
-COLORS = 6  # of report.css, and as many dashes
+COLORS = 6  # colors in report.css, and as many dash patterns
 RUNNING_MEAN = "running mean of"
 DISTANCE = "mean cosine distance between channels"
 
@@ -24,15 +24,15 @@ class Chart:
     id: str
     title: str
     summary: str
-    """In words, for whoever does not see it."""
+    """Text alternative for screen readers."""
     note: str
     """Shown under the chart; may be empty."""
     data: dict[str, Any]
-    """For chart.js, which says in its first lines what it takes."""
+    """Input of chart.js; the format is documented at the top of that file."""
 
 
 def loss_chart(run: RunFolder) -> Chart | None:
-    """The loss of the lines, and from ``SMOOTH_FROM`` lines on their running mean."""
+    """The logged loss, and its running mean from ``SMOOTH_FROM`` lines on."""
     if (loss := run.series.get(LOSS)) is None:
         return None
     every = run.config.get("log.every")
@@ -42,7 +42,7 @@ def loss_chart(run: RunFolder) -> Chart | None:
 
 
 def rate_charts(run: RunFolder) -> list[Chart]:
-    """Learning rate and throughput, of those that are there."""
+    """Learning rate and throughput, if logged."""
     charts = []
     if (lr := run.series.get(LR)) is not None:
         charts.append(_over_training("lr", "Learning rate", "learning rate", {"lr": lr}, least=0))
@@ -53,7 +53,7 @@ def rate_charts(run: RunFolder) -> list[Chart]:
 
 
 def stage_distance_chart(run: RunFolder) -> Chart | None:
-    """Feature collapse over training: each stage's mean cosine distance between channels."""
+    """Feature collapse during training: each stage's mean cosine distance between channels."""
     stages = sorted(
         (int(name.removeprefix(STAGE_DISTANCE)), name)
         for name in run.series
@@ -64,7 +64,7 @@ def stage_distance_chart(run: RunFolder) -> Chart | None:
 
 
 def knn_chart(run: RunFolder) -> Chart | None:
-    """Top-1 accuracy of the k nearest neighbors over training."""
+    """kNN top-1 accuracy during training."""
     if (knn := run.series.get(KNN)) is None:
         return None
     curves = {"top-1": knn._replace(value=100 * knn.value)}
@@ -72,7 +72,7 @@ def knn_chart(run: RunFolder) -> Chart | None:
 
 
 def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
-    """Distance against depth, as in the paper's figure of feature collapse."""
+    """Cosine distance against depth, as in the paper's feature collapse figure."""
     curves = [curve for curve in curves if curve.distances]
     if not curves:
         return None
@@ -90,7 +90,7 @@ def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
 
 
 def _with_running_mean(name: str, series: Series) -> dict[str, Series]:
-    """The series, and where it is long what it is when its noise is averaged out."""
+    """The series, and for a long one its running mean."""
     if len(series.value) < SMOOTH_FROM:
         return {name: series}
     window = len(series.value) // 50 | 1
@@ -98,7 +98,7 @@ def _with_running_mean(name: str, series: Series) -> dict[str, Series]:
 
 
 def _look(number: int) -> dict[str, int]:
-    """Color and dash of the n-th line; no two of the first ``COLORS``² share both."""
+    """Color and dash pattern of the n-th line; no two of the first ``COLORS``² lines share both."""
     return {"color": number % COLORS, "dash": (number + number // COLORS) % COLORS}
 
 
@@ -111,9 +111,7 @@ def _over_training(
     for name, curve in curves.items():
         kept = indices_to_draw(curve.value)
         if len(kept) < len(curve.value) and not note:
-            note = (
-                f"Drawn are {len(kept):,} of {len(curve.value):,} lines: the smallest and the largest of each stretch."
-            )
+            note = f"Showing {len(kept):,} of {len(curve.value):,} lines: the minimum and maximum of each interval."
         series.append(
             {
                 "name": name,
@@ -147,6 +145,6 @@ def _in_words(name: str, curve: Series, unit: str) -> str:
 
 
 def _rounded(values: np.ndarray, digits: int = 6) -> list[float | int | None]:
-    """To significant digits, whole numbers without a point: half the bytes. NaN, which JSON has not, is null."""
+    """Round to significant digits; integers have no decimal point, to save bytes. NaN, not valid in JSON, is null."""
     rounded = (float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in values.tolist())
     return [int(value) if value is not None and value.is_integer() else value for value in rounded]

@@ -1,18 +1,18 @@
-"""Long series made light enough to draw: what a screen can show of a million lines."""
+"""Downsampling of long series for plotting."""
 
 import itertools
 
 import numpy as np
 
 MAX_POINTS = 2000
-SMOOTH_FROM = 200  # fewer points are read as they are
+SMOOTH_FROM = 200  # shorter series need no running mean
 
 
 def indices_to_draw(values: np.ndarray, limit: int = MAX_POINTS) -> np.ndarray:
-    """Which of the values [n] to draw, at most ``limit``, ascending: no spike and no gap is lost.
+    """Indices of the values [n] to draw, at most ``limit``, ascending. Spikes and gaps are preserved.
 
-    Beyond the limit they are cut into buckets of equal length, and each keeps its smallest, its largest and, if it has
-    any, one NaN. The first and the last are kept too.
+    Above the limit the values are split into buckets of equal length. Each bucket keeps its minimum, its maximum and,
+    if it has any, one NaN. The first and last values are kept too.
     """
     n = len(values)
     if n <= limit:
@@ -31,10 +31,10 @@ def indices_to_draw(values: np.ndarray, limit: int = MAX_POINTS) -> np.ndarray:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the ``window`` (odd) values around each, [n] → [n]; at the ends of those there are. NaN stay NaN."""
+    """Centered mean over ``window`` (odd) values, [n] → [n]; the window is truncated at the ends. NaN stays NaN."""
     half, n = window // 2, len(values)
     finite = np.isfinite(values)
-    # running sums about the mean: of a million values, sums about 0 would lose digits
+    # subtract the mean first, because plain running sums of a million values would lose precision
     center = values[finite].mean() if finite.any() else 0.0
     sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values - center, 0.0))])
     counts = np.concatenate([[0], np.cumsum(finite)])

@@ -1,4 +1,4 @@
-"""The facts at the head of the report, from what a run folder says of itself."""
+"""Key facts at the top of the report, derived from the run folder."""
 
 import math
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from fcmae.runs.reader import RunFolder
 
 
 class Fact(NamedTuple):
-    """A number with its name; ``note`` is the small print and may be empty."""
+    """A named value; ``note`` is shown in small print and may be empty."""
 
     name: str
     value: str
@@ -21,7 +21,7 @@ class Fact(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting that is not the default."""
+    """A setting that differs from the default."""
 
     name: str
     value: str
@@ -29,13 +29,13 @@ class Setting(NamedTuple):
 
 
 def headline_facts(run: RunFolder) -> list[Fact]:
-    """What can be known, the most wanted first; what cannot is left out."""
+    """Facts in order of importance; those that cannot be determined are left out."""
     facts = [_model(run), _steps(run), _loss(run), _throughput(run), _images(run), _time(run), _versions(run)]
     return [fact for fact in facts if fact is not None]
 
 
 def changed_settings(run: RunFolder) -> list[Setting]:
-    """Settings that differ from the defaults of this version, but for where the run lies and went on from."""
+    """Settings that differ from this version's defaults, except ``output`` and ``resume``."""
     defaults = flat(PretrainConfig().as_dict())
     derived = defaults | _what_unset_means(run.config)
     return [
@@ -46,7 +46,7 @@ def changed_settings(run: RunFolder) -> list[Setting]:
 
 
 def _what_unset_means(settings: dict[str, Any]) -> dict[str, Any]:
-    """The values that a run fills in for settings whose default is unset."""
+    """Values that a run fills in for settings that are unset by default."""
     epochs = settings.get("train.epochs")
     train = TrainConfig(epochs=epochs) if isinstance(epochs, int) and epochs > 0 else TrainConfig()
     values: dict[str, Any] = {"train.warmup_epochs": train.warmup}
@@ -56,13 +56,13 @@ def _what_unset_means(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def steps_done(run: RunFolder) -> int:
-    """The last step that a line or a checkpoint tells of."""
+    """The last step recorded in the metrics or in a checkpoint."""
     logged = max((int(series.step[-1]) for series in run.series.values()), default=0)
     return max(logged, run.stream.step if run.stream else 0)
 
 
 def steps_planned(run: RunFolder) -> tuple[int, bool] | None:
-    """Steps in all, and whether this is exact (known from a checkpoint) or estimated from the epochs of the lines."""
+    """Total steps, and whether that is exact (from a checkpoint) or estimated from the logged epochs."""
     epochs = run.config.get("train.epochs")
     if not isinstance(epochs, int):
         return None
@@ -75,7 +75,7 @@ def steps_planned(run: RunFolder) -> tuple[int, bool] | None:
 
 
 def training_seconds(run: RunFolder) -> float | None:
-    """Time spent in steps: each line's steps at the speed that the line tells, so pauses between two starts are out."""
+    """Time spent in steps, from each line's steps and throughput; pauses between restarts do not count."""
     rate = run.series.get(RATE)
     if rate is None or run.stream is None:
         return None
@@ -119,20 +119,20 @@ def _throughput(run: RunFolder) -> Fact | None:
     rate = run.series.get(RATE)
     if rate is None or not np.isfinite(rate.value).any():
         return None
-    batch = f", {run.stream.effective_batch:,} a step" if run.stream else ""
+    batch = f", {run.stream.effective_batch:,} per step" if run.stream else ""
     return Fact("Throughput", f"{np.nanmedian(rate.value):,.4g} images/s", f"median{batch}")
 
 
 def _images(run: RunFolder) -> Fact | None:
     path = run.config.get("data.path")
-    note = "bundled photographs" if path is None and run.config else _text(path).rpartition("/")[2] if path else ""
+    note = "bundled photos" if path is None and run.config else _text(path).rpartition("/")[2] if path else ""
     if (bad := run.series.get("unreadable_images")) is not None and bad.value[-1] > 0:
         note += f", {bad.value[-1]:,.0f} unreadable"
     if run.stream is None:
         return Fact("Images", "not known yet", note) if run.config else None
     repeat = run.config.get("data.repeat")
     repeat = repeat if isinstance(repeat, int) and repeat > 0 else 1
-    crops = f"{repeat} crops of each an epoch" if repeat > 1 else ""
+    crops = f"{repeat} crops of each per epoch" if repeat > 1 else ""
     return Fact("Images", f"{run.stream.samples_per_epoch // repeat:,}", ", ".join(filter(None, (note, crops))))
 
 

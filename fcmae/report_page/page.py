@@ -1,6 +1,6 @@
-"""The report as one HTML file: report.html filled in, with style, script, data and pictures inside it.
+"""Renders the report as one HTML file: the report.html template with style, script, data and pictures inlined.
 
-The file asks nothing of any network, and its Content-Security-Policy forbids a browser to try.
+The file makes no network requests, and its Content-Security-Policy blocks them.
 """
 
 import base64
@@ -19,11 +19,11 @@ from fcmae.report_page.facts import changed_settings, headline_facts
 from fcmae.report_page.pictures import embed_pictures
 from fcmae.runs.reader import RunFolder
 
-GENERATOR = '<meta name="generator" content="fcmae '  # how a report is told from a page of someone else's
+GENERATOR = '<meta name="generator" content="fcmae '  # identifies a file as a report of fcmae
 
 
 def render_report(run: RunFolder) -> str:
-    """The whole page. Whatever comes from the run (paths, settings, names) is escaped."""
+    """The complete page. Everything that comes from the run (paths, settings, names) is escaped."""
     script = _asset("chart.js") + _asset("report.js")
     loss, rates = loss_chart(run), rate_charts(run)
     stages, depth, knn = stage_distance_chart(run), depth_chart(read_depth_curves(run.path)), knn_chart(run)
@@ -48,14 +48,14 @@ def render_report(run: RunFolder) -> str:
         settings=changed_settings(run),
         version=fcmae.__version__,
         now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        css=Markup(_asset("report.css")),  # ours, as is the script: not to be escaped
+        css=Markup(_asset("report.css")),  # the CSS and the script are our own: not escaped
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
 
 
 def _breakable(text: str) -> Markup:
-    """The text with places where a narrow screen may break it: after / and _, and after a dot outside a number."""
+    """Insert line-break opportunities for narrow screens: after / and _, and after a dot outside a number."""
     return Markup("<wbr>").join(re.split(r"(?<=[/_])|(?<=\.)(?!(?<=\d\.)\d)", text))
 
 

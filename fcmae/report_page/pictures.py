@@ -1,4 +1,4 @@
-"""Pictures small enough to lie inside a page: evenly spaced ones, no larger than a screen, as JPEG in data: URIs."""
+"""Embeds an evenly spaced selection of pictures in the page, resized to screen size, as JPEG data: URIs."""
 
 import base64
 import io
@@ -28,9 +28,9 @@ class EmbeddedPicture:
 
 
 def embed_pictures(files: Sequence[Path], limit: int = MAX_PICTURES) -> list[EmbeddedPicture]:
-    """At most ``limit`` of the pictures step-<step>.png, the first and the last among them.
+    """At most ``limit`` of the pictures step-<step>.png, including the first and the last.
 
-    Those that cannot be read, and how many were left out, are named in the log.
+    The log says how many were left out and which cannot be read.
     """
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int))]
     if len(chosen) < len(files):
@@ -43,9 +43,9 @@ def _embed(file: Path) -> EmbeddedPicture | None:
         step = int(file.stem.removeprefix("step-"))
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
-    # Pillow raises all of these for damaged files, also for one that a run is writing right now
+    # Pillow raises all of these for damaged files, including one that a run is still writing
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        logger.warning("%s cannot be read and is left out: %s", file, error)
+        logger.warning("%s cannot be read and is skipped: %s", file, error)
         return None
     picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     jpeg = io.BytesIO()

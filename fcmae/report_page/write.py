@@ -1,4 +1,4 @@
-"""The report of a run folder, written; never over a file that is no report."""
+"""Writes the report of a run folder; never overwrites a file that is not a report."""
 
 import logging
 from pathlib import Path
@@ -15,10 +15,10 @@ REPORT = "report.html"
 
 
 def write_report(run: str | Path, output: str | Path | None = None) -> Path:
-    """Write the report of a run folder; returns the file, ``run``/report.html unless ``output`` says otherwise.
+    """Write the report of a run folder; returns the file, by default ``run``/report.html.
 
     Raises:
-        UserError: ``run`` is not a run folder, or ``output`` is something that a report must not replace.
+        UserError: ``run`` is not a run folder, or ``output`` exists and is not a report.
     """
     folder = Path(run)
     file = folder / REPORT if output is None else Path(output)
@@ -26,8 +26,8 @@ def write_report(run: str | Path, output: str | Path | None = None) -> Path:
     found = read_run(folder)
     if found.broken_lines:
         logger.warning("%s: skipped %d broken line(s)", folder / METRICS, found.broken_lines)
-    page = render_report(found).encode("utf-8", errors="replace")  # a path may hold bytes that are not text
-    with replacing(file) as temporary:  # a browser that reloads sees the old report or the new
+    page = render_report(found).encode("utf-8", errors="replace")  # a path may contain bytes that are not valid text
+    with replacing(file) as temporary:  # atomic: a browser that reloads sees the old or the new report
         temporary.write_bytes(page)
     return file
 
@@ -39,4 +39,4 @@ def _check_replaceable(file: Path) -> None:
         return
     with file.open("rb") as opened:
         if GENERATOR.encode() not in opened.read(1024):
-            raise UserError(f"{file} exists and is not a report of fcmae; give another --output, or move it away")
+            raise UserError(f"{file} exists and is not an fcmae report; give another --output, or move the file")

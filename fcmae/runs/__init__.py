@@ -1,1 +1,1 @@
-"""What a run folder holds: layout, checkpoints, metrics, and reading it."""
+"""Run folders: layout, checkpoints, metrics, and reading them back."""

@@ -1,13 +1,13 @@
-"""Checkpoints: complete or not there.
+"""Checkpoints, written atomically.
 
     RUN/checkpoints/step-00001200/
         model.safetensors   parameters; the model's configuration as JSON in the header
         optimizer.pt        AdamW's state
-        state.json          step, effective batch, the losses not yet logged
+        state.json          step, effective batch size, the losses not yet logged
     RUN/checkpoints/last    a text file with the name of the newest
 
-A checkpoint is written under a temporary name, synced to disk and renamed; ``last`` changes after that. Whatever moment
-a process dies in, ``last`` names a complete one.
+A checkpoint is written under a temporary name, synced to disk and renamed; then ``last`` is updated. So ``last`` names
+a complete checkpoint even if the process dies while saving.
 """
 
 import json
@@ -31,16 +31,16 @@ PREFIX = "step-"
 
 @dataclass(frozen=True)
 class TrainState:
-    """A run's progress, apart from its weights and optimizer."""
+    """Training progress, without weights and optimizer state."""
 
     step: int
     """Optimizer steps done."""
     effective_batch: int
-    """Images per step; a resumed run must have the same, or the stream of samples would shift."""
+    """Images per step; must not change on resuming, because the sample stream would shift."""
     samples_per_epoch: int
-    """Samples in an epoch of the stream; with another number the order of samples changes."""
+    """Samples per epoch of the stream; a different number changes the order of samples."""
     images_digest: str = ""
-    """Of the names of the images in their order."""
+    """Digest of the image names, in order."""
     pending_losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line of metrics.jsonl."""
 
@@ -63,9 +63,9 @@ def save_checkpoint(
         for file in partial.iterdir():
             sync(file)
         sync(partial)
-    except (SafetensorError, RuntimeError) as error:  # what the two libraries make of a full disk
+    except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
         raise OSError(f"{partial} cannot be written: {' '.join(str(error).split())}") from error
-    shutil.rmtree(target, ignore_errors=True)  # left by a process that died before `last` named it
+    shutil.rmtree(target, ignore_errors=True)  # left by a process that died before updating `last`
     partial.rename(target)
     sync(folder)
     write_text(folder / LAST, target.name + "\n")
@@ -73,10 +73,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Put a checkpoint's weights and optimizer state into place.
+    """Load a checkpoint's weights and optimizer state in place.
 
     Raises:
-        UserError: a file is missing, damaged, or of another model.
+        UserError: a file is missing, damaged, or belongs to another model.
     """
     state = read_state(folder)
     tensors, _ = read_model(folder / MODEL)
@@ -97,11 +97,11 @@ def read_state(folder: Path) -> TrainState:
     try:
         return TrainState(**json.loads((folder / STATE).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / STATE} cannot be read, so {folder} is no complete checkpoint: {error}") from None
+        raise UserError(f"{folder / STATE} cannot be read, so {folder} is not a complete checkpoint: {error}") from None
 
 
 def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Tensors of a .safetensors file, and the model's configuration if it was written by fcmae."""
+    """Tensors of a .safetensors file, and the model's configuration if fcmae wrote the file."""
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -110,17 +110,17 @@ def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     except Exception as error:  # safetensors' own error class, OSError, and more
         raise UserError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict | None):
-        raise UserError(f"{file} cannot be read: its header holds no configuration but {config!r}")
+        raise UserError(f"{file} cannot be read: expected a configuration in its header, got {config!r}")
     return tensors, config
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder: the one that ``last`` names, or without it the last one there.
+    """The newest complete checkpoint of a run folder: the one named by ``last``, or the newest if ``last`` is missing.
 
-    None if it has none.
+    None if there is no checkpoint.
 
     Raises:
-        UserError: ``last`` names a checkpoint that is not there.
+        UserError: ``last`` names a checkpoint that is missing or incomplete.
     """
     pointer = run / FOLDER / LAST
     if not pointer.is_file():  # deleted, or the process died between the two renames of the first checkpoint
@@ -128,17 +128,17 @@ def last_checkpoint(run: Path) -> Path | None:
     folder = pointer.parent / pointer.read_text(errors="replace").strip()
     if not (folder / STATE).is_file():
         raise UserError(
-            f"{pointer} names {folder.name!r}, which is not there or not complete; delete {pointer} to go on from the "
-            f"newest checkpoint beside it"
+            f"{pointer} names {folder.name!r}, which is not there or not complete; delete {pointer} to resume from "
+            f"the newest complete checkpoint"
         )
     return folder
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """A run folder, its checkpoints folder, ``last`` or a checkpoint folder → the checkpoint folder.
+    """The checkpoint folder for a run folder, its checkpoints folder, ``last`` or a checkpoint folder.
 
     Raises:
-        UserError: none of these.
+        UserError: the path is none of these.
     """
     path = Path(path)
     if path.name == LAST and path.is_file():
@@ -155,7 +155,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 
 def delete_old_checkpoints(run: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` (0: delete none), never the one that ``last`` names, and unfinished ones."""
+    """Delete unfinished checkpoints and all but the newest ``keep`` (0: keep all); never the one named by ``last``."""
     folder = run / FOLDER
     for partial in folder.glob(f".partial-{PREFIX}*"):
         shutil.rmtree(partial, ignore_errors=True)

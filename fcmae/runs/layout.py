@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and the first words of that file
+CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and the start of that file
 METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
 
 
 def picture_file(run: Path, step: int) -> Path:
-    """The reconstructions drawn after ``step`` steps."""
+    """Path of the reconstructions drawn after ``step`` steps."""
     return run / PICTURES / f"step-{step:08d}.png"
 
 

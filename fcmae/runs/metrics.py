@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, one JSON object a line, and the same as TensorBoard events."""
+"""Metrics of a run: metrics.jsonl, one JSON object per line, and the same values as TensorBoard events."""
 
 import json
 import math
@@ -18,8 +18,8 @@ class MetricsLog:
 
     Args:
         run: the run folder.
-        start_step: a resumed run's first step; lines beyond it, of a run that died after its last checkpoint, go to
-            metrics.superseded.jsonl, for the resumed run writes them again.
+        start_step: step that the run resumes from. Later lines, written after the last checkpoint, are moved to
+            metrics.superseded.jsonl because the resumed run writes them again.
     """
 
     def __init__(self, run: Path, start_step: int) -> None:
@@ -36,7 +36,7 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(run / EVENTS), purge_step=start_step + 1 if start_step else None)
 
     def write(self, values: dict[str, Any], group: str = "train") -> None:
-        """One line; ``values`` holds at least step. Numbers go to TensorBoard too, as ``group/name``."""
+        """Write one line; ``values`` must contain ``step``. The values also go to TensorBoard, as ``group/name``."""
         # JSON has no NaN
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         self._file.write(json.dumps(line) + "\n")
@@ -56,7 +56,7 @@ class MetricsLog:
 
 
 def _is_up_to(line: str, step: int) -> bool:
-    """Whether a line is whole and of a step that the resumed run keeps."""
+    """Whether a line is complete and its step is at most ``step``."""
     try:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):

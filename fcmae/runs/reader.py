@@ -26,7 +26,7 @@ PLACE = ("step", "epoch")  # position of a line of metrics.jsonl; every other nu
 
 
 class Series(NamedTuple):
-    """One value over training: float64 arrays of the same length, by rising step; NaN where there is no number."""
+    """One value over training: float64 arrays of the same length, by increasing step; NaN where there is no number."""
 
     step: np.ndarray
     epoch: np.ndarray
@@ -35,7 +35,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The contents of a run folder; whatever is missing is empty or None."""
+    """The contents of a run folder; missing parts are empty or None."""
 
     path: Path
     written_by: str
@@ -50,7 +50,7 @@ class RunFolder:
     stream: ckpt.TrainState | None
     """From the newest checkpoint: samples per step and per epoch."""
     pictures: list[Path]
-    """Reconstructions, by rising step."""
+    """Reconstructions, by increasing step."""
     started: float | None
     """Seconds since 1970, from the name of the oldest TensorBoard file."""
 
@@ -64,9 +64,9 @@ def read_run(folder: str | Path) -> RunFolder:
     path = Path(folder)
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"{path} {what}; give a run folder, as python -m fcmae.pretrain --output makes it")
+        raise UserError(f"{path} {what}; give a run folder, as written by python -m fcmae.pretrain --output")
     if not (path / CONFIG).is_file() and not (path / METRICS).is_file():
-        raise UserError(f"{path} is no run folder: it holds neither {CONFIG} nor {METRICS}")
+        raise UserError(f"{path} is not a run folder: it has neither {CONFIG} nor {METRICS}")
     text = (path / CONFIG).read_text(encoding="utf-8", errors="replace") if (path / CONFIG).is_file() else None
     series, broken_lines = read_metrics(path / METRICS)
     return RunFolder(
@@ -83,7 +83,7 @@ def read_run(folder: str | Path) -> RunFolder:
 
 
 def read_metrics(file: Path) -> tuple[dict[str, Series], int]:
-    """Each number that the lines follow, and how many lines had to be left out; a missing file has none."""
+    """All logged series, and the number of broken lines that were skipped; a missing file has neither."""
     columns: dict[str, tuple[array, array, array]] = defaultdict(lambda: (array("d"), array("d"), array("d")))
     broken = 0
     if file.is_file():
@@ -116,12 +116,12 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    """A number, NaN for null and for what is not finite, None for anything else."""
+    """A number as float; NaN for null and non-finite numbers; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         return None
     try:
         return float(value) if value is not None and math.isfinite(value) else math.nan
-    except OverflowError:  # a whole number beyond float64
+    except OverflowError:  # an integer beyond the range of float64
         return math.nan
 
 
@@ -156,6 +156,6 @@ def _stream(path: Path) -> ckpt.TrainState | None:
 
 
 def _started(path: Path) -> float | None:
-    """events.out.tfevents.<seconds>.<host>…; file times would be those of the last copy."""
+    """Start time from the name events.out.tfevents.<seconds>.<host>…, because copying a folder changes file times."""
     seconds = (file.name.split(".")[3:4] for file in (path / EVENTS).glob("events.out.tfevents.*"))
     return min((float(part[0]) for part in seconds if part and part[0].isdecimal()), default=None)

@@ -1,4 +1,4 @@
-"""The progress bar of a run, and signals as a flag that is checked between steps."""
+"""The progress bar of a run, and signals turned into a flag that is checked between steps."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""Converted weights on disk, as the library that is to use them expects to find them."""
+"""Writes converted weights in the layout that the target library expects."""
 
 import json
 from pathlib import Path
@@ -22,17 +22,17 @@ FILES = (".safetensors", ".pt", ".pth", ".bin")
 def write(
     conversion: Conversion, ckpt: object, dst: Path, format: str, overwrite: bool = False
 ) -> tuple[list[Path], dict[str, Tensor]]:
-    """Write a folder that the library loads, or, if ``dst`` has the ending of a file, the weights alone.
+    """Write a folder that the library can load, or only the weights if ``dst`` has a file suffix.
 
     A folder for timm (``timm.create_model("local-dir:DST")``) and for transformers (``from_pretrained(DST)``) holds
-    ``model.safetensors`` and ``config.json``, for transformers also the preprocessor's. Networks of both libraries have
-    a final norm; where the checkpoint has none, it is written as it starts out: weight 1, bias 0.
+    ``model.safetensors`` and ``config.json``, and for transformers also the preprocessor's config. Networks of both
+    libraries have a final norm. If the checkpoint has none, it is written with its initial values: weight 1, bias 0.
 
     Returns:
         The files written, and the tensors in them.
 
     Raises:
-        UserError: something is there already, or the library cannot build this network from a folder.
+        UserError: the destination already exists, or the library cannot build this network from a folder.
     """
     names, target = targets()[format]
     inside = dst.parent if dst.name in (MODEL, OPTIMIZER, STATE) else dst  # a file of a checkpoint, or a folder
@@ -52,7 +52,7 @@ def write(
     texts = {name: values(conversion.weights, pixels) for name, values in target.folder_files.items()}
     state = _with_norm(conversion, names) if target.final_norm else conversion.state
     dst.mkdir(parents=True, exist_ok=True)
-    if (dst / MODEL).exists():  # of another format, overwritten
+    if (dst / MODEL).exists():  # overwritten in another format
         for stale in {name for _, other in targets().values() for name in other.folder_files} - texts.keys():
             (dst / stale).unlink(missing_ok=True)
     with replacing(dst / MODEL) as file:
@@ -67,14 +67,14 @@ def _save(state: dict[str, Tensor], file: Path, suffix: str, entry: str | None =
     separate = {}
     for name, tensor in state.items():
         place = tensor.untyped_storage().data_ptr()
-        separate[name] = tensor.clone() if place in seen else tensor.contiguous()  # tied, or views of one buffer
+        separate[name] = tensor.clone() if place in seen else tensor.contiguous()  # tied, or views into one buffer
         seen.add(place)
     try:
         if suffix == ".safetensors":
             save_file(separate, file, metadata={"format": "pt"})
         else:
             torch.save(separate if entry is None else {entry: separate}, file)
-    except (SafetensorError, RuntimeError) as error:  # what the two libraries make of a full disk
+    except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
         raise OSError(f"{file.parent} cannot be written to: {' '.join(str(error).split())}") from error
 
 

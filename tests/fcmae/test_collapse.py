@@ -239,11 +239,11 @@ def test_nothing_is_overwritten_unless_asked(command: Command, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["convnextv2_atom"], "convnextv2_atom is neither a run.*similar names of timm's: convnextv2_atto"),
+        (["convnextv2_atom"], "convnextv2_atom is neither a run.*similar timm names: convnextv2_atto"),
         (["no/such/run"], "no/such/run is neither a run, a checkpoint or a weights file, nor"),
         (["=resnet18"], "'=resnet18' must be LABEL=PATH or LABEL=NAME"),
-        (["resnet18", "resnet18"], "two models would be called resnet18; name them yourself: LABEL=resnet18"),
-        (["a/b=resnet18", "a_b=resnet18"], "two models would be called a_b"),
+        (["resnet18", "resnet18"], "two models would be named resnet18; give one another label: LABEL=resnet18"),
+        (["a/b=resnet18", "a_b=resnet18"], "two models would be named a_b"),
         (["resnet18", "--images", "0"], "--images must be at least 1, got 0"),
         (["resnet18", "--data.num_workers", "-1"], "--data.num_workers must be at least 0, got -1"),
         (["resnet18", "--seed", "-1"], "--seed must be at least 0"),
@@ -252,7 +252,7 @@ def test_nothing_is_overwritten_unless_asked(command: Command, tmp_path: Path) -
         (["resnet18", "--device", "abacus"], "--device abacus cannot be used here"),
         (["resnet18", "--data.path", "no/such/folder"], "--data.path no/such/folder does not exist"),
         (["convnext_atto", "--img_size", "5"], "convnext_atto cannot take an image of 5×5 pixels.*--img_size"),
-        (["regnetx_002"], "regnetx_002: RegNet has no blocks that are known"),
+        (["regnetx_002"], "regnetx_002: RegNet has no known blocks"),
         (["resnet18", "--output", ""], "--output is empty"),
     ],
 )

@@ -134,7 +134,7 @@ def test_without_data_it_is_digits(capsys: pytest.CaptureFixture[str]) -> None:
         (["RUN", "--data.path", "nowhere"], "--data.path nowhere does not exist"),
         (["RUN", "--data.path", "ONE"], "holds one class, only"),
         (["RUN", "--data.path", "FEW"], "a class needs at least 2 images; too few in b"),
-        (["RUN", "--data.path", "FLAT"], "has no subfolders with images; it takes one for each class"),
+        (["RUN", "--data.path", "FLAT"], "has no subfolders with images; it needs one per class"),
         (["RUN", "--data.dataset", "torch/cifar10"], "--data.dataset torch/cifar10 needs --data.path"),
         (["RUN", "--k", "0"], "--k must be at least 1, got 0"),
         (["RUN", "--images", "1"], "--images must be at least 2, got 1"),

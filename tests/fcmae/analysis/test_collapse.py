@@ -153,7 +153,7 @@ def test_wrong_input_is_named() -> None:
         (sparse, images[:, :, :4], {}, r"at least 8×8 pixels, got \[2, 3, 4, 32\]"),
         (sparse, images[:, :, :, :30], {}, r"images \[2, 3, 32, 30\] do not fit"),
         (masked, images, {}, 'backend "masked" keeps no site matrix'),
-        (nn.Sequential(nn.Conv2d(3, 4, 1)), images, {}, "Sequential has no blocks that are known.*its parts are: 0"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1)), images, {}, "Sequential has no known blocks.*its children are: 0"),
     ]
     for model, given, options, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -65,7 +65,7 @@ def test_fresh_weights_are_those_that_training_begins_with(kwargs: dict[str, Any
 
 
 def test_only_convnexts_have_known_fresh_weights() -> None:
-    with pytest.raises(UserError, match=r"not known with which weights cls_token, pos_embed"):
+    with pytest.raises(UserError, match=r"the initialization of cls_token, pos_embed"):
         fresh_weights(timm.create_model("vit_tiny_patch16_224", num_classes=0), seed=0)
 
 

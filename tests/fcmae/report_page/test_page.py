@@ -141,7 +141,7 @@ def test_facts(tmp_path: Path) -> None:
     assert training_seconds(found) == pytest.approx(expected)
     facts = {fact.name: f"{fact.value}; {fact.note}" for fact in headline_facts(found)}
     assert facts["Images"] == "6,399; images"
-    assert facts["Throughput"] == "103 images/s; median, 64 a step"
+    assert facts["Throughput"] == "103 images/s; median, 64 per step"
 
 
 def test_settings_that_are_not_the_default_come_first_and_the_whole_file_after(tmp_path: Path) -> None:
@@ -249,10 +249,10 @@ def test_errors_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     run = made_run(tmp_path / "run")
     (tmp_path / "page.html").write_text("<!DOCTYPE html><title>mine</title>")
     for args, said in [
-        (["empty"], "empty is no run folder: it holds neither config.yaml nor metrics.jsonl"),
+        (["empty"], "empty is not a run folder: it has neither config.yaml nor metrics.jsonl"),
         (["nowhere"], "nowhere does not exist"),
         (["file"], "file is a file"),
-        ([str(run), "--output", str(tmp_path / "page.html")], "page.html exists and is not a report of fcmae"),
+        ([str(run), "--output", str(tmp_path / "page.html")], "page.html exists and is not an fcmae report"),
         ([str(run), "--output", str(tmp_path / "empty")], "empty is a folder"),
     ]:
         caplog.clear()
