@@ -127,11 +127,11 @@ def test_a_disk_that_is_full_is_one_line(
 def test_a_backend_that_cannot_run_here_is_one_line(
     tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcmae.sparse.triton_depthwise.missing_on", lambda _: "a GPU")
+    monkeypatch.setattr("fcmae.sparse.backends.triton.missing_on", lambda _: "a GPU")
     message = error_of(tiny_args("run", "--model.backend", "triton"), caplog)
-    assert "--model.backend triton needs a GPU; take grid" in message
+    assert "--model.backend triton needs a GPU; take auto or torch" in message
     monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
-    monkeypatch.delitem(sys.modules, "fcmae.sparse.minkowski", raising=False)
+    monkeypatch.delitem(sys.modules, "fcmae.sparse.backends.minkowski", raising=False)
     message = error_of(tiny_args("run", "--model.backend", "minkowski"), caplog)
     assert "--model.backend 'minkowski' needs MinkowskiEngine" in message
     assert "make minkowski" in message

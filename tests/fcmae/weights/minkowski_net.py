@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcmae.sparse.minkowski import engine
+from fcmae.sparse.backends.minkowski import engine
 from tests.fcmae.weights.foreign import Dims, Norm2d
 
 
