@@ -116,6 +116,7 @@ def test_images_that_fit_is_linear_and_at_least_one() -> None:
     assert images_that_fit(1000, 100, 100) > 0  # activations too small to measure
 
 
+# The only part that a fake device cannot show: that the choice fits a real GPU. The tests above cover its arithmetic.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_what_fits_fits() -> None:
     """The choice is the same twice, and a training step with it takes less than the memory there is."""
