@@ -4,7 +4,10 @@ import importlib.util
 import os
 
 import pytest
-import torch
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: waiting threads sleep, not spin
+
+import torch  # noqa: E402
 
 torch.set_num_threads(2)
 if not torch.cuda.is_available():
