@@ -4,10 +4,7 @@ import importlib.util
 import os
 
 import pytest
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: waiting threads sleep, not spin
-
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(2)
 if not torch.cuda.is_available():

@@ -17,7 +17,7 @@ USE = {
     "timm": 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=10)',
     "transformers": 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("FOLDER")',
     "official": 'from safetensors.torch import load_file\n\nstate = load_file("FOLDER/model.safetensors")',
-    "mmpretrain": 'init_cfg = dict(type="Pretrained", checkpoint="FOLDER/model.pth", prefix="backbone.")  # of the backbone',
+    "mmpretrain": 'init_cfg = dict(type="Pretrained", checkpoint="FOLDER/model.pth", prefix="backbone.")',
 }
 
 

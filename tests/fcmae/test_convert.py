@@ -217,7 +217,8 @@ def test_from_python(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert torch.equal(tensor.flatten(), given[found.source_names[name]].flatten())
     assert set(found.left) | set(found.source_names.values()) == given.keys()
     assert main([str(source), str(tmp_path / "cli"), "--format", "official", "--verbose"]) == 0
-    summary = f"{found.model}: {len(written)} tensors from fcmae to official: {tmp_path}/cli/model.safetensors, {tmp_path}/cli/README.md\n"
+    files = f"{tmp_path}/cli/model.safetensors, {tmp_path}/cli/README.md"
+    summary = f"{found.model}: {len(written)} tensors from fcmae to official: {files}\n"
     usage = f'to use it: safetensors.torch.load_file("{tmp_path}/cli/model.safetensors")\n'
     assert capsys.readouterr().out == conversion_table(found) + summary + usage
     alone = convert(source, tmp_path / "alone.safetensors")

@@ -123,7 +123,7 @@ def test_wrong_input_gets_one_line(
 
 def test_weights_without_a_decoder_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_file(
-        fcmae.create_model("convnextv2_atto", decoder_dim=1).encoder.state_dict(), tmp_path / "encoder.safetensors"
+        FCMAE(ModelConfig("convnextv2_atto", decoder_dim=1)).encoder.state_dict(), tmp_path / "encoder.safetensors"
     )
     assert main([str(tmp_path / "encoder.safetensors"), "--output", str(tmp_path / "out")]) == 1
     assert "encoder.safetensors (timm) holds an encoder without FCMAE's decoder" in caplog.records[-1].getMessage()
