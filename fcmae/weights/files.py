@@ -2,6 +2,7 @@
 
 import logging
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.runs.checkpoint import LAST, MODEL, read_model, resolve_checkpoint
 from fcmae.weights.entries import find_state_dict
-from fcmae.weights.shards import INDEX, indexed_shards
+from fcmae.weights.shards import INDEX, index_of, indexed_shards
 from fcmae.weights.unpickle import unpickled
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False
         for shard in indexed_shards(file):
             found |= _contents(shard, allow_pickle)[0]
         return _from_object(found, str(file), use_ema)
+    if index := index_of(file):
+        raise UserError(f"{file} is one of several files; give {index}, or their folder")
     contents, plain = _contents(file, allow_pickle)
     source = _from_object(contents, str(file), use_ema)
     return source if plain is None else Source(source.origin, source.tensors, model_config(plain))
@@ -94,7 +97,18 @@ def _contents(file: Path, allow_pickle: bool) -> tuple[Any, dict[str, Any] | Non
         raise UserError(f"{file} cannot be read: it is {what}")
     if file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")):
         return read_model(file)
+    if start.startswith(b"PK") and not _is_of_torch(file):
+        raise UserError(f"{file} cannot be read: it is a zip archive without torch's data")
     return unpickled(file, allow_pickle), None
+
+
+def _is_of_torch(file: Path) -> bool:
+    """Whether a zip archive was written by torch; True for one that is damaged, of which torch's reader says more."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return True
 
 
 def _file_of(path: Path) -> Path:

@@ -1,11 +1,20 @@
 """Weights in several files, with an index that says which tensor is in which."""
 
+import re
 from pathlib import Path
 
 from fcmae.errors import UserError
 from fcmae.weights.formats.base import read_json
 
 INDEX = ".index.json"
+SHARD = re.compile(r"(.+)-\d+-of-\d+(\.\w+)")
+
+
+def index_of(shard: Path) -> Path | None:
+    """The index beside a file that is a shard by its name; None if there is none."""
+    match = SHARD.fullmatch(shard.name)
+    index = shard.with_name(f"{match[1]}{match[2]}{INDEX}") if match else None
+    return index if index is not None and index.is_file() else None
 
 
 def indexed_shards(index: Path) -> list[Path]:

@@ -9,6 +9,8 @@ import collections
 import logging
 import pickle
 import sys
+import warnings
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -92,7 +94,7 @@ class _Refused(pickle.UnpicklingError):
     """A global that only code needs."""
 
 
-class _RestrictedPickle(SimpleNamespace):
+class RestrictedPickle(SimpleNamespace):
     """The parts of the module ``pickle`` that ``torch.load`` uses."""
 
     def __init__(self) -> None:
@@ -113,6 +115,9 @@ class _RestrictedPickle(SimpleNamespace):
 
     def find(self, module: str, name: str) -> Any:
         """What the file gets for a global: nothing of its own choice is imported."""
+        if (module, name) in NAME_MAPPING:  # torch.save writes the names of Python 2
+            module, name = NAME_MAPPING[module, name]
+        module = IMPORT_MAPPING.get(module, module)
         full = f"{module}.{name}"
         if full == "argparse.Namespace":
             return type("Namespace", (argparse.Namespace,), {})
@@ -141,7 +146,7 @@ def unpickled(file: Path, allow_pickle: bool) -> Any:
         UserError: damaged, no torch file, or one that only running its code would read.
     """
     try:
-        with file.open("rb") as opened, torch.serialization.safe_globals([argparse.Namespace]):
+        with file.open("rb") as opened, torch.serialization.safe_globals([argparse.Namespace]), _no_warnings():
             return torch.load(opened, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError:
         if allow_pickle:
@@ -157,9 +162,9 @@ _NEITHER = "{} cannot be read; it is neither a torch nor a safetensors file"
 
 
 def _with_placeholders(file: Path) -> Any:
-    restricted = _RestrictedPickle()
+    restricted = RestrictedPickle()
     try:
-        with file.open("rb") as opened:
+        with file.open("rb") as opened, _no_warnings():
             found = torch.load(opened, map_location="cpu", weights_only=False, pickle_module=restricted)
     except _Refused as refused:
         raise UserError(needs_code(str(file), str(refused))) from None
@@ -187,6 +192,11 @@ def settings(found: Any) -> Mapping[str, Any]:
     if isinstance(found, argparse.Namespace):
         return vars(found)
     return found if isinstance(found, Mapping) else {}
+
+
+def _no_warnings() -> "warnings.catch_warnings[Any]":
+    """torch's, of pickle protocols and its own older formats: nothing that the user could do."""
+    return warnings.catch_warnings(action="ignore")
 
 
 def _first_line(error: Exception) -> str:
