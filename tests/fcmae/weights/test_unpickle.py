@@ -1,4 +1,4 @@
-"""What training scripts save beside their weights is not loaded, never run, and does not keep the weights from being read."""
+"""What training scripts save beside their weights is never run, and does not keep the weights from being read."""
 
 import argparse
 import pathlib
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import types
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def same(got: dict[str, Tensor], official: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture
-def not_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.SimpleNamespace]:
+def not_installed(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Classes of a module that is there while a file is written, and gone while it is read."""
 
     class HistoryBuffer:
@@ -66,7 +65,7 @@ def not_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.SimpleNames
         setattr(module, kind.__name__, kind)
     HistoryBuffer.min.__module__, HistoryBuffer.min.__qualname__ = module.__name__, "HistoryBuffer.min"
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    yield types.SimpleNamespace(module=module, leave=lambda: monkeypatch.delitem(sys.modules, module.__name__))
+    return types.SimpleNamespace(module=module, leave=lambda: monkeypatch.delitem(sys.modules, module.__name__))
 
 
 @pytest.mark.parametrize("zipped", [True, False])
