@@ -42,7 +42,8 @@ def load_model(
             f"fcmae.pretrain or an official training checkpoint has both"
         )
     ratio = None if isinstance(ckpt, Mapping) else run_setting(Path(weights.origin), "train", "mask_ratio", float)
-    model = FCMAE(replace(weights.config, backend=backend), mask_ratio=ratio or weights.mask_ratio or 0.6)
+    chosen: dict[str, Any] = {"backend": backend}
+    model = FCMAE(replace(weights.config, **chosen), mask_ratio=ratio or weights.mask_ratio or 0.6)
     state = {f"encoder.{name}": tensor for name, tensor in weights.encoder.items()} | weights.decoder
     try:
         model.load_state_dict(state, strict=True)
