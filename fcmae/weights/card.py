@@ -8,6 +8,7 @@ from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs.checkpoint import read_state
 from fcmae.weights.convert import Conversion
+from fcmae.weights.formats import KNOWN
 from fcmae.weights.settings import run_setting
 
 CARD = "README.md"
@@ -43,18 +44,17 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Normali
     version = "convnextv2" if config.with_grn else "convnext"
     library = [f"library_name: {LIBRARY[format]}"] if format in LIBRARY else []
     task = "image-classification" if weights.num_classes else "image-feature-extraction"
-    head = ["---", *library, f"pipeline_tag: {task}", "tags:", f"- {version}", "- fcmae", "---", MARK]
     file = None if weights.origin == "the state dict" else Path(weights.origin)
     training = _training(file)
+    tags = [f"- {version}", *(["- fcmae"] if training else [])]
+    head = ["---", *library, f"pipeline_tag: {task}", "tags:", *tags, "---", MARK]
+    is_stated = training or (file is not None and any(one.mean_std(file.parent) for one in KNOWN))
     channels = "channel" if config.in_chans == 1 else "channels"
     facts = [
         ("Network", f"{config.name}, {_millions(conversion)} parameters"),
         ("Images", f"{config.in_chans} {channels}, {config.image_hw[0]} × {config.image_hw[1]} pixels"),
         *training,
-        (
-            "Normalization",
-            f"pixel values in 0 … 1, mean {_numbers(pixels.mean)}, standard deviation {_numbers(pixels.std)}",
-        ),
+        ("Normalization", _normalization(pixels) + ("" if is_stated else "; assumed, the source does not say")),
         ("Converted from", f"{weights.format}{'' if ckpt is None or file is None else f' (`{_name(ckpt)}`)'}"),
     ]
     classes = f", with a classifier of {weights.num_classes} classes" if weights.num_classes else ""
@@ -118,6 +118,10 @@ def _license(conversion: Conversion, file: Path | None) -> str:
             "format, and so is what was trained from them."
         )
     return "Not stated: the weights' owner decides. Add `license:` to the metadata on top before publishing them."
+
+
+def _normalization(pixels: Normalizer) -> str:
+    return f"pixel values in 0 … 1, mean {_numbers(pixels.mean)}, standard deviation {_numbers(pixels.std)}"
 
 
 def _millions(conversion: Conversion) -> str:

@@ -3,7 +3,7 @@
 from fcmae.weights.formats.base import Format, Named, Networks, Target
 from fcmae.weights.formats.detectors import MMPRETRAIN_DETECTOR, OFFICIAL_DETECTOR
 from fcmae.weights.formats.minkowski import MMEARTH_TRAINING, OFFICIAL_TRAINING
-from fcmae.weights.formats.mmearth import MMEARTH
+from fcmae.weights.formats.mmearth import MMEARTH, MMEARTH_UNET
 from fcmae.weights.formats.mmpretrain import MMPRETRAIN
 from fcmae.weights.formats.official import OFFICIAL
 from fcmae.weights.formats.own import OWN
@@ -17,6 +17,7 @@ KNOWN: list[Format] = [
     TIMM,
     MMEARTH_TRAINING,
     OFFICIAL_TRAINING,
+    MMEARTH_UNET,
     MMEARTH,
     SPARK,
     OFFICIAL_DETECTOR,

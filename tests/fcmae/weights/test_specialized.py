@@ -8,7 +8,7 @@ from torch import Tensor
 
 import fcmae
 from fcmae.weights.convert import convert
-from tests.fcmae.weights.foreign import ATTO, Official, as_detector, as_mmpretrain, as_spark
+from tests.fcmae.weights.foreign import ATTO, MMEarth, Official, as_detector, as_mmpretrain, as_spark
 from tests.models.test_encoder import randomize
 
 TINY = ((3, 3, 9, 3), (96, 192, 384, 768))
@@ -91,3 +91,20 @@ def test_mmpretrains_spark(v2: bool) -> None:
     assert found.weights.format == "mmpretrain"
     assert equal(found.state, fcmae.convert_to_dense(state))
     assert around.keys() <= set(found.left)
+
+
+def test_mmearths_unet() -> None:
+    """Its encoder; the layers that go up again, and a head of convolutions, are left."""
+    network = MMEarth(*ATTO, in_chans=12, original_stem=True, stride=2).eval()
+    around = {
+        "upsample_layers.0.conv.weight": torch.zeros(160, 320, 3, 3),
+        "upsample_layers.0.norm.weight": torch.ones(160),
+        "initial_conv_upsample.0.weight": torch.zeros(20, 40, 3, 3),
+        "norm.weight": torch.ones(320),
+        "head.weight": torch.zeros(5, 20, 1, 1),
+        "head.bias": torch.zeros(5),
+    }
+    found = convert({"model": network.state_dict() | around})
+    assert found.weights.format == "MMEarth U-Net"
+    assert equal(found.state, fcmae.convert_to_dense(network.state_dict()))
+    assert set(found.left) == set(around)

@@ -215,7 +215,7 @@ def test_the_card_of_a_run(tmp_path: Path, format: str) -> None:
         "| Network | convnextv2_atto, 3.4M parameters |",
         "| Data | 1,234 images of `beetles` |",
         "| Pretraining | 1,200 steps of 64 images, 60% masked |",
-        "mean 0.1, 0.2, 0.3, standard deviation 0.5, 0.5, 0.5",
+        "mean 0.1, 0.2, 0.3, standard deviation 0.5, 0.5, 0.5 |",
         "## License",
         "the weights' owner decides",
     ):
@@ -238,6 +238,7 @@ def test_the_card_tells_what_weights_started_from(tmp_path: Path) -> None:
     assert "official (`convnextv2_atto_1k_224_fcmae.pt`)" in card
     assert "CC BY-NC 4.0" in card
     assert "pretrained without labels" not in card
+    assert "standard deviation 0.229, 0.224, 0.225; assumed, the source does not say" in card
 
 
 def test_the_users_own_card_stays(source: Path, tmp_path: Path) -> None:
