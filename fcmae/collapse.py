@@ -86,6 +86,8 @@ class CollapseConfig:
     """Give timm names the weights that timm has (downloads them)."""
     allow_pickle: bool = False
     """Unpickle whatever a weights file holds. This runs code from the file; only for files that you trust."""
+    use_ema: bool = True
+    """Where a weights file has weights and their average over the steps (EMA), take the average; false: the others."""
     effective_rank: bool = False
     """Measure the effective rank too; takes longer."""
     img_size: int | None = None
@@ -141,6 +143,7 @@ def collapse(config: CollapseConfig) -> CollapseResult:
     subjects = {
         named.label: load_checked(
             named, config.tap, sparse=config.sparse, pretrained=config.pretrained, allow_pickle=config.allow_pickle,
+            use_ema=config.use_ema,
             img_size=config.img_size, seed=config.seed,
         )
         for named in names

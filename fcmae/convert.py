@@ -20,27 +20,29 @@ from fcmae.weights import convert as weights_convert
 from fcmae.weights.write import write
 
 PROG = "python -m fcmae.convert"
-Format = Literal["timm", "official", "transformers"]
+Format = Literal["timm", "official", "transformers", "mmpretrain"]
 USE = {
     "timm": 'timm.create_model("local-dir:{dst}", pretrained=True)',
     "transformers": 'transformers.AutoModel.from_pretrained("{dst}")',
     "official": 'safetensors.torch.load_file("{dst}/model.safetensors")',
+    "mmpretrain": 'init_cfg=dict(type="Pretrained", checkpoint="{dst}/model.pth", prefix="backbone.")',
 }
 
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Convert the weights of a ConvNeXt V1 or V2 from any format to that of timm, transformers or the official code.
+    """Convert the weights of a ConvNeXt V1 or V2 from any format to that of timm, transformers, the official code or
+    mmpretrain (also for mmdet and mmseg).
 
-    The format of SRC is recognized: fcmae, timm, transformers, mmpretrain, MMEarth, official (published, fine-tuned, or
-    training checkpoints of MinkowskiEngine's layout).
+    The format of SRC is recognized: fcmae, timm, transformers, mmpretrain, mmdet, mmseg, MMEarth, SparK, official
+    (published, fine-tuned, detection and segmentation, or training checkpoints of MinkowskiEngine's layout).
     """
 
     src: str
     """Run folder, checkpoint folder, or .safetensors, .pt, .pth or .bin file."""
     dst: str
-    """Folder to write, with the configuration that the library needs; or a .safetensors, .pt or .pth file for the
-    weights only."""
+    """Folder to write, with the configuration that the library needs and a model card; or a .safetensors, .pt or .pth
+    file for the weights only."""
     format: Format = "timm"
     """Format of DST."""
     verbose: bool = False
@@ -49,6 +51,8 @@ class ConvertConfig:
     """Replace files that are in DST."""
     allow_pickle: bool = False
     """Unpickle whatever SRC holds. This runs code from the file; only for files that you trust."""
+    use_ema: bool = True
+    """Where SRC has weights and their average over the steps (EMA), take the average; false takes the others."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,9 @@ def convert(config: ConvertConfig) -> ConvertResult:
         UserError: weights that cannot be read or have no place in the format, files that would be overwritten.
     """
     dst = Path(config.dst)
-    conversion = weights_convert.convert(config.src, config.format, allow_pickle=config.allow_pickle)
+    conversion = weights_convert.convert(
+        config.src, config.format, allow_pickle=config.allow_pickle, use_ema=config.use_ema
+    )
     files, state = write(conversion, config.src, dst, config.format, config.overwrite)
     return ConvertResult(
         model=conversion.weights.config.name,

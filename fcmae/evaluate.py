@@ -70,6 +70,8 @@ class EvaluateConfig:
     """Give timm names the weights that timm has (downloads them)."""
     allow_pickle: bool = False
     """Unpickle whatever a weights file holds. This runs code from the file; only for files that you trust."""
+    use_ema: bool = True
+    """Where a weights file has weights and their average over the steps (EMA), take the average; false: the others."""
     images: int | None = None
     """Largest number of training images, and of test images, drawn by seed; unset: all."""
     test_share: float = 0.2
@@ -118,6 +120,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     networks = [
         embedder(
             named, device, pretrained=config.pretrained, allow_pickle=config.allow_pickle,
+            use_ema=config.use_ema,
             img_size=config.img_size, seed=config.seed,
         )
         for named in named_networks

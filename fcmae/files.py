@@ -1,6 +1,7 @@
 """Files that are complete or not there: written under a temporary name, synced to disk, renamed."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,16 @@ def replacing(file: Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes ``file`` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part. After an error the old one stays. The folder is made if
-    needed.
+    needed. Who may read the file is up to the umask, also where a library writes private ones (safetensors: 0600).
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".new-{file.name}")
     try:
+        temporary.unlink(missing_ok=True)  # left by a process that died, perhaps with another mode
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(stat.S_IMODE(mode))
         sync(temporary)
         os.replace(temporary, file)
     finally:

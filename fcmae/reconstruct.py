@@ -51,7 +51,8 @@ class ReconstructConfig:
     """
 
     ckpt: str
-    """Run folder, checkpoint folder or model.safetensors of fcmae.pretrain, decoder included."""
+    """Run folder, checkpoint folder or model.safetensors of fcmae.pretrain, or a training checkpoint of the official
+    code: encoder and decoder."""
     data: ReconstructDataConfig = field(default_factory=ReconstructDataConfig, metadata={"bare": "path"})
     output: str = "reconstructions"
     """Folder for reconstruction-60.png and so on."""
@@ -71,6 +72,10 @@ class ReconstructConfig:
     """Seed of the random masks."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one."""
+    allow_pickle: bool = False
+    """Unpickle whatever a weights file holds. This runs code from the file; only for files that you trust."""
+    use_ema: bool = True
+    """Where a weights file has weights and their average over the steps (EMA), take the average; false: the others."""
 
     def __post_init__(self) -> None:
         check_least(self, images=1)
@@ -119,7 +124,7 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     folder = output_folder(config.output, names, config.overwrite)
 
     device = choose_device(config.device)
-    model = load_model(config.ckpt).to(device)
+    model = load_model(config.ckpt, allow_pickle=config.allow_pickle, use_ema=config.use_ema).to(device)
     image_hw = config.image_hw or model.config.image_hw
     patch = model.patch_size
     if any(size % patch for size in image_hw):

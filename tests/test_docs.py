@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FCMAE:
 def test_every_hand_over_works(run: FCMAE) -> None:
     names: dict = {}
     pieces = re.findall(r"```python\n(.*?)```|^    python -m (fcmae\.convert .*?)$", WEIGHTS, re.DOTALL | re.MULTILINE)
-    assert len(pieces) == 9
+    assert len(pieces) == 13
     kernel = run.encoder.stem[0].weight
     for block, command in pieces:
         if command:
@@ -43,5 +43,6 @@ def test_every_hand_over_works(run: FCMAE) -> None:
             for network in (names["model"], names["backbone"]):
                 assert torch.equal(network.embeddings.patch_embeddings.weight, kernel)
             assert list(names["processor"].image_mean) == [0.485, 0.456, 0.406]
+    assert Path(names["mm"]["init_cfg"]["checkpoint"]).is_file()
     assert [level.shape[2] for level in names["levels"].values()] == [56, 28, 14, 7]
     assert names["state"].keys() == run.encoder.state_dict().keys()

@@ -51,7 +51,15 @@ class Measuring:
 
 
 def load_checked(
-    named: Named, tap: Tap, *, sparse: bool, pretrained: bool, allow_pickle: bool, img_size: int | None, seed: int
+    named: Named,
+    tap: Tap,
+    *,
+    sparse: bool,
+    pretrained: bool,
+    allow_pickle: bool,
+    use_ema: bool,
+    img_size: int | None,
+    seed: int,
 ) -> Subject:
     """Load a network on the CPU and check that the analysis runs on a blank image.
 
@@ -59,8 +67,9 @@ def load_checked(
         UserError: weights that cannot be read, or a network that cannot be analyzed.
     """
     subject = load_subject(
-        named, sparse=sparse, pretrained=pretrained, allow_pickle=allow_pickle, img_size=img_size, seed=seed
-    )
+        named, sparse=sparse, pretrained=pretrained, allow_pickle=allow_pickle, use_ema=use_ema, img_size=img_size,
+        seed=seed,
+    )  # fmt: skip
     with refusals_named(named.label, "an image", subject.image_hw):
         analyze_collapse(subject.model, torch.zeros(1, subject.in_chans, *subject.image_hw), tap)
     return subject

@@ -105,6 +105,7 @@ def embedder(
     *,
     pretrained: bool = False,
     allow_pickle: bool = False,
+    use_ema: bool = True,
     img_size: int | None = None,
     seed: int = 0,
 ) -> Embedder:
@@ -115,6 +116,7 @@ def embedder(
         device: device to run on.
         pretrained: load timm's pretrained weights into a timm network (downloads them) instead of random ones.
         allow_pickle: as for :func:`fcmae.create_dense`.
+        use_ema: as for :func:`fcmae.create_dense`.
         img_size: side of the images; None: the network's own.
         seed: seed of random weights.
 
@@ -124,8 +126,9 @@ def embedder(
 
     def load(pretrained: bool) -> Any:
         return load_subject(
-            named, pretrained=pretrained, allow_pickle=allow_pickle, img_size=img_size, seed=seed, device=device
-        )
+            named, pretrained=pretrained, allow_pickle=allow_pickle, use_ema=use_ema, img_size=img_size, seed=seed,
+            device=device,
+        )  # fmt: skip
 
     subject = load(pretrained)
     fixed = bool(subject.model.pretrained_cfg.get("fixed_input_size"))

@@ -105,6 +105,7 @@ def load_subject(
     sparse: bool = False,
     pretrained: bool = False,
     allow_pickle: bool = False,
+    use_ema: bool = True,
     img_size: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -116,6 +117,7 @@ def load_subject(
         sparse: load a checkpoint as the sparse FCMAE that was trained; otherwise as timm's dense network.
         pretrained: load timm's pretrained weights into timm networks (downloads them); otherwise random weights.
         allow_pickle: as for :func:`fcmae.create_dense`.
+        use_ema: as for :func:`fcmae.create_dense`.
         img_size: side of the images; None: the run's own, a timm network's own if that is fixed, otherwise 224 (for a
             checkpoint: 56 times its stem's stride).
         seed: seed of random weights.
@@ -125,19 +127,19 @@ def load_subject(
         UserError: weights that cannot be read or downloaded.
     """
     if named.is_path:
-        subject = _of_checkpoint(named.source, sparse, allow_pickle)
+        subject = _of_checkpoint(named.source, sparse, allow_pickle, use_ema)
     else:
         subject = _of_timm(named.source, pretrained, img_size, seed)
     subject.model.to(device).eval()
     return subject if img_size is None else replace(subject, image_hw=(img_size, img_size))
 
 
-def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool) -> Subject:
+def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool, use_ema: bool) -> Subject:
     if sparse:
-        fcmae = load_model(source)
+        fcmae = load_model(source, allow_pickle=allow_pickle, use_ema=use_ema)
         chans = fcmae.config.in_chans
         return Subject(fcmae, chans, normalization(source, chans), fcmae.config.image_hw)
-    return _as_configured(create_dense(source, allow_pickle=allow_pickle))
+    return _as_configured(create_dense(source, allow_pickle=allow_pickle, use_ema=use_ema))
 
 
 def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Subject:

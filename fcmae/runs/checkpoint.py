@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fcmae.errors import UserError
-from fcmae.files import sync, write_text
+from fcmae.files import replacing, sync, write_text
 
 FOLDER, LAST = "checkpoints", "last"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
@@ -57,7 +57,8 @@ def save_checkpoint(
     partial.mkdir()
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        save_file(tensors, partial / MODEL, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
+        with replacing(partial / MODEL) as file:
+            save_file(tensors, file, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
         torch.save(optimizer.state_dict(), partial / OPTIMIZER)
         (partial / STATE).write_text(json.dumps(asdict(state)) + "\n")
         for file in partial.iterdir():

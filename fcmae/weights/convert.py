@@ -36,7 +36,11 @@ class Conversion:
 
 
 def convert_to_dense(
-    ckpt: str | Path | Mapping[str, Any], format: str = "timm", *, allow_pickle: bool = False
+    ckpt: str | Path | Mapping[str, Any],
+    format: str = "timm",
+    *,
+    allow_pickle: bool = False,
+    use_ema: bool = True,
 ) -> dict[str, Tensor]:
     """The weights of a ConvNeXt under the names, and in the shapes, of a dense network.
 
@@ -45,13 +49,15 @@ def convert_to_dense(
     and classifiers.
 
     Args:
-        ckpt: a run folder, a checkpoint folder (also of transformers or timm), a ``.safetensors``, ``.pt``, ``.pth`` or
-            ``.bin`` file, or a state dict. Of fcmae, timm, transformers, mmpretrain, MMEarth, or the official code:
-            published, fine-tuned, or its training checkpoints in MinkowskiEngine's layout. ConvNeXt V1 too.
+        ckpt: a run folder, a checkpoint folder (also of transformers or timm, in one file or in shards), a
+            ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file, or a state dict. Of fcmae, timm, transformers,
+            mmpretrain, mmdet, mmseg, MMEarth, SparK, or the official code: published, fine-tuned, for detection and
+            segmentation, or its training checkpoints in MinkowskiEngine's layout. ConvNeXt V1 too.
         format: of what is returned. "timm"; "official", as the published files (``downsample_layers.0.0.weight``);
             "transformers", the names of ``ConvNextV2Model`` or ``ConvNextModel``, or of their
-            ``…ForImageClassification`` if there is a classifier.
+            ``…ForImageClassification`` if there is a classifier; "mmpretrain", with ``backbone.``.
         allow_pickle: unpickle anything, which runs code contained in the file.
+        use_ema: of weights and their average over the steps (EMA), take the average, as timm does; False: the others.
 
     Returns:
         A dict of tensors: dtypes as they were, copied only where the layout differs. The format that was recognized
@@ -61,15 +67,21 @@ def convert_to_dense(
         ValueError: an unknown format, nothing that could be read at the path, or keys that are missing, unknown, of a
             wrong shape or not finite.
     """
-    return convert(ckpt, format, allow_pickle=allow_pickle).state
+    return convert(ckpt, format, allow_pickle=allow_pickle, use_ema=use_ema).state
 
 
-def convert(ckpt: str | Path | Mapping[str, Any], format: str = "timm", *, allow_pickle: bool = False) -> Conversion:
+def convert(
+    ckpt: str | Path | Mapping[str, Any],
+    format: str = "timm",
+    *,
+    allow_pickle: bool = False,
+    use_ema: bool = True,
+) -> Conversion:
     """Like :func:`convert_to_dense`, with a report."""
     known = targets()
     if format not in known:
         raise UserError(f"format must be one of {', '.join(known)}, got {format!r}")
-    weights = read_weights(ckpt, allow_pickle)
+    weights = read_weights(ckpt, allow_pickle, use_ema)
     names, target = known[format]
     target.check(weights)
     prefix = target.prefix(weights)

@@ -22,7 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 def create_dense(
-    ckpt: str | Path | Mapping[str, Any], num_classes: int = 0, *, allow_pickle: bool = False, **timm_kwargs: Any
+    ckpt: str | Path | Mapping[str, Any],
+    num_classes: int = 0,
+    *,
+    allow_pickle: bool = False,
+    use_ema: bool = True,
+    **timm_kwargs: Any,
 ) -> nn.Module:
     """A timm ConvNeXt with a checkpoint's weights in it.
 
@@ -31,6 +36,7 @@ def create_dense(
         num_classes: outputs of the classifier; 0: none, the network gives pooled features. The checkpoint's classifier
             is used if it has as many, otherwise a fresh one.
         allow_pickle: as of :func:`fcmae.convert_to_dense`.
+        use_ema: as there: False takes weights that are not averaged, where a checkpoint has both.
         timm_kwargs: for ``timm.create_model``: ``drop_path_rate``, … For another ``in_chans`` than the checkpoint's the
             first convolution is adapted as timm does. ``features_only=True`` gives a list of feature maps,
             [B, C, H / reduction, W / reduction], of the stages ``out_indices`` (all four).
@@ -42,7 +48,7 @@ def create_dense(
     Raises:
         ValueError: as :func:`fcmae.convert_to_dense`.
     """
-    weights = read_weights(ckpt, allow_pickle)
+    weights = read_weights(ckpt, allow_pickle, use_ema)
     features_only = timm_kwargs.pop("features_only", False)
     out_indices: Sequence[int] | int | None = timm_kwargs.pop("out_indices", None)
     in_chans = timm_kwargs.pop("in_chans", weights.config.in_chans)

@@ -1,63 +1,79 @@
-"""Opens whatever holds weights: folders, safetensors, pickles (without running their code), nested dicts."""
+"""Opens whatever holds weights: folders, safetensors, shards, pickles (without running their code), nested dicts."""
 
-import argparse
 import logging
-import pickle
 import re
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.runs.checkpoint import LAST, MODEL, read_model, resolve_checkpoint
+from fcmae.weights.entries import find_state_dict
+from fcmae.weights.shards import INDEX, index_of, indexed_shards
+from fcmae.weights.unpickle import unpickled
 
 logger = logging.getLogger(__name__)
 
-PICKLED = "pytorch_model.bin"
-# Checkpoint entries that may hold the weights, most likely first
-ENTRIES = ("model", "state_dict", "model_state_dict", "module", "net", "model_ema", "state_dict_ema")
+PICKLED, OPENMMLAB = "pytorch_model.bin", "model.pth"
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
-# torch's message: "Trying to load unsupported GLOBAL posix.mkdir whose …", "Unsupported global: GLOBAL a.B was not …"
-REFUSED = re.compile(r"(?:GLOBAL|class) ([\w.]+\w)")
+# The beginnings of files that are taken for weights, and what they are
+LOOKALIKES = (
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with git lfs pull"),
+    (rb"\s*<(!doctype|html|\?xml)", "a web page, not weights; download the file itself"),
+    (rb"\x93NUMPY", "a NumPy array, not weights"),
+    (rb"\x89HDF", "an HDF5 file; weights of TensorFlow and Keras are not read"),
+    (rb"GGUF", "a GGUF file, which is not read"),
+    (rb"(\x89PNG|\xff\xd8\xff|II\*\0|MM\0\*)", "an image, not weights"),
+)
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source:
     """Tensors as found."""
 
     origin: str
     """File, or "the state dict": begins every message."""
     tensors: dict[str, Tensor]
-    config: ModelConfig | None
+    config: ModelConfig | None = None
     """From the file's header; only this toolkit writes one."""
-    left: list[str]
+    left: list[str] = field(default_factory=list)
     """Other entries besides the weights: optimizer, epoch, …"""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments that the official training script saves along."""
 
 
-def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Source:
+def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False, use_ema: bool = True) -> Source:
     """The tensors of a run folder, a checkpoint folder, a file or a state dict.
 
     Args:
         ckpt: where they are; a folder of transformers or timm counts as a checkpoint folder.
         allow_pickle: unpickle whatever a file holds, which runs code that the file brings.
+        use_ema: of averaged and plain weights, take the averaged ones.
 
     Raises:
         UserError: nothing there, a file that is damaged or would run code, or no state dict in it.
     """
     if isinstance(ckpt, Mapping | nn.Module):
-        return _from_object(ckpt, "the state dict")
+        return _from_object(ckpt, "the state dict", use_ema)
     if not isinstance(ckpt, str | Path):
         raise UserError(f"weights come as a path or a state dict, got {type(ckpt).__name__}")
     file = _file_of(Path(ckpt))
-    if file.stat().st_size == 0:
-        raise UserError(f"{file} is empty")
-    if not _is_safetensors(file):
-        return _from_object(_unpickled(file, allow_pickle), str(file))
-    tensors, plain = read_model(file)
-    return Source(str(file), tensors, model_config(plain) if plain else None, [])
+    if file.name.endswith(INDEX):
+        found: dict[str, Any] = {}
+        for shard in indexed_shards(file):
+            found |= _contents(shard, allow_pickle)[0]
+        return _from_object(found, str(file), use_ema)
+    if index := index_of(file):
+        raise UserError(f"{file} is one of several files; give {index}, or their folder")
+    contents, plain = _contents(file, allow_pickle)
+    source = _from_object(contents, str(file), use_ema)
+    return source if plain is None else Source(source.origin, source.tensors, model_config(plain))
 
 
 def model_config(plain: dict[str, Any], backend: str = "auto") -> ModelConfig:
@@ -69,58 +85,43 @@ def model_config(plain: dict[str, Any], backend: str = "auto") -> ModelConfig:
         raise UserError(f"the checkpoint's configuration is not understood: {error}") from None
 
 
+def _contents(file: Path, allow_pickle: bool) -> tuple[Any, dict[str, Any] | None]:
+    """What a file holds, and the configuration in its header."""
+    if file.stat().st_size == 0:
+        raise UserError(f"{file} is empty")
+    with file.open("rb") as opened:
+        start = opened.read(64)
+    if start[8:9] == b"{":  # safetensors: a length, then JSON. Either kind is found under the other's name
+        return read_model(file)
+    if what := next((what for pattern, what in LOOKALIKES if re.match(pattern, start, re.IGNORECASE)), None):
+        raise UserError(f"{file} cannot be read: it is {what}")
+    if file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")):
+        return read_model(file)
+    if start.startswith(b"PK") and not _is_of_torch(file):
+        raise UserError(f"{file} cannot be read: it is a zip archive without torch's data")
+    return unpickled(file, allow_pickle), None
+
+
+def _is_of_torch(file: Path) -> bool:
+    """Whether a zip archive was written by torch; True for one that is damaged, of which torch's reader says more."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return True
+
+
 def _file_of(path: Path) -> Path:
     if path.is_file() and path.name != LAST:
         return path
-    if (path / PICKLED).is_file() and not (path / MODEL).is_file():
-        return path / PICKLED
-    if path.suffix in (".safetensors", ".pt", ".pth", ".bin") and not path.exists():
+    for name in (MODEL, MODEL + INDEX, PICKLED, PICKLED + INDEX, OPENMMLAB):
+        if (path / name).is_file():
+            return path / name
+    if path.suffix in ENDINGS and not path.exists():
         raise UserError(f"{path} does not exist")
     return resolve_checkpoint(path) / MODEL
 
 
-def _is_safetensors(file: Path) -> bool:
-    """By content: both kinds are found under the other's name. (A safetensors file: a length, then JSON.)"""
-    with file.open("rb") as opened:
-        start = opened.read(9)
-    return start[8:] == b"{" or (file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")))
-
-
-def _unpickled(file: Path, allow_pickle: bool) -> Any:
-    """What torch.save wrote; of classes, tensors and plain data alone, and the official code's argparse namespace."""
-    try:
-        with file.open("rb") as opened, torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(opened, map_location="cpu", weights_only=not allow_pickle)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        if not allow_pickle and (refused := REFUSED.search(text)):
-            raise UserError(
-                f"{file} holds more than tensors ({refused[1]}), and loading it would run code that it brings. If you "
-                f"trust it: python -m fcmae.convert {file} NEW.safetensors --allow_pickle (in Python allow_pickle=True)"
-            ) from None
-        raise UserError(f"{file} cannot be read; it is neither a torch nor a safetensors file") from None
-    except Exception as error:  # torch raises anything from EOFError to RuntimeError for a truncated file
-        raise UserError(f"{file} cannot be read; is it truncated? {_first_line(str(error))}") from error
-
-
-def _first_line(text: str) -> str:
-    return " ".join(text.split())[:160]
-
-
-def _from_object(found: Any, origin: str) -> Source:
-    """Down through {"model": …} and the like to the state dict."""
-    left: list[str] = []
-    while isinstance(found, Mapping):
-        entry = next((e for e in ENTRIES if isinstance(found.get(e), Mapping | nn.Module)), None)
-        if entry is None:
-            break
-        left += [str(name) for name in found if name != entry]
-        found = found[entry]
-    if isinstance(found, nn.Module):
-        found = found.state_dict()
-    if not isinstance(found, Mapping):
-        raise UserError(f"{origin} holds {type(found).__name__}, not a state dict")
-    strangers = [str(k) for k, v in found.items() if not isinstance(v, Tensor)]
-    if strangers:
-        raise UserError(f"{origin}: a state dict maps names to tensors; not tensors: {', '.join(strangers[:5])}")
-    return Source(origin, {str(k): v for k, v in found.items()}, None, left)
+def _from_object(found: Any, origin: str, use_ema: bool) -> Source:
+    state = find_state_dict(found, origin, use_ema)
+    return Source(origin, state.tensors, None, state.left, state.args)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -64,3 +65,19 @@ def guess_config(encoder: Mapping[str, Tensor], recognized: Recognized, origin: 
 def _most(blocks: dict[tuple[int, int], list[str]], ending: str) -> bool:
     """Whether more than half of the blocks have a parameter of this name."""
     return 2 * sum(any(name.endswith(ending) for name in names) for names in blocks.values()) > len(blocks)
+
+
+def as_trained(args: Mapping[str, Any], patch_size: int) -> dict[str, Any]:
+    """Fields of the configuration that the official training script's arguments say."""
+    fields: dict[str, Any] = {}
+    if isinstance(norm_pix_loss := args.get("norm_pix_loss"), bool):
+        fields["norm_pix_loss"] = norm_pix_loss
+    if isinstance(size := args.get("input_size"), int) and size >= patch_size and size % patch_size == 0:
+        fields["img_size"] = size
+    return fields
+
+
+def mask_ratio(args: Mapping[str, Any]) -> float | None:
+    """The official training script's mask ratio; None if its arguments do not say."""
+    given = args.get("mask_ratio")
+    return given if isinstance(given, float) and 0 <= given < 1 else None

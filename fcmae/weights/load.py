@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,11 +10,9 @@ from torch import Tensor, nn
 
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, SparseConvNeXt
-from fcmae.runs.checkpoint import read_model
 from fcmae.weights.channels import to_channels
-from fcmae.weights.files import model_config
 from fcmae.weights.read import read_weights
-from fcmae.weights.settings import model_file, run_setting
+from fcmae.weights.settings import run_setting
 from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
@@ -21,29 +20,41 @@ logger = logging.getLogger(__name__)
 Network = TypeVar("Network", FCMAE, SparseConvNeXt)
 
 
-def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
-    """The FCMAE of a run of this toolkit, encoder and decoder, in eval mode.
+def load_model(
+    ckpt: str | Path | Mapping[str, Any], backend: str = "auto", *, allow_pickle: bool = False, use_ema: bool = True
+) -> FCMAE:
+    """An FCMAE, encoder and decoder, in eval mode: of a run of this toolkit, or an official training checkpoint.
 
     Args:
-        ckpt: a run folder (its newest checkpoint), a checkpoint folder, or its ``model.safetensors``.
+        ckpt: a run folder (its newest checkpoint), a checkpoint folder, its ``model.safetensors``, a training
+            checkpoint of the official code, or a state dict with encoder and decoder.
         backend: as of :class:`fcmae.ModelConfig`; the one of training may not be installed here.
+        allow_pickle: as of :func:`fcmae.convert_to_dense`.
+        use_ema: as there.
 
     Raises:
-        ValueError: no checkpoint there, or one that is damaged or not of this toolkit.
+        ValueError: no checkpoint there, one that is damaged, or one without a decoder.
     """
-    file = model_file(ckpt)
-    tensors, plain = read_model(file)
-    if plain is None:
-        raise UserError(f"{file} was not written by fcmae.pretrain; it has no configuration in its header")
-    model = FCMAE(model_config(plain, backend), mask_ratio=run_setting(file, "train", "mask_ratio", float) or 0.6)
+    weights = read_weights(ckpt, allow_pickle, use_ema)
+    if not weights.decoder or weights.has_mmearth_stem:
+        raise UserError(
+            f"{weights.origin} ({weights.format}) holds an encoder without FCMAE's decoder; only a run of "
+            f"fcmae.pretrain or an official training checkpoint has both"
+        )
+    ratio = None if isinstance(ckpt, Mapping) else run_setting(Path(weights.origin), "train", "mask_ratio", float)
+    chosen: dict[str, Any] = {"backend": backend}
+    model = FCMAE(replace(weights.config, **chosen), mask_ratio=ratio or weights.mask_ratio or 0.6)
+    state = {f"encoder.{name}": tensor for name, tensor in weights.encoder.items()} | weights.decoder
     try:
-        model.load_state_dict(tensors, strict=True)
+        model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise UserError(f"{file} does not hold the network it describes: {' '.join(str(error).split())}") from None
+        raise UserError(f"{weights.origin} does not hold the network it describes: {_one_line(error)}") from None
     return model.eval()
 
 
-def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_pickle: bool = False) -> Network:
+def load_encoder(
+    model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_pickle: bool = False, use_ema: bool = True
+) -> Network:
     """Load a checkpoint's weights into a network, to continue pretraining on your own images.
 
     The checkpoint must hold a whole encoder of the same size. A first convolution for another number of channels is
@@ -54,6 +65,7 @@ def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_
         model: changed in place.
         ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
         allow_pickle: as there.
+        use_ema: as there.
 
     Returns:
         ``model`` itself.
@@ -61,7 +73,7 @@ def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_
     Raises:
         ValueError: as :func:`fcmae.convert_to_dense`, or weights of another network.
     """
-    weights = read_weights(ckpt, allow_pickle)
+    weights = read_weights(ckpt, allow_pickle, use_ema)
     if not isinstance(model, FCMAE | SparseConvNeXt):
         raise UserError(f"load_encoder fills an FCMAE or its encoder, got {type(model).__name__}; unwrap it first")
     encoder = model.encoder if isinstance(model, FCMAE) else model
@@ -110,3 +122,7 @@ def _differences(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> s
         for prefix, names in kinds.items()
         if names
     )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

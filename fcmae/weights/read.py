@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fcmae.errors import UserError
 from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.decoder import Decoder
 from fcmae.weights.files import open_source
-from fcmae.weights.guess import guess_config
+from fcmae.weights.guess import as_trained, guess_config, mask_ratio
 from fcmae.weights.recognize import Recognized, recognize
 from fcmae.weights.weights import DECODER, HEAD, Weights
 
@@ -22,14 +23,19 @@ logger = logging.getLogger(__name__)
 SHOWN = 8  # problems that an error names
 
 
-def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Weights:
+def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False, use_ema: bool = True) -> Weights:
     """Recognize the format, and bring the weights to timm's names and dense shapes.
+
+    Args:
+        ckpt: as of :func:`fcmae.convert_to_dense`.
+        allow_pickle: unpickle anything, which runs code contained in the file.
+        use_ema: of averaged and plain weights, take the averaged ones; False: the plain ones.
 
     Raises:
         UserError: no ConvNeXt in it, or keys that are missing, unknown, twice there, of a wrong shape, or not finite.
     """
-    source = open_source(ckpt, allow_pickle)
-    recognized = recognize(source.tensors, source.origin)
+    source = open_source(ckpt, allow_pickle, use_ema)
+    recognized = recognize(source.tensors, source.origin, use_ema)
     weights = Weights(source.origin, recognized.format.name, ModelConfig(), left=source.left + recognized.left)
     problems = []
     for ours, original, tensor in recognized.found:
@@ -42,6 +48,12 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
             part = weights.head if ours.startswith(HEAD) else weights.decoder
             (part if ours.startswith((HEAD, DECODER)) else weights.encoder)[ours] = tensor
     weights.config = source.config or guess_config(weights.encoder, recognized, source.origin)
+    weights.may_be_published = recognized.format.published and source.config is None
+    if weights.decoder and source.config is None:
+        depth, dim = _decoder_size(weights)
+        trained = as_trained(source.args, weights.config.patch_size)
+        weights.config = replace(weights.config, decoder_depth=depth, decoder_dim=dim, **trained)
+        weights.mask_ratio = mask_ratio(source.args)
     problems += _problems(weights, recognized)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -49,16 +61,16 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
             f"{weights.origin} does not hold one whole {weights.config.name} ({weights.format}): "
             f"{'; '.join(problems[:SHOWN])}{more}"
         )
-    _log(weights, may_be_published=recognized.format.published and source.config is None)
+    _log(weights)
     return weights
 
 
-def _log(weights: Weights, may_be_published: bool) -> None:
+def _log(weights: Weights) -> None:
     """The format, what has no place anywhere, and the license that published weights have."""
     logger.info("%s: %s, format %s", weights.origin, weights.config.name, weights.format)
     if weights.left:
         logger.info("%s: no place for %s", weights.origin, abridged(weights.left))
-    if weights.config.with_grn and may_be_published:
+    if weights.config.with_grn and weights.may_be_published:
         logger.warning("%s: if these are the published weights of ConvNeXt V2, they are CC BY-NC 4.0", weights.origin)
 
 
@@ -86,7 +98,7 @@ def _problems(weights: Weights, recognized: Recognized) -> list[str]:
             elif not tensor.is_floating_point():
                 problems.append(f"{source_name} has dtype {tensor.dtype}, expected floating-point numbers")
             elif not tensor.is_meta and not _is_finite(tensor):
-                problems.append(f"{source_name} is not finite")
+                problems.append(f"{source_name} is not finite ({_what_is_not(tensor)})")
     return problems
 
 
@@ -101,7 +113,14 @@ def in_shape(tensor: Tensor, shape: torch.Size) -> Tensor:
 
 def _is_finite(tensor: Tensor) -> bool:
     """Checks minimum and maximum only: both are NaN if any value is. Faster than ``isfinite`` on every value."""
-    return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
+    values = tensor if tensor.element_size() > 1 else tensor.float()  # 8-bit floats have no minimum
+    return values.numel() == 0 or all(bool(extreme.isfinite()) for extreme in values.aminmax())
+
+
+def _what_is_not(tensor: Tensor) -> str:
+    """How many of its values are NaN or infinite."""
+    counts = {"NaN": int(tensor.float().isnan().sum()), "infinite": int(tensor.float().isinf().sum())}
+    return " and ".join(f"{count} {what}" for what, count in counts.items() if count) + f" of {tensor.numel()} values"
 
 
 def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
@@ -134,8 +153,8 @@ def _num_classes(head: dict[str, Tensor]) -> int:
     return 0 if weight is None or weight.ndim == 0 else len(weight)
 
 
-def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:
-    """Shapes of a decoder with as many blocks as the weights have, and the width that most of its vectors have."""
+def _decoder_size(weights: Weights) -> tuple[int, int]:
+    """Blocks of the decoder, and the width that most of its vectors have."""
     blocks: Counter[str] = Counter(name.split(".")[2] for name in weights.decoder if name.startswith("decoder.blocks."))
     dims = Counter(
         tensor.numel()
@@ -144,6 +163,11 @@ def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:
     )
     dim = dims.most_common(1)[0][0] if dims else weights.config.decoder_dim
     depth = sum(count > 1 for count in blocks.values())  # a single tensor is a stray key, not a block
+    return depth, max(1, dim)
+
+
+def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:
+    depth, dim = _decoder_size(weights)
     with torch.device("meta"):
         decoder = Decoder(in_dim, dim, depth, weights.config.patch_size**2 * weights.config.in_chans)
         return {name: tensor.shape for name, tensor in decoder.state_dict().items()}

@@ -28,6 +28,10 @@ class Weights:
     """Our name → the source's."""
     left: list[str] = field(default_factory=list)
     """Names of the source that have no place in any network."""
+    may_be_published: bool = False
+    """Whether these may be weights that the authors of ConvNeXt V2 published, under CC BY-NC 4.0."""
+    mask_ratio: float | None = None
+    """The share of patches that were masked in training, if an official training checkpoint says."""
 
     @property
     def has_mmearth_stem(self) -> bool:

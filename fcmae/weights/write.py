@@ -11,12 +11,19 @@ from torch import Tensor
 from fcmae.errors import UserError
 from fcmae.files import replacing, write_text
 from fcmae.runs.checkpoint import FOLDER, MODEL, OPTIMIZER, STATE
+from fcmae.weights.card import has_our_card, write_card
 from fcmae.weights.convert import Conversion
 from fcmae.weights.formats import Format, targets
 from fcmae.weights.recognize import full_name
 from fcmae.weights.settings import normalization
 
 FILES = (".safetensors", ".pt", ".pth", ".bin")
+# Endings of files that are not written here; a folder of such a name would surprise
+OTHER_FILES = frozenset({
+    ".onnx", ".ort", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".pb", ".engine", ".trt", ".plan", ".torchscript",
+    ".ptl", ".mlmodel", ".mlpackage", ".npz", ".npy", ".msgpack", ".gguf", ".pkl", ".pickle", ".zip", ".tar", ".gz",
+    ".tgz", ".json", ".yaml", ".yml", ".txt", ".md", ".py",
+})  # fmt: skip
 
 
 def write(
@@ -25,8 +32,9 @@ def write(
     """Write a folder that the library can load, or only the weights if ``dst`` has a file suffix.
 
     A folder for timm (``timm.create_model("local-dir:DST")``) and for transformers (``from_pretrained(DST)``) holds
-    ``model.safetensors`` and ``config.json``, and for transformers also the preprocessor's config. Networks of both
-    libraries have a final norm. If the checkpoint has none, it is written with its initial values: weight 1, bias 0.
+    ``model.safetensors`` and ``config.json``, and for transformers also the preprocessor's config; one for mmpretrain
+    holds ``model.pth``. Each has a model card, README.md. The networks of these libraries have a final norm. If the
+    checkpoint has none, it is written with its initial values, weight 1 and bias 0: in folders and in single files.
 
     Returns:
         The files written, and the tensors in them.
@@ -38,28 +46,44 @@ def write(
     inside = dst.parent if dst.name in (MODEL, OPTIMIZER, STATE) else dst  # a file of a checkpoint, or a folder
     if (inside / STATE).exists() or (dst / FOLDER).exists():
         raise UserError(f"{inside} holds a run or a checkpoint, which would be lost; give another DST")
+    suffix = dst.suffix.lower()
+    if suffix in OTHER_FILES and not dst.is_dir():
+        raise UserError(
+            f"{dst}: {suffix} files are not written; give a folder, or a name that ends in {' '.join(FILES)}"
+        )
     if dst.exists() and not overwrite and not (dst.is_dir() and not any(dst.iterdir())):
         raise UserError(f"{dst} exists; give another DST, or --overwrite")
-    if dst.suffix in FILES:
+    state = _with_norm(conversion, names) if target.final_norm else conversion.state
+    if suffix in FILES:
         if dst.is_dir():
             raise UserError(f"{dst} is a folder; a name that ends in {dst.suffix} means a file")
         with replacing(dst) as file:
-            _save(conversion.state, file, dst.suffix, target.entry)
-        return [dst], conversion.state
+            _save(state, file, suffix, target.entry)
+        return [dst], state
     if dst.is_file():
         raise UserError(f"{dst} is a file; give a folder, or a name that ends in {' '.join(FILES)}")
     pixels = normalization(ckpt, conversion.weights.config.in_chans)
     texts = {name: values(conversion.weights, pixels) for name, values in target.folder_files.items()}
-    state = _with_norm(conversion, names) if target.final_norm else conversion.state
     dst.mkdir(parents=True, exist_ok=True)
-    if (dst / MODEL).exists():  # overwritten in another format
-        for stale in {name for _, other in targets().values() for name in other.folder_files} - texts.keys():
-            (dst / stale).unlink(missing_ok=True)
-    with replacing(dst / MODEL) as file:
-        _save(state, file, ".safetensors")
+    _remove_other_formats(dst, {target.weights_file, *texts})
+    with replacing(dst / target.weights_file) as file:
+        _save(state, file, Path(target.weights_file).suffix, target.entry)
     for name, values in texts.items():
         write_text(dst / name, json.dumps(values, indent=2) + "\n")
-    return [dst / MODEL, *(dst / name for name in texts)], state
+    written = [dst / target.weights_file, *(dst / name for name in texts)]
+    card = write_card(conversion, ckpt, dst, format, pixels)
+    return [*written, *([] if card is None else [card])], state
+
+
+def _remove_other_formats(folder: Path, written: set[str]) -> None:
+    """Where a folder is overwritten in another format, what that format alone has would mislead."""
+    converted = has_our_card(folder)
+    if not converted and not (folder / MODEL).exists():
+        return
+    known = {name for _, target in targets().values() for name in target.folder_files}
+    known |= {target.weights_file for _, target in targets().values()} if converted else set()
+    for stale in known - written:
+        (folder / stale).unlink(missing_ok=True)
 
 
 def _save(state: dict[str, Tensor], file: Path, suffix: str, entry: str | None = None) -> None:

@@ -84,7 +84,7 @@ def test_transformers_loads_the_folder(
     )
 
 
-@pytest.mark.parametrize("format", ["timm", "official", "transformers"])
+@pytest.mark.parametrize("format", ["timm", "official", "transformers", "mmpretrain"])
 @pytest.mark.parametrize("name", ["out", "out.safetensors", "out.pth"])
 def test_there_and_back_through_files(model: FCMAE, source: Path, tmp_path: Path, format: str, name: str) -> None:
     assert main([str(source), str(tmp_path / name), "--format", format]) == 0
@@ -140,9 +140,11 @@ def test_what_a_folder_cannot_say_is_refused(tmp_path: Path, caplog: pytest.LogC
 def test_help_and_wrong_formats(capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
-    assert "--format {timm,official,transformers}" in capsys.readouterr().out
+    assert "--format {timm,official,transformers,mmpretrain}" in capsys.readouterr().out
     assert main(["a", "b", "--format", "onnx"]) == 1
-    assert "--format: Expected one of ['timm', 'official', 'transformers']. Got value: onnx" in caplog.text
+    assert (
+        "--format: Expected one of ['timm', 'official', 'transformers', 'mmpretrain']. Got value: onnx" in caplog.text
+    )
 
 
 @torch.no_grad()
@@ -181,7 +183,7 @@ def test_a_run_is_never_written_over(
     assert main([str(tmp_path / "hf"), str(tmp_path / "timm")]) == 0
     assert fcmae.create_dense(tmp_path / "timm").pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
     assert main([str(run), str(tmp_path / "hf"), "--format", "official", "--overwrite"]) == 0
-    assert {file.name for file in (tmp_path / "hf").iterdir()} == {"model.safetensors"}
+    assert {file.name for file in (tmp_path / "hf").iterdir()} == {"README.md", "model.safetensors"}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("a user's, of something else")
     assert main([str(run), str(tmp_path / "mine"), "--format", "official", "--overwrite"]) == 0
@@ -199,14 +201,15 @@ def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
     state["stages.0.blocks.1.norm.weight"] = state["stages.0.blocks.0.norm.weight"]
     torch.save(state, tmp_path / "tied.pth")
     assert main([str(tmp_path / "tied.pth"), str(tmp_path / "a.safetensors")]) == 0
-    assert load_file(tmp_path / "a.safetensors").keys() == state.keys()
+    norm = {"head.norm.weight", "head.norm.bias"}
+    assert load_file(tmp_path / "a.safetensors").keys() == state.keys() | norm
 
 
 def test_from_python(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The tensors that the files hold, and where they are from; the command prints the same."""
     found = convert(source, tmp_path / "python", format="official")
     assert capsys.readouterr().out == ""
-    assert found.files == (tmp_path / "python" / "model.safetensors",)
+    assert found.files == (tmp_path / "python" / "model.safetensors", tmp_path / "python" / "README.md")
     assert found.usage == f'safetensors.torch.load_file("{found.files[0]}")'
     written, given = load_file(found.files[0]), load_file(source)
     assert written.keys() == found.state.keys() == found.source_names.keys()
@@ -215,13 +218,15 @@ def test_from_python(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert torch.equal(tensor.flatten(), given[found.source_names[name]].flatten())
     assert set(found.left) | set(found.source_names.values()) == given.keys()
     assert main([str(source), str(tmp_path / "cli"), "--format", "official", "--verbose"]) == 0
-    summary = f"{found.model}: {len(written)} tensors from fcmae to official: {tmp_path}/cli/model.safetensors\n"
+    files = f"{tmp_path}/cli/model.safetensors, {tmp_path}/cli/README.md"
+    summary = f"{found.model}: {len(written)} tensors from fcmae to official: {files}\n"
     usage = f'to use it: safetensors.torch.load_file("{tmp_path}/cli/model.safetensors")\n'
     assert capsys.readouterr().out == conversion_table(found) + summary + usage
     alone = convert(source, tmp_path / "alone.safetensors")
     assert (alone.usage, alone.format, alone.source_format) == (None, "timm", "fcmae")
     with pytest.raises(
-        UserError, match=r"--format: Expected one of \['timm', 'official', 'transformers'\]. Got value: onnx"
+        UserError,
+        match=r"--format: Expected one of \['timm', 'official', 'transformers', 'mmpretrain'\]. Got value: onnx",
     ):
         convert(source, tmp_path / "x", format="onnx")
     with pytest.raises(UserError, match=r"alone.safetensors exists"):

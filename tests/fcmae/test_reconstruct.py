@@ -122,9 +122,11 @@ def test_wrong_input_gets_one_line(
 
 
 def test_weights_without_a_decoder_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    save_file({"stem.0.weight": torch.zeros(40, 3, 4, 4)}, tmp_path / "encoder.safetensors")
+    save_file(
+        FCMAE(ModelConfig("convnextv2_atto", decoder_dim=1)).encoder.state_dict(), tmp_path / "encoder.safetensors"
+    )
     assert main([str(tmp_path / "encoder.safetensors"), "--output", str(tmp_path / "out")]) == 1
-    assert "was not written by fcmae.pretrain" in caplog.records[-1].getMessage()
+    assert "encoder.safetensors (timm) holds an encoder without FCMAE's decoder" in caplog.records[-1].getMessage()
 
 
 @pytest.mark.parametrize("ratios", ["0.5,1", "0", "0.5,0.5", ".nan", "[]"])

@@ -1,11 +1,13 @@
 """The formats of weights, a module for each. To add one, add a module and its line here."""
 
 from fcmae.weights.formats.base import Format, Named, Networks, Target
+from fcmae.weights.formats.detectors import MMPRETRAIN_DETECTOR, OFFICIAL_DETECTOR
 from fcmae.weights.formats.minkowski import MMEARTH_TRAINING, OFFICIAL_TRAINING
-from fcmae.weights.formats.mmearth import MMEARTH
+from fcmae.weights.formats.mmearth import MMEARTH, MMEARTH_UNET
 from fcmae.weights.formats.mmpretrain import MMPRETRAIN
 from fcmae.weights.formats.official import OFFICIAL
 from fcmae.weights.formats.own import OWN
+from fcmae.weights.formats.spark import SPARK
 from fcmae.weights.formats.timm import TIMM
 from fcmae.weights.formats.transformers import TRANSFORMERS
 
@@ -15,9 +17,13 @@ KNOWN: list[Format] = [
     TIMM,
     MMEARTH_TRAINING,
     OFFICIAL_TRAINING,
+    MMEARTH_UNET,
     MMEARTH,
+    SPARK,
+    OFFICIAL_DETECTOR,
     OFFICIAL,
     TRANSFORMERS,
+    MMPRETRAIN_DETECTOR,
     MMPRETRAIN,
 ]
 

@@ -45,6 +45,8 @@ class Target:
     """The network always has a final norm; where weights lack it, it is written with weight 1 and bias 0."""
     entry: str | None = None
     """Pickled files hold the state dict under this name."""
+    weights_file: str = "model.safetensors"
+    """Name of the weights in a folder."""
     folder_files: Mapping[str, Callable[[Weights, Normalizer], dict[str, Any]]] = field(default_factory=dict)
     """JSON files of a folder besides the weights → what they hold. May raise UserError."""
 

@@ -1,8 +1,11 @@
 """MMEarth's network: the official blocks, a stem of its own or the original one, downsampling numbered from 0."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from fcmae.weights.formats.base import Format, Networks
+from torch import Tensor
+
+from fcmae.weights.formats.base import Format, Named, Networks
 from fcmae.weights.formats.names import Names
 from fcmae.weights.formats.official import BLOCK, OFFICIAL
 
@@ -40,4 +43,26 @@ MMEARTH = Format(
     held_as=("encoder.",),
     leftovers=("decoder_dict.", "pred_dict.", "layer_norm_tmp.", "loss_fn.", "mask_token", "proj."),
     published=True,
+)
+
+UPSAMPLING = "upsample_layers."
+BESIDE_UNET = (UPSAMPLING, "initial_conv_upsample.", "layerNorm.", "norm.", "head.")
+
+
+def matches_unet(names: Sequence[str]) -> Networks:
+    """MMEarth's network with layers that go up again."""
+    return {
+        prefix: telling
+        for prefix, telling in matches(names).items()
+        if any(name.startswith(prefix + UPSAMPLING) for name in names)
+    }
+
+
+def unet_to_timm(name: str, tensor: Tensor) -> Named | None:
+    """The encoder alone: its head is a convolution, and its norm is never used."""
+    return None if name.startswith(BESIDE_UNET) else NAMES.to_timm(name, tensor)
+
+
+MMEARTH_UNET = replace(
+    MMEARTH, name="MMEarth U-Net", matches=matches_unet, to_timm=unet_to_timm, leftovers=BESIDE_UNET, published=False
 )

@@ -1,15 +1,20 @@
-"""mmpretrain (OpenMMLab), with or without ``backbone.``."""
+"""mmpretrain (OpenMMLab), with or without ``backbone.``; also its SparK. Written for mmpretrain, mmdet and mmseg."""
 
 from collections.abc import Sequence
 
-from fcmae.weights.formats.base import Format, Networks
+from torch import Tensor
+
+from fcmae.errors import UserError
+from fcmae.weights.formats.base import Format, Networks, Target
 from fcmae.weights.formats.names import Names, networks
+from fcmae.weights.formats.official import DOWNSAMPLING
+from fcmae.weights.weights import Weights
+
+BACKBONE = "backbone."
 
 NAMES = Names(
     [
-        ("stem.0", "downsample_layers.0.0"),
-        ("stem.1", "downsample_layers.0.1"),
-        ("stages.{s}.downsample.{j}", "downsample_layers.{s}.{j}"),
+        *DOWNSAMPLING,
         ("stages.{s}.blocks.{b}.conv_dw", "stages.{s}.{b}.depthwise_conv"),
         ("stages.{s}.blocks.{b}.norm", "stages.{s}.{b}.norm"),
         ("stages.{s}.blocks.{b}.mlp.fc1", "stages.{s}.{b}.pointwise_conv1"),
@@ -32,12 +37,44 @@ def from_timm(name: str) -> str | None:
     return NAMES.from_timm(name) or CLASSIFIER.from_timm(name)
 
 
+def layout(name: str, tensor: Tensor) -> Tensor:
+    """Linear layers where timm's smaller sizes have 1×1 convolutions."""
+    return tensor.flatten(1) if ".mlp.fc" in name and tensor.ndim == 4 else tensor
+
+
+def check(weights: Weights) -> None:
+    """UserError for MMEarth's stem, which mmpretrain cannot build."""
+    if weights.has_mmearth_stem:
+        raise UserError(
+            f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the "
+            f"mmpretrain format; fcmae.create_dense makes a timm network with it"
+        )
+
+
 MMPRETRAIN = Format(
     name="mmpretrain",
     matches=matches,
     to_timm=NAMES.to_timm,
     from_timm=from_timm,
     beside=CLASSIFIER.to_timm,
-    held_as=("backbone.",),
-    leftovers=("norm0.", "norm1.", "norm2.", "data_preprocessor.", "neck."),
+    held_as=(BACKBONE,),
+    leftovers=(
+        "norm0.",
+        "norm1.",
+        "norm2.",
+        "data_preprocessor.",
+        "neck.",
+        "enc_dec_norms.",
+        "enc_dec_projectors.",
+        "mask_tokens.",  # SparK's decoder
+        "ema_",  # mmcv's averages: one flat name each
+    ),
+    target=Target(
+        layout=layout,
+        check=check,
+        prefix=lambda weights: BACKBONE,
+        final_norm=True,
+        entry="state_dict",
+        weights_file="model.pth",  # mmengine does not read safetensors
+    ),
 )

@@ -17,11 +17,14 @@ BLOCK = [
     ("stages.{s}.blocks.{b}.mlp.fc2", "stages.{s}.{b}.pwconv2"),
     ("stages.{s}.blocks.{b}.gamma", "stages.{s}.{b}.gamma"),
 ]
+DOWNSAMPLING = [
+    ("stem.0", "downsample_layers.0.0"),
+    ("stem.1", "downsample_layers.0.1"),
+    ("stages.{s}.downsample.{j}", "downsample_layers.{s}.{j}"),
+]
 NAMES = Names(
     [
-        ("stem.0", "downsample_layers.0.0"),
-        ("stem.1", "downsample_layers.0.1"),
-        ("stages.{s}.downsample.{j}", "downsample_layers.{s}.{j}"),
+        *DOWNSAMPLING,
         *BLOCK,
         ("head.norm", "norm"),
         ("head.fc", "head"),

@@ -211,3 +211,29 @@ def as_training_checkpoint(official: dict[str, Tensor], of_mmearth: bool = False
         else:
             converted[f"encoder.{name}"] = tensor
     return converted
+
+
+def as_detector(official: dict[str, Tensor], dims: Dims = ATTO[1]) -> dict[str, Tensor]:
+    """A backbone's official names as the official V1 detection code saves them, with a norm after each stage."""
+    renamed = {f"backbone.{name}": tensor for name, tensor in official.items() if not name.startswith(("norm", "head"))}
+    for stage, dim in enumerate(dims):
+        renamed |= {
+            f"backbone.norm{stage}.weight": torch.full((dim,), 2.0),
+            f"backbone.norm{stage}.bias": torch.ones(dim),
+        }
+    return renamed
+
+
+def as_spark(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The official names as SparK's own module holds them, with some of its decoder."""
+    renamed = {f"sparse_encoder.sp_cnn.{name}": tensor for name, tensor in official.items()}
+    return renamed | {
+        "imn_m": torch.zeros(1, 3, 1, 1),
+        "imn_s": torch.zeros(1, 3, 1, 1),
+        "norm_black": torch.zeros(1, 3, 8, 8),
+        "mask_tokens.0": torch.zeros(1, 320, 1, 1),
+        "densify_norms.0.weight": torch.ones(320),
+        "densify_projs.1.weight": torch.zeros(4, 160, 3, 3),
+        "dense_decoder.dec.0.conv.1.num_batches_tracked": torch.tensor(7),
+        "dense_decoder.proj.weight": torch.zeros(3, 8, 1, 1),
+    }

@@ -122,7 +122,7 @@ def test_what_is_not_one_whole_encoder_raises_and_names_it(change: Callable[[dic
 
 
 def test_wrong_paths_and_formats(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="format must be one of timm, official, transformers, got 'onnx'"):
+    with pytest.raises(ValueError, match="format must be one of timm, official, transformers, mmpretrain, got 'onnx'"):
         fcmae.convert_to_dense(tmp_path, format="onnx")
     with pytest.raises(ValueError, match="has no checkpoint in it"):
         fcmae.convert_to_dense(tmp_path)

@@ -1,5 +1,6 @@
 """load_encoder and --model.init_from: pretraining goes on from weights of any format, the decoder's where it fits."""
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import fcmae
 from fcmae.models import FCMAE
 from fcmae.pretrain import main
+from fcmae.reconstruct import reconstruct
 from tests.fcmae.weights.foreign import OfficialBlock, as_training_checkpoint
 from tests.models.test_encoder import randomize
 
@@ -116,6 +118,54 @@ def test_an_official_decoder_predicts_the_same() -> None:
         wanted = theirs(ours.encoder(images, visible), visible)
         got = ours(images, visible=visible).pred
     assert (got - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def official_file(model: FCMAE, folder: Path, **args: object) -> Path:
+    """As the official script saves it, its arguments included."""
+    found = {
+        "model": official_training(model), "optimizer": {"state": {}}, "epoch": 799, "scaler": {},
+        "args": argparse.Namespace(model="convnextv2_atto", output_dir=Path("out"), **args),
+    }  # fmt: skip
+    torch.save(found, folder / "checkpoint-799.pth")
+    return folder / "checkpoint-799.pth"
+
+
+@pytest.mark.parametrize("as_state_dict", [True, False])
+def test_load_model_takes_an_official_training_checkpoint(tmp_path: Path, as_state_dict: bool) -> None:
+    """Encoder and decoder, ready to predict: the decoder's width is the file's."""
+    model = atto(decoder_dim=24).eval()
+    source = official_training(model) if as_state_dict else official_file(model, tmp_path)
+    loaded = fcmae.load_model(source)
+    assert (loaded.config.decoder_dim, loaded.config.decoder_depth, loaded.training) == (24, 1, False)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    images, visible = torch.randn(1, 3, 64, 96), torch.tensor([[[True, False, True], [False, True, False]]])
+    with torch.no_grad():
+        assert torch.equal(loaded(images, visible=visible).pred, model(images, visible=visible).pred)
+
+
+def test_the_official_arguments_count(tmp_path: Path) -> None:
+    """Whether it predicts normalized pixels decides what a prediction means."""
+    file = official_file(atto(), tmp_path, norm_pix_loss=False, mask_ratio=0.75, input_size=288)
+    loaded = fcmae.FCMAE.from_pretrained(file)
+    assert (loaded.config.norm_pix_loss, loaded.mask_ratio, loaded.config.image_hw) == (False, 0.75, (288, 288))
+    file = official_file(atto(), tmp_path, norm_pix_loss="yes", mask_ratio=7.0, input_size=17)
+    loaded = fcmae.load_model(file)
+    assert (loaded.config.norm_pix_loss, loaded.mask_ratio, loaded.config.image_hw) == (True, 0.6, (224, 224))
+
+
+def test_reconstruct_takes_an_official_training_checkpoint(tmp_path: Path) -> None:
+    file = official_file(atto(), tmp_path, input_size=64)
+    (picture,) = reconstruct(file, output=tmp_path / "out", mask_ratios=(0.5,), images=2)
+    assert (picture.visible, picture.patches) == (2, 4)
+    assert picture.file.is_file()
+
+
+@pytest.mark.parametrize("format", ["timm", "official", "transformers", "mmpretrain"])
+def test_load_model_refuses_an_encoder_alone(format: str) -> None:
+    state = fcmae.convert_to_dense(atto().state_dict(), format)
+    with pytest.raises(ValueError, match=rf"the state dict \({format}\) holds an encoder without FCMAE's decoder"):
+        fcmae.load_model(state)
 
 
 def test_networks_in_wrappers_are_refused() -> None:

@@ -1,0 +1,136 @@
+"""The model card of a converted folder, README.md: what the weights are, of which images, and under which license."""
+
+from pathlib import Path
+from typing import Any
+
+from fcmae.data.normalizer import Normalizer
+from fcmae.errors import UserError
+from fcmae.files import write_text
+from fcmae.runs.checkpoint import read_state
+from fcmae.weights.convert import Conversion
+from fcmae.weights.formats import KNOWN
+from fcmae.weights.settings import run_setting
+
+CARD = "README.md"
+MARK = "<!-- Written by fcmae convert; a card without this line is not replaced. -->"
+LIBRARY = {"timm": "timm", "transformers": "transformers"}
+USE = {
+    "timm": 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=10)',
+    "transformers": 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("FOLDER")',
+    "official": 'from safetensors.torch import load_file\n\nstate = load_file("FOLDER/model.safetensors")',
+    "mmpretrain": 'init_cfg = dict(type="Pretrained", checkpoint="FOLDER/model.pth", prefix="backbone.")',
+}
+
+
+def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, pixels: Normalizer) -> Path | None:
+    """Write the card; None if the folder has a card of the user's own, which stays."""
+    card = folder / CARD
+    if card.exists() and not has_our_card(folder):
+        return None
+    write_text(card, card_text(conversion, ckpt, format, pixels))
+    return card
+
+
+def has_our_card(folder: Path) -> bool:
+    """Whether a folder has a card that was written here."""
+    card = folder / CARD
+    return card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
+
+
+def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Normalizer) -> str:
+    """The card as Markdown, with the metadata that model hubs read on top."""
+    weights = conversion.weights
+    config = weights.config
+    version = "convnextv2" if config.with_grn else "convnext"
+    library = [f"library_name: {LIBRARY[format]}"] if format in LIBRARY else []
+    task = "image-classification" if weights.num_classes else "image-feature-extraction"
+    file = None if weights.origin == "the state dict" else Path(weights.origin)
+    training = _training(file)
+    tags = [f"- {version}", *(["- fcmae"] if training else [])]
+    head = ["---", *library, f"pipeline_tag: {task}", "tags:", *tags, "---", MARK]
+    is_stated = training or (file is not None and any(one.mean_std(file.parent) for one in KNOWN))
+    channels = "channel" if config.in_chans == 1 else "channels"
+    facts = [
+        ("Network", f"{config.name}, {_millions(conversion)} parameters"),
+        ("Images", f"{config.in_chans} {channels}, {config.image_hw[0]} × {config.image_hw[1]} pixels"),
+        *training,
+        ("Normalization", _normalization(pixels) + ("" if is_stated else "; assumed, the source does not say")),
+        ("Converted from", f"{weights.format}{'' if ckpt is None or file is None else f' (`{_name(ckpt)}`)'}"),
+    ]
+    classes = f", with a classifier of {weights.num_classes} classes" if weights.num_classes else ""
+    what = (
+        f"A {'ConvNeXt V2' if config.with_grn else 'ConvNeXt'} encoder pretrained without labels by FCMAE (masked "
+        f"autoencoding, arXiv 2301.00808)"
+        if training
+        else f"The weights of a {'ConvNeXt V2' if config.with_grn else 'ConvNeXt'}{classes}"
+    )
+    return "\n".join(
+        [
+            *head,
+            f"# {config.name}",
+            "",
+            f"{what}, in the format of {format}.",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in facts),
+            "",
+            "```python",
+            USE.get(format, ""),
+            "```",
+            "",
+            "## License",
+            "",
+            _license(conversion, file),
+            "",
+        ]
+    )
+
+
+def _training(file: Path | None) -> list[tuple[str, str]]:
+    """What the run says of its images and its length; empty for weights that are not of a run."""
+    if file is None or run_setting(file, "train", "mask_ratio", float) is None:
+        return []
+    path: Any = run_setting(file, "data", "path", object)
+    paths = path if isinstance(path, list) else [path]
+    # Names alone: a card is published, and where the images lie is nobody's business
+    names = " and ".join(f"`{Path(str(one)).name}`" for one in paths if one) or "the photos that ship with scikit-image"
+    repeat = run_setting(file, "data", "repeat", int) or 1
+    ratio = run_setting(file, "train", "mask_ratio", float)
+    try:
+        state = read_state(file.parent)
+    except UserError:
+        return [("Data", names)]
+    length = f"{state.step:,} steps of {state.effective_batch:,} images, {ratio:.0%} masked"
+    return [("Data", f"{state.samples_per_epoch // repeat:,} images of {names}"), ("Pretraining", length)]
+
+
+def _license(conversion: Conversion, file: Path | None) -> str:
+    start = None if file is None else run_setting(file, "model", "init_from", str)
+    if start is not None:
+        return (
+            f"The run started from `{Path(start).name}`; the license of those weights applies. Weights published by "
+            f"the ConvNeXt V2 authors are under CC BY-NC 4.0, in every format."
+        )
+    if conversion.weights.may_be_published and conversion.weights.config.with_grn:
+        return (
+            "Not stated by the source. Weights published by the ConvNeXt V2 authors are under CC BY-NC 4.0, in every "
+            "format, and so is what was trained from them."
+        )
+    return "Not stated: the weights' owner decides. Add `license:` to the metadata on top before publishing them."
+
+
+def _normalization(pixels: Normalizer) -> str:
+    return f"pixel values in 0 … 1, mean {_numbers(pixels.mean)}, standard deviation {_numbers(pixels.std)}"
+
+
+def _millions(conversion: Conversion) -> str:
+    return f"{sum(tensor.numel() for tensor in conversion.state.values()) / 1e6:.1f}M"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _name(ckpt: object) -> str:
+    return Path(str(ckpt)).resolve().name
