@@ -11,6 +11,8 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from fcmae.config import PretrainConfig
+from fcmae.data.sources.digest import difference
+from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, HEADER, flat
@@ -19,6 +21,7 @@ from fcmae.training.batch import Batch
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
+HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it takes images out of training
 # What a resumed run may change: settings that change no number, and those of the batch, whose product is checked
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
@@ -110,6 +113,11 @@ def check_same_run(config: PretrainConfig, checkpoint: Path, before: dict[str, A
         for key, now in flat(config.as_dict()).items()
         if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith(FREE_GROUPS)
     }
+    if before and config.monitor.holdout != before.get(HOLDOUT, 0):  # runs of before there was one held nothing out
+        raise UserError(
+            f"--{HOLDOUT} is {config.monitor.holdout:g}, but {checkpoint} was trained with {before.get(HOLDOUT, 0):g}; "
+            f"resume with the same value, or give another --output to start from scratch"
+        )
     if config.train.warmup_epochs is None:
         changed.pop(WARMUP, None)  # unset: resumed_warmup decides
     # a checkpoint given by path may be trained on with other settings, for example after a loss that was not finite
@@ -136,7 +144,7 @@ def resumed_warmup(config: PretrainConfig, before: dict[str, Any]) -> float:
     return config.train.warmup
 
 
-def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch) -> None:
+def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch, images: ImageFiles) -> None:
     """UserError if the checkpoint's steps had another number of images; a warning if they were other images."""
     if state.effective_batch != now.effective_batch:
         raise UserError(
@@ -144,9 +152,14 @@ def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch
             f"{now.effective_batch} ({batch}); change one of them, or give only "
             f"--train.effective_batch {state.effective_batch}"
         )
-    if (state.samples_per_epoch, state.images_digest) != (now.samples_per_epoch, now.images_digest):
+    differ = difference(state.images_digest, now.images_digest, images)
+    if state.samples_per_epoch != now.samples_per_epoch:
         logger.warning(
             "these are not the images of the checkpoint (an epoch had %d samples and now has %d): "
             "training changes from here on",
             state.samples_per_epoch, now.samples_per_epoch,
         )  # fmt: skip
+    elif differ is not None and differ[1]:
+        logger.warning("these are not the images of the checkpoint (%s): training changes from here on", differ[0])
+    elif differ is not None:
+        logger.info("taken for the images of the checkpoint: %s", differ[0])
