@@ -2,9 +2,9 @@
 
 import json
 import math
+from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fcmae.files import write_text
 from fcmae.runs.layout import EVENTS, METRICS, SUPERSEDED
+from fcmae.utf8_path import utf8_path
 
 
 class MetricsLog:
@@ -34,8 +35,10 @@ class MetricsLog:
                     superseded.writelines(f"{line}\n" for line, keep in zip(lines, keeps, strict=True) if not keep)
                 write_text(self.path, "".join(f"{line}\n" for line in kept))
         self._file = self.path.open("a")
-        self._link: TemporaryDirectory | None = None
-        self._tensorboard = SummaryWriter(self._utf8(run / EVENTS), purge_step=start_step + 1 if start_step else None)
+        (run / EVENTS).mkdir(parents=True, exist_ok=True)
+        self._opened = ExitStack()
+        events = self._opened.enter_context(utf8_path(run / EVENTS))
+        self._tensorboard = SummaryWriter(events, purge_step=start_step + 1 if start_step else None)
 
     def write(self, values: dict[str, Any], group: str = "train") -> None:
         """Write one line; ``values`` must contain ``step``. The values also go to TensorBoard, as ``group/name``."""
@@ -47,18 +50,6 @@ class MetricsLog:
             if name != "step":
                 self._tensorboard.add_scalar(f"{group}/{name}", value, values["step"])
 
-    def _utf8(self, folder: Path) -> str:
-        """A path that TensorBoard can write to: through a link, if the folder's own is not UTF-8."""
-        try:
-            str(folder).encode()
-        except UnicodeEncodeError:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._link = TemporaryDirectory(prefix="fcmae-")
-            link = Path(self._link.name) / EVENTS
-            link.symlink_to(folder.resolve(), target_is_directory=True)
-            return str(link)
-        return str(folder)
-
     def __enter__(self) -> "MetricsLog":
         return self
 
@@ -67,8 +58,7 @@ class MetricsLog:
     ) -> None:
         self._file.close()
         self._tensorboard.close()
-        if self._link is not None:
-            self._link.cleanup()
+        self._opened.close()
 
 
 def _is_up_to(line: str, step: int) -> bool:
