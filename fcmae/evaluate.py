@@ -71,7 +71,8 @@ class EvaluateConfig:
     allow_pickle: bool = False
     """Unpickle whatever a weights file holds. This runs code from the file; only for files that you trust."""
     images: int | None = None
-    """Largest number of training images, and of test images, drawn by seed; unset: all."""
+    """Largest number of training images, and of test images: as many of each class as of the others, drawn by seed.
+    Unset: all."""
     test_share: float = 0.2
     """Share of each class to test on, where the data has no test split."""
     img_size: int | None = None

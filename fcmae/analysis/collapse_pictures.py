@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from fcmae.analysis.feature_maps import FeatureMaps
-from fcmae.utf8_path import readable
+from fcmae.runs.utf8_path import readable
 
 DEAD, SATURATED, MASKED = "#e41a1c", "#ff9800", "#c8c8c8"
 DOTS_PER_INCH = 150
@@ -44,7 +44,9 @@ def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], t
     for number, (label, points) in enumerate(lines.items()):
         depth, distance, error = np.array(points).T
         marker, dash = MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)]
-        (line,) = axes.plot(depth, distance, marker=marker, linestyle=dash, markersize=4, linewidth=1.5, label=readable(label))
+        (line,) = axes.plot(
+            depth, distance, marker=marker, linestyle=dash, markersize=4, linewidth=1.5, label=readable(label)
+        )
         axes.fill_between(depth, distance - error, distance + error, color=line.get_color(), alpha=0.2, linewidth=0)
     figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=1)
     return figure

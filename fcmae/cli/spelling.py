@@ -41,7 +41,9 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
             name = bare[name]
         if name in known and not known[name].is_positional:
             leaf = known[name]
-            values = [value] if equals else _take(leaf, waiting, several=not (leaf.takes_one_value and positionals(kind)))
+            values = (
+                [value] if equals else _take(leaf, waiting, several=not (leaf.takes_one_value and positionals(kind)))
+            )
             if not values:
                 raise UserError(f"--{name} needs a value")
             flags.append(f"--{name}={_text(leaf, values)}")

@@ -38,7 +38,9 @@ class PretrainDataset(Dataset):
     An unreadable file is replaced by a readable one, drawn anew for each sample from its own seed.
     """
 
-    def __init__(self, paths: Sequence[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int) -> None:
+    def __init__(
+        self, paths: Sequence[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int
+    ) -> None:
         self.paths, self.data, self.model, self.seed = paths, data, model, seed
         self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
         self.normalize = data.normalizer(model.in_chans)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fcmae.errors import UserError
 from fcmae.files import sync, write_text
-from fcmae.utf8_path import utf8_path
+from fcmae.runs.utf8_path import utf8_path
 
 FOLDER, LAST = "checkpoints", "last"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"

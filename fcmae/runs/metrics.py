@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fcmae.files import write_text
 from fcmae.runs.layout import EVENTS, METRICS, SUPERSEDED
-from fcmae.utf8_path import utf8_path
+from fcmae.runs.utf8_path import utf8_path
 
 
 class MetricsLog:

@@ -82,9 +82,7 @@ def kind(mode: int) -> str:
     return KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
-def entry(
-    path: str, name: str, survey: Survey, *, is_linked: bool = False, is_expected: bool = False
-) -> Entry | None:
+def entry(path: str, name: str, survey: Survey, *, is_linked: bool = False, is_expected: bool = False) -> Entry | None:
     """The image file at a path. None, and a note in the survey, if it is none, or no regular file.
 
     It is an image by its ending, or by its first bytes if the ending is missing or unknown. With ``is_expected`` a file
