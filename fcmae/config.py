@@ -171,7 +171,7 @@ class MonitorConfig:
     """Folder with one subfolder per class (or train/ and val/ with such subfolders), or the word digits for
     scikit-learn's digits. Adds the accuracy of a 20-nearest-neighbor classifier. Unset: no accuracy."""
     images: int = 256
-    """Maximum number of images: training images for the distance, labeled images in each of train and test, and held-out
+    """Maximum number of images: training images for the distance, labeled images in each of train and test, held-out
     images for their loss."""
     holdout: float = 0.0
     """Share of the images to hold out: they are never trained on, and their loss, with fixed center crops and masks, is

@@ -60,7 +60,7 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
 
 
 def _take(leaf: Leaf, waiting: list[str], several: bool = True) -> list[str]:
-    """Pop the values of a flag from the arguments after it. Without ``several`` only one: what follows is positional."""
+    """Pop the values of a flag from the arguments after it; without ``several``, one text alone."""
     if leaf.is_switch:
         return [waiting.pop(0)] if waiting and waiting[0] in SWITCH_WORDS else ["true"]
     if not waiting or FLAG.match(waiting[0]):

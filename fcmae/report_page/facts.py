@@ -11,7 +11,6 @@ from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder
 
-
 SOURCES = 3  # named
 HOLDOUT = "monitor.holdout"
 
@@ -134,10 +133,8 @@ def _held_out_loss(run: RunFolder) -> Fact | None:
         return None
     last = np.flatnonzero(np.isfinite(loss.value))[-1]
     share = run.config.get(HOLDOUT)
-    note = (
-        f"{share:.3g} of the images, never trained on" if isinstance(share, int | float) else "images never trained on"
-    )
-    return Fact("Held-out loss", f"{loss.value[last]:.4f}", f"{note}; step {loss.step[last]:,.0f}")
+    of_them = f"{share:.3g} of the images" if isinstance(share, int | float) else "images"
+    return Fact("Held-out loss", f"{loss.value[last]:.4f}", f"{of_them}, never trained on; step {loss.step[last]:,.0f}")
 
 
 def _throughput(run: RunFolder) -> Fact | None:

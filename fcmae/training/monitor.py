@@ -49,7 +49,7 @@ class Monitor:
         self.unreadable = UnreadableFiles()
 
     def measure(self, model: FCMAE, device: torch.device) -> dict[str, float]:
-        """``cosine_distance_stage_0`` … ``3``, ``knn_top1`` if there are labels, ``holdout_loss`` if images are held out.
+        """``cosine_distance_stage_0`` … ``3``; with labels ``knn_top1``; with held-out images ``holdout_loss``.
 
         Without ``monitor.every`` the last alone. The model is unchanged.
 

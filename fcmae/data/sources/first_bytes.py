@@ -27,11 +27,14 @@ PNM = re.compile(rb"P[1-6]\s+[\d#]")
 
 # Not looked into: notes beside images, one each, of which a set may have a million; and raw photos and slides, which
 # begin like a TIFF but whose first picture is often a thumbnail
-OTHERS = frozenset(
-    ".txt .json .jsonl .csv .tsv .xml .yaml .yml .html .md .log .py .zip .tar .gz .pt .pth .safetensors "
-    ".3fr .arw .cr2 .cr3 .dcr .dng .erf .iiq .kdc .mef .mos .nef .nrw .orf .pef .raf .raw .rw2 .srw "
-    ".mrxs .ndpi .scn .svs".split()
+NOTES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".md", ".log", ".py")
+ARCHIVES_AND_WEIGHTS = (".zip", ".tar", ".gz", ".pt", ".pth", ".safetensors")
+RAW_PHOTOS = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".orf"),
+    *(".pef", ".raf", ".raw", ".rw2", ".srw"),
 )
+SLIDES = (".mrxs", ".ndpi", ".scn", ".svs")
+OTHERS = frozenset((*NOTES, *ARCHIVES_AND_WEIGHTS, *RAW_PHOTOS, *SLIDES))
 
 
 def ending_for(head: bytes) -> str | None:

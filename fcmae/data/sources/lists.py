@@ -35,9 +35,7 @@ def listed_paths(file: str) -> list[str]:
     else:
         paths = [line.strip("\r\n") for line in text.split("\n") if line.strip()]
     if not paths:
-        raise UserError(
-            f"{file} lists no paths; give a text file with one path a line, or a CSV file with a column path"
-        )
+        raise UserError(f"{file} lists no paths; give one path a line, or in a CSV file a column path")
     if "\0" in text:
         raise UserError(f"{file} is no list of paths: it is not a text file")
     beside = os.path.dirname(file)
