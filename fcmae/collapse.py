@@ -49,8 +49,9 @@ EARLY_MIDDLE_LATE = ("0.17", "0.5", "0.83")
 class CollapseDataConfig:
     """The images."""
 
-    path: str | None = None
-    """Folder of images; unset: the photos that ship with scikit-image and scikit-learn."""
+    path: tuple[str, ...] | str | None = None
+    """Images: a folder, a glob in quotes, a list of paths (.txt, .csv), or several of these, as a,b; unset: the photos
+    that ship with scikit-image and scikit-learn."""
     num_workers: int = 0
     """Processes that read images; 0: the main process reads them."""
 
@@ -71,7 +72,7 @@ class CollapseConfig:
     line."""
     data: CollapseDataConfig = field(default_factory=CollapseDataConfig, metadata={"bare": "path"})
     images: int = 1000
-    """Images to use, evenly spaced in the folder if it has more."""
+    """Images to use. If there are more: as many of each subfolder (class) as of the others, evenly spaced."""
     output: str = "collapse"
     """Folder for the table and the figures."""
     overwrite: bool = False

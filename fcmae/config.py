@@ -32,9 +32,9 @@ class PretrainModelConfig(ModelConfig):
 class DataConfig:
     """The images and how they are cropped."""
 
-    path: str | None = None
-    """Folder of images, nested or flat, labeled or not. Unset: the photos that ship with scikit-image and
-    scikit-learn."""
+    path: tuple[str, ...] | str | None = None
+    """Images: a folder, nested or flat, labeled or not; a glob in quotes; a .txt, .csv or .tsv list of paths; or
+    several of these, as a,b. Unset: the photos that ship with scikit-image and scikit-learn."""
     num_workers: int = 4
     """Data loading processes per training process; 0 loads in the training process. Does not change results."""
     repeat: int = 1
@@ -61,7 +61,7 @@ class DataConfig:
         _check_range(self.crop_ratio, "crop_ratio", float("inf"))
         if not 0 <= self.hflip <= 1:
             raise ValueError(f"hflip must be in [0, 1], got {self.hflip}")
-        if self.path == "":
+        if self.path in ("", ()) or (isinstance(self.path, tuple) and "" in self.path):
             raise ValueError("path is empty; give a folder of images")
         if self.mean is not None and not all(0 <= mean <= 1 for mean in self.mean):
             raise ValueError(f"mean must be in [0, 1], the range of pixel values, got {self.mean}")
@@ -172,12 +172,29 @@ class MonitorConfig:
     """Folder with one subfolder per class (or train/ and val/ with such subfolders), or the word digits for
     scikit-learn's digits. Adds the accuracy of a 20-nearest-neighbor classifier. Unset: no accuracy."""
     images: int = 256
-    """Maximum number of images: training images for the distance, and labeled images in each of train and test."""
+    """Maximum number of images: training images for the distance, labeled images in each of train and test, held-out
+    images for their loss."""
+    holdout: float = 0.0
+    """Share of the images to hold out: they are never trained on, and their loss, with fixed center crops and masks, is
+    measured every monitor.every epochs (every epoch, if that is 0). Chosen by a hash of name and seed, so that an image
+    stays held out when others are added. Cannot change when a run is resumed."""
 
     def __post_init__(self) -> None:
         check_least(self, every=0, images=1)
+        if not 0 <= self.holdout <= 0.5:
+            raise ValueError(f"holdout must be from 0 to 0.5, such as 0.05, got {self.holdout}")
         if self.data == "":
             raise ValueError("data is empty; give a folder of classes, or digits")
+
+    @property
+    def holdout_every(self) -> int:
+        """Epochs between measurements of the held-out loss; 0: none."""
+        return (self.every or 1) if self.holdout else 0
+
+    @property
+    def any_every(self) -> int:
+        """Epochs between any measurements; 0: none."""
+        return self.every or self.holdout_every
 
 
 @dataclass(frozen=True)
@@ -214,7 +231,7 @@ class PretrainConfig:
         return replace(
             self,
             output=_absolute(self.output),
-            data=replace(self.data, path=_absolute(self.data.path)),
+            data=replace(self.data, path=_all_absolute(self.data.path)),
             model=replace(self.model, init_from=_absolute(self.model.init_from)),
             monitor=replace(self.monitor, data=DIGITS if self.monitor.data == DIGITS else _absolute(self.monitor.data)),
         )
@@ -226,6 +243,10 @@ class PretrainConfig:
 
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
+
+
+def _all_absolute(paths: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+    return tuple(str(Path(path).resolve()) for path in paths) if isinstance(paths, tuple) else _absolute(paths)
 
 
 def _plain(value: Any) -> Any:

@@ -73,7 +73,8 @@ class EvaluateConfig:
     use_ema: bool = True
     """Where a weights file has weights and their average over the steps (EMA), take the average; false: the others."""
     images: int | None = None
-    """Largest number of training images, and of test images, drawn by seed; unset: all."""
+    """Largest number of training images, and of test images: as many of each class as of the others, drawn by seed.
+    Unset: all."""
     test_share: float = 0.2
     """Share of each class to test on, where the data has no test split."""
     img_size: int | None = None

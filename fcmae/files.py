@@ -31,7 +31,7 @@ def replacing(file: Path) -> Iterator[Path]:
 def write_text(file: Path, text: str) -> None:
     """Replace a file's contents, UTF-8, in one go."""
     with replacing(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names may be any bytes
 
 
 def sync(path: Path) -> None:

@@ -38,8 +38,9 @@ RATIOS = (0.4, 0.6, 0.75)
 class ReconstructDataConfig:
     """The images."""
 
-    path: str | None = None
-    """Folder of images, flat or nested; unset: the photos that ship with scikit-image and scikit-learn."""
+    path: tuple[str, ...] | str | None = None
+    """Images: a folder, a glob in quotes, a list of paths (.txt, .csv), or several of these, as a,b; unset: the photos
+    that ship with scikit-image and scikit-learn."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ReconstructConfig:
     (transparency does not count); or a .npy file of bool [h, w], a value per patch, True = visible. Draws
     reconstruction-mask.png."""
     images: int = 8
-    """Images in a picture, evenly spaced over the folder."""
+    """Images in a picture. If there are more: as many of each subfolder (class) as of the others, evenly spaced."""
     img_size: int | tuple[int, int] | None = None
     """Size of the crops in pixels, one number or height,width; unset: the run's."""
     seed: int = 0

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from fcmae.analysis.feature_maps import FeatureMaps
+from fcmae.runs.utf8_path import readable
 
 DEAD, SATURATED, MASKED = "#e41a1c", "#ff9800", "#c8c8c8"
 DOTS_PER_INCH = 150
@@ -43,7 +44,9 @@ def distance_figure(lines: Mapping[str, Sequence[tuple[float, float, float]]], t
     for number, (label, points) in enumerate(lines.items()):
         depth, distance, error = np.array(points).T
         marker, dash = MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)]
-        (line,) = axes.plot(depth, distance, marker=marker, linestyle=dash, markersize=4, linewidth=1.5, label=label)
+        (line,) = axes.plot(
+            depth, distance, marker=marker, linestyle=dash, markersize=4, linewidth=1.5, label=readable(label)
+        )
         axes.fill_between(depth, distance - error, distance + error, color=line.get_color(), alpha=0.2, linewidth=0)
     figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=1)
     return figure
@@ -59,7 +62,7 @@ def feature_map_figure(label: str, image: Tensor, layers: Sequence[FeatureMaps])
     """
     figure = Figure(figsize=(2.6 + 4.6 * len(layers), 5.8), dpi=DOTS_PER_INCH, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
-    figure.suptitle(label, fontsize=12)
+    figure.suptitle(readable(label), fontsize=12)
     first, *panels = figure.subplots(1, 1 + len(layers), width_ratios=[0.5] + [1.0] * len(layers))
     shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     first.imshow(shown.permute(1, 2, 0).clamp(0, 1).numpy())

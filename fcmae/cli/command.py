@@ -37,7 +37,11 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
 
 def say(text: str) -> None:
     """Print a result to standard output."""
-    sys.stdout.write(text)
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:  # a file name in it that is not UTF-8, or a terminal that is not
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 

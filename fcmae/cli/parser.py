@@ -12,7 +12,8 @@ from dataclasses import fields
 from inspect import getdoc
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader, set_parsing_settings
 
 from fcmae.cli.fields import groups, leaves, metavar, positionals
 from fcmae.cli.messages import one_line
@@ -20,6 +21,21 @@ from fcmae.cli.spelling import normalized
 from fcmae.errors import UserError
 
 T = TypeVar("T")
+
+_load = get_loader("yaml")
+
+
+def _load_any_name(text: str) -> Any:
+    """Names that are not UTF-8 are escaped surrogates in YAML and JSON, which only PyYAML's own parser accepts."""
+    try:
+        return _load(text)
+    except yaml.YAMLError:
+        if "\\ud" not in text.lower():
+            raise
+        return yaml.safe_load(text)
+
+
+set_loader("yaml", _load_any_name, (yaml.YAMLError,))
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -5,6 +5,7 @@ All commands accept lists as ``0.4,0.6``, ``[0.4,0.6]`` or ``0.4 0.6``; switches
 """
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +41,9 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
             name = bare[name]
         if name in known and not known[name].is_positional:
             leaf = known[name]
-            values = [value] if equals else _take(leaf, waiting)
+            values = (
+                [value] if equals else _take(leaf, waiting, several=not (leaf.takes_one_value and positionals(kind)))
+            )
             if not values:
                 raise UserError(f"--{name} needs a value")
             flags.append(f"--{name}={_text(leaf, values)}")
@@ -56,14 +59,14 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
     return flags if wants_help else flags + _positional(kind, words)
 
 
-def _take(leaf: Leaf, waiting: list[str]) -> list[str]:
-    """Pop the values of a flag from the arguments after it."""
+def _take(leaf: Leaf, waiting: list[str], several: bool = True) -> list[str]:
+    """Pop the values of a flag from the arguments after it; without ``several``, one text alone."""
     if leaf.is_switch:
         return [waiting.pop(0)] if waiting and waiting[0] in SWITCH_WORDS else ["true"]
     if not waiting or FLAG.match(waiting[0]):
         return []
     values = [waiting.pop(0)]
-    if leaf.item is None or is_list(values[0]):
+    if leaf.item is None or is_list(values[0]) or (leaf.item is str and not several):
         return values
     while waiting and len(values) != leaf.length and _may_be_item(waiting[0], leaf.item):
         values.append(waiting.pop(0))
@@ -92,7 +95,8 @@ def _text(leaf: Leaf, values: Sequence[str]) -> str:
     if leaf.item is None or list(values) == ["null"]:
         return values[0]
     if len(values) == 1:
-        if not is_list(values[0]) and leaf.takes_one_value:
+        names_a_path = leaf.item is str and os.path.lexists(values[0])  # whose name may look like a list
+        if leaf.takes_one_value and (names_a_path or not is_list(values[0])):
             return values[0]
         values = split(values[0])
     return json.dumps(list(values)) if leaf.item is str else f"[{','.join(values)}]"

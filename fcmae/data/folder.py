@@ -1,14 +1,12 @@
-"""Image sources: a folder, or the photos that ship with scikit-image and scikit-learn."""
+"""Image sources: folders, globs and lists of paths, or the photos that ship with scikit-image and scikit-learn."""
 
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
-from timm.data.readers.reader_image_folder import find_images_and_targets
-
-from fcmae.data.images import EXTENSIONS
-from fcmae.errors import UserError
+from fcmae.data.sources.files import ImageFiles, PathLike, collect
 
 T = TypeVar("T")
 
@@ -28,27 +26,25 @@ def embedded_photographs() -> list[Path]:
     return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS for name in names.split()]
 
 
-def image_files(folder: str | Path, leave_out: Path | None = None) -> list[Path]:
-    """Every image file in a folder and its subfolders, in natural order of the paths.
+def image_files(source: PathLike | Sequence[PathLike], leave_out: Path | None = None) -> list[Path]:
+    """Every image file of a source: a folder with its subfolders in natural order of the paths, a glob, a list.
 
-    ``leave_out`` is a run folder. If it lies inside, its pictures are excluded.
+    Run folders inside are left out; ``leave_out`` is one that may have no files yet. See
+    :func:`fcmae.data.sources.files.collect`, which also says what each is called.
 
     Raises:
-        UserError: no such folder, or no file in it with the ending of an image.
+        UserError: no such source, or no image in it.
     """
-    if not Path(folder).is_dir():
-        what = "is a file, not a folder" if Path(folder).exists() else "does not exist"
-        raise UserError(f"--data.path {folder} {what}; give a folder of images")
-    found = [Path(path) for path, _ in find_images_and_targets(str(folder), types=EXTENSIONS)[0]]
-    # skip hidden files and folders: ._a.jpg, .thumbnails/
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if leave_out is not None:
-        found = [path for path in found if not path.resolve().is_relative_to(leave_out.resolve())]
-    if not found:
-        raise UserError(
-            f"--data.path {folder} holds no images; looked in it and its subfolders for {' '.join(sorted(EXTENSIONS))}"
-        )
-    return found
+    return collect(source, leave_out=leave_out).paths
+
+
+def training_images(source: PathLike | Sequence[PathLike] | None, leave_out: Path | None = None) -> ImageFiles:
+    """The images of ``--data.path``, None: the embedded photos; raises like :func:`image_files`."""
+    if source is not None:
+        return collect(source, leave_out=leave_out)
+    photos = embedded_photographs()
+    found = [os.stat(photo) for photo in photos]
+    return ImageFiles(photos, [photo.name for photo in photos], [(one.st_size, one.st_mtime_ns) for one in found])
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
@@ -57,6 +53,29 @@ def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
     return [items[n * len(items) // count] for n in range(count)]
 
 
-def images_to_look_at(folder: str | None, count: int) -> list[Path]:
-    """``count`` evenly spaced images of a folder, or of the embedded photos; raises like :func:`image_files`."""
-    return evenly_spaced(embedded_photographs() if folder is None else image_files(folder), count)
+def equal_shares(sizes: Sequence[int], count: int) -> list[int]:
+    """How many to take of groups of these sizes: ``count`` in all, as equal as the sizes allow."""
+    shares = [0] * len(sizes)
+    left, open_groups = min(count, sum(sizes)), [n for n, size in enumerate(sizes) if size]
+    while left:
+        each = max(1, left // len(open_groups))
+        for n in evenly_spaced(open_groups, left // each):
+            taken = min(each, sizes[n] - shares[n])
+            shares[n] += taken
+            left -= taken
+        open_groups = [n for n in open_groups if shares[n] < sizes[n]]
+    return shares
+
+
+def images_to_look_at(source: PathLike | Sequence[PathLike] | None, count: int) -> list[Path]:
+    """``count`` images of a source, or of the embedded photos; raises like :func:`image_files`.
+
+    Of each subfolder (class) as many as of the others, where it has as many, evenly spaced.
+    """
+    images = training_images(source)
+    classes: dict[str, list[int]] = {}
+    for place, name in enumerate(images.names):
+        classes.setdefault(name.rpartition(os.sep)[0], []).append(place)
+    shares = equal_shares([len(places) for places in classes.values()], count)
+    chosen = [evenly_spaced(places, share) for places, share in zip(classes.values(), shares, strict=True) if share]
+    return [images.paths[place] for place in sorted(place for some in chosen for place in some)]

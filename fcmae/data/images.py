@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from fcmae.data.jpeg_header import read_frame
+from fcmae.data.sources.first_bytes import recognized
 
 try:
     import simplejpeg
@@ -41,7 +44,7 @@ EXTENSIONS = frozenset(
         ".webp",
     ]
 )
-JPEG = (".jpg", ".jpeg", ".jfif")
+JPEG, TIFF, ARRAY = (".jpg", ".jpeg", ".jfif"), (".tif", ".tiff"), (".npy",)
 JPEG_SCALES = (1, 2, 4, 8)  # reduction factors that the JPEG decoder applies at no extra cost
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -87,9 +90,12 @@ def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
     """
     path = Path(path)
     with _one_error(path):
-        if path.suffix.lower() in JPEG and in_chans in PIL_MODES:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a FIFO is to wait for ever
+            raise ValueError("is no regular file")
+        ending = _ending(path)
+        if ending in JPEG and in_chans in PIL_MODES:
             return _open_jpeg(path, in_chans)
-        return _in_memory(path, _read(path, in_chans))
+        return _in_memory(path, _read(path, ending, in_chans))
 
 
 def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
@@ -124,11 +130,22 @@ def _one_error(path: Path) -> Iterator[None]:
         raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
 
 
-def _read(path: Path, in_chans: int) -> Tensor:
-    if path.suffix.lower() == ".npy":
+def _ending(path: Path) -> str:
+    """The ending that says how to read a file. If it is missing, unknown or wrong, the first bytes decide.
+
+    Pillow looks at them by itself, so that the endings of its formats are right for all of them.
+    """
+    named, found = path.suffix.lower(), recognized(path)
+    if found is not None and (named not in EXTENSIONS or {named, found} & {*TIFF, *ARRAY}):
+        return found
+    return named
+
+
+def _read(path: Path, ending: str, in_chans: int) -> Tensor:
+    if ending in ARRAY:
         array = np.load(path, allow_pickle=False)
         return _from_array(array, in_chans, color=array.ndim == 3 and array.shape[2] in (3, 4))
-    if path.suffix.lower() in (".tif", ".tiff"):
+    if ending in TIFF:
         return _from_tiff(path, in_chans)
     return _from_pil(path, in_chans)
 

@@ -19,8 +19,9 @@ from torchvision.transforms.v2 import functional as TF
 from fcmae.config import DIGITS
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.crops import center_crop
-from fcmae.data.folder import image_files
+from fcmae.data.folder import equal_shares
 from fcmae.data.images import PIL_MODES, ImageFile
+from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -70,13 +71,14 @@ def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = N
     Args:
         test_share: share of each class in the test split.
         seed: seed of the split.
-        limit: maximum number of images per split.
+        limit: maximum number of images per split, as many of each class as of the others.
     """
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     digits = load_digits()
     images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    train, test = (_limited(part, limit, seed) for part in stratified_split(digits.target, test_share, seed))
+    parts = stratified_split(digits.target, test_share, seed)
+    train, test = (part[_limited(digits.target[part], limit, seed)] for part in parts)
     return LabeledData(DIGITS, *(partial(_array_batches, images[part], digits.target[part]) for part in (train, test)))
 
 
@@ -97,7 +99,7 @@ def labeled_folder(
         folder: as above.
         test_share: share of each class in the test split.
         seed: seed of the split.
-        limit: maximum number of images per split.
+        limit: maximum number of images per split, as many of each class as of the others.
         flag: option name used in error messages.
         num_workers: worker processes that read images; 0: the main process.
 
@@ -105,29 +107,27 @@ def labeled_folder(
         UserError: the folder does not exist, fewer than two classes, or a class with too few images.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise UserError(f"{flag} {folder} {what}; give a folder with one subfolder of images per class")
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
-    try:
-        if (folder / TRAIN).is_dir() and tests:
-            train, test = _classes(folder / TRAIN, flag), _classes(tests[0], flag)
-            if strangers := sorted(test.keys() - train.keys()):
-                raise UserError(
-                    f"{flag} {tests[0]} has classes that {folder / TRAIN} lacks: {', '.join(strangers[:5])}"
-                )
-            names = list(train)
-        else:
-            found = _classes(folder, flag)
-            names = list(found)
-            if few := [name for name in names if len(found[name]) < 2]:
-                raise UserError(
-                    f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
-                )
-            paths, labels = _listed(found, names)
-            parts = stratified_split(labels, test_share, seed)
-            train, test = (
-                {names[c]: [paths[i] for i in part if labels[i] == c] for c in range(len(names))} for part in parts
+    if (folder / TRAIN).is_dir() and tests:
+        train, test = _classes(folder / TRAIN, flag), _classes(tests[0], flag)
+        if strangers := sorted(test.keys() - train.keys()):
+            raise UserError(f"{flag} {tests[0]} has classes that {folder / TRAIN} lacks: {', '.join(strangers[:5])}")
+        names = list(train)
+    else:
+        found = _classes(folder, flag)
+        names = list(found)
+        if few := [name for name in names if len(found[name]) < 2]:
+            raise UserError(
+                f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
             )
-    except UserError as error:
-        raise UserError(str(error).replace("--data.path", flag)) from None
+        paths, labels = _listed(found, names)
+        parts = stratified_split(labels, test_share, seed)
+        train, test = (
+            {names[c]: [paths[i] for i in part if labels[i] == c] for c in range(len(names))} for part in parts
+        )
     if len(names) < 2:
         raise UserError(
             f"{flag} {folder} holds one class, {names[0]}; it needs one subfolder per class and at least two classes "
@@ -136,7 +136,7 @@ def labeled_folder(
     parts_listed = []
     for part in (train, test):
         paths, labels = _listed(part, names)
-        kept = _limited(np.arange(len(paths)), limit, seed)
+        kept = _limited(labels, limit, seed)
         parts_listed.append(partial(_folder_batches, [paths[i] for i in kept], labels[kept], num_workers))
     return LabeledData(str(folder), *parts_listed)
 
@@ -152,8 +152,8 @@ def labeled_timm(
 ) -> LabeledData:
     """A dataset that ``timm.data.create_dataset`` knows: torch/cifar10, hfds/…, wds/…, tfds/…
 
-    With ``limit``, each split has at most that many images: a random subset drawn with ``seed``, or the first of an
-    iterable dataset.
+    With ``limit``, each split has at most that many images, drawn with ``seed``: as many of each class as of the others
+    if the dataset tells its labels without decoding images. Of an iterable dataset, the first.
 
     Raises:
         UserError: timm cannot create it.
@@ -174,8 +174,9 @@ def _classes(folder: Path, flag: str) -> dict[str, list[Path]]:
     """Subfolder name → its images."""
     found: dict[str, list[Path]] = {}
     loose = 0
-    for path in image_files(folder):
-        inside = path.relative_to(folder).parts
+    images = collect(folder, by_class=True, flag=flag)
+    for path, name in zip(images.paths, images.names, strict=True):
+        inside = Path(name).parts
         if len(inside) == 1:
             loose += 1
         else:
@@ -194,10 +195,26 @@ def _listed(found: dict[str, list[Path]], names: Sequence[str]) -> tuple[list[Pa
     return [path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64)
 
 
-def _limited(places: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
-    if limit is None or limit >= len(places):
-        return places
-    return np.sort(np.random.default_rng(seed).choice(places, limit, replace=False))
+def _limited(labels_N: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """Places of at most ``limit`` of N images, ascending: as many of each class as of the others, drawn by ``seed``.
+
+    With fewer images than classes some classes have none, the same ones for the same classes and seed.
+    """
+    if limit is None or limit >= len(labels_N):
+        return np.arange(len(labels_N))
+    random = np.random.default_rng(seed)
+    classes = random.permutation(np.unique(labels_N))
+    of_classes = [np.flatnonzero(labels_N == label) for label in classes]
+    shares = equal_shares([len(places) for places in of_classes], limit)
+    drawn = [random.choice(places, n, replace=False) for places, n in zip(of_classes, shares, strict=True)]
+    return np.sort(np.concatenate(drawn))
+
+
+def _labels(dataset: Any) -> np.ndarray:
+    """Labels of a map-style dataset, if it tells them without decoding images; otherwise all of them alike."""
+    samples = getattr(getattr(dataset, "reader", None), "samples", None)  # timm's own
+    known = [label for _, label in samples] if samples is not None else getattr(dataset, "targets", None)
+    return np.zeros(len(dataset), int) if known is None or len(known) != len(dataset) else np.asarray(known)
 
 
 def _folder_batches(
@@ -234,7 +251,7 @@ def _dataset_batches(
     if isinstance(dataset, IterableDataset):
         items: Iterator[Any] = islice(dataset, limit)
     else:  # by index: iterating over a map-style dataset without __iter__ may never end
-        items = (dataset[int(i)] for i in _limited(np.arange(len(dataset)), limit, seed))
+        items = (dataset[int(i)] for i in _limited(_labels(dataset), limit, seed))
     images: list[Tensor] = []
     labels: list[int] = []
     for image, label in items:

@@ -1,6 +1,6 @@
 """Training samples. The crop, flip and mask of each depend only on (seed, epoch, index)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from fcmae.data.crops import center_crop, resized_crop
 from fcmae.data.draws import random_crop, random_mask, sample_seed
 from fcmae.data.folder import evenly_spaced
 from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_image
+from fcmae.data.unreadable import Unreadable
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.models.fcmae import count_visible
@@ -27,21 +28,24 @@ class Sample(NamedTuple):
     """uint8 [C, H, W], or float32 in 0 … 1 for images of more than 8 bits; in a batch [B, C, H, W]."""
     visible: Tensor
     """bool [h, w]; in a batch [B, h, w]."""
-    unreadable: list[str]
-    """Files that could not be read and were replaced by this one, each with the reason."""
+    unreadable: list[Unreadable]
+    """Files that could not be read: the one that this sample replaces, and others met in search of it."""
 
 
 class PretrainDataset(Dataset):
     """Random crops of image files, addressed by (epoch, index).
 
-    An unreadable file is replaced by the next readable one in the list.
+    An unreadable file is replaced by a readable one, drawn anew for each sample from its own seed.
     """
 
-    def __init__(self, paths: list[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int) -> None:
+    def __init__(
+        self, paths: Sequence[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int
+    ) -> None:
         self.paths, self.data, self.model, self.seed = paths, data, model, seed
         self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
         self.normalize = data.normalizer(model.in_chans)
         self._cache: dict[int, ImageFile] = {}
+        self._damaged: dict[int, Unreadable] = {}
 
     def __len__(self) -> int:
         return len(self.paths) * self.data.repeat
@@ -49,7 +53,7 @@ class PretrainDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         seed = sample_seed(self.seed, epoch, index)
-        return self._first_readable(index % len(self.paths), lambda file: self._random_crop(file, seed))
+        return self._readable(index % len(self.paths), seed, lambda file: self._random_crop(file, seed))
 
     def _random_crop(self, file: ImageFile, seed: int) -> Sample:
         random = Random(seed)
@@ -61,32 +65,65 @@ class PretrainDataset(Dataset):
 
     def fixed_samples(self, count: int) -> Sample:
         """A batch of evenly spaced images with center crops and fixed masks, for reconstruction pictures."""
-        samples = []
-        for n, place in enumerate(evenly_spaced(range(len(self.paths)), count)):
-            visible = random_mask(Random(sample_seed(self.seed, 0, n)), self.model.grid_hw, self.num_visible)
-            image = self._first_readable(place, self._center_crop).image
-            samples.append(Sample(image, visible, []))
-        return collate(samples)
+        return next(self.fixed_batches(count, count))
+
+    def fixed_batches(self, count: int, batch_size: int) -> Iterator[Sample]:
+        """The same, in batches."""
+        places = evenly_spaced(range(len(self.paths)), count)
+        for first in range(0, len(places), batch_size):
+            samples = []
+            for n, place in enumerate(places[first : first + batch_size], first):
+                seed = sample_seed(self.seed, 0, n)
+                visible = random_mask(Random(seed), self.model.grid_hw, self.num_visible)
+                samples.append(self._readable(place, seed, self._center_crop)._replace(visible=visible))
+            yield collate(samples)
 
     def _center_crop(self, file: ImageFile) -> Sample:
         return Sample(center_crop(file, self.model.image_hw), torch.empty(0), [])
 
     def check_readable(self) -> None:
         """UserError unless at least one file can be read; reads until it finds one."""
-        self._first_readable(0, self._center_crop)
+        for place in range(len(self.paths)):
+            if not isinstance(self._taken(place, self._center_crop), Unreadable):
+                return
+        raise self._none_readable()
 
-    def _first_readable(self, index: int, take: Callable[[ImageFile], Sample]) -> Sample:
-        """``take`` applied to this image, or to the next readable one in the list."""
-        unreadable: list[str] = []
-        for offset in range(len(self.paths)):
-            place = (index + offset) % len(self.paths)
-            try:
-                return take(self._open(place))._replace(unreadable=unreadable)
-            except UnreadableImageError as error:
-                unreadable.append(str(error))
-        raise UserError(
+    def _readable(self, place: int, seed: int, take: Callable[[ImageFile], Sample]) -> Sample:
+        """``take`` applied to this image. If it is damaged: to the first readable one of those that the seed draws."""
+        sample = self._taken(place, take)
+        if not isinstance(sample, Unreadable):
+            return sample
+        unreadable, tried, random = [sample], {place}, Random(seed)
+        while len(tried) < len(self.paths):
+            place = random.randrange(len(self.paths))
+            if place in tried:
+                continue
+            tried.add(place)
+            is_known = place in self._damaged
+            sample = self._taken(place, take)
+            if not isinstance(sample, Unreadable):
+                return sample._replace(unreadable=unreadable)
+            if not is_known:  # others were named when their turn came
+                unreadable.append(sample)
+        raise self._none_readable()
+
+    def _taken(self, place: int, take: Callable[[ImageFile], Sample]) -> Sample | Unreadable:
+        """``take`` applied to one image. Damaged files are remembered, and not opened again."""
+        if place in self._damaged:
+            return self._damaged[place]
+        try:
+            return take(self._open(place))
+        except UnreadableImageError as error:
+            found = Unreadable(str(self.paths[place]), str(error))
+            if not _may_pass(error):
+                self._damaged[place] = found
+            return found
+
+    def _none_readable(self) -> UserError:
+        first = next(iter(self._damaged.values()), None)
+        return UserError(
             f"none of the {len(self.paths)} images of --data.path {self.data.path} can be read with --model.in_chans "
-            f"{self.model.in_chans}; the first: {unreadable[0]}"
+            f"{self.model.in_chans}; the first: {first.message if first else self.paths[0]}"
         )
 
     def _open(self, index: int) -> ImageFile:
@@ -98,6 +135,11 @@ class PretrainDataset(Dataset):
         return file
 
 
+def _may_pass(error: UnreadableImageError) -> bool:
+    """Whether the file system failed, and not the file."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+
+
 def collate(samples: list[Sample]) -> Sample:
     """Samples → a batch; uint8 and channels-last in memory, or float32 if one of its images has more than 8 bits."""
     images = [s.image for s in samples]
@@ -107,5 +149,5 @@ def collate(samples: list[Sample]) -> Sample:
     return Sample(
         torch.stack([i.movedim(0, -1) for i in images]).movedim(-1, 1) if are_bytes else torch.stack(images),
         torch.stack([s.visible for s in samples]),
-        [path for s in samples for path in s.unreadable],
+        [file for s in samples for file in s.unreadable],
     )

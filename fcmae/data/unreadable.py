@@ -1,10 +1,20 @@
-"""Unreadable files: each is logged once per run, whichever process found it."""
+"""Unreadable files: each is logged and counted once per run, whichever process found it."""
 
 import logging
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from accelerate.utils import gather_object
 
 logger = logging.getLogger(__name__)
+
+
+class Unreadable(NamedTuple):
+    """A file that cannot be read."""
+
+    name: str
+    message: str
+    """Its path, and the reason."""
 
 
 class UnreadableFiles:
@@ -12,16 +22,20 @@ class UnreadableFiles:
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
-        self._new: list[str] = []
+        """Their names; the reason may differ from one time to the next."""
+        self._new: dict[str, str] = {}
 
-    def note(self, messages: list[str]) -> None:
-        """Keep a batch's messages until the next :meth:`share`."""
-        self._new += [message for message in messages if message not in self.seen]
+    def note(self, files: Iterable[Unreadable]) -> None:
+        """Keep a batch's files until the next :meth:`share`."""
+        for name, message in files:
+            if name not in self.seen:
+                self._new.setdefault(name, message)
 
     def share(self, num_processes: int) -> None:
-        """Gather the messages of all processes and log the new ones. Every process must call it."""
-        messages = gather_object(self._new) if num_processes > 1 else self._new
-        for message in sorted(set(messages) - self.seen):
-            logger.warning("skipped, cannot be read: %s", message)
-        self.seen.update(messages)
-        self._new = []
+        """Gather the files of all processes and log the new ones. Every process must call it."""
+        new = list(self._new.items())
+        for name, message in sorted(gather_object(new) if num_processes > 1 else new):
+            if name not in self.seen:
+                logger.warning("skipped, cannot be read: %s", message)
+                self.seen.add(name)
+        self._new = {}

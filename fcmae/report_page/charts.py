@@ -9,11 +9,12 @@ import numpy as np
 
 from fcmae.analysis.collapse_file import DepthCurve
 from fcmae.report_page.curves import SMOOTH_FROM, indices_to_draw, running_mean
-from fcmae.runs.reader import KNN, STAGE_DISTANCE, RunFolder, Series
+from fcmae.runs.reader import HOLDOUT_LOSS, KNN, STAGE_DISTANCE, RunFolder, Series
 
 LOSS, LR, RATE = "loss", "lr", "images_per_second"
 COLORS = 6  # colors in report.css, and as many dash patterns
 RUNNING_MEAN = "running mean of"
+HELD_OUT = "held-out images"
 DISTANCE = "mean cosine distance between channels"
 
 
@@ -32,13 +33,14 @@ class Chart:
 
 
 def loss_chart(run: RunFolder) -> Chart | None:
-    """The logged loss, and its running mean from ``SMOOTH_FROM`` lines on."""
+    """The logged loss, its running mean from ``SMOOTH_FROM`` lines on, and the loss on held-out images."""
     if (loss := run.series.get(LOSS)) is None:
         return None
     every = run.config.get("log.every")
     name = f"mean of {every} steps" if isinstance(every, int) and every > 1 else "loss"
     label = "loss (1 = predicting each patch's mean)" if run.config.get("model.norm_pix_loss") is True else "loss"
-    return _over_training("loss", "Loss", label, _with_running_mean(name, loss))
+    held_out = {HELD_OUT: run.series[HOLDOUT_LOSS]} if HOLDOUT_LOSS in run.series else {}
+    return _over_training("loss", "Loss", label, _with_running_mean(name, loss) | held_out)
 
 
 def rate_charts(run: RunFolder) -> list[Chart]:
@@ -120,14 +122,14 @@ def _over_training(
                 "epoch": _rounded(curve.epoch[kept]),
                 "pale": pale_first and not series,
             }
-            | _look(0 if pale_first else len(series))
+            | _look(len(series) if name == HELD_OUT or not pale_first else 0)
         )
     data = {
         "x": {"label": "step", "whole": True},
         "y": {"label": label, "unit": unit, **({} if least is None else {"min": least})},
         "series": series,
     }
-    main = {name: curve for i, (name, curve) in enumerate(curves.items()) if not (pale_first and i)}
+    main = {name: curve for name, curve in curves.items() if not name.startswith(RUNNING_MEAN)}
     summary = f"{title} over steps. {' '.join(_in_words(name, curve, unit) for name, curve in main.items())}"
     return Chart(id, title, summary, note, data)
 

@@ -9,8 +9,11 @@ import numpy as np
 from fcmae.config import BATCH_SIZE, PretrainConfig, TrainConfig
 from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
-from fcmae.runs.reader import RunFolder
+from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder
 from fcmae.training.batch import base_learning_rate
+
+SOURCES = 3  # named
+HOLDOUT = "monitor.holdout"
 
 
 class Fact(NamedTuple):
@@ -31,7 +34,16 @@ class Setting(NamedTuple):
 
 def headline_facts(run: RunFolder) -> list[Fact]:
     """Facts in order of importance; those that cannot be determined are left out."""
-    facts = [_model(run), _steps(run), _loss(run), _throughput(run), _images(run), _time(run), _versions(run)]
+    facts = [
+        _model(run),
+        _steps(run),
+        _loss(run),
+        _held_out_loss(run),
+        _throughput(run),
+        _images(run),
+        _time(run),
+        _versions(run),
+    ]
     return [fact for fact in facts if fact is not None]
 
 
@@ -119,6 +131,16 @@ def _loss(run: RunFolder) -> Fact | None:
     return Fact(name, f"{loss.value[there[-1]]:.4f}", f"lowest {loss.value[lowest]:.4f}, step {loss.step[lowest]:,.0f}")
 
 
+def _held_out_loss(run: RunFolder) -> Fact | None:
+    loss = run.series.get(HOLDOUT_LOSS)
+    if loss is None or not np.isfinite(loss.value).any():
+        return None
+    last = np.flatnonzero(np.isfinite(loss.value))[-1]
+    share = run.config.get(HOLDOUT)
+    of_them = f"{share:.3g} of the images" if isinstance(share, int | float) else "images"
+    return Fact("Held-out loss", f"{loss.value[last]:.4f}", f"{of_them}, never trained on; step {loss.step[last]:,.0f}")
+
+
 def _throughput(run: RunFolder) -> Fact | None:
     rate = run.series.get(RATE)
     if rate is None or not np.isfinite(rate.value).any():
@@ -129,7 +151,10 @@ def _throughput(run: RunFolder) -> Fact | None:
 
 def _images(run: RunFolder) -> Fact | None:
     path = run.config.get("data.path")
-    note = "bundled photos" if path is None and run.config else _text(path).rpartition("/")[2] if path else ""
+    sources = path if isinstance(path, list) else [path] if path else []
+    note = ", ".join(_text(source).rpartition("/")[2] for source in sources[:SOURCES])
+    note += f" and {len(sources) - SOURCES} more" if len(sources) > SOURCES else ""
+    note = "bundled photos" if path is None and run.config else note
     if (bad := run.series.get("unreadable_images")) is not None and bad.value[-1] > 0:
         note += f", {bad.value[-1]:,.0f} unreadable"
     if run.stream is None:

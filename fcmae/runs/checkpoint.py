@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fcmae.errors import UserError
 from fcmae.files import replacing, sync, write_text
+from fcmae.runs.utf8_path import utf8_path
 
 FOLDER, LAST = "checkpoints", "last"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
@@ -104,7 +105,7 @@ def read_state(folder: Path) -> TrainState:
 def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Tensors of a .safetensors file, and the model's configuration if fcmae wrote the file."""
     try:
-        with safe_open(file, framework="pt") as opened:
+        with utf8_path(file) as path, safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
         config = json.loads(metadata.get("fcmae_model", "null"))

@@ -7,6 +7,28 @@ CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and the start o
 METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
+CHECKPOINTS = "checkpoints"
+
+
+def is_run_folder(folder: str | Path) -> bool:
+    """Whether a folder is a run's, also a copied or an incomplete one.
+
+    Its marks: a config.yaml of ours, metrics.jsonl next to another part of a run, or our checkpoints.
+    """
+    path = Path(folder)
+    try:
+        if (path / METRICS).is_file() and any((path / part).is_dir() for part in (EVENTS, PICTURES, CHECKPOINTS)):
+            return True
+        if (path / CHECKPOINTS).is_dir() and any((path / CHECKPOINTS).glob("step-*/state.json")):
+            return True
+        return (path / CONFIG).is_file() and _begins_with_header(path / CONFIG)
+    except OSError:  # not ours to read
+        return False
+
+
+def _begins_with_header(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(HEADER)) == HEADER.encode()
 
 
 def picture_file(run: Path, step: int) -> Path:

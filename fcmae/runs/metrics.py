@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fcmae.files import write_text
 from fcmae.runs.layout import EVENTS, METRICS, SUPERSEDED
+from fcmae.runs.utf8_path import utf8_path
 
 
 class MetricsLog:
@@ -33,7 +35,10 @@ class MetricsLog:
                     superseded.writelines(f"{line}\n" for line, keep in zip(lines, keeps, strict=True) if not keep)
                 write_text(self.path, "".join(f"{line}\n" for line in kept))
         self._file = self.path.open("a")
-        self._tensorboard = SummaryWriter(str(run / EVENTS), purge_step=start_step + 1 if start_step else None)
+        (run / EVENTS).mkdir(parents=True, exist_ok=True)
+        self._opened = ExitStack()
+        events = self._opened.enter_context(utf8_path(run / EVENTS))
+        self._tensorboard = SummaryWriter(events, purge_step=start_step + 1 if start_step else None)
 
     def write(self, values: dict[str, Any], group: str = "train") -> None:
         """Write one line; ``values`` must contain ``step``. The values also go to TensorBoard, as ``group/name``."""
@@ -53,6 +58,7 @@ class MetricsLog:
     ) -> None:
         self._file.close()
         self._tensorboard.close()
+        self._opened.close()
 
 
 def _is_up_to(line: str, step: int) -> bool:

@@ -18,10 +18,8 @@ from fcmae.runs.layout import CONFIG, EVENTS, HEADER, METRICS, PICTURES, flat
 
 logger = logging.getLogger(__name__)
 
-KNN, STAGE_DISTANCE = (
-    "knn_top1",
-    "cosine_distance_stage_",
-)  # written by the monitor; the stage's number follows the prefix
+# written by the monitor; the stage's number follows its prefix
+KNN, STAGE_DISTANCE, HOLDOUT_LOSS = "knn_top1", "cosine_distance_stage_", "holdout_loss"
 PLACE = ("step", "epoch")  # position of a line of metrics.jsonl; every other number on the line is a value there
 
 

@@ -112,7 +112,7 @@ def fit(run: Run) -> Fitted:
                 step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)
             ):
                 _draw(run, step)
-            if step == run.total_steps or run.completes_epochs(step, config.monitor.every):
+            if step == run.total_steps or run.completes_epochs(step, config.monitor.any_every):
                 _measure(run, step, metrics)
             if stop:
                 break
@@ -201,8 +201,8 @@ def _draw(run: Run, step: int) -> None:
 
 
 def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
-    """Measure the features and write a line of metrics, if ``monitor.every`` is set."""
-    if not run.config.monitor.every:
+    """Measure the features, and the loss on held-out images, and write a line of metrics, if that was asked for."""
+    if not run.config.monitor.any_every:
         return
     if metrics:
         try:

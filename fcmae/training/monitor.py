@@ -19,8 +19,9 @@ from fcmae.analysis.knn import knn_scores
 from fcmae.config import DIGITS, PretrainConfig
 from fcmae.data.labeled import LabeledData, labeled_digits, labeled_folder
 from fcmae.data.samples import PretrainDataset
+from fcmae.data.unreadable import UnreadableFiles
 from fcmae.models import FCMAE, SparseConvNeXt
-from fcmae.runs.reader import KNN, STAGE_DISTANCE
+from fcmae.runs.reader import HOLDOUT_LOSS, KNN, STAGE_DISTANCE
 
 logger = logging.getLogger(__name__)
 
@@ -34,27 +35,54 @@ class Monitor:
     Args:
         config: the run's configuration; ``config.monitor`` says what to measure.
         dataset: the training images.
+        held_out: images that are not trained on, for their loss.
 
     Raises:
         UserError: ``monitor.data`` is not a folder of classes.
     """
 
-    def __init__(self, config: PretrainConfig, dataset: PretrainDataset) -> None:
-        self.config, self.dataset = config, dataset
+    def __init__(
+        self, config: PretrainConfig, dataset: PretrainDataset, held_out: PretrainDataset | None = None
+    ) -> None:
+        self.config, self.dataset, self.held_out = config, dataset, held_out
         self.labeled = _labeled_data(config)
+        self.unreadable = UnreadableFiles()
 
     def measure(self, model: FCMAE, device: torch.device) -> dict[str, float]:
-        """``cosine_distance_stage_0`` … ``3``, and ``knn_top1`` if there are labels. The model is unchanged.
+        """``cosine_distance_stage_0`` … ``3``; with labels ``knn_top1``; with held-out images ``holdout_loss``.
+
+        Without ``monitor.every`` the last alone. The model is unchanged.
 
         Raises:
             UserError: no image can be read, or features are not finite.
         """
         # a new network draws initial weights and a data loader draws a seed, even if neither is used
         with torch.random.fork_rng(devices=[]), torch.no_grad():
+            loss = self._holdout_loss(model, device)
+            if not self.config.monitor.every:
+                return loss
             encoder = SparseConvNeXt(replace(self.config.model, backend="auto", checkpoint_stages=()))
             encoder.load_state_dict(model.encoder.state_dict())
             encoder.to(device).eval()
-            return self._distances(encoder, device) | self._neighbors(encoder, device)
+            return self._distances(encoder, device) | self._neighbors(encoder, device) | loss
+
+    def _holdout_loss(self, model: FCMAE, device: torch.device) -> dict[str, float]:
+        """The loss on held-out images, each with a fixed center crop and mask: the mean over images."""
+        if self.held_out is None:
+            return {}
+        copy = FCMAE(replace(self.config.model, backend="auto", checkpoint_stages=()))
+        copy.load_state_dict(model.state_dict())
+        copy.to(device).eval()
+        total = count = 0
+        for batch in self.held_out.fixed_batches(self.config.monitor.images, BATCH):
+            self.unreadable.note(batch.unreadable)
+            images = self.held_out.normalize(batch.image.to(device))
+            visible = batch.visible.to(device)
+            output = copy(images, visible=visible, num_visible=self.held_out.num_visible, masked_only=True)
+            total += len(images) * output.loss.item()
+            count += len(images)
+        self.unreadable.share(num_processes=1)
+        return {HOLDOUT_LOSS: total / count}
 
     def _distances(self, encoder: SparseConvNeXt, device: torch.device) -> dict[str, float]:
         """Mean over the images and the blocks of each stage."""

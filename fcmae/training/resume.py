@@ -12,6 +12,8 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from fcmae.config import PretrainConfig, TrainConfig
+from fcmae.data.sources.digest import difference
+from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, HEADER, flat
@@ -20,6 +22,7 @@ from fcmae.training.batch import Batch, base_learning_rate
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
+HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it takes images out of training
 # What a resumed run may change: settings that change no number, and those of the batch, whose product is checked
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
@@ -115,6 +118,11 @@ def check_same_run(config: PretrainConfig, checkpoint: Path, before: dict[str, A
     for key in KEPT_IF_UNSET:
         if flat(config.as_dict())[key] is None:
             changed.pop(key, None)
+    if before and config.monitor.holdout != before.get(HOLDOUT, 0):  # runs of before there was one held nothing out
+        raise UserError(
+            f"--{HOLDOUT} is {config.monitor.holdout:g}, but {checkpoint} was trained with {before.get(HOLDOUT, 0):g}; "
+            f"resume with the same value, or give another --output to start from scratch"
+        )
     # a checkpoint given by path may be trained on with other settings, for example after a loss that was not finite
     by_name = config.resume not in ("auto", "none")
     may_change = {key for key in changed if key == "train.epochs" or (by_name and key.startswith("train."))}
@@ -149,7 +157,7 @@ def filled_in(train: TrainConfig, batch: Batch, before: dict[str, Any]) -> Train
     return replace(train, batch_size=batch.size, accumulation_steps=steps, warmup_epochs=warmup, base_lr=base_lr)
 
 
-def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch) -> None:
+def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch, images: ImageFiles) -> None:
     """UserError if the checkpoint's steps had another number of images; a warning if they were other images."""
     if state.effective_batch != now.effective_batch:
         raise UserError(
@@ -157,9 +165,14 @@ def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch
             f"{now.effective_batch} ({batch}); change one of them, or give only "
             f"--train.effective_batch {state.effective_batch}"
         )
-    if (state.samples_per_epoch, state.images_digest) != (now.samples_per_epoch, now.images_digest):
+    differ = difference(state.images_digest, now.images_digest, images)
+    if state.samples_per_epoch != now.samples_per_epoch:
         logger.warning(
             "these are not the images of the checkpoint (an epoch had %d samples and now has %d): "
             "training changes from here on",
             state.samples_per_epoch, now.samples_per_epoch,
         )  # fmt: skip
+    elif differ is not None and differ[1]:
+        logger.warning("these are not the images of the checkpoint (%s): training changes from here on", differ[0])
+    elif differ is not None:
+        logger.info("taken for the images of the checkpoint: %s", differ[0])

@@ -1,6 +1,5 @@
 """Set-up of a pretraining run: all checks, then everything that training needs."""
 
-import hashlib
 import logging
 import math
 from dataclasses import dataclass, replace
@@ -13,8 +12,11 @@ from filelock import FileLock
 
 import fcmae
 from fcmae.config import PretrainConfig
-from fcmae.data.folder import embedded_photographs, image_files
+from fcmae.data.folder import training_images
+from fcmae.data.holdout import hold_out
 from fcmae.data.samples import PretrainDataset
+from fcmae.data.sources.digest import digest
+from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.models import FCMAE
@@ -85,8 +87,9 @@ def set_up(config: PretrainConfig) -> Run:
     resume_from = checkpoint_to_resume(config, folder)
     newest = ckpt.last_checkpoint(folder)
 
-    dataset = _make_dataset(config, folder)
-    monitor = Monitor(config, dataset)
+    images, held_out = hold_out(training_images(config.data.path, folder), config.monitor.holdout, config.seed)
+    dataset = _make_dataset(config, images)
+    monitor = Monitor(config, dataset, _make_dataset(config, held_out) if held_out else None)
     bare_model = _make_model(config, accelerator.device, fresh=resume_from is None)
     before = {} if resume_from is None else recorded_settings(resume_from)
     if resume_from is not None:
@@ -101,11 +104,11 @@ def set_up(config: PretrainConfig) -> Run:
         step=0,
         effective_batch=batch.effective,
         samples_per_epoch=len(dataset),
-        images_digest=hashlib.sha256("\n".join(path.name for path in dataset.paths).encode()).hexdigest(),
+        images_digest=digest(images),
     )
     optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
-        check_same_stream(ckpt.read_state(resume_from), start, batch)
+        check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     if config.train.compile:
         bare_model.compile()
     model, optimizer = accelerator.prepare(bare_model, optimizer)
@@ -133,8 +136,9 @@ def set_up(config: PretrainConfig) -> Run:
             raise UserError(f"another process just wrote a checkpoint to --output {folder}; run again to resume")
         _write_settings(config, folder, accelerator.num_processes)
     logger.info(
-        "%s on %s: %d images, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
-        config.model.name, _device_name(accelerator), len(dataset.paths), total_steps, batch.effective,
+        "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
+        config.model.name, _device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
+        batch.effective,
         config.train.epochs, peak_learning_rate(config.train, batch.effective),
         dataset.num_visible, math.prod(config.model.grid_hw), folder,
     )  # fmt: skip
@@ -147,10 +151,14 @@ def set_up(config: PretrainConfig) -> Run:
     )
 
 
-def _make_dataset(config: PretrainConfig, folder: Path) -> PretrainDataset:
-    """The training images; at least one can be read."""
-    paths = embedded_photographs() if config.data.path is None else image_files(config.data.path, leave_out=folder)
-    dataset = PretrainDataset(paths, config.data, config.model, config.train.mask_ratio, config.seed)
+def _kind_of_images(config: PretrainConfig, held_out: ImageFiles) -> str:
+    kind = "bundled photos" if config.data.path is None else "images"
+    return f"{kind} and {len(held_out)} held out" if held_out else kind
+
+
+def _make_dataset(config: PretrainConfig, images: ImageFiles) -> PretrainDataset:
+    """Samples of images, of which at least one can be read."""
+    dataset = PretrainDataset(images, config.data, config.model, config.train.mask_ratio, config.seed)
     dataset.check_readable()
     num_patches = math.prod(config.model.grid_hw)
     if dataset.num_visible == num_patches:

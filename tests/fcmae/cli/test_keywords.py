@@ -167,7 +167,7 @@ def test_one_item_stands_for_a_list_of_it() -> None:
         ({"epochs": True}, "train.epochs: Expected a whole number. Got value: True"),
         ({"epochs": 2.5}, "train.epochs: Expected a whole number. Got value: 2.5"),
         ({"cache": 3}, "data.cache: Expected true or false. Got value: 3"),
-        ({"data": 3}, "data.path: Expected text or null. Got value: 3"),
+        ({"data": 3}, "data.path: Expected texts (a,b,…) or text or null. Got value: 3"),
         ({"crop_scale": 0.5}, "data.crop_scale: Expected 2 values (1,2,…). Got value: [0.5]"),
         ({"seed": None}, "seed is null; give a value, or leave it out for 0"),
         ({"mask_ratio": 1.0}, "train.mask_ratio must be between 0 and 1, got 1.0"),

@@ -153,7 +153,8 @@ def test_unreadable_files_are_replaced_and_named(image_folder: Path, tmp_path: P
     data = dataset(tmp_path, hflip=0.0, crop_scale=(1.0, 1.0))
     sample = data[(0, 1)]
     assert len(sample.unreadable) == 1
-    assert "1.png" in sample.unreadable[0]
+    assert sample.unreadable[0].name == str(tmp_path / "1.png")
+    assert "1.png" in sample.unreadable[0].message
     assert data[(0, 0)].unreadable == []
 
 

@@ -161,7 +161,7 @@ def test_old_runs_go_on_and_the_monitor_may_change(
     file = tmp_path / "stopped" / "config.yaml"
     text = file.read_text()
     old = yaml.safe_load(text)
-    assert old.pop("monitor") == {"every": 0, "data": None, "images": 256}
+    assert old.pop("monitor") == {"every": 0, "data": None, "images": 256, "holdout": 0.0}
     file.write_text(text.splitlines()[0] + "\n" + yaml.safe_dump(old))
 
     assert pretrain.main(["--config", str(file), "--monitor.every", "1", "--monitor.images", "4"]) == 0

@@ -1,0 +1,72 @@
+"""A digest of an image set: tells a resumed run whether its images are those of the checkpoint."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fcmae.data.sources.files import ImageFiles
+
+VERSION = "2"
+SAMPLED, CHUNK = 64, 2**14
+"""Files whose contents are looked at, and bytes at the beginning, in the middle and at the end of each."""
+
+
+def digest(images: ImageFiles) -> str:
+    """Names in order, sizes, times of change, and a sample of the contents, a hash of each."""
+    count = min(SAMPLED, len(images))
+    sampled = (_parts(images.paths[n * len(images) // count]) for n in range(count))
+    columns: list[Iterable[bytes]] = [
+        (os.fsencode(name) for name in images.names),
+        (b"%d" % size for size, _ in images.stamps),
+        (b"%d" % time for _, time in images.stamps),
+        sampled,
+    ]
+    return " ".join([VERSION, *map(_hash, columns)])
+
+
+def _parts(file: Path) -> bytes:
+    try:
+        with file.open("rb", buffering=0) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            found = []
+            for position in (0, (size - CHUNK) // 2, size - CHUNK):
+                opened.seek(max(0, position))
+                found.append(opened.read(CHUNK))
+            return b"".join(found)
+    except OSError:  # counted as unreadable in training
+        return b""
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    whole = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        whole.update(b"%d:" % len(part) + part)
+    return whole.hexdigest()
+
+
+def difference(before: str, now: str, images: ImageFiles) -> tuple[str, bool] | None:
+    """How the images of a digest differ from these, in words, and whether that changes training.
+
+    None: they do not, or nothing is known of them. Other dates alone change nothing: a copy has them.
+
+    Args:
+        before: of a checkpoint.
+        now: :func:`digest` of ``images``.
+        images: for checkpoints of the first version, whose digest is of the files' names alone.
+    """
+    if not before:
+        return None
+    old, new = before.split(), now.split()
+    if old[0] != VERSION:
+        return None if before == _of_first_version(images) else ("other names or another order", True)
+    names, sizes, dates, contents = (one != other for one, other in zip(old[1:], new[1:], strict=True))
+    if names:
+        return "other names or another order", True
+    if sizes or contents:
+        return "other contents under the same names", True
+    return ("the same names, sizes and sampled contents, but other dates", False) if dates else None
+
+
+def _of_first_version(images: ImageFiles) -> str:
+    return hashlib.sha256("\n".join(path.name for path in images).encode(errors="surrogateescape")).hexdigest()

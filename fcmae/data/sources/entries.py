@@ -1,0 +1,111 @@
+"""One image file of a set, and what else was met while looking for images."""
+
+import os
+import re
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fcmae.data.images import EXTENSIONS
+from fcmae.data.sources.first_bytes import OTHERS, recognized
+
+NO_ENDING = "without an ending"
+ENDINGS, NAMED = 8, 5  # named in a line; the rest are counted
+KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Entry(NamedTuple):
+    """An image file."""
+
+    path: str
+    name: str
+    """Relative to its source: the same wherever the set lies."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    device: int
+    inode: int
+    is_linked: bool
+    """The file may have other names: it was reached by a symlink, or has hard links."""
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """Equal for two names of one file. Size and time guard against file systems that invent inodes."""
+        return self.device, self.inode, self.size, self.mtime_ns
+
+
+@dataclass
+class Survey:
+    """What was met besides images."""
+
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Files that are no images by their names or first bytes, by ending."""
+    not_regular: dict[str, str] = field(default_factory=dict)
+    """Path → what it is; never opened."""
+    closed: dict[str, str] = field(default_factory=dict)
+    """Folder that cannot be listed → why."""
+    runs: list[str] = field(default_factory=list)
+    """Run folders, left out."""
+    repeated: int = 0
+    """Further names of files that are in the set already."""
+
+    def lines(self) -> list[str]:
+        """A line for each kind of thing that was met."""
+        found = []
+        if self.passed_over:
+            endings = ", ".join(f"{count:,} {ending}" for ending, count in self.passed_over.most_common(ENDINGS))
+            more = sum(self.passed_over.values()) - sum(n for _, n in self.passed_over.most_common(ENDINGS))
+            found.append(f"passed over, no images that can be read: {endings}" + f", {more:,} others" * (more > 0))
+        for what, met in (("skipped, cannot be read", self.not_regular), ("cannot be listed", self.closed)):
+            if met:
+                first = ", ".join(f"{path} ({reason})" for path, reason in list(met.items())[:NAMED])
+                more = len(met) - NAMED
+                found.append(f"{what}: {first}" + f" and {more:,} more" * (more > 0))
+        if self.runs:
+            more = len(self.runs) - NAMED
+            found.append(f"run folders left out: {', '.join(self.runs[:NAMED])}" + f" and {more:,} more" * (more > 0))
+        if self.repeated:
+            found.append(f"{self.repeated:,} further names (links) of files in the set are left out")
+        return found
+
+
+def kind(mode: int) -> str:
+    """What a file with this ``st_mode`` is."""
+    return KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def entry(path: str, name: str, survey: Survey, *, is_linked: bool = False, is_expected: bool = False) -> Entry | None:
+    """The image file at a path. None, and a note in the survey, if it is none, or no regular file.
+
+    It is an image by its ending, or by its first bytes if the ending is missing or unknown. With ``is_expected`` a file
+    that is not there is noted whatever its ending.
+    """
+    ending = os.path.splitext(name)[1].lower()
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if ending in EXTENSIONS or is_expected:
+            survey.not_regular[path] = "a broken link" if os.path.islink(path) else str(error.strerror)
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        if ending in EXTENSIONS or is_expected:
+            survey.not_regular[path] = kind(found.st_mode)
+        return None
+    if ending not in EXTENSIONS and (ending in OTHERS or recognized(path) not in EXTENSIONS):
+        survey.passed_over[ending or NO_ENDING] += 1
+        return None
+    linked = is_linked or found.st_nlink > 1
+    return Entry(path, name, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, linked)
+
+
+def natural_key(text: str) -> list[str | int]:
+    """Sort key that puts 9 before 10, without regard to case."""
+    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", text.lower()))]

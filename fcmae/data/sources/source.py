@@ -1,0 +1,129 @@
+"""What a value of ``--data.path`` stands for: a folder, a glob, a list of paths, or image files."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from fcmae.data.images import EXTENSIONS
+from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
+from fcmae.data.sources.lists import is_list, listed_paths
+from fcmae.data.sources.walk import walk
+from fcmae.errors import UserError
+from fcmae.runs.layout import PICTURES, is_run_folder
+
+ACCEPTED = "give a folder of images, a glob in quotes, or a list of paths (.txt, .csv)"
+UNSET = "???"
+"""What a recipe says where the user must name the images."""
+
+
+def entries_of(source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
+    """The image files of one source; several image files are one, in their order. ``flag`` is for messages.
+
+    Raises:
+        UserError: it does not exist, is of another kind, cannot be read, or holds no images.
+    """
+    named = source if isinstance(source, str) else source[0]
+    if named == UNSET:
+        raise UserError(f"{flag} is missing: the recipe trains on your own images; {ACCEPTED}")
+    try:
+        if not isinstance(source, str):
+            found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
+        elif os.path.isdir(source):
+            found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
+        elif os.path.isfile(source) and is_list(source):
+            found, looked = _of_paths(listed_paths(source), survey, leave_out, flag), "at the paths in it"
+        elif glob.has_magic(source) and not os.path.lexists(source):
+            found, looked = _of_paths(list(_matches(source)), survey, leave_out, flag), "among what it matches"
+        else:
+            raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
+    except OSError as error:
+        raise UserError(f"{flag} {named} cannot be read: {error.strerror}") from None
+    if not found:
+        raise UserError(
+            f"{flag} {named} holds no images; looked {looked} for {' '.join(sorted(EXTENSIONS))}{_met(survey)}"
+        )
+    return found
+
+
+def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
+    _check_is_no_run(folder, leave_out, flag)
+    return walk(folder, survey, leave_out)
+
+
+def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
+    """Files, and the images of folders. Those in run folders are left out."""
+    if not paths:
+        return []
+    whole = [os.path.abspath(path) for path in paths]
+    base = os.path.commonpath([os.path.dirname(path) for path in whole])
+    _check_is_no_run(base, leave_out, flag)
+
+    @cache
+    def run_above(folder: str) -> str | None:
+        if len(folder) <= len(base):
+            return None
+        is_run = is_run_folder(folder) or (leave_out is not None and _same(folder, leave_out))
+        return folder if is_run else run_above(os.path.dirname(folder))
+
+    found: list[Entry] = []
+    for path, absolute in zip(paths, whole, strict=True):
+        is_folder = os.path.isdir(absolute)
+        name = os.path.relpath(absolute, base)
+        if (run := run_above(absolute if is_folder else os.path.dirname(absolute))) is not None:
+            if run not in survey.runs:
+                survey.runs.append(run)
+        elif is_folder:
+            found += [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
+        elif (one := entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)) is not None:
+            found.append(one)
+    return found
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Paths that match, in natural order: no hidden ones unless asked for, and nothing below a folder that matches.
+
+    Links to folders are not followed by ``**``: two of them to a folder above would never end.
+    """
+    parts = Path(pattern).parts
+    plain = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+    base, rest = Path(*parts[:plain]), parts[plain:]
+    wants_hidden = any(part.startswith(".") for part in rest)
+    folders: set[Path] = set()
+    for path in sorted(base.glob(str(Path(*rest))), key=lambda path: natural_key(str(path))):
+        if not wants_hidden and any(part.startswith(".") for part in path.relative_to(base).parts):
+            continue
+        if folders.isdisjoint(path.parents):
+            if path.is_dir():
+                folders.add(path)
+            yield str(path)
+
+
+def _check_is_no_run(folder: str, leave_out: Path | None, flag: str) -> None:
+    """UserError for a run folder itself, the pictures in one, or the folder that a run will be written to."""
+    whole = Path(folder).resolve()
+    for run in (whole, whole.parent):
+        if is_run_folder(run) and (run == whole or whole.name == PICTURES):
+            raise UserError(f"{flag} {folder} belongs to a run; its pictures are no training images; {ACCEPTED}")
+    if leave_out is not None and _same(folder, leave_out):
+        raise UserError(f"--output {leave_out} is the folder of the images, {flag}; give another")
+
+
+def _same(folder: str | Path, other: str | Path) -> bool:
+    try:
+        return os.path.samefile(folder, other)
+    except OSError:  # one of them is not there yet
+        return os.path.abspath(folder) == os.path.abspath(other)
+
+
+def _why_not(source: str) -> str:
+    try:
+        return f"is {kind(os.stat(source).st_mode)}, not a folder"
+    except OSError:
+        return "is a broken link" if os.path.islink(source) else "does not exist"
+
+
+def _met(survey: Survey) -> str:
+    """What was there instead of images."""
+    return "".join(f"; {line}" for line in survey.lines())

@@ -1,0 +1,77 @@
+"""Finds the image files of a folder and its subfolders. Links that lead in circles, and run folders, are no trouble."""
+
+import os
+from pathlib import Path
+
+from fcmae.data.sources.entries import Entry, Survey, entry, natural_key
+from fcmae.runs.layout import is_run_folder
+
+Identity = tuple[int, int]
+
+
+def walk(root: str, survey: Survey, leave_out: Path | None = None) -> list[Entry]:
+    """Every image file, in natural order of the paths.
+
+    Hidden files and folders are skipped, and so are run folders, ``leave_out`` among them. A folder that links reach
+    several times is entered once, by its own name if that is inside too; one above ``root`` is not entered at all.
+    ``survey`` notes what else was met.
+
+    Raises:
+        OSError: ``root`` cannot be listed.
+    """
+    above = Path(root).resolve().parents
+    entered = {identity for folder in above if (identity := _identity(folder)) is not None}
+    kept_out = None if leave_out is None else _identity(leave_out)
+    found: list[Entry] = []
+    waiting: list[tuple[str, str, bool]] = [(root, "", False)]  # path, name, reached by a link
+    linked: list[tuple[str, str, bool]] = []
+    while waiting:
+        of_folders: list[list[Entry]] = []
+        while waiting:
+            folder, name, by_link = waiting.pop()
+            identity = _identity(folder)
+            if identity is None or identity in entered:
+                continue
+            entered.add(identity)
+            try:
+                with os.scandir(folder) as scanned:
+                    inside = [one for one in scanned if not one.name.startswith(".")]
+            except OSError as error:
+                if folder == root:
+                    raise
+                survey.closed[folder] = str(error.strerror)
+                continue
+            if name and (identity == kept_out or is_run_folder(folder)):
+                survey.runs.append(folder)
+                continue
+            files = []
+            for one in inside:
+                path, its_name = os.path.join(folder, one.name), os.path.join(name, one.name)
+                if not _is_folder(one):
+                    files.append(entry(path, its_name, survey, is_linked=by_link or one.is_symlink()))
+                elif one.is_symlink():
+                    linked.append((path, its_name, True))
+                else:
+                    waiting.append((path, its_name, by_link))
+            of_folders.append([file for file in files if file is not None])
+        # from the last folder to the first: names that sort alike stay in the order of os.walk(topdown=False)
+        found += [file for files in reversed(of_folders) for file in files]
+        linked.sort(key=lambda one: natural_key(one[0]), reverse=True)
+        if linked:
+            waiting.append(linked.pop())
+    return sorted(found, key=lambda file: natural_key(file.path))
+
+
+def _is_folder(one: "os.DirEntry[str]") -> bool:
+    try:
+        return one.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identity(folder: str | Path) -> Identity | None:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
