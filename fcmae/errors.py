@@ -12,10 +12,11 @@ class UserError(ValueError):
 
 # What errors of memory and of killed processes say, which are no bug and no wrong option
 MEMORY = re.compile(r"out of memory|(can't|cannot|unable to) allocate|not enough memory|can't start new thread", re.I)
-SHARED = re.compile(r"shared memory|\bshm\b|bus error|</torch_", re.I)
+NO_SHARED_MEMORY, NO_OPEN_FILES = 75, 76  # exit status of a data loading process
+SHARED = re.compile(rf"shared memory|\bshm\b|bus error|</torch_|exit code {NO_SHARED_MEMORY}\b", re.I)
 KILLED = re.compile(r"DataLoader worker .*?(?:killed by signal: ([\w ]+)|exited unexpectedly)", re.I | re.S)
 PEER = re.compile(r"closed by peer|reset by peer|connection refused|broken pipe|\bNCCL\b|\bgloo\b|TCPStore", re.I)
-OPEN_FILES = re.compile("too many open files", re.I)
+OPEN_FILES = re.compile(rf"too many open files|ancdata|exit code {NO_OPEN_FILES}\b", re.I)
 
 
 def advice(error: BaseException, batch_size: str = "--batch_size", num_workers: str = "--data.num_workers") -> str | None:
@@ -26,22 +27,25 @@ def advice(error: BaseException, batch_size: str = "--batch_size", num_workers: 
         batch_size: the flag that makes batches smaller, and what else helps to know about it.
         num_workers: the same for the number of loading processes.
     """
-    for one in _chain(error):
-        text = str(one)
-        if OPEN_FILES.search(text):
-            return f"too many open files: take fewer {num_workers}, or raise the limit with ulimit -n"
-        if SHARED.search(text):
-            return (
-                f"shared memory (/dev/shm) is full or too small: take fewer {num_workers} or a smaller {batch_size}, or "
-                f"give the container more (docker run --shm-size 8g)"
-            )
-        if killed := KILLED.search(text):
-            return _of_killed(killed[1], batch_size, num_workers)
-        if isinstance(one, MemoryError) or MEMORY.search(text) or getattr(one, "errno", None) == errno.ENOMEM:
-            where = "GPU is out of memory" if "CUDA" in text or "MPS" in text else "out of memory"
-            return f"{where}: take a smaller {batch_size} or fewer {num_workers}"
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and PEER.search(text):
-            return "another process of this run has ended; its error is above"
+    chain = list(_chain(error))
+    text = "\n".join(str(one) for one in chain)
+    if OPEN_FILES.search(text):
+        return f"too many open files: take fewer {num_workers}, or raise the limit with ulimit -n"
+    if SHARED.search(text):
+        return (
+            f"shared memory (/dev/shm) is full or too small: take fewer {num_workers} or a smaller {batch_size}, or "
+            f"give the container more (docker run --shm-size 8g)"
+        )
+    if killed := KILLED.search(text):
+        return _of_killed(killed[1], batch_size, num_workers)
+    if any(isinstance(one, MemoryError) or getattr(one, "errno", None) == errno.ENOMEM for one in chain) or (
+        MEMORY.search(text)
+    ):
+        if re.search("CUDA|HIP|MPS", text):
+            return f"the GPU is out of memory: take a smaller {batch_size}"
+        return f"out of memory: take a smaller {batch_size} or fewer {num_workers}"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and PEER.search(text):
+        return "another process of this run has ended; its error is above"
     return None
 
 

@@ -10,9 +10,12 @@ from contextlib import contextmanager, suppress
 from multiprocessing import active_children, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from typing import Any
 
 from torch.utils.data import DataLoader
+
+from fcmae.errors import NO_OPEN_FILES, NO_SHARED_MEMORY, OPEN_FILES, SHARED
 
 # Ctrl-C, the end of a job, a terminal that closes (Windows has no such signal)
 ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -49,6 +52,7 @@ def serve_parent(_worker: int = 0) -> None:
     """
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     end_with_parent()
@@ -60,6 +64,12 @@ def end_with_parent(_worker: int = 0) -> None:
     torch's own check comes between two batches, and a process that waits for room in a pipe never gets there.
     """
     threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()
+
+
+def _end_unsent(error: Exception, _batch: object) -> None:
+    """A batch cannot be sent. Python would drop it with a traceback, and the training process would wait for it."""
+    text = str(error)
+    os._exit(NO_SHARED_MEMORY if SHARED.search(text) else NO_OPEN_FILES if OPEN_FILES.search(text) else 1)
 
 
 def _watch_parent() -> None:

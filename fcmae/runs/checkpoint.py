@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from fcmae.errors import UserError, advice
 from fcmae.files import make_folder, naming, sync, write_text
 from fcmae.runs import state as state_file
+from fcmae.runs.layout import CHECKPOINTS
 from fcmae.runs.mark import DELETED, delete_marked, marked_run, new_run, write_mark
 from fcmae.runs.state import TrainState
 
-FOLDER, LAST = "checkpoints", "last"
+FOLDER, LAST = CHECKPOINTS, "last"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
 PREFIX, PARTIAL = "step-", ".partial-"
 NAME = re.compile(rf"{PREFIX}(\d{{8,}})(-[0-9a-f]{{12}})?")  # the second part where another's folder had the name
