@@ -1,29 +1,38 @@
 """Files that are complete or not there: written under a temporary name, synced to disk, renamed."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what file systems answer that cannot sync a folder
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes ``file`` when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part. After an error the old one stays. The folder is made if
-    needed. Who may read the file is up to the umask, also where a library writes private ones (safetensors: 0600).
+    A reader sees the old file or the new one, never a part. After an error the old one stays. When the block has ended,
+    the new one is on disk. The folder is made if needed. Who may read the file is up to the umask, also where a library
+    writes private ones (safetensors: 0600).
+
+    Raises:
+        OSError: with the name of the file in it.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     temporary = file.with_name(f".new-{file.name}")
     try:
-        temporary.unlink(missing_ok=True)  # left by a process that died, perhaps with another mode
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(stat.S_IMODE(mode))
-        sync(temporary)
-        os.replace(temporary, file)
+        with naming(file):
+            temporary.unlink(missing_ok=True)  # left by a process that died, perhaps with another mode
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(stat.S_IMODE(mode))
+            sync(temporary)
+            os.replace(temporary, file)
+            sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -34,12 +43,36 @@ def write_text(file: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names may be any bytes
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and the folders above it that are missing; when this returns, their names are on disk."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync(one.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system get the path's name: a write to an open file raises one without."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def sync(path: Path) -> None:
     """Make sure that a file, or a folder's list of names, is on disk; folders can be synced on POSIX only."""
-    if path.is_dir() and os.name != "posix":
+    is_folder = path.is_dir()
+    if is_folder and os.name != "posix":
         return
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if not is_folder or error.errno not in NO_FOLDER_SYNC:
+                raise
+        finally:
+            os.close(descriptor)

@@ -8,7 +8,6 @@ The same command serves one process and many (``accelerate launch`` or ``torchru
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,13 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 
-from fcmae.cli.command import exit_status
+from fcmae.cli.command import end, exit_status
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.pretrain_parser import CONFIG, PROG, config_from, parse_config
 from fcmae.config import PretrainConfig
 from fcmae.runs.layout import METRICS
 from fcmae.runs.reader import read_metrics
+from fcmae.training.failure import note_failure
 from fcmae.training.loop import fit
 from fcmae.training.setup import set_up
 
@@ -52,13 +52,21 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     Raises:
         UserError: an unknown or wrong setting, a missing folder, no readable image, a run folder that is taken.
         NonFiniteError: the loss became NaN or infinite; the last good checkpoint is kept.
+        Exception: anything else that ended the training (memory, a process that was killed), with a note that says
+            what to do and where the traceback is. No data loading process is left.
     """
+    folder = None if config.output is None else Path(config.output)
     try:
         run = set_up(config)
+        config, folder = run.config, run.folder
         fitted = fit(run)
-    finally:
+        # after an error this would wait for processes that are gone
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    except Exception as error:
+        note_failure(error, config, folder)
+        raise
+    finally:
         # accelerate keeps device and precision for the life of the process; a second run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
     loss = _logged_loss(run.folder) if fitted.loss is None else fitted.loss
@@ -78,4 +86,4 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -1,18 +1,24 @@
 """Shared by the commands: exit status, one-line errors, standard output, and the output folder."""
 
+import atexit
+import faulthandler
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from fcmae.cli.allocator import keep_freed_memory
-from fcmae.errors import UserError
+from fcmae.errors import UserError, advice
 
 logger = logging.getLogger("fcmae")
 
+TO_END = 5.0  # seconds that a process may take to end after an error
+
 
 def exit_status(prog: str, work: Callable[[], object]) -> int:
-    """Run ``work`` and return the exit status: 0, 1 after an error that the user can fix, or 130 after Ctrl-C.
+    """Run ``work`` and return the exit status: 0, 1 after an error that can be put in a line, or 130 after Ctrl-C.
 
     ``prog`` is the command as the user called it; error messages start with it.
     """
@@ -21,18 +27,34 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
     keep_freed_memory()
     try:
         work()
-    except UserError as error:
-        # an error from a data loader worker is wrapped in that worker's traceback; the last line is the message
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
         logger.error("%s: error: %s", command, message)
-        return 1
-    except OSError as error:  # full disk, no write permission; the message names the file
-        logger.error("%s: error: %s", command, error)
         return 1
     except KeyboardInterrupt:
         logger.error("interrupted; unsaved work is lost")
         return 130
     return 0
+
+
+def _message(error: Exception) -> str | None:
+    """One line for the user; None: a bug, whose traceback is the message."""
+    if notes := getattr(error, "__notes__", None):
+        return notes[-1]
+    if isinstance(error, UserError):
+        # an error from a data loader worker is wrapped in that worker's traceback; the last line is the message
+        return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+    known = advice(error)
+    return known if known is not None or not isinstance(error, OSError) else str(error)  # the message names the file
+
+
+def end(status: int) -> NoReturn:
+    """End the process with this exit status, after an error also if threads or libraries do not end."""
+    if status:
+        atexit.register(faulthandler.dump_traceback_later, TO_END, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    sys.exit(status)
 
 
 def say(text: str) -> None:

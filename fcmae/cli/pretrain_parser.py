@@ -15,6 +15,7 @@ from fcmae.cli.keywords import nested_values, settings_from
 from fcmae.cli.parser import from_values, make_parser, parsed
 from fcmae.config import PretrainConfig
 from fcmae.errors import UserError
+from fcmae.runs.layout import run_of
 
 DEMO = "demo"
 PROG = "python -m fcmae.pretrain"
@@ -88,7 +89,7 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainCon
     from_files: dict[str, Any] = {}
     layers: list[dict[str, Any]] = []
     for name in names:
-        layers.append(_settings_of(_recipe_path(str(name))))
+        layers.append(_settings_of(_recipe_path(str(name))) | _place(str(name)))
         from_files = _merged(from_files, layers[-1])
     overridden = _overridden(_group(layer.get("train")) for layer in [*layers, values])
     from_files = _merged(from_files, {"train": dict.fromkeys(overridden)})
@@ -107,7 +108,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 def _with_recipes(argv: list[str]) -> list[str]:
     """Reorder the arguments so that configuration files come first and options override them.
 
-    Recipe names are replaced by their files. The demo recipe is used if neither data nor a file is given.
+    Recipe names are replaced by their files. A run's config.yaml brings the folder that it lies in. The demo recipe is used if neither data nor a file is given.
     """
     sources: list[str] = []
     options: list[str] = []
@@ -128,7 +129,18 @@ def _with_recipes(argv: list[str]) -> list[str]:
         sources = [_recipe_path(DEMO)]
     layers = [*(_group(_settings_of(source).get("train")) for source in sources), _train_options(options)]
     nulls = [f"--train.{name}=null" for name in _overridden(layers)] if len(layers) > 1 else []
-    return [f"--config={source}" for source in sources] + options + nulls
+    from_files = [arg for source in sources for arg in (f"--config={source}", *_flags(_place(source)))]
+    return from_files + options + nulls
+
+
+def _place(source: str) -> dict[str, str]:
+    """The output of a run's config.yaml: the folder that the file lies in, where it may have been moved or copied."""
+    folder = None if "\n" in source or not Path(source).is_file() else run_of(Path(source))
+    return {} if folder is None else {"output": str(folder)}
+
+
+def _flags(settings: Mapping[str, str]) -> list[str]:
+    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 def _overridden(layers: Iterable[Container[str]]) -> list[str]:

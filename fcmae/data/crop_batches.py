@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from fcmae.data.crops import center_crop
 from fcmae.data.images import UnreadableImageError, open_image
+from fcmae.data.workers import end_with_parent
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ def crop_batches(
         UserError: none of the images can be read.
     """
     loader = DataLoader(
-        _Crops(paths, image_hw, in_chans), batch_size=batch_size, num_workers=num_workers, collate_fn=list
-    )
+        _Crops(paths, image_hw, in_chans), batch_size=batch_size, num_workers=num_workers, collate_fn=list,
+        worker_init_fn=end_with_parent,
+    )  # fmt: skip
     readable, reason = 0, ""
     for batch in loader:
         for entry in batch:

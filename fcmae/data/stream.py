@@ -5,7 +5,6 @@ boundaries. So all of them are full, no sample is dropped, and step t has the sa
 workers and micro-batches.
 """
 
-import signal
 from collections.abc import Iterator
 
 import torch
@@ -14,9 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from fcmae.data.draws import sample_seed
 from fcmae.data.samples import PretrainDataset, collate
-
-# Ctrl-C, the end of a job, a terminal that closes (Windows has no such signal)
-ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+from fcmae.data.workers import serve_parent
 
 
 class SampleStream(Sampler[list[tuple[int, int]]]):
@@ -59,11 +56,5 @@ def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool
         num_workers=dataset.data.num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=serve_parent,
     )
-
-
-def _ignore_signals(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; workers must live until the training process has saved and ends them."""
-    for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

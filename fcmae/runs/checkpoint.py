@@ -3,16 +3,18 @@
     RUN/checkpoints/step-00001200/
         model.safetensors   parameters; the model's configuration as JSON in the header
         optimizer.pt        AdamW's state
-        state.json          step, effective batch size, the losses not yet logged
+        state.json          step, effective batch size, the losses not yet logged, the run's settings
+        written_by.json     the run that wrote the folder, and may delete it
     RUN/checkpoints/last    a text file with the name of the newest
 
 A checkpoint is written under a temporary name, synced to disk and renamed; then ``last`` is updated. So ``last`` names
-a complete checkpoint even if the process dies while saving.
+a complete checkpoint even if the process dies while saving, or the power fails.
 """
 
 import json
+import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +23,55 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fcmae.errors import UserError
-from fcmae.files import replacing, sync, write_text
+from fcmae.errors import UserError, advice
+from fcmae.files import make_folder, naming, replacing, sync, write_text
+from fcmae.runs import state as state_file
+from fcmae.runs.layout import CHECKPOINTS
+from fcmae.runs.mark import DELETED, delete_marked, marked_run, new_run, write_mark
+from fcmae.runs.state import TrainState
 from fcmae.runs.utf8_path import utf8_path
 
-FOLDER, LAST = "checkpoints", "last"
+FOLDER, LAST = CHECKPOINTS, "last"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
-PREFIX = "step-"
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """Training progress, without weights and optimizer state."""
-
-    step: int
-    """Optimizer steps done."""
-    effective_batch: int
-    """Images per step; must not change on resuming, because the sample stream would shift."""
-    samples_per_epoch: int
-    """Samples per epoch of the stream; a different number changes the order of samples."""
-    images_digest: str = ""
-    """Digest of the image names, in order."""
-    pending_losses: list[float] = field(default_factory=list)
-    """Losses of the steps since the last line of metrics.jsonl."""
+PREFIX, PARTIAL = "step-", ".partial-"
+NAME = re.compile(rf"{PREFIX}(\d{{8,}})(-[0-9a-f]{{12}})?")  # the second part where another's folder had the name
+UNFINISHED = re.compile(rf"({re.escape(PARTIAL)}|{re.escape(DELETED)})[0-9a-f]{{12}}-{NAME.pattern}")
 
 
 def save_checkpoint(
     run: Path, model: nn.Module, config: dict[str, Any], optimizer: torch.optim.Optimizer, state: TrainState
 ) -> Path:
-    """Write the checkpoint of ``state.step`` and make it ``last``; returns its folder."""
+    """Write the checkpoint of ``state.step`` and make it ``last``; returns its folder. It is on disk then.
+
+    Raises:
+        OSError: a file cannot be written. ``last`` is as it was.
+    """
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    run_name = _run_name(run)
     target = folder / f"{PREFIX}{state.step:08d}"
-    partial = folder / f".partial-{target.name}"
+    if target.exists() and marked_run(target) != run_name:
+        target = folder / f"{target.name}-{run_name}"
+    partial = folder / f"{PARTIAL}{run_name}-{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        with replacing(partial / MODEL) as file:
-            save_file(tensors, file, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
-        torch.save(optimizer.state_dict(), partial / OPTIMIZER)
-        (partial / STATE).write_text(json.dumps(asdict(state)) + "\n")
-        for file in partial.iterdir():
-            sync(file)
-        sync(partial)
-    except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
+        with naming(partial):
+            partial.mkdir()
+            write_mark(partial, run_name, target.name)
+            with replacing(partial / MODEL) as file:
+                save_file(tensors, file, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
+            torch.save(optimizer.state_dict(), partial / OPTIMIZER)
+            state_file.write_state(partial / STATE, state)
+            for file in partial.iterdir():
+                sync(file)
+            sync(partial)
+    except (SafetensorError, RuntimeError, OSError) as error:  # RuntimeError: how torch reports a full disk
+        shutil.rmtree(partial, ignore_errors=True)
+        if advice(error) is not None or (isinstance(error, OSError) and error.filename is not None):
+            raise
         raise OSError(f"{partial} cannot be written: {' '.join(str(error).split())}") from error
-    shutil.rmtree(target, ignore_errors=True)  # left by a process that died before updating `last`
+    delete_marked(target, run_name)  # left by a process that died before updating `last`
     partial.rename(target)
     sync(folder)
     write_text(folder / LAST, target.name + "\n")
@@ -75,7 +79,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Load a checkpoint's weights and optimizer state in place.
+    """Load a checkpoint's weights and optimizer state in place. The optimizer keeps its hyperparameters.
 
     Raises:
         UserError: a file is missing, damaged, or belongs to another model.
@@ -86,20 +90,41 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL} is of another model: {' '.join(str(error).split())}") from None
+    now = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
         saved = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved)
+        _check_shapes(optimizer)
     except Exception as error:  # torch raises anything from OSError to UnpicklingError for a damaged file
         raise UserError(f"{folder / OPTIMIZER} cannot be read: {' '.join(str(error).split())}") from error
+    for group, settings in zip(optimizer.param_groups, now, strict=True):
+        for name in group.keys() - settings.keys() - {"params"}:
+            del group[name]  # the schedule would take the saved run's initial_lr
+        group.update(settings)
     return state
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """ValueError for a moment of another shape than its parameter; load_state_dict does not look."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if name.startswith("exp_avg") and getattr(value, "shape", None) != parameter.shape:
+                    raise ValueError(f"{name} does not fit a parameter of shape {list(parameter.shape)}")
 
 
 def read_state(folder: Path) -> TrainState:
     """The state of a checkpoint folder; UserError if it is missing or damaged."""
+    file = folder / STATE
     try:
-        return TrainState(**json.loads((folder / STATE).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / STATE} cannot be read, so {folder} is not a complete checkpoint: {error}") from None
+        if not file.is_file():
+            raise ValueError("there is no such file")
+        state = state_file.read_state(file)
+        if (name := NAME.fullmatch(folder.name)) and int(name[1]) != state.step:
+            raise ValueError(f"step is {state.step}, but the folder's name says {int(name[1])}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read, so {folder} is not a complete checkpoint: {error}") from None
+    return state
 
 
 def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -125,15 +150,30 @@ def last_checkpoint(run: Path) -> Path | None:
         UserError: ``last`` names a checkpoint that is missing or incomplete.
     """
     pointer = run / FOLDER / LAST
-    if not pointer.is_file():  # deleted, or the process died between the two renames of the first checkpoint
-        return max((file.parent for file in pointer.parent.glob(f"{PREFIX}*/{STATE}")), default=None)
-    folder = pointer.parent / pointer.read_text(errors="replace").strip()
-    if not (folder / STATE).is_file():
+    if pointer.is_symlink() or (pointer.exists() and not pointer.is_file()):
+        raise UserError(f"{pointer} is no file that a run wrote; give another --output")
+    if not pointer.exists():  # deleted, or the process died between the two renames of the first checkpoint
+        return _newest(pointer.parent)
+    name = pointer.read_text(errors="replace").strip()
+    folder = pointer.parent / name
+    if Path(name).name != name or len(name) > 200 or not (folder / STATE).is_file():
         raise UserError(
-            f"{pointer} names {folder.name!r}, which is not there or not complete; delete {pointer} to resume from "
+            f"{pointer} names {name[:40]!r}, which is not there or not complete; delete {pointer} to resume from "
             f"the newest complete checkpoint"
         )
     return folder
+
+
+def _newest(checkpoints: Path) -> Path | None:
+    """The folder with the most steps whose files are all there and whose state can be read."""
+    complete: dict[int, Path] = {}
+    for folder in checkpoints.glob(f"{PREFIX}*") if checkpoints.is_dir() else ():
+        if NAME.fullmatch(folder.name) and all((folder / file).is_file() for file in (MODEL, OPTIMIZER)):
+            try:
+                complete[read_state(folder).step] = folder
+            except UserError:
+                continue
+    return complete[max(complete)] if complete else None
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
@@ -157,11 +197,33 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 
 def delete_old_checkpoints(run: Path, keep: int) -> None:
-    """Delete unfinished checkpoints and all but the newest ``keep`` (0: keep all); never the one named by ``last``."""
-    folder = run / FOLDER
-    for partial in folder.glob(f".partial-{PREFIX}*"):
-        shutil.rmtree(partial, ignore_errors=True)
-    newest = last_checkpoint(run)
+    """Delete what this run wrote: unfinished checkpoints, and all but the newest ``keep`` (0: keep all).
+
+    Never the one named by ``last``, nor folders without this run's mark: copies, and those of older versions.
+    """
+    folder, newest = run / FOLDER, last_checkpoint(run)
+    run_name = _run_name(run)
+    for left in folder.glob(".*"):
+        if UNFINISHED.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+        elif left.name.startswith(f"{PARTIAL}{PREFIX}"):  # of a version that put no run's name there
+            with suppress(OSError):
+                left.rmdir()  # if it is empty
     if keep and newest is not None:
-        for old in [c for c in sorted(folder.glob(f"{PREFIX}*")) if c.name <= newest.name][:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        last = int(_steps(newest))
+        ours = [one for one in folder.glob(f"{PREFIX}*") if NAME.fullmatch(one.name) and marked_run(one) == run_name]
+        for old in sorted((one for one in ours if _steps(one) <= last), key=_steps)[:-keep]:
+            if old != newest:
+                delete_marked(old, run_name)
+
+
+def _steps(folder: Path) -> int:
+    """The number in the name of a checkpoint folder; 0 if it has another name."""
+    name = NAME.fullmatch(folder.name)
+    return int(name[1]) if name else 0
+
+
+def _run_name(run: Path) -> str:
+    """The name in the marks of this run's checkpoints: that of the last one, or a new one."""
+    last = last_checkpoint(run)
+    return (None if last is None else marked_run(last)) or new_run()

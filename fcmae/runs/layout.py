@@ -5,6 +5,7 @@ from typing import Any
 
 CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and the start of that file
 METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
+CHECKPOINTS = "checkpoints"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
 CHECKPOINTS = "checkpoints"
@@ -34,6 +35,14 @@ def _begins_with_header(file: Path) -> bool:
 def picture_file(run: Path, step: int) -> Path:
     """Path of the reconstructions drawn after ``step`` steps."""
     return run / PICTURES / f"step-{step:08d}.png"
+
+
+def run_of(config: Path) -> Path | None:
+    """The run folder that a config.yaml lies in. None: it is another file, or a copy outside of a run folder."""
+    if config.name != CONFIG or not any((config.parent / name).exists() for name in (METRICS, CHECKPOINTS, EVENTS)):
+        return None
+    with config.open(encoding="utf-8", errors="replace") as opened:
+        return config.parent if opened.read(len(HEADER)) == HEADER else None
 
 
 def flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:

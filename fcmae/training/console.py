@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from fcmae.data.stream import ENDING_SIGNALS
+from fcmae.data.workers import ENDING_SIGNALS
 
 logger = logging.getLogger(__name__)
 

@@ -8,33 +8,25 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torchvision.transforms.v2 import functional as TF
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
-from fcmae.config import PretrainConfig
 from fcmae.data.draws import sample_seed
 from fcmae.data.samples import Sample
 from fcmae.data.stream import SampleStream, make_loader
 from fcmae.data.unreadable import UnreadableFiles
-from fcmae.errors import UserError
-from fcmae.models.patches import enlarge_mask
-from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.layout import CONFIG, picture_file
+from fcmae.data.workers import batches_of
+from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.console import progress_bar, signals_as_question
-from fcmae.training.monitor import GROUP
 from fcmae.training.optimizer import make_schedule
+from fcmae.training.saving import draw, make_up, measure, non_finite
+from fcmae.training.saving import save as _save
 from fcmae.training.setup import Run
 
 logger = logging.getLogger("fcmae")
-
-
-class NonFiniteError(UserError):
-    """The loss or a weight became NaN or infinite."""
 
 
 class Fitted(NamedTuple):
@@ -66,15 +58,20 @@ def fit(run: Run) -> Fitted:
 
     run.model.train()
     with contextlib.ExitStack() as stack:
+        stack.callback(run.peers.close)
         if run.lock is not None:
             stack.callback(run.lock.release)
         interrupted = stack.enter_context(signals_as_question(accelerator))
         metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
         bar = stack.enter_context(progress_bar(run.total_steps, step, accelerator.is_main_process))
         stack.enter_context(logging_redirect_tqdm())
-        batches = iter(loader) if step < run.total_steps else iter(())
+        batches = stack.enter_context(batches_of(loader)) if step < run.total_steps else iter(())
         if step == 0:
-            _measure(run, step, metrics)
+            measure(run, step, metrics)
+        elif run.resumed_settings is not None:
+            make_up(run, run.resumed_settings, metrics)
+        else:  # resumed in a folder without a checkpoint: from here on it can be resumed by itself
+            _save(run, run.start)
         window_start, window_steps = time.perf_counter(), 0
 
         while step < run.total_steps:
@@ -107,16 +104,18 @@ def fit(run: Run) -> Fitted:
                 bar.show(values)
                 pending, window_start, window_steps = [], time.perf_counter(), 0
             if save_now:
+                if metrics:
+                    metrics.sync()
                 _save(run, replace(run.start, step=step, pending_losses=pending))
             if config.log.pictures_every and (
                 step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)
             ):
-                _draw(run, step)
+                draw(run, step)
             if step == run.total_steps or run.completes_epochs(step, config.monitor.any_every):
-                _measure(run, step, metrics)
+                measure(run, step, metrics)
             if stop:
                 break
-        del batches  # stops the data loading processes
+        run.peers.part()
 
     if unreadable.seen:
         logger.warning("%d image file(s) could not be read and were skipped; each is named above", len(unreadable.seen))
@@ -156,77 +155,13 @@ def _read_losses(run: Run, losses: list[torch.Tensor], step: int) -> list[float]
     means = run.accelerator.reduce(torch.stack(losses), reduction="mean").tolist()
     for behind, loss in enumerate(reversed(means)):
         if not math.isfinite(loss) and all(map(math.isfinite, means[: len(means) - 1 - behind])):
-            raise _non_finite(run, f"the loss is {loss} at step {step - behind}")
+            raise non_finite(run, f"the loss is {loss} at step {step - behind}")
     return means
-
-
-def _save(run: Run, state: ckpt.TrainState) -> None:
-    """Save a checkpoint. NonFiniteError if a weight is not finite: the next loss would show it only after saving."""
-    bad = next((n for n, p in run.bare_model.named_parameters() if not p.isfinite().all()), None)
-    if bad is not None:
-        raise _non_finite(run, f"the weight {bad} is not finite after step {state.step}")
-    if run.accelerator.is_main_process:
-        try:
-            ckpt.save_checkpoint(run.folder, run.bare_model, _network(run.config), run.optimizer, state)
-        except OSError as error:
-            raise UserError(
-                f"no checkpoint could be written to {run.folder} at step {state.step}: {error.strerror or error}; "
-                f"earlier checkpoints are unchanged"
-            ) from error
-        ckpt.delete_old_checkpoints(run.folder, run.config.log.keep_checkpoints)
-    run.accelerator.wait_for_everyone()
-
-
-def _network(config: PretrainConfig) -> dict[str, Any]:
-    """The fields of ModelConfig, for the checkpoint's header."""
-    return {name: value for name, value in config.as_dict()["model"].items() if name != "init_from"}
-
-
-def _draw(run: Run, step: int) -> None:
-    """Write RUN/reconstructions/step-….png: always the same images with the same masks."""
-    if run.accelerator.is_main_process:
-        model, device = run.bare_model, run.accelerator.device
-        sample = run.dataset.fixed_samples(run.config.log.pictures_count)
-        images = TF.to_dtype(sample.image.to(device), torch.float32, scale=True)
-        visible = sample.visible.to(device)
-        model.eval()
-        with run.accelerator.autocast():
-            pasted = paste_reconstruction(model, images, visible, run.dataset.normalize)
-        model.train()
-        where = enlarge_mask(visible, model.patch_size)
-        save_picture(
-            reconstruction_picture(images, pasted, where, run.config.train.mask_ratio), picture_file(run.folder, step)
-        )
-    run.accelerator.wait_for_everyone()
-
-
-def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
-    """Measure the features, and the loss on held-out images, and write a line of metrics, if that was asked for."""
-    if not run.config.monitor.any_every:
-        return
-    if metrics:
-        try:
-            measured = run.monitor.measure(run.bare_model, run.accelerator.device)
-        except (UserError, OSError) as error:
-            if step == 0:
-                raise
-            logger.warning("not measured at step %d: %s", step, error)  # training goes on
-        else:
-            metrics.write({"step": step, "epoch": round(run.epochs_done(step), 4)} | measured, GROUP)
-            logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
-    run.accelerator.wait_for_everyone()
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch's generator, which drop path uses: a resumed run draws the same as one that was never stopped."""
     torch.manual_seed(sample_seed(seed, step, rank))
-
-
-def _non_finite(run: Run, what: str) -> NonFiniteError:
-    kept = ckpt.last_checkpoint(run.folder)
-    kept_line = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
-    resume = f"--resume {shlex.quote(str(kept))} --output ANOTHER and " if kept else ""
-    return NonFiniteError(f"{what}; stopped, {kept_line}. Try {resume}a lower --train.base_lr, or --train.clip_grad 1")
 
 
 def _command_to_resume(run: Run) -> str:

@@ -1,6 +1,7 @@
 """Which folder a run writes to, which checkpoint it resumes from, and whether it may resume from it."""
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from fcmae.data.sources.digest import difference
 from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.layout import CONFIG, HEADER, flat
+from fcmae.runs.layout import CONFIG, EVENTS, HEADER, PICTURES, flat
 from fcmae.training.batch import Batch, base_learning_rate
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ def checkpoint_to_resume(config: PretrainConfig, folder: Path) -> Path | None:
     """
     if folder.is_file():
         raise UserError(f"--output {folder} is a file; give a folder")
+    for name in (ckpt.FOLDER, EVENTS, PICTURES):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError(f"--output {folder} holds a file {name}, where a run has a folder; give another --output")
     here = ckpt.last_checkpoint(folder)
     taken = folder / CONFIG
     if taken.is_file() and here is None and not taken.read_text(errors="replace").startswith(HEADER):
@@ -94,18 +98,30 @@ def make_and_lock(folder: Path) -> FileLock:
 
 
 def recorded_settings(checkpoint: Path) -> dict[str, Any]:
-    """The settings of the run that wrote a checkpoint, by dotted name; empty if its config.yaml is gone.
+    """The settings that a checkpoint was trained with, by dotted name; empty if nothing tells.
+
+    They are in the checkpoint, because users edit config.yaml; those of older versions are in config.yaml only.
 
     Raises:
-        UserError: config.yaml is damaged.
+        UserError: state.json or config.yaml is damaged.
     """
+    if settings := ckpt.read_state(checkpoint).settings:
+        return flat(settings)
     file = checkpoint.parent.parent / CONFIG
     if not file.is_file():
         return {}
     try:
         return flat(yaml.safe_load(file.read_text()))
-    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file} is not a configuration: {' '.join(str(error).split())}") from None
+
+
+def log_if_moved(folder: Path) -> None:
+    """One line if the run folder was moved or copied since its config.yaml was written."""
+    with suppress(OSError, ValueError, RecursionError, yaml.YAMLError, AttributeError):
+        before = yaml.safe_load((folder / CONFIG).read_text()).get("output")
+        if isinstance(before, str) and Path(before).resolve() != folder.resolve():
+            logger.info("the run was moved or copied from %s; it goes on in %s", before, folder)
 
 
 def check_same_run(config: PretrainConfig, checkpoint: Path, before: dict[str, Any]) -> None:

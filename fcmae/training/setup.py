@@ -4,6 +4,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -27,11 +28,13 @@ from fcmae.training.batch import Batch, divide_batch, learning_rate_advice, peak
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
 from fcmae.training.optimizer import make_optimizer
+from fcmae.training.peers import Peers
 from fcmae.training.resume import (
     check_same_run,
     check_same_stream,
     checkpoint_to_resume,
     filled_in,
+    log_if_moved,
     make_and_lock,
     recorded_settings,
     run_folder,
@@ -60,6 +63,9 @@ class Run:
     monitor: Monitor
     lock: FileLock | None
     """Held by the main process while it writes to the folder."""
+    peers: Peers
+    resumed_settings: dict[str, Any] | None
+    """By dotted name: those of this folder's checkpoint that the run resumes from. None: from none, or another's."""
 
     def epochs_done(self, step: int) -> float:
         """Epochs completed after this many steps."""
@@ -79,10 +85,20 @@ def set_up(config: PretrainConfig) -> Run:
     Raises:
         UserError: something the user can fix. Nothing has been written to the run folder then.
     """
+    peers = Peers()
+    try:
+        return _set_up(config, peers)
+    except BaseException:
+        peers.close()
+        raise
+
+
+def _set_up(config: PretrainConfig, peers: Peers) -> Run:
     # accelerate finds torchrun's CPU processes only with cpu=True
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=_precision(config))
     if not accelerator.is_main_process:
         logging.getLogger("fcmae").setLevel(logging.ERROR)
+    peers.meet(accelerator)
     folder = run_folder(config, accelerator)
     resume_from = checkpoint_to_resume(config, folder)
     newest = ckpt.last_checkpoint(folder)
@@ -105,6 +121,7 @@ def set_up(config: PretrainConfig) -> Run:
         effective_batch=batch.effective,
         samples_per_epoch=len(dataset),
         images_digest=digest(images),
+        settings=config.as_dict(),
     )
     optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
@@ -115,6 +132,7 @@ def set_up(config: PretrainConfig) -> Run:
     if resume_from is not None:
         state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
+        log_if_moved(folder)
         if start.step >= total_steps and newest is None:
             raise UserError(
                 f"{resume_from} is at step {start.step}, and --train.epochs {config.train.epochs} ends at step "
@@ -147,8 +165,9 @@ def set_up(config: PretrainConfig) -> Run:
     if resume_from is not None:
         logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
     return Run(
-        config, batch, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock
-    )
+        config, batch, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock,
+        peers, None if newest is None else before,
+    )  # fmt: skip
 
 
 def _kind_of_images(config: PretrainConfig, held_out: ImageFiles) -> str:

@@ -1,0 +1,116 @@
+"""Data loading processes: they outlive the signals that stop a run, and never the process that they load for."""
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children, parent_process
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from fcmae.errors import NO_OPEN_FILES, NO_SHARED_MEMORY, OPEN_FILES, SHARED
+
+# Ctrl-C, the end of a job, a terminal that closes (Windows has no such signal)
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+BETWEEN_LOOKS = 1.0  # seconds, of a loading process at its parent
+TO_DIE = 3.0  # seconds; a process that waits for a dead network drive cannot be killed
+
+_running: set[BaseProcess] = set()
+
+
+@contextmanager
+def batches_of(loader: DataLoader) -> Iterator[Iterator[Any]]:
+    """The loader's batches. When the block ends, so do the loading processes; after an error they are killed."""
+    others = active_children()
+    batches: Any = None
+    try:
+        with _no_signals():  # until the new processes ignore them
+            batches = iter(loader)
+        _running.update(process for process in active_children() if process not in others)
+        yield batches
+        with suppress(AttributeError):  # no loading processes
+            batches._shutdown_workers()
+    except BaseException:
+        if hasattr(batches, "_shutdown"):
+            batches._shutdown = True  # torch would wait for locks that a killed process may hold
+        raise
+    finally:
+        _kill(process for process in active_children() if process not in others)
+
+
+def serve_parent(_worker: int = 0) -> None:
+    """For ``worker_init_fn``: ignore the signals that stop a run, and end when the parent is gone.
+
+    Ctrl-C reaches the whole process group, but the training process needs its batches until it has saved.
+    """
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+    end_with_parent()
+
+
+def end_with_parent(_worker: int = 0) -> None:
+    """For ``worker_init_fn``: end this process when the parent is gone, whatever it is doing.
+
+    torch's own check comes between two batches, and a process that waits for room in a pipe never gets there.
+    """
+    threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()
+
+
+def _end_unsent(error: Exception, _batch: object) -> None:
+    """A batch cannot be sent. Python would drop it with a traceback, and the training process would wait for it."""
+    text = str(error)
+    os._exit(NO_SHARED_MEMORY if SHARED.search(text) else NO_OPEN_FILES if OPEN_FILES.search(text) else 1)
+
+
+def _watch_parent() -> None:
+    started_by, parent = parent_process(), os.getppid()
+    # the sentinel is a pipe, which forked siblings may hold open too; an orphan's parent is another process
+    while started_by and not wait([started_by.sentinel], timeout=BETWEEN_LOOKS) and os.getppid() == parent:
+        pass
+    os._exit(1)
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Signals that end a run wait until the block has ended."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    """Kill processes and wait for them. torch, which takes that for a fault of theirs, hears nothing of it."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    listening = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread and os.name == "posix" else None
+    killed = list(processes)
+    for process in killed:
+        process.kill()
+    deadline = time.monotonic() + TO_DIE
+    for process in killed:
+        process.join(max(0.0, deadline - time.monotonic()))
+    _running.difference_update(killed)
+    if listening is not None:
+        signal.signal(signal.SIGCHLD, listening)
+
+
+def _kill_the_rest() -> None:
+    _kill([process for process in _running if process.is_alive()])
+
+
+# multiprocessing waits at exit, without end, for processes that ignore its SIGTERM
+atexit.register(_kill_the_rest)
