@@ -3,10 +3,12 @@
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fcmae.data.normalizer import Normalizer
 from fcmae.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from fcmae.data.normalizer import Normalizer  # it needs torch, which takes seconds to import
 
 DIGITS = "digits"  # scikit-learn's digits, in place of a folder of labeled images
 BATCH_SIZE = 64  # images per device and micro-batch, when nothing says otherwise
@@ -68,7 +70,7 @@ class DataConfig:
         if self.std is not None and not all(std > 0 for std in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
 
-    def normalizer(self, in_chans: int) -> Normalizer:
+    def normalizer(self, in_chans: int) -> "Normalizer":
         """The normalizer for ``in_chans`` channels.
 
         Raises:
@@ -81,6 +83,8 @@ class DataConfig:
             if len(given) != in_chans:
                 raise ValueError(f"{what} must have one value per channel: model.in_chans is {in_chans}, got {given}")
             return given
+
+        from fcmae.data.normalizer import Normalizer
 
         return Normalizer(per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std"))
 

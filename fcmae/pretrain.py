@@ -13,17 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from accelerate.state import AcceleratorState
-
 from fcmae.cli.command import exit_status
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.pretrain_parser import CONFIG, PROG, config_from, parse_config
 from fcmae.config import PretrainConfig
 from fcmae.runs.layout import METRICS
-from fcmae.runs.reader import read_metrics
-from fcmae.training.loop import fit
-from fcmae.training.setup import set_up
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,12 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         UserError: an unknown or wrong setting, a missing folder, no readable image, a run folder that is taken.
         NonFiniteError: the loss became NaN or infinite; the last good checkpoint is kept.
     """
+    import torch  # here, so that wrong arguments are refused and --help is shown without seconds of imports
+    from accelerate.state import AcceleratorState
+
+    from fcmae.training.loop import fit
+    from fcmae.training.setup import set_up
+
     try:
         run = set_up(config)
         fitted = fit(run)
@@ -67,6 +67,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
 def _logged_loss(folder: Path) -> float | None:
     """The last of metrics.jsonl, for a run that had nothing left to log."""
+    from fcmae.runs.reader import read_metrics
+
     series, _ = read_metrics(folder / METRICS)
     last = float(series["loss"].value[-1]) if "loss" in series else math.nan
     return None if math.isnan(last) else last
