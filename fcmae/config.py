@@ -195,6 +195,8 @@ class PretrainConfig:
     output: str | None = None
     """Run folder, created if needed. Unset: runs/<model>-<date>-<time>. A run that is already there is resumed, or
     left untouched."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one. Several processes take one device each."""
     seed: int = 0
     """Seed of the weights, crops, flips, masks and order. Seed and configuration determine the run."""
     resume: str = "auto"

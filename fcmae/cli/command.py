@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fcmae.cli.allocator import keep_freed_memory
+from fcmae.cli.quiet import PlainFormatter, quiet_libraries
 from fcmae.errors import UserError
 
 logger = logging.getLogger("fcmae")
@@ -17,7 +18,10 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
     ``prog`` is the command as the user called it; error messages start with it.
     """
     command = prog.removeprefix("python -m ")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    quiet_libraries()
     keep_freed_memory()
     try:
         work()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 
+from fcmae.cli.progress import tracked
 from fcmae.data.crops import center_crop
 from fcmae.data.images import UnreadableImageError, open_image
 from fcmae.errors import UserError
@@ -38,7 +39,7 @@ def crop_batches(
         _Crops(paths, image_hw, in_chans), batch_size=batch_size, num_workers=num_workers, collate_fn=list
     )
     readable, reason = 0, ""
-    for batch in loader:
+    for batch in tracked(loader, len(paths), "images", len):
         for entry in batch:
             if isinstance(entry, str):
                 reason = reason or entry

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fcmae.cli.progress import duration
 from fcmae.config import BATCH_SIZE, PretrainConfig, TrainConfig
 from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
@@ -141,21 +142,12 @@ def _time(run: RunFolder) -> Fact | None:
     started = f"started {datetime.fromtimestamp(run.started, UTC):%Y-%m-%d %H:%M} UTC" if run.started else ""
     if seconds is None:
         return Fact("Started", started.removeprefix("started ")) if started else None
-    return Fact("Training time", _duration(seconds), started)
+    return Fact("Training time", duration(seconds), started)
 
 
 def _versions(run: RunFolder) -> Fact | None:
     version, _, rest = run.written_by.partition(", ")
     return Fact("Version", version, rest) if version else None
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _text(value: Any) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from fcmae.files import write_text
@@ -44,6 +46,10 @@ class MetricsLog:
         for name, value in values.items():
             if name != "step":
                 self._tensorboard.add_scalar(f"{group}/{name}", value, values["step"])
+
+    def add_picture(self, name: str, picture: Image.Image, step: int) -> None:
+        """Show an RGB picture in TensorBoard."""
+        self._tensorboard.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def __enter__(self) -> "MetricsLog":
         return self

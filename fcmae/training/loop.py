@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torchvision.transforms.v2 import functional as TF
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
 from fcmae.config import PretrainConfig
@@ -25,8 +24,9 @@ from fcmae.models.patches import enlarge_mask
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, picture_file
 from fcmae.runs.metrics import MetricsLog
-from fcmae.training.console import progress_bar, signals_as_question
-from fcmae.training.monitor import GROUP
+from fcmae.training.closing import closing_lines
+from fcmae.training.console import TrainingProgress, signals_as_question
+from fcmae.training.monitor import GROUP, in_words
 from fcmae.training.optimizer import make_schedule
 from fcmae.training.setup import Run
 
@@ -68,10 +68,10 @@ def fit(run: Run) -> Fitted:
     with contextlib.ExitStack() as stack:
         if run.lock is not None:
             stack.callback(run.lock.release)
-        interrupted = stack.enter_context(signals_as_question(accelerator))
+        bar = TrainingProgress(run.total_steps, step, run.batch.accumulation_steps, accelerator.is_main_process)
+        interrupted = stack.enter_context(signals_as_question(accelerator, bar))
         metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
-        bar = stack.enter_context(progress_bar(run.total_steps, step, accelerator.is_main_process))
-        stack.enter_context(logging_redirect_tqdm())
+        stack.enter_context(bar)
         batches = iter(loader) if step < run.total_steps else iter(())
         if step == 0:
             _measure(run, step, metrics)
@@ -80,9 +80,8 @@ def fit(run: Run) -> Fitted:
         while step < run.total_steps:
             schedule.step_update(step)
             _seed_step(config.seed, step, accelerator.process_index)
-            losses.append(_train_step(run, batches, unreadable))
+            losses.append(_train_step(run, batches, unreadable, bar))
             step, window_steps = step + 1, window_steps + 1
-            bar.update()
 
             stop = interrupted()
             log_now = step % config.log.every == 0 or step == run.total_steps
@@ -111,7 +110,7 @@ def fit(run: Run) -> Fitted:
             if config.log.pictures_every and (
                 step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)
             ):
-                _draw(run, step)
+                _draw(run, step, metrics)
             if step == run.total_steps or run.completes_epochs(step, config.monitor.every):
                 _measure(run, step, metrics)
             if stop:
@@ -123,12 +122,14 @@ def fit(run: Run) -> Fitted:
     if step < run.total_steps:
         logger.info("stopped at step %d of %d; saved. To resume: %s", step, run.total_steps, _command_to_resume(run))
     else:
-        logger.info("done: %d steps. Pictures and weights are in %s", step, run.folder)
-        logger.info('weights for timm: fcmae.convert_to_dense("%s")', run.folder)
+        for line in closing_lines(run, last_loss):
+            logger.info("%s", line)
     return Fitted(step, last_loss, is_complete=step == run.total_steps)
 
 
-def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles) -> torch.Tensor:
+def _train_step(
+    run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles, bar: TrainingProgress
+) -> torch.Tensor:
     """One optimizer step. Returns this process's loss, averaged over its micro-batches."""
     accumulate, device = run.batch.accumulation_steps, run.accelerator.device
     total = torch.zeros((), device=device)
@@ -144,6 +145,7 @@ def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles
             loss = output.loss / accumulate
             run.accelerator.backward(loss)
         total += loss.detach()
+        bar.update()
     if run.config.train.clip_grad is not None:
         run.accelerator.clip_grad_norm_(run.model.parameters(), run.config.train.clip_grad)
     run.optimizer.step()
@@ -182,8 +184,8 @@ def _network(config: PretrainConfig) -> dict[str, Any]:
     return {name: value for name, value in config.as_dict()["model"].items() if name != "init_from"}
 
 
-def _draw(run: Run, step: int) -> None:
-    """Write RUN/reconstructions/step-….png: always the same images with the same masks."""
+def _draw(run: Run, step: int, metrics: MetricsLog | None) -> None:
+    """Write RUN/reconstructions/step-….png, and to TensorBoard: always the same images with the same masks."""
     if run.accelerator.is_main_process:
         model, device = run.bare_model, run.accelerator.device
         sample = run.dataset.fixed_samples(run.config.log.pictures_count)
@@ -194,9 +196,10 @@ def _draw(run: Run, step: int) -> None:
             pasted = paste_reconstruction(model, images, visible, run.dataset.normalize)
         model.train()
         where = enlarge_mask(visible, model.patch_size)
-        save_picture(
-            reconstruction_picture(images, pasted, where, run.config.train.mask_ratio), picture_file(run.folder, step)
-        )
+        picture = reconstruction_picture(images, pasted, where, run.config.train.mask_ratio)
+        save_picture(picture, picture_file(run.folder, step))
+        if metrics:
+            metrics.add_picture("reconstructions", picture, step)
     run.accelerator.wait_for_everyone()
 
 
@@ -213,7 +216,7 @@ def _measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
             logger.warning("not measured at step %d: %s", step, error)  # training goes on
         else:
             metrics.write({"step": step, "epoch": round(run.epochs_done(step), 4)} | measured, GROUP)
-            logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+            logger.info("step %d: %s", step, in_words(measured))
     run.accelerator.wait_for_everyone()
 
 
