@@ -173,7 +173,12 @@ def _write(folder: Path, found: "dict[str, NetworkCollapse]", config: CollapseCo
     from fcmae.analysis.collapse_file import write_collapse
 
     described = {
-        label: {"source": one.source, "image_hw": list(one.image_hw), "visible_share": one.visible_share}
+        label: {
+            "source": one.source,
+            "image_hw": list(one.image_hw),
+            "visible_share": one.visible_share,
+            "random_weights": one.has_random_weights,
+        }
         for label, one in found.items()
     }
     settings = {name: getattr(config, name) for name in ("tap", "sparse", "pretrained", "seed")}

@@ -13,7 +13,7 @@ def collapse_table(network: NetworkCollapse) -> str:
     ranked = network.blocks[0].effective_rank is not None
     head = f"{'block':<20}{'depth':>7}{'tap':>11}{'channels':>10}{'distance':>17}{'dead':>8}{'saturated':>11}"
     lines = [
-        f"{network.label}: {network.blocks[0].images} images of {height}×{width}, {seen}",
+        f"{network.title}: {network.blocks[0].images} images of {height}×{width}, {seen}",
         head + ("    rank" if ranked else ""),
     ]
     for row in network.blocks:

@@ -8,7 +8,7 @@ import warnings
 
 # warnings name the module that calls: ours too, which warns by logging only
 LIBRARIES = ("fcmae", "torch", "torchvision", "timm", "accelerate", "transformers", "huggingface_hub", "numba", "PIL",
-             "tifffile", "imagecodecs", "matplotlib", "skimage", "sklearn", "multiprocessing", "tensorboard")  # fmt: skip
+             "tifffile", "imagecodecs", "matplotlib", "skimage", "sklearn", "tensorboard")  # fmt: skip
 LOGGERS = ("accelerate", "huggingface_hub", "httpx", "matplotlib", "numba", "PIL", "tifffile", "timm", "transformers",
            "urllib3")  # fmt: skip
 ADDRESS = re.compile(r"<([\w.]+) object at 0x[0-9a-fA-F]+>")
