@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fcmae.data.normalizer import Normalizer  # it needs torch, which takes seconds to import
 
 DIGITS = "digits"  # scikit-learn's digits, in place of a folder of labeled images
+BASE_BATCH = 256  # train.base_lr is the learning rate for this batch
 BATCH_SIZE = 64  # images per device and micro-batch, when nothing says otherwise
 WARMUP_SHARE = 0.05  # of the epochs: the paper's 40 of 800
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from fcmae.analysis.evaluation_file import RESULT
 from fcmae.cli.command import exit_status, output_folder, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.evaluate"
-RESULT = "evaluation.json"
 IMG_SIZE, DIGITS_SIZE = 224, 64  # 64: 2×2 positions in the last stage of a usual stem, 8×8 of a stem of stride 1
 
 

@@ -17,6 +17,7 @@ from fcmae.models.patches import enlarge_mask
 GRAY = 0.5
 TILE = 160  # minimum side of a tile in pixels; smaller images are enlarged by an integer factor
 GAP, BACKGROUND = 4, 255
+LINE = 1.5  # height of a caption, in font sizes
 FONT_SHARE, LEAST_FONT = 1 / 34, 16  # of the picture's width: about 11 pixels on a phone's 375
 
 
@@ -54,8 +55,8 @@ def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask
         "reconstruction, visible patches pasted in": pasted,
     }
     strips = [_row(images) for images in rows.values()]
-    size = max(LEAST_FONT, round(FONT_SHARE * strips[0].width))
-    font, line = ImageFont.load_default(size), round(1.5 * size)
+    size = font_size(strips[0].width)
+    font, line = ImageFont.load_default(size), round(LINE * size)
     width = max(strips[0].width, *(2 * GAP + math.ceil(font.getlength(caption)) for caption in rows))
     picture = Image.new("RGB", (width, sum(strip.height + line for strip in strips)), (BACKGROUND,) * 3)
     draw, top = ImageDraw.Draw(picture), 0
@@ -64,6 +65,11 @@ def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask
         picture.paste(strip, (0, top + line))
         top += line + strip.height
     return picture
+
+
+def font_size(width: int) -> int:
+    """Size of the captions' letters in pixels, for rows of this width."""
+    return max(LEAST_FONT, round(FONT_SHARE * width))
 
 
 def _row(images: Tensor) -> Image.Image:

@@ -3,10 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+from fcmae.errors import UserError
+
 CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and the start of that file
 METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
+
+
+def check_is_run(folder: Path) -> None:
+    """UserError if there is no such folder, or it holds no run."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {what}; give a run folder, as written by fcmae pretrain --output")
+    if not (folder / CONFIG).is_file() and not (folder / METRICS).is_file():
+        raise UserError(f"{folder} is not a run folder: it has neither {CONFIG} nor {METRICS}")
 
 
 def picture_file(run: Path, step: int) -> Path:
