@@ -105,8 +105,9 @@ class TrainConfig:
     """Micro-batches per optimizer step. Unset: 1, or with effective_batch as many as it takes."""
     mask_ratio: float = 0.6
     """Fraction of the patches to mask."""
-    base_lr: float = 1.5e-4
-    """Learning rate for an effective batch of 256. The peak learning rate is base_lr × effective batch / 256."""
+    base_lr: float | None = None
+    """Learning rate for an effective batch of 256. The peak learning rate is base_lr × effective batch / 256. Unset:
+    the paper's 1.5e-4, or more for a batch below 2560, so that the peak is 1.5e-3."""
     warmup_epochs: float | None = None
     """Epochs of linear warm-up, followed by cosine decay to min_lr. Unset: 5% of the epochs (40 of 800)."""
     min_lr: float = 0.0
@@ -128,8 +129,8 @@ class TrainConfig:
         check_least(self, warmup_epochs=0, min_lr=0, weight_decay=0)
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be between 0 and 1, got {self.mask_ratio}")
-        if self.base_lr <= 0:
-            raise ValueError(f"base_lr must be above 0, got {self.base_lr}")
+        if self.base_lr is not None and self.base_lr <= 0:
+            raise ValueError(f"base_lr must be above 0 or unset, got {self.base_lr}")
         if self.warmup >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be less than train.epochs ({self.epochs}), got {self.warmup_epochs:g}; "

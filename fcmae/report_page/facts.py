@@ -11,6 +11,7 @@ from fcmae.config import BASE_BATCH, BATCH_SIZE, PretrainConfig, TrainConfig
 from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import RunFolder
+from fcmae.training.batch import base_learning_rate
 
 
 class Fact(NamedTuple):
@@ -39,7 +40,7 @@ def headline_facts(run: RunFolder) -> list[Fact]:
 def changed_settings(run: RunFolder) -> list[Setting]:
     """Settings that differ from this version's defaults, except ``output`` and ``resume``."""
     defaults = flat(PretrainConfig().as_dict())
-    derived = defaults | _what_unset_means(run.config)
+    derived = defaults | _what_unset_means(run)
     return [
         Setting(name, _text(value), _text(derived[name]) if name in derived else "not known to this version")
         for name, value in run.config.items()
@@ -47,11 +48,14 @@ def changed_settings(run: RunFolder) -> list[Setting]:
     ]
 
 
-def _what_unset_means(settings: dict[str, Any]) -> dict[str, Any]:
+def _what_unset_means(run: RunFolder) -> dict[str, Any]:
     """Values that a run fills in for settings that are unset by default."""
+    settings = run.config
     epochs = settings.get("train.epochs")
     train = TrainConfig(epochs=epochs) if isinstance(epochs, int) and epochs > 0 else TrainConfig()
     values: dict[str, Any] = {"train.warmup_epochs": train.warmup}
+    if run.stream is not None:
+        values["train.base_lr"] = base_learning_rate(train, run.stream.effective_batch)
     if settings.get("train.effective_batch") is None:
         values |= {"train.batch_size": BATCH_SIZE, "train.accumulation_steps": 1}
     return values

@@ -10,7 +10,7 @@ from fcmae.errors import UserError
 logger = logging.getLogger(__name__)
 
 PAPER_BASE_LR = 1.5e-4
-LOW, GOOD, HIGH = 1e-4, 1.5e-3, 5e-3  # peak learning rates; measured on batches of 16 and 64
+LOW, GOOD, HIGH = 1e-4, 1.5e-3, 5e-3  # peak learning rates; measured with batches of 16 and 64
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,22 @@ def _does_not_divide(train: TrainConfig, num_processes: int, unit: int) -> str:
     )
 
 
+def base_learning_rate(train: TrainConfig, effective_batch: int) -> float:
+    """``base_lr``, or what suits the batch.
+
+    The paper's rule is linear in the batch, which suits its 4096 images and gives far too little at 16. AdamW trains
+    well at about 1e-3 with any small batch.
+    """
+    return max(PAPER_BASE_LR, GOOD * BASE_BATCH / effective_batch) if train.base_lr is None else train.base_lr
+
+
 def peak_learning_rate(train: TrainConfig, effective_batch: int) -> float:
     """The learning rate after the warm-up."""
-    return train.base_lr * effective_batch / BASE_BATCH
+    return base_learning_rate(train, effective_batch) * effective_batch / BASE_BATCH
 
 
 def learning_rate_advice(train: TrainConfig, effective_batch: int) -> str | None:
-    """One line if the peak learning rate is far from what the batch calls for.
-
-    The paper's rule is linear in the batch, which suits its 4096 images and gives far too little at 16. AdamW trains
-    well at about 1e-3 with any small batch, so only rates far from that, and far from the paper's rule, are mentioned.
-    """
+    """One line if the peak learning rate is far both from the default and from the paper's rule."""
     peak, paper = peak_learning_rate(train, effective_batch), PAPER_BASE_LR * effective_batch / BASE_BATCH
     if LOW <= peak <= max(HIGH, 2 * paper):
         return None

@@ -1,6 +1,7 @@
 """Which folder a run writes to, which checkpoint it resumes from, and whether it may resume from it."""
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from fcmae.config import PretrainConfig
+from fcmae.config import PretrainConfig, TrainConfig
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, HEADER, flat
-from fcmae.training.batch import Batch
+from fcmae.training.batch import Batch, base_learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ FREE_TO_CHANGE = {
     *("model.backend", "model.checkpoint_stages", "model.init_from"),
     *("train.compile", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
 }
-WARMUP = "train.warmup_epochs"
+# what an unset one is depends on the run, which therefore keeps its own
+KEPT_IF_UNSET = ("train.warmup_epochs", "train.base_lr")
 
 
 def run_folder(config: PretrainConfig, accelerator: Accelerator) -> Path:
@@ -110,8 +112,9 @@ def check_same_run(config: PretrainConfig, checkpoint: Path, before: dict[str, A
         for key, now in flat(config.as_dict()).items()
         if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith(FREE_GROUPS)
     }
-    if config.train.warmup_epochs is None:
-        changed.pop(WARMUP, None)  # unset: resumed_warmup decides
+    for key in KEPT_IF_UNSET:
+        if flat(config.as_dict())[key] is None:
+            changed.pop(key, None)
     # a checkpoint given by path may be trained on with other settings, for example after a loss that was not finite
     by_name = config.resume not in ("auto", "none")
     may_change = {key for key in changed if key == "train.epochs" or (by_name and key.startswith("train."))}
@@ -124,16 +127,26 @@ def check_same_run(config: PretrainConfig, checkpoint: Path, before: dict[str, A
         logger.warning("--%s was %s and is now %s: training changes from here on", key, before[key], changed[key])
 
 
-def resumed_warmup(config: PretrainConfig, before: dict[str, Any]) -> float:
-    """Epochs of warm-up, for ``before``, the settings of the run to resume (empty: none).
+def filled_in(train: TrainConfig, batch: Batch, before: dict[str, Any]) -> TrainConfig:
+    """The settings that config.yaml records: what was unset has its value.
 
-    If ``warmup_epochs`` is unset, a resumed run keeps its warm-up even if ``train.epochs`` changes. Only if that would
-    be longer than the training is it 5% of the new epochs.
+    A resumed run keeps its warm-up and its learning rate if they are unset, even if ``train.epochs`` changes. Only a
+    warm-up that would be longer than the training becomes 5% of the new epochs. Where effective_batch determines
+    accumulation_steps, that stays unset: the run can then be resumed on any number of processes.
+
+    Args:
+        train: the settings as given.
+        batch: how the images of a step are divided.
+        before: the settings of the run to resume, by dotted name; empty: none.
     """
-    recorded = before.get(WARMUP)
-    if config.train.warmup_epochs is None and isinstance(recorded, int | float) and 0 <= recorded < config.train.epochs:
-        return recorded
-    return config.train.warmup
+    recorded_warmup, recorded_lr = (before.get(key) for key in KEPT_IF_UNSET)
+    warmup, base_lr = train.warmup, base_learning_rate(train, batch.effective)
+    if train.warmup_epochs is None and isinstance(recorded_warmup, int | float) and 0 <= recorded_warmup < train.epochs:
+        warmup = recorded_warmup
+    if train.base_lr is None and isinstance(recorded_lr, int | float) and recorded_lr > 0:
+        base_lr = recorded_lr
+    steps = batch.accumulation_steps if train.effective_batch is None else train.accumulation_steps
+    return replace(train, batch_size=batch.size, accumulation_steps=steps, warmup_epochs=warmup, base_lr=base_lr)
 
 
 def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch) -> None:

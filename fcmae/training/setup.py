@@ -31,9 +31,9 @@ from fcmae.training.resume import (
     check_same_run,
     check_same_stream,
     checkpoint_to_resume,
+    filled_in,
     make_and_lock,
     recorded_settings,
-    resumed_warmup,
     run_folder,
 )
 from fcmae.weights.load import load_encoder
@@ -96,7 +96,7 @@ def set_up(config: PretrainConfig) -> Run:
         config.train, accelerator.num_processes, recorded=before.get("train.batch_size"),
         largest=lambda: largest_micro_batch(bare_model, dataset.num_visible, accelerator),
     )  # fmt: skip
-    config = _filled_in(config, batch, resumed_warmup(config, before))
+    config = replace(config, train=filled_in(config.train, batch, before))
     total_steps = math.ceil(config.train.epochs * len(dataset) / batch.effective)
     start = ckpt.TrainState(
         step=0,
@@ -148,18 +148,6 @@ def set_up(config: PretrainConfig) -> Run:
     return Run(
         config, batch, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock
     )
-
-
-def _filled_in(config: PretrainConfig, batch: Batch, warmup_epochs: float) -> PretrainConfig:
-    """The settings that config.yaml records: what was unset has its value.
-
-    Where effective_batch determines accumulation_steps, that stays unset: the run can then be resumed on any number of
-    processes.
-    """
-    train = replace(config.train, batch_size=batch.size, warmup_epochs=warmup_epochs)
-    if train.effective_batch is None:
-        train = replace(train, accumulation_steps=batch.accumulation_steps)
-    return replace(config, train=train)
 
 
 def _make_dataset(config: PretrainConfig, folder: Path) -> PretrainDataset:

@@ -9,7 +9,7 @@ import pytest
 from fcmae.cli.pretrain_parser import SIZE_RECIPES, build_parser, config_from, parse_config, recipe_names
 from fcmae.config import PretrainConfig, PretrainModelConfig
 from fcmae.errors import UserError
-from fcmae.training.batch import divide_batch
+from fcmae.training.batch import base_learning_rate, divide_batch
 
 PAPER_SIZES = ["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
 
@@ -75,7 +75,8 @@ def test_recipes_have_the_papers_values(size: str) -> None:
     for num_processes, memory in ((1, 64), (8, 512)):
         assert divide_batch(train, num_processes, lambda memory=memory: memory).effective == 4096  # type: ignore[misc]
     assert (train.epochs, train.warmup, train.mask_ratio) == (800, 40, 0.6)
-    assert (train.base_lr, train.min_lr, train.weight_decay, train.betas) == (1.5e-4, 0, 0.05, (0.9, 0.95))
+    assert base_learning_rate(train, 4096) == 1.5e-4
+    assert (train.min_lr, train.weight_decay, train.betas) == (0, 0.05, (0.9, 0.95))
     assert (config.data.crop_scale, config.data.hflip) == ((0.2, 1.0), 0.5)
 
 

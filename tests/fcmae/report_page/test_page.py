@@ -21,7 +21,7 @@ from fcmae.report_page.facts import changed_settings, headline_facts, steps_plan
 from fcmae.report_page.page import _breakable
 from fcmae.report_page.pictures import MAX_PICTURES, MAX_SIDE
 from fcmae.report_page.write import write_report
-from fcmae.runs.checkpoint import FOLDER
+from fcmae.runs.checkpoint import FOLDER, TrainState
 from fcmae.runs.reader import KNN, Series, read_run
 from tests.fcmae.report_page.made_runs import collapse_file, made_run, training_lines
 
@@ -157,14 +157,15 @@ def test_settings_that_are_not_the_default_come_first_and_the_whole_file_after(t
 
 
 def test_settings_that_a_run_filled_in_are_not_listed(tmp_path: Path) -> None:
-    """Unset warm-up and batch sizes, which config.yaml holds as numbers."""
-    run = read_run(made_run(tmp_path / "run"))
+    """Unset warm-up, learning rate and batch sizes, which config.yaml holds as numbers."""
+    stream = TrainState(step=0, effective_batch=64, samples_per_epoch=6399)
+    run = replace(read_run(made_run(tmp_path / "run")), stream=stream)
 
     def changed(**train: float | None) -> list[str]:
         config = {f"train.{name}": value for name, value in train.items()}
         return [setting.name for setting in changed_settings(replace(run, config=config))]
 
-    filled_in: dict[str, float | None] = {"epochs": 800, "warmup_epochs": 40.0, "batch_size": 64}
+    filled_in: dict[str, float | None] = {"epochs": 800, "warmup_epochs": 40.0, "batch_size": 64, "base_lr": 6e-3}
     assert changed(**filled_in, accumulation_steps=1) == []
     assert changed(**filled_in | {"warmup_epochs": 2}) == ["train.warmup_epochs"]
     chosen = changed(**filled_in, effective_batch=4096, accumulation_steps=None)

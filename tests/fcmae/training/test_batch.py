@@ -113,6 +113,15 @@ def test_recipes_get_no_learning_rate_warning(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("effective_batch", [256, 512, 1024, 2048, 4096, 8192, 16384, 32768])
 def test_the_papers_rule_gets_no_warning_from_256_images_on(effective_batch: int) -> None:
+    assert learning_rate_advice(TrainConfig(base_lr=1.5e-4), effective_batch) is None
+
+
+@pytest.mark.parametrize(
+    ("effective_batch", "peak"),
+    [(1, 1.5e-3), (16, 1.5e-3), (64, 1.5e-3), (1024, 1.5e-3), (4096, 2.4e-3), (8192, 4.8e-3)],
+)
+def test_an_unset_rate_suits_the_batch(effective_batch: int, peak: float) -> None:
+    assert peak_learning_rate(TrainConfig(), effective_batch) == pytest.approx(peak)
     assert learning_rate_advice(TrainConfig(), effective_batch) is None
 
 
@@ -135,7 +144,7 @@ def test_a_rate_that_is_far_off_gets_a_value_that_is_not(effective_batch: int, p
 
 
 def test_the_papers_rule_at_16_images_gets_the_demos_rate() -> None:
-    assert learning_rate_advice(TrainConfig(), 16) == (
+    assert learning_rate_advice(TrainConfig(base_lr=1.5e-4), 16) == (
         "a peak learning rate of 9.4e-06 with 16 images per step is low: training will be slow; "
         "--train.base_lr 0.024 makes it 1.5e-03"
     )

@@ -12,11 +12,12 @@ import pytest
 import yaml
 from safetensors import SafetensorError
 
-from fcmae.config import PretrainConfig, TrainConfig
+from fcmae.config import TrainConfig
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
 from fcmae.training import fitting
-from fcmae.training.resume import make_and_lock, resumed_warmup
+from fcmae.training.batch import Batch
+from fcmae.training.resume import filled_in, make_and_lock
 
 Args = Callable[..., list[str]]
 
@@ -183,14 +184,25 @@ def test_an_unset_warm_up_is_recorded_and_the_same_command_resumes(
 
 
 def test_warm_up_of_a_resumed_run() -> None:
-    def warmup(epochs: int, before: dict, given: float | None = None) -> float:
-        return resumed_warmup(PretrainConfig(train=TrainConfig(epochs=epochs, warmup_epochs=given)), before)
+    def warmup(epochs: int, before: dict, given: float | None = None) -> float | None:
+        return filled_in(TrainConfig(epochs=epochs, warmup_epochs=given), Batch(4, 1, 1), before).warmup_epochs
 
     assert warmup(800, {}) == 40
     assert warmup(400, {"train.warmup_epochs": 40}) == 40  # a run of before there was unset
     assert warmup(400, {"train.warmup_epochs": 40}, given=7) == 7
     assert warmup(40, {"train.warmup_epochs": 40}) == 2  # not longer than the training
     assert warmup(400, {"train.warmup_epochs": "many"}) == 20
+
+
+def test_learning_rate_of_a_resumed_run() -> None:
+    def base_lr(size: int, before: dict, given: float | None = None) -> float | None:
+        return filled_in(TrainConfig(base_lr=given), Batch(size, 1, 1), before).base_lr
+
+    assert base_lr(16, {}) == pytest.approx(2.4e-2)
+    assert base_lr(4096, {}) == 1.5e-4
+    assert base_lr(16, {"train.base_lr": 1.5e-4}) == 1.5e-4  # a run of before there was unset
+    assert base_lr(16, {"train.base_lr": 1.5e-4}, given=1e-3) == 1e-3
+    assert base_lr(16, {"train.base_lr": "high"}) == pytest.approx(2.4e-2)
 
 
 def test_a_batch_from_one_wish_is_logged_recorded_and_resumed(
