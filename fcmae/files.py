@@ -16,6 +16,7 @@ def replacing(file: Path) -> Iterator[Path]:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".new-{file.name}")
     try:
+        temporary.unlink(missing_ok=True)  # left by a process that died, or a link to a file of someone else
         yield temporary
         sync(temporary)
         os.replace(temporary, file)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import ArgumentParser
 
-from fcmae.cli.fields import nearest
+from fcmae.cli.fields import bare_fields, nearest
 from fcmae.cli.keywords import nested_values, settings_from
 from fcmae.cli.parser import from_values, make_parser, parsed
 from fcmae.cli.settings_file import SettingsFile, placed, read_settings, read_text
@@ -70,7 +70,8 @@ def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> Pretrai
         return parsed(PretrainConfig, build_parser(prog), arguments)
     except UserError as error:
         options = {option.partition("=")[0].removeprefix("--") for option in arguments}
-        raise placed(error, given, options) from None
+        named = options | {dotted for group, dotted in bare_fields(PretrainConfig).items() if group in options}
+        raise placed(error, given, named) from None
 
 
 def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainConfig:

@@ -1,7 +1,7 @@
 """Reads a YAML file of settings; what is wrong in it is named with the file, the line and the nearest setting."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import yaml
 from fcmae.cli.fields import bare_fields, groups, leaves, nearest
 from fcmae.errors import UserError
 
-FLAG_OF_MESSAGE = re.compile(r"--([\w.]+)")
+FLAG_OF_MESSAGE = re.compile(r"--([\w.]+)(?=[ :])(?! is not an option)")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _known(prefix: str, kind: type) -> list[str]:
     return [*(one for one in leaves(kind) if one.startswith(prefix)), *groups(kind)]
 
 
-def placed(error: UserError, files: list[SettingsFile], options: Mapping[str, Any] | set[str]) -> UserError:
+def placed(error: UserError, files: Sequence[SettingsFile], options: Container[str]) -> UserError:
     """The error about a setting, with the file and line that gave it; unchanged if an option or no file gave it."""
     found = FLAG_OF_MESSAGE.match(str(error))
     if found is None or found[1] in options:

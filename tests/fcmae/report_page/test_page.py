@@ -226,7 +226,8 @@ def test_sections_without_data_say_how_to_get_it(tmp_path: Path) -> None:
     for hint in (
         "--monitor.every 10 --monitor.data DIR",
         "--monitor.every 10 measures",
-        "python -m fcmae.collapse",
+        "fcmae collapse RUN --output RUN/collapse",
+        "fcmae evaluate RUN --data.path DIR --output RUN/evaluation",
         "--log.pictures_every",
         "--log.every",
     ):
