@@ -29,7 +29,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, done: int = 0, shown: bool = True) -> None:
         self.what, self.total, self.done = what, total, done
-        self._started, self._first = time.monotonic(), done
+        self._started, self._first, self._any = time.monotonic(), done, False
         self._next_line = self._started + FIRST_LINE if shown else float("inf")
         self._bar = tqdm(
             total=total, initial=done, desc=self.label(), bar_format=BAR, dynamic_ncols=True, leave=False,
@@ -47,8 +47,8 @@ class Progress:
 
     def update(self, count: int = 1) -> None:
         """``count`` more units are done."""
-        if self.done == self._first:  # the first one also starts processes and compiles: it says little of the others
-            self._started, self._first = time.monotonic(), self.done + count
+        if not self._any:  # the first one also starts processes and compiles: it says little of the others
+            self._started, self._first, self._any = time.monotonic(), self.done + count, True
         self.done += count
         if not self._bar.disable:
             self._bar.set_description_str(self.label(), refresh=False)

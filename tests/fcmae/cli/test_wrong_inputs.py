@@ -1,4 +1,4 @@
-"""Wrong inputs of every command: one line, exit status 1, nothing written; before torch is imported where they can be."""
+"""Wrong inputs of every command: one line, exit status 1, nothing written; without importing torch where possible."""
 
 import json
 import logging
