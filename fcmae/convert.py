@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from fcmae.cli.command import exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
+from fcmae.runs.layout import check_exists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,12 +81,17 @@ def convert(config: ConvertConfig) -> ConvertResult:
     Raises:
         UserError: weights that cannot be read or have no place in the format, files that would be overwritten.
     """
-    from fcmae.weights import convert as weights_convert  # here, because these imports take seconds
+    check_exists(Path(config.src))
+    from fcmae.cli.progress import Progress  # here, because these imports take seconds
+    from fcmae.weights import convert as weights_convert
     from fcmae.weights.write import write
 
     dst = Path(config.dst)
-    conversion = weights_convert.convert(config.src, config.format, allow_pickle=config.allow_pickle)
-    files, state = write(conversion, config.src, dst, config.format, config.overwrite)
+    with Progress("converted and written", 2) as progress:
+        conversion = weights_convert.convert(config.src, config.format, allow_pickle=config.allow_pickle)
+        progress.update()
+        files, state = write(conversion, config.src, dst, config.format, config.overwrite)
+        progress.update()
     return ConvertResult(
         model=conversion.weights.config.name,
         source_format=conversion.weights.format,

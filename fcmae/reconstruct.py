@@ -19,6 +19,7 @@ from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
 from fcmae.errors import UserError
+from fcmae.runs.layout import check_exists
 
 PROG = "python -m fcmae.reconstruct"
 RATIOS = (0.4, 0.6, 0.75)
@@ -108,6 +109,7 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     names = [f"reconstruction-{title}.png" for title in titles]
     folder = output_folder(config.output, names, config.overwrite)
 
+    check_exists(Path(config.ckpt))
     import torch  # here, because these imports take seconds
 
     from fcmae.analysis.masks import random_masks, read_mask

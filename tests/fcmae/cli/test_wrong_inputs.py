@@ -97,6 +97,8 @@ BY_THE_PARSER = [
     ("convert", "", "SRC is missing; see --help"),
     ("convert", "a", "DST is missing; see --help"),
     ("convert", "a b --fromat timm", "the nearest is --format"),
+    ("convert", "nowhere out", "nowhere does not exist"),
+    ("reconstruct", "nowhere", "nowhere does not exist"),
     ("report", "", "RUN is missing; see --help"),
     ("report", "nowhere", "nowhere does not exist; give a run folder"),
     ("report", "text.txt", "text.txt is a file; give a run folder"),
@@ -127,7 +129,6 @@ BY_THE_WORK = [
     ("collapse", "convnextv2_atto --picture 99 --data images", "--picture 99: there are 2 images, 0 to 1"),
     ("reconstruct", "empty", "empty"),
     ("reconstruct", "bad.pth", "bad.pth"),
-    ("convert", "nowhere out", "nowhere does not exist"),
     ("convert", "other.pth out", "other.pth"),
 ]
 
