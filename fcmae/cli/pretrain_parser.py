@@ -139,8 +139,8 @@ def _with_recipes(argv: list[str]) -> tuple[list[str], list[SettingsFile]]:
         sources = [_source(DEMO)]
     layers = [*(_group(source.file.values.get("train")) for source in sources), _train_options(options)]
     nulls = [f"--train.{name}=null" for name in _overridden(layers)] if len(layers) > 1 else []
-    arguments = [f"--config={source.argument}" for source in sources] + options + nulls
-    return arguments, [source.file for source in sources]
+    ordered = [f"--config={source.argument}" for source in sources] + options + nulls
+    return ordered, [source.file for source in sources]
 
 
 def _overridden(layers: Iterable[Container[str]]) -> list[str]:
