@@ -13,7 +13,12 @@ torch.set_num_threads(2)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: its kernels then run on the CPU
 
+from hypothesis import settings  # noqa: E402
+
 from fcmae.sparse import Backend, resolve_backend  # noqa: E402
+
+settings.register_profile("busy", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
