@@ -108,8 +108,8 @@ class Trial:
             Image.fromarray(pixels).save(images / f"{number}.png")
         self.args = (
             f"--data.path {images} --model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 --train.epochs 20 "
-            f"--train.batch_size {4 // processes} --train.warmup_epochs 1 --train.base_lr 0.05 --model.drop_path_rate 0.1 "
-            f"--data.num_workers {2 // processes} --log.every 1 --log.pictures_every 5 --log.checkpoint_every 2"
+            f"--train.batch_size {4 // processes} --train.warmup_epochs 1 --train.base_lr 0.05 "
+            f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1 --log.pictures_every 5 --log.checkpoint_every 2"
         ).split()
 
     def start(self, run: Path) -> "subprocess.Popen | Forked":
@@ -228,7 +228,7 @@ def trial(folder: Path, events: int, processes: int, seed: int, torchrun: bool) 
         print(f"{seen.total()}: {event}, {at} {fault}", flush=True)
         if fault:
             wrong.append(f"{event}: {fault}")
-        done = event == "ended before" or saved.is_file() and saved.read_text().strip() == f"step-{STEPS:08d}"
+        done = event == "ended before" or (saved.is_file() and saved.read_text().strip() == f"step-{STEPS:08d}")
         if done or seen.total() - seen["ended before"] == events:
             for file in folder.glob("trigger-*"):
                 file.unlink()

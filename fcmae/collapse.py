@@ -14,29 +14,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
-from fcmae.analysis.collapse_file import NUMBERS, TABLE, write_collapse
-from fcmae.analysis.collapse_networks import (
-    Measuring,
-    NetworkCollapse,
-    analyze_network,
-    depth_figure,
-    layers_of_each,
-    load_checked,
-)
-from fcmae.analysis.collapse_table import collapse_table
-from fcmae.analysis.subjects import parse_names
-from fcmae.analysis.taps import Tap
+from fcmae.analysis.tap_names import Tap
 from fcmae.cli.command import exit_status, output_folder, say
-from fcmae.cli.devices import choose_device
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
-from fcmae.data.folder import images_to_look_at
 from fcmae.errors import UserError
 from fcmae.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fcmae.analysis.collapse_networks import NetworkCollapse
 
 logger = logging.getLogger("fcmae")
 
@@ -115,7 +106,7 @@ class CollapseConfig:
 class CollapseResult:
     """What was measured, and where it was written."""
 
-    networks: dict[str, NetworkCollapse]
+    networks: "dict[str, NetworkCollapse]"
     """By label, in the order given."""
     folder: Path
     """Holds collapse.csv, collapse.json, figure4.png and feature_maps-LABEL.png."""
@@ -131,6 +122,19 @@ def collapse(config: CollapseConfig) -> CollapseResult:
     Raises:
         UserError: a wrong setting, weights or images that cannot be read, results that would be overwritten.
     """
+    from fcmae.analysis.collapse_file import NUMBERS, TABLE  # here, because these imports take seconds
+    from fcmae.analysis.collapse_networks import (
+        Measuring,
+        NetworkCollapse,
+        analyze_network,
+        depth_figure,
+        layers_of_each,
+        load_checked,
+    )
+    from fcmae.analysis.subjects import parse_names
+    from fcmae.cli.devices import choose_device
+    from fcmae.data.folder import images_to_look_at
+
     names = parse_names(config.models)
     ours = (TABLE, NUMBERS, FIGURE, *(MAPS.format(named.file_name) for named in names))
     folder = output_folder(config.output, ours, config.overwrite)
@@ -168,10 +172,17 @@ def collapse(config: CollapseConfig) -> CollapseResult:
     return CollapseResult(found, folder)
 
 
-def _write(folder: Path, found: dict[str, NetworkCollapse], config: CollapseConfig) -> None:
+def _write(folder: Path, found: "dict[str, NetworkCollapse]", config: CollapseConfig) -> None:
     """The numbers of the networks that are through."""
+    from fcmae.analysis.collapse_file import write_collapse
+
     described = {
-        label: {"source": one.source, "image_hw": list(one.image_hw), "visible_share": one.visible_share}
+        label: {
+            "source": one.source,
+            "image_hw": list(one.image_hw),
+            "visible_share": one.visible_share,
+            "random_weights": one.has_random_weights,
+        }
         for label, one in found.items()
     }
     settings = {name: getattr(config, name) for name in ("tap", "sparse", "pretrained", "seed")}
@@ -179,7 +190,7 @@ def _write(folder: Path, found: dict[str, NetworkCollapse], config: CollapseConf
     write_collapse(folder, rows, described, {"data_path": config.data.path} | settings)
 
 
-def _draw(file: Path, picture: Figure | None) -> None:
+def _draw(file: Path, picture: "Figure | None") -> None:
     """Replace a picture in one go; without one, an earlier analysis's is removed."""
     if picture is None:
         file.unlink(missing_ok=True)
@@ -194,6 +205,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 def _show(result: CollapseResult) -> None:
+    from fcmae.analysis.collapse_file import NUMBERS, TABLE
+    from fcmae.analysis.collapse_table import collapse_table
+
     for network in result.networks.values():
         say(collapse_table(network) + "\n")
     names = (TABLE, NUMBERS, FIGURE, MAPS.format("*"))

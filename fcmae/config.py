@@ -3,12 +3,15 @@
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fcmae.data.normalizer import Normalizer
 from fcmae.models.config import ModelConfig
 
+if TYPE_CHECKING:
+    from fcmae.data.normalizer import Normalizer  # it needs torch, which takes seconds to import
+
 DIGITS = "digits"  # scikit-learn's digits, in place of a folder of labeled images
+BASE_BATCH = 256  # train.base_lr is the learning rate for this batch
 BATCH_SIZE = 64  # images per device and micro-batch, when nothing says otherwise
 WARMUP_SHARE = 0.05  # of the epochs: the paper's 40 of 800
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -68,7 +71,7 @@ class DataConfig:
         if self.std is not None and not all(std > 0 for std in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
 
-    def normalizer(self, in_chans: int) -> Normalizer:
+    def normalizer(self, in_chans: int) -> "Normalizer":
         """The normalizer for ``in_chans`` channels.
 
         Raises:
@@ -81,6 +84,8 @@ class DataConfig:
             if len(given) != in_chans:
                 raise ValueError(f"{what} must have one value per channel: model.in_chans is {in_chans}, got {given}")
             return given
+
+        from fcmae.data.normalizer import Normalizer
 
         return Normalizer(per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std"))
 
@@ -209,6 +214,8 @@ class PretrainConfig:
     output: str | None = None
     """Run folder, created if needed. Unset: runs/<model>-<date>-<time>. A run that is already there is resumed, or
     left untouched."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one. Several processes take one device each."""
     seed: int = 0
     """Seed of the weights, crops, flips, masks and order. Seed and configuration determine the run."""
     resume: str = "auto"

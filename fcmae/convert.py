@@ -9,15 +9,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from fcmae.cli.command import exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
-from fcmae.weights import convert as weights_convert
-from fcmae.weights.write import write
+from fcmae.runs.layout import check_exists
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PROG = "python -m fcmae.convert"
 Format = Literal["timm", "official", "transformers", "mmpretrain"]
@@ -66,7 +66,7 @@ class ConvertResult:
     format: str
     files: tuple[Path, ...]
     """The files that were written."""
-    state: dict[str, Tensor] = field(repr=False)
+    state: "dict[str, Tensor]" = field(repr=False)
     """The tensors in them, by their new names."""
     source_names: dict[str, str | None] = field(repr=False)
     """New name → name in the source; None: not in the source, written with its initial value."""
@@ -85,11 +85,19 @@ def convert(config: ConvertConfig) -> ConvertResult:
     Raises:
         UserError: weights that cannot be read or have no place in the format, files that would be overwritten.
     """
+    check_exists(Path(config.src))
+    from fcmae.cli.progress import Progress  # here, because these imports take seconds
+    from fcmae.weights import convert as weights_convert
+    from fcmae.weights.write import write
+
     dst = Path(config.dst)
-    conversion = weights_convert.convert(
-        config.src, config.format, allow_pickle=config.allow_pickle, use_ema=config.use_ema
-    )
-    files, state = write(conversion, config.src, dst, config.format, config.overwrite)
+    with Progress("converted and written", 2) as progress:
+        conversion = weights_convert.convert(
+            config.src, config.format, allow_pickle=config.allow_pickle, use_ema=config.use_ema
+        )
+        progress.update()
+        files, state = write(conversion, config.src, dst, config.format, config.overwrite)
+        progress.update()
     return ConvertResult(
         model=conversion.weights.config.name,
         source_format=conversion.weights.format,

@@ -11,23 +11,23 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from fcmae.analysis.evaluation import Evaluation, Protocol, score_networks, with_baselines
-from fcmae.analysis.evaluation_table import evaluation_table
-from fcmae.analysis.features import Embedder, embedder
-from fcmae.analysis.subjects import parse_names
+from fcmae.analysis.evaluation_file import RESULT
 from fcmae.cli.command import exit_status, output_folder, say
-from fcmae.cli.devices import choose_device
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
-from fcmae.data.labeled import LabeledData, labeled_digits, labeled_folder, labeled_timm
 from fcmae.files import write_text
+
+if TYPE_CHECKING:
+    from fcmae.analysis.evaluation import Evaluation
+    from fcmae.analysis.features import Embedder
+    from fcmae.data.labeled import LabeledData
 
 logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.evaluate"
-RESULT = "evaluation.json"
 IMG_SIZE, DIGITS_SIZE = 224, 64  # 64: 2×2 positions in the last stage of a usual stem, 8×8 of a stem of stride 1
 
 
@@ -105,7 +105,7 @@ class EvaluateConfig:
 
 
 @keyword_function(EvaluateConfig)
-def evaluate(config: EvaluateConfig) -> Evaluation:
+def evaluate(config: EvaluateConfig) -> "Evaluation":
     """Score the features of pretrained networks on labeled images.
 
     The settings are keywords (``data="labeled/"`` is ``data.path``), which :class:`EvaluateConfig` explains;
@@ -115,6 +115,12 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         UserError: a wrong setting, weights or images that cannot be read, a result that would be overwritten.
     """
     folder = None if config.output is None else output_folder(config.output, [RESULT], config.overwrite)
+
+    from fcmae.analysis.evaluation import Evaluation, Protocol, score_networks, with_baselines  # takes seconds
+    from fcmae.analysis.features import embedder
+    from fcmae.analysis.subjects import parse_names
+    from fcmae.cli.devices import choose_device
+
     named_networks = parse_names(config.ckpt)
     device = choose_device(config.device)
     data = _labeled_data(config)
@@ -135,7 +141,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     return replace(found, file=folder / RESULT)
 
 
-def _labeled_data(config: EvaluateConfig) -> LabeledData:
+def _labeled_data(config: EvaluateConfig) -> "LabeledData":
+    from fcmae.data.labeled import labeled_digits, labeled_folder, labeled_timm
+
     data = config.data
     if data.path is None:
         return labeled_digits(config.test_share, config.seed, config.images)
@@ -146,7 +154,7 @@ def _labeled_data(config: EvaluateConfig) -> LabeledData:
     )
 
 
-def _image_hw(network: Embedder, config: EvaluateConfig) -> tuple[int, int]:
+def _image_hw(network: "Embedder", config: EvaluateConfig) -> tuple[int, int]:
     if config.img_size is not None:
         return config.img_size, config.img_size
     height, width = network.image_hw or (IMG_SIZE, IMG_SIZE)
@@ -160,7 +168,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     return exit_status(prog, lambda: _show(evaluate(parse(EvaluateConfig, argv, prog))))
 
 
-def _show(evaluation: Evaluation) -> None:
+def _show(evaluation: "Evaluation") -> None:
+    from fcmae.analysis.evaluation_table import evaluation_table
+
     say(evaluation_table(evaluation))
     if evaluation.file is not None:
         logger.info("written: %s", evaluation.file)

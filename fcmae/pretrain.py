@@ -12,18 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from accelerate.state import AcceleratorState
-
 from fcmae.cli.command import end, exit_status
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.pretrain_parser import CONFIG, PROG, config_from, parse_config
 from fcmae.config import PretrainConfig
 from fcmae.runs.layout import METRICS
-from fcmae.runs.reader import read_metrics
-from fcmae.training.failure import note_failure
-from fcmae.training.loop import fit
-from fcmae.training.setup import set_up
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,13 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         Exception: anything else that ended the training (memory, a process that was killed), with a note that says
             what to do and where the traceback is. No data loading process is left.
     """
+    import torch  # here, so that wrong arguments are refused and --help is shown without seconds of imports
+    from accelerate.state import AcceleratorState
+
+    from fcmae.training.failure import note_failure
+    from fcmae.training.loop import fit
+    from fcmae.training.setup import set_up
+
     folder = None if config.output is None else Path(config.output)
     try:
         run = set_up(config)
@@ -75,6 +75,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
 def _logged_loss(folder: Path) -> float | None:
     """The last of metrics.jsonl, for a run that had nothing left to log."""
+    from fcmae.runs.reader import read_metrics
+
     series, _ = read_metrics(folder / METRICS)
     last = float(series["loss"].value[-1]) if "loss" in series else math.nan
     return None if math.isnan(last) else last

@@ -14,21 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from fcmae.analysis.masks import random_masks, read_mask
-from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
 from fcmae.cli.command import exit_status, output_folder, say
-from fcmae.cli.devices import choose_device
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
-from fcmae.data.crop_batches import crop_batches
-from fcmae.data.folder import images_to_look_at
 from fcmae.errors import UserError
-from fcmae.models.patches import enlarge_mask
-from fcmae.weights.load import load_model
-from fcmae.weights.settings import normalization
+from fcmae.runs.layout import check_exists
 
 PROG = "python -m fcmae.reconstruct"
 RATIOS = (0.4, 0.6, 0.75)
@@ -123,6 +114,18 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     titles = [f"{100 * ratio:g}" for ratio in ratios] + ["mask"] * bool(config.mask)
     names = [f"reconstruction-{title}.png" for title in titles]
     folder = output_folder(config.output, names, config.overwrite)
+
+    check_exists(Path(config.ckpt))
+    import torch  # here, because these imports take seconds
+
+    from fcmae.analysis.masks import random_masks, read_mask
+    from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
+    from fcmae.cli.devices import choose_device
+    from fcmae.data.crop_batches import crop_batches
+    from fcmae.data.folder import images_to_look_at
+    from fcmae.models.patches import enlarge_mask
+    from fcmae.weights.load import load_model
+    from fcmae.weights.settings import normalization
 
     device = choose_device(config.device)
     model = load_model(config.ckpt, allow_pickle=config.allow_pickle, use_ema=config.use_ema).to(device)

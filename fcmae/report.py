@@ -13,7 +13,7 @@ from pathlib import Path
 from fcmae.cli.command import exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
-from fcmae.report_page.write import write_report
+from fcmae.runs.layout import check_is_run
 
 PROG = "python -m fcmae.report"
 
@@ -50,6 +50,9 @@ def report(config: ReportConfig) -> ReportResult:
     Raises:
         UserError: ``run`` is not a run folder, or ``output`` is something that a report must not replace.
     """
+    check_is_run(Path(config.run))
+    from fcmae.report_page.write import write_report  # here, because these imports take seconds
+
     file = write_report(config.run, config.output)
     return ReportResult(file, file.stat().st_size)
 

@@ -1,11 +1,12 @@
 """The model configuration: plain data, saved with every run and every checkpoint."""
 
+import difflib
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fcmae.models.sizes import SIZES, Size, list_models, version_of
-from fcmae.sparse.backends.registry import BackendName as SparseBackendName
+from fcmae.sparse.backends.names import BackendName as SparseBackendName
 
 STEM_STRIDES = (1, 2, 4)
 MASKED = "masked"
@@ -50,7 +51,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.name not in SIZES:
-            raise ValueError(f"name {self.name!r} is not known; choose one of {', '.join(list_models())}")
+            near = difflib.get_close_matches(self.name.lower(), list_models(), n=1)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise ValueError(f"name {self.name!r} is not known; choose one of {', '.join(list_models())}{hint}")
         if self.stem_stride not in STEM_STRIDES:
             raise ValueError(f"stem_stride must be 1, 2 or 4, got {self.stem_stride}")
         for size in self.image_hw:

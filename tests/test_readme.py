@@ -72,7 +72,9 @@ def test_every_option_and_recipe_that_is_named_exists() -> None:
         text = file.read_text()
         for recipe in re.findall(r"--config (\w+)(?= )", text):
             assert recipe in recipe_names(), f"{file.name}: {recipe}"
-        for option, value in re.findall(r"--((?:model|data|train|log|monitor)\.\w+) (\[[^\]]*\]|[\w./-]+)", text):
+        for option, value in re.findall(
+            r"--((?:model|data|train|log|monitor)\.\w+) (\[[^\]]*\]|[\w./-]+(?:,[\w.-]+)*)", text
+        ):
             if f"--{option}" in of_evaluate:
                 continue
             parse_config(["--data.path", "x", f"--{option}", value])

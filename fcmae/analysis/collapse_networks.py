@@ -32,6 +32,12 @@ class NetworkCollapse:
     visible_share: float
     """Share of the patches that is visible: 1 for a dense network."""
     blocks: tuple[BlockCollapse, ...]
+    has_random_weights: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label, and whether the weights are random."""
+        return f"{self.label}, random weights" if self.has_random_weights else self.label
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,9 @@ def analyze_network(
         rows = analyze_collapse(
             subject.model, batches(), measuring.tap, effective_rank=measuring.effective_rank, seed=measuring.seed
         )
-    found = NetworkCollapse(named.label, named.source, subject.image_hw, subject.visible_share, tuple(rows))
+    found = NetworkCollapse(
+        named.label, named.source, subject.image_hw, subject.visible_share, tuple(rows), subject.has_random_weights
+    )
     try:
         if not layers:
             raise UserError(f"it has none of the blocks of --layers {' '.join(measuring.layers)}")
@@ -133,13 +141,13 @@ def analyze_network(
     except UserError as error:  # keep the numbers even if the picture fails
         logger.warning("%s: no picture of its channels: %s", named.label, error)
         return found, None
-    return found, feature_map_figure(named.label, image[0], maps)
+    return found, feature_map_figure(found.title, image[0], maps)
 
 
 def depth_figure(networks: Sequence[NetworkCollapse], tap: Tap) -> Figure:
     """The paper's figure 4: cosine distance of the channels against depth, one line per network."""
     lines = {
-        with_taps(one.label, one.blocks, tap): [(row.depth, row.distance, _or_0(row.distance_se)) for row in one.blocks]
+        with_taps(one.title, one.blocks, tap): [(row.depth, row.distance, _or_0(row.distance_se)) for row in one.blocks]
         for one in networks
     }
     most = max(one.blocks[0].images for one in networks)

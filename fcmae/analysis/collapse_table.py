@@ -10,6 +10,7 @@ def collapse_table(network: NetworkCollapse) -> str:
     height, width = network.image_hw
     share = network.visible_share
     seen = "everything visible" if share == 1 else f"{100 * share:.3g}% of the patches visible"
+    seen += ", random weights" if network.has_random_weights else ""
     ranked = network.blocks[0].effective_rank is not None
     head = f"{'block':<20}{'depth':>7}{'tap':>11}{'channels':>10}{'distance':>17}{'dead':>8}{'saturated':>11}"
     lines = [

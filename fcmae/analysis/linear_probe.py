@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fcmae.analysis.accuracy import top_accuracy
+from fcmae.cli.progress import tracked
 from fcmae.data.labeled import stratified_split
 from fcmae.errors import UserError
 
@@ -23,6 +24,7 @@ HELD_OUT = 0.2  # share of the training set, to choose the strength
 SMALL = 10**8  # multiply-adds of one pass (images × features × classes) up to which scikit-learn is used
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-4  # converged when no gradient entry of the mean loss is larger
+PROGRESS = "linear probe, strengths"
 ROWS = 2**16  # images per chunk in the torch solver; limits the memory of its [rows, classes] intermediates
 
 
@@ -121,7 +123,7 @@ def _by_sklearn(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence
     model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
     x_array, y_array = x.double().cpu().numpy(), labels.cpu().numpy()
     found = []
-    for c in strengths:
+    for c in tracked(strengths, len(strengths), PROGRESS):
         model.set_params(C=c)
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always", ConvergenceWarning)
@@ -147,7 +149,7 @@ def _by_torch(x: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[f
     weight = x.new_zeros(len(present), x.shape[1], requires_grad=True)
     bias = x.new_zeros(len(present), requires_grad=True)
     found = []
-    for c in strengths:
+    for c in tracked(strengths, len(strengths), PROGRESS):
         # For two classes scikit-learn penalizes one vector w; the two rows ±w/2 would be penalized half as much
         decay = (2.0 if len(present) == 2 else 1.0) / (c * len(x))
         optimizer = torch.optim.LBFGS(

@@ -1,5 +1,6 @@
 """Reconstruction pictures: originals, masked images and reconstructions, one row each."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from fcmae.models.patches import enlarge_mask
 
 GRAY = 0.5
 TILE = 160  # minimum side of a tile in pixels; smaller images are enlarged by an integer factor
-CAPTION, GAP, BACKGROUND = 26, 4, 255
+GAP, BACKGROUND = 4, 255
+LINE = 1.5  # height of a caption, in font sizes
+FONT_SHARE, LEAST_FONT = 1 / 34, 16  # of the picture's width: about 11 pixels on a phone's 375
 
 
 def paste_reconstruction(model: FCMAE, images: Tensor, visible: Tensor, normalize: Normalizer) -> Tensor:
@@ -49,18 +52,24 @@ def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask
     rows = {
         "original": original,
         f"masked {mask_ratio:.0%}": torch.where(where, original, GRAY),
-        "reconstruction (visible patches pasted in)": pasted,
+        "reconstruction, visible patches pasted in": pasted,
     }
     strips = [_row(images) for images in rows.values()]
-    height = sum(strip.height + CAPTION for strip in strips)
-    picture = Image.new("RGB", (strips[0].width, height), (BACKGROUND,) * 3)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=16)
-    top = 0
+    size = font_size(strips[0].width)
+    font, line = ImageFont.load_default(size), round(LINE * size)
+    width = max(strips[0].width, *(2 * GAP + math.ceil(font.getlength(caption)) for caption in rows))
+    picture = Image.new("RGB", (width, sum(strip.height + line for strip in strips)), (BACKGROUND,) * 3)
+    draw, top = ImageDraw.Draw(picture), 0
     for caption, strip in zip(rows, strips, strict=True):
-        draw.text((GAP, top + 4), caption, fill=(30, 30, 30), font=font)
-        picture.paste(strip, (0, top + CAPTION))
-        top += CAPTION + strip.height
+        draw.text((GAP, top + line // 2), caption, fill=(30, 30, 30), font=font, anchor="lm")
+        picture.paste(strip, (0, top + line))
+        top += line + strip.height
     return picture
+
+
+def font_size(width: int) -> int:
+    """Size of the captions' letters in pixels, for rows of this width."""
+    return max(LEAST_FONT, round(FONT_SHARE * width))
 
 
 def _row(images: Tensor) -> Image.Image:

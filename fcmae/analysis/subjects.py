@@ -50,6 +50,7 @@ class Subject:
     in_chans: int
     normalize: Normalizer
     image_hw: tuple[int, int]
+    has_random_weights: bool = False
 
     @property
     def visible_share(self) -> float:
@@ -155,7 +156,7 @@ def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Su
     if pretrained:
         config = model.pretrained_cfg
         logger.info("%s: weights %s, license %s", name, config.get("tag"), config.get("license") or "not stated")
-    subject = _as_configured(model)
+    subject = replace(_as_configured(model), has_random_weights=not pretrained)
     return subject if fixed else replace(subject, image_hw=(IMG_SIZE, IMG_SIZE))
 
 

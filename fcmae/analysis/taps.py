@@ -8,25 +8,17 @@ to observers.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from fcmae.analysis.distance import as_positions
+from fcmae.analysis.tap_names import TAPS as TAPS
+from fcmae.analysis.tap_names import Tap as Tap
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.models.block import Block
 from fcmae.models.layers import Mlp
-
-Tap = Literal["expansion", "act", "grn", "block"]
-"""Which tensor of a block:
-
-- ``expansion``: output of the expansion layer C → 4C, before the activation;
-- ``act``: after the activation (GELU);
-- ``grn``: after GRN, the input of the layer 4C → C; ``act`` in blocks without GRN;
-- ``block``: the output of the block.
-"""
-TAPS: tuple[Tap, ...] = get_args(Tap)
 
 GROUPS = re.compile(r"stages|layers|blocks|layer\d+")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fcmae.cli.allocator import keep_freed_memory
+from fcmae.cli.quiet import PlainFormatter, quiet_libraries
 from fcmae.errors import UserError, advice
 
 logger = logging.getLogger("fcmae")
@@ -23,7 +24,10 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
     ``prog`` is the command as the user called it; error messages start with it.
     """
     command = prog.removeprefix("python -m ")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    quiet_libraries()
     keep_freed_memory()
     try:
         work()

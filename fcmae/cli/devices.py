@@ -19,5 +19,17 @@ def choose_device(name: str) -> torch.device:
     # torch raises these for unknown names, missing devices, and devices that it was built without;
     # the user gets torch's reason as one line
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name} cannot be used here: {str(error).strip().splitlines()[0]}") from None
+        reason = str(error).strip().splitlines()[0].partition(". ")[0]
+        if "device type at start" in reason or "Invalid device string" in reason:
+            reason = "no such device"
+        raise UserError(f"--device {name} cannot be used here: {reason}; here are {', '.join(available())}") from None
     return device
+
+
+def available() -> list[str]:
+    """The devices of this machine, by the names that ``--device`` accepts."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None:
+        return ["cpu"]
+    count = torch.accelerator.device_count()
+    return ["cpu", found.type, *(f"{found.type}:{n}" for n in range(count) if count > 1)]

@@ -2,6 +2,7 @@
 
 import difflib
 import types
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -107,7 +108,32 @@ def metavar(leaf: Leaf) -> str:
     return str(leaf.field.metadata.get("metavar", leaf.name.upper()))
 
 
-def nearest(name: str, known: list[str], prefix: str = "") -> str:
+# what people write for a setting, from the command lines of other programs
+SYNONYMS = {
+    "lr": "base_lr", "blr": "base_lr", "learning_rate": "base_lr", "wd": "weight_decay", "bs": "batch_size",
+    "accum_iter": "accumulation_steps", "gradient_accumulation_steps": "accumulation_steps", "arch": "name",
+    "input_size": "img_size", "image_size": "img_size", "masking_ratio": "mask_ratio", "workers": "num_workers",
+    "data_dir": "path", "data_path": "path", "dataset_path": "path", "output_dir": "output", "out": "output",
+    "save_dir": "output", "gpu": "device", "gpus": "device", "finetune": "init_from", "checkpoint": "init_from",
+    "amp": "precision", "fp16": "precision", "channels": "in_chans",
+}  # fmt: skip
+
+
+def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     """``; the nearest is …`` for an unknown name, or an empty string if none is similar."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; the nearest is {prefix}{found[0]}" if found else ""
+    found = closest(name, known)
+    return "" if found is None else f"; the nearest is {prefix}{found}"
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that an unknown one most likely means: the same last part first, then the most similar."""
+    wanted = name.lower().replace("-", "_")
+    last = wanted.rpartition(".")[2]
+    for part in (last, SYNONYMS.get(last)):
+        same = [one for one in known if one.rpartition(".")[2] == part]
+        if same:
+            return difflib.get_close_matches(wanted, same, n=1, cutoff=0)[0]
+    if similar := difflib.get_close_matches(wanted, known, n=1):
+        return similar[0]
+    lasts = {one.rpartition(".")[2]: one for one in reversed(known)}
+    return next((lasts[one] for one in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7)), None)

@@ -6,13 +6,13 @@ whole group can be passed: ``log={"every": 5}`` or ``log=LogConfig(every=5)``.
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from fcmae.cli.fields import Leaf, bare_fields, groups, leaves, nearest, positionals
 from fcmae.cli.parser import from_values
@@ -143,7 +143,8 @@ def _of_group(kind: type, name: str, value: Any) -> list[tuple[str, Any]]:
 
 def _plain(leaf: Leaf, value: Any) -> Any:
     """Convert a value for jsonargparse: paths to str, a single item to a list, NumPy scalars to Python numbers."""
-    if isinstance(value, os.PathLike | torch.device):
+    torch = sys.modules.get("torch")  # not imported for this: it takes seconds
+    if isinstance(value, os.PathLike) or (torch is not None and isinstance(value, torch.device)):
         value = str(value)
     if isinstance(value, np.generic):
         value = value.item()

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = "".join(f"  {command:{width}}  {about}\n" for command, about in COMMANDS.items())
         sys.stdout.write(f"{USAGE}\n\ncommands:\n{lines}\noptions:\n  --help\n  --version\n")
         return 0
-    if name == "--version":
+    if "--version" in (name, *rest):
         sys.stdout.write(f"fcmae {fcmae.__version__}\n")
         return 0
     if name not in COMMANDS:

@@ -2,6 +2,9 @@
 
 import re
 
+from fcmae.cli.fields import leaves, nearest
+from fcmae.cli.spelling import wrong_length
+
 WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -16,8 +19,22 @@ WORDS = {
 }
 
 
-def one_line(message: str) -> str:
-    """The message on one line, without class names, with the key written as a flag."""
+def one_line(message: str, kind: type) -> str:
+    """The message on one line, without class names, with the key written as a flag, for settings of this kind."""
+    text = _plain(message)
+    known = [leaf.name for leaf in leaves(kind).values() if not leaf.is_positional]
+    if unknown := re.fullmatch(r"--(\S+) is not an option", text):
+        return text + nearest(unknown[1], known, "--")
+    if group := re.match(r"--(\w+): Unable to load config '(.*?)'", text):
+        inner = [name for name in known if name.startswith(f"{group[1]}.")]
+        return f"--{group[1]} is a group of options, got {group[2]!r}; write --{', --'.join(inner[:3])}, …"
+    listed = re.match(r"--(\S+): Expected (?:a list|\d+ values) \(1,2,…\)\. Got value: (.*)", text)
+    if listed and (leaf := leaves(kind).get(listed[1])) and leaf.length is not None:
+        return wrong_length(leaf, listed[2].strip("[]"))
+    return text
+
+
+def _plain(message: str) -> str:
     text = " ".join(message.split()).replace('Parser key "', "--").replace('":', ":", 1)
     text = text.replace("<class '", "").replace("'>", "").replace("a typing.Literal", "one of ")
     text = re.sub(r"Does not validate.* Subtypes: \[(.*)\] Errors: .* Given value: ", _expected_union, text)

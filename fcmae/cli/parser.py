@@ -92,9 +92,9 @@ def parse(kind: type[T], argv: Sequence[str] | None = None, prog: str = "fcmae")
 def parsed(kind: type[T], parser: ArgumentParser, argv: Sequence[str]) -> T:
     """As :func:`parse`, with an existing parser."""
     try:
-        found = parser.parse_args(normalized(kind, argv))
+        found = parser.parse_args(normalized(kind, argv, takes_files="--config" in parser._option_string_actions))
     except argparse.ArgumentError as error:
-        raise UserError(one_line(str(error))) from None
+        raise UserError(one_line(str(error), kind)) from None
     return _build(kind, found)
 
 
@@ -110,7 +110,7 @@ def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
     try:
         found = make_parser(kind).parse_object(dict(values))
     except argparse.ArgumentError as error:
-        raise UserError(one_line(str(error))) from None
+        raise UserError(one_line(str(error), kind)) from None
     return _build(kind, found)
 
 

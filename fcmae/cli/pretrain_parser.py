@@ -6,16 +6,18 @@ import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import ArgumentParser
 
+from fcmae.cli.fields import bare_fields, nearest
 from fcmae.cli.keywords import nested_values, settings_from
 from fcmae.cli.parser import from_values, make_parser, parsed
+from fcmae.cli.settings_file import SettingsFile, placed, read_settings, read_text
 from fcmae.config import PretrainConfig
 from fcmae.errors import UserError
-from fcmae.runs.layout import run_of
+from fcmae.runs.layout import flat, run_of
 
 DEMO = "demo"
 PROG = "python -m fcmae.pretrain"
@@ -63,7 +65,13 @@ def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> Pretrai
     Raises:
         UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
     """
-    return parsed(PretrainConfig, build_parser(prog), _with_recipes(list(sys.argv[1:] if argv is None else argv)))
+    arguments, given = _with_recipes(list(sys.argv[1:] if argv is None else argv))
+    try:
+        return parsed(PretrainConfig, build_parser(prog), arguments)
+    except UserError as error:
+        options = {option.partition("=")[0].removeprefix("--") for option in arguments}
+        named = options | {dotted for group, dotted in bare_fields(PretrainConfig).items() if group in options}
+        raise placed(error, given, named) from None
 
 
 def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainConfig:
@@ -87,13 +95,15 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainCon
     if not isinstance(names, Sequence):
         raise UserError(f"config must be a PretrainConfig, a recipe's name or a YAML file, got {config!r}")
     from_files: dict[str, Any] = {}
-    layers: list[dict[str, Any]] = []
-    for name in names:
-        layers.append(_settings_of(_recipe_path(str(name))) | _place(str(name)))
-        from_files = _merged(from_files, layers[-1])
-    overridden = _overridden(_group(layer.get("train")) for layer in [*layers, values])
+    read = [_source(str(name)).file for name in names]
+    for file in read:
+        from_files = _merged(from_files, file.values)
+    overridden = _overridden(_group(layer.get("train")) for layer in [*(file.values for file in read), values])
     from_files = _merged(from_files, {"train": dict.fromkeys(overridden)})
-    return from_values(PretrainConfig, _merged(from_files, values))
+    try:
+        return from_values(PretrainConfig, _merged(from_files, values))
+    except UserError as error:
+        raise placed(error, read, flat(values)) from None
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,12 +115,13 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _with_recipes(argv: list[str]) -> list[str]:
-    """Reorder the arguments so that configuration files come first and options override them.
+def _with_recipes(argv: list[str]) -> tuple[list[str], list[SettingsFile]]:
+    """Reorder the arguments so that configuration files come first and options override them; and those files.
 
-    Recipe names are replaced by their files. A run's config.yaml brings the folder that it lies in. The demo recipe is used if neither data nor a file is given.
+    Recipe names are replaced by their files. A run's config.yaml brings the folder that it lies in. The demo recipe is
+    used if neither data nor a file is given.
     """
-    sources: list[str] = []
+    sources: list[_Source] = []
     options: list[str] = []
     names_data = False
     arguments = iter(argv)
@@ -120,27 +131,17 @@ def _with_recipes(argv: list[str]) -> list[str]:
         if flag != "--config":
             options.append(arg)
         elif equals:
-            sources.append(_recipe_path(value))
+            sources.append(_source(value))
         elif (following := next(arguments, None)) is not None:
-            sources.append(_recipe_path(following))
+            sources.append(_source(following))
         else:
             options.append(arg)  # the parser says that its value is missing
     if not names_data:
-        sources = [_recipe_path(DEMO)]
-    layers = [*(_group(_settings_of(source).get("train")) for source in sources), _train_options(options)]
+        sources = [_source(DEMO)]
+    layers = [*(_group(source.file.values.get("train")) for source in sources), _train_options(options)]
     nulls = [f"--train.{name}=null" for name in _overridden(layers)] if len(layers) > 1 else []
-    from_files = [arg for source in sources for arg in (f"--config={source}", *_flags(_place(source)))]
-    return from_files + options + nulls
-
-
-def _place(source: str) -> dict[str, str]:
-    """The output of a run's config.yaml: the folder that the file lies in, where it may have been moved or copied."""
-    folder = None if "\n" in source or not Path(source).is_file() else run_of(Path(source))
-    return {} if folder is None else {"output": str(folder)}
-
-
-def _flags(settings: Mapping[str, str]) -> list[str]:
-    return [f"--{name}={value}" for name, value in settings.items()]
+    ordered = [arg for source in sources for arg in source.arguments] + options + nulls
+    return ordered, [source.file for source in sources]
 
 
 def _overridden(layers: Iterable[Container[str]]) -> list[str]:
@@ -180,36 +181,42 @@ def _group(settings: object) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _settings_of(source: str) -> dict[str, Any]:
-    """What :func:`_recipe_path` found, parsed."""
-    return yaml.safe_load(source if "\n" in source else Path(source).read_text(encoding="utf-8"))
+class _Source(NamedTuple):
+    """What one ``--config`` means."""
+
+    arguments: list[str]
+    """For jsonargparse: --config with a path, or with YAML text for a name in SIZE_RECIPES; and a run's --output."""
+    file: SettingsFile
 
 
-def _recipe_path(given: str) -> str:
-    """The value for jsonargparse's --config: a file path, or the YAML text for a name in SIZE_RECIPES.
+def _source(given: str) -> _Source:
+    """The file or recipe that ``--config`` names.
 
     A recipe name may have the prefix configs/ and the suffix .yaml; an existing file of that name takes precedence.
 
     Raises:
-        UserError: neither a file nor a recipe, or a file that is not a YAML mapping.
+        UserError: neither a file nor a recipe, or a file that is not a YAML mapping of known settings.
     """
-    name = Path(given).name.removesuffix(".yaml")
-    if not Path(given).is_file() and Path(given).parent in (Path("."), Path("configs")):
+    if not given:
+        raise UserError(f"--config is empty; give a YAML file or a recipe: {', '.join(recipe_names())}")
+    path, name = Path(given), Path(given).name.removesuffix(".yaml")
+    if not path.is_file() and path.parent in (Path("."), Path("configs")):
         if name in recipe_names():
-            with as_file(files("fcmae.configs") / f"{name}.yaml") as path:
-                return str(path)
+            with as_file(files("fcmae.configs") / f"{name}.yaml") as shipped:
+                return _Source([f"--config={shipped}"], read_settings(given, read_text(shipped, given), PretrainConfig))
         if name in SIZE_RECIPES:
             recipe = yaml.safe_load((files("fcmae.configs") / "pretrain.yaml").read_text(encoding="utf-8"))
             recipe["model"]["name"] = SIZE_RECIPES[name]
-            return yaml.safe_dump(recipe)
-    if Path(given).is_dir():
+            text = yaml.safe_dump(recipe)
+            return _Source([f"--config={text}"], read_settings(given, text, PretrainConfig))
+    if path.is_dir():
         raise UserError(f"--config {given} is a folder; give a YAML file, such as a run's config.yaml")
-    if not Path(given).is_file():
-        raise UserError(f"--config {given} is neither a file nor a recipe; recipes: {', '.join(recipe_names())}")
-    try:
-        content = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--config {given} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"--config {given} holds no settings; expected lines such as 'seed: 1'")
-    return given
+    if not path.is_file():
+        hint = nearest(given, recipe_names())
+        raise UserError(f"--config {given} is neither a file nor a recipe; recipes: {', '.join(recipe_names())}{hint}")
+    file = read_settings(given, read_text(path, given), PretrainConfig)
+    folder = run_of(path)  # a run is where its config.yaml lies: it may have been moved or copied
+    if folder is None:
+        return _Source([f"--config={given}"], file)
+    file.values["output"] = str(folder)
+    return _Source([f"--config={given}", f"--output={folder}"], file)

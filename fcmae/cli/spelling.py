@@ -10,16 +10,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fcmae.cli.fields import Leaf, bare_fields, groups, leaves, metavar, nearest, positionals
+from fcmae.cli.fields import Leaf, bare_fields, closest, groups, leaves, metavar, nearest, positionals
 from fcmae.errors import UserError
 
 FLAG = re.compile(r"-(?![\d.])\D")  # -1 and -.5 are values
-SWITCH_WORDS = ("true", "false", "null")
-OF_THE_PARSER = ("--config", "--print_config", "--help", "-h")
+SWITCH_WORDS = {word: value for value, words in (("true", "true yes on"), ("false", "false no off"), ("null", "null"))
+                for word in words.split()}  # fmt: skip
+OF_THE_PARSER = ("--print_config", "--help", "-h")
 
 
-def normalized(kind: type, argv: Sequence[str]) -> list[str]:
-    """Rewrite the arguments as ``--flag=value``, positional ones last.
+def normalized(kind: type, argv: Sequence[str], takes_files: bool = False) -> list[str]:
+    """Rewrite the arguments as ``--flag=value``, positional ones last; ``takes_files``: ``--config`` is an option.
 
     Raises:
         UserError: an unknown flag, or too few or too many positional arguments.
@@ -47,11 +48,16 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
             if not values:
                 raise UserError(f"--{name} needs a value")
             flags.append(f"--{name}={_text(leaf, values)}")
-        elif flag in OF_THE_PARSER or name in groups(kind):
+        elif flag in OF_THE_PARSER:
             flags.append(argument)
-            takes_value = flag == "--config" or name in groups(kind)
-            if takes_value and not equals and waiting:
-                flags.append(waiting.pop(0))
+        elif (takes_files and flag == "--config") or name in groups(kind):
+            if not equals and not waiting:
+                raise UserError(f"{flag} needs a value")
+            value = value if equals else waiting.pop(0)
+            if name in groups(kind) and not value.startswith("{"):
+                inner = [one for one in known if one.startswith(f"{name}.")]
+                raise UserError(f"{flag} is a group of options, got {value!r}; write --{', --'.join(inner[:3])}, …")
+            flags.append(f"{flag}={value}")
         else:
             options = [leaf.name for leaf in known.values() if not leaf.is_positional]
             raise UserError(f"{flag} is not an option{nearest(flag.lstrip('-'), options, '--')}")
@@ -62,7 +68,7 @@ def normalized(kind: type, argv: Sequence[str]) -> list[str]:
 def _take(leaf: Leaf, waiting: list[str], several: bool = True) -> list[str]:
     """Pop the values of a flag from the arguments after it; without ``several``, one text alone."""
     if leaf.is_switch:
-        return [waiting.pop(0)] if waiting and waiting[0] in SWITCH_WORDS else ["true"]
+        return [waiting.pop(0)] if waiting and waiting[0].lower() in SWITCH_WORDS else ["true"]
     if not waiting or FLAG.match(waiting[0]):
         return []
     values = [waiting.pop(0)]
@@ -92,6 +98,8 @@ def _may_be_item(text: str, item: Any) -> bool:
 
 def _text(leaf: Leaf, values: Sequence[str]) -> str:
     """The value in the form that jsonargparse reads; lists as JSON."""
+    if leaf.is_switch:
+        return SWITCH_WORDS.get(values[0].lower(), values[0])
     if leaf.item is None or list(values) == ["null"]:
         return values[0]
     if len(values) == 1:
@@ -99,7 +107,15 @@ def _text(leaf: Leaf, values: Sequence[str]) -> str:
         if leaf.takes_one_value and (names_a_path or not is_list(values[0])):
             return values[0]
         values = split(values[0])
+    if leaf.length is not None and not leaf.takes_one_value and len(values) != leaf.length:
+        raise UserError(wrong_length(leaf, ",".join(values)))
     return json.dumps(list(values)) if leaf.item is str else f"[{','.join(values)}]"
+
+
+def wrong_length(leaf: Leaf, given: object) -> str:
+    """What is wrong with a list of another length than the setting's, and how to write one."""
+    example = "" if leaf.default is None else f", such as --{leaf.name} {','.join(f'{one:g}' for one in leaf.default)}"
+    return f"--{leaf.name} takes {leaf.length} values{example}; got {given}"
 
 
 def split(text: str) -> list[str]:
@@ -113,6 +129,7 @@ def split(text: str) -> list[str]:
 def _positional(kind: type, words: Sequence[str]) -> list[str]:
     """One argument per positional setting; a list takes all remaining arguments."""
     wanted, left = positionals(kind), list(words)
+    options = [leaf.name for leaf in leaves(kind).values() if not leaf.is_positional]
     found: list[str] = []
     for leaf in wanted:
         if not left:
@@ -123,5 +140,7 @@ def _positional(kind: type, words: Sequence[str]) -> list[str]:
             found.append(json.dumps(left))
             left = []
     if left:
-        raise UserError(f"unexpected argument {left[0]}; options begin with --, see --help")
+        meant = closest(left[0].partition("=")[0], options) if "." in left[0] or "=" in left[0] else None
+        hint = f": --{meant}" if meant else ", see --help"
+        raise UserError(f"unexpected argument {left[0]}; options begin with --{hint}")
     return found

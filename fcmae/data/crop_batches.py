@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 
+from fcmae.cli.progress import tracked
 from fcmae.data.crops import center_crop
 from fcmae.data.images import UnreadableImageError, open_image
 from fcmae.data.workers import end_with_parent
@@ -40,7 +41,7 @@ def crop_batches(
         worker_init_fn=end_with_parent,
     )  # fmt: skip
     readable, reason = 0, ""
-    for batch in loader:
+    for batch in tracked(loader, len(paths), "images", len):
         for entry in batch:
             if isinstance(entry, str):
                 reason = reason or entry

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from torchvision.transforms.v2 import functional as TF
 
+from fcmae.cli.progress import tracked
 from fcmae.config import DIGITS
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.crops import center_crop
@@ -232,7 +233,8 @@ def _folder_batches(
 def _array_batches(
     images: Tensor, labels: np.ndarray, image_hw: tuple[int, int], in_chans: int, batch_size: int
 ) -> Iterator[LabeledBatch]:
-    for some, of_them in zip(images.split(batch_size), torch.from_numpy(labels).split(batch_size), strict=True):
+    batches = zip(images.split(batch_size), torch.from_numpy(labels).split(batch_size), strict=True)
+    for some, of_them in tracked(batches, len(labels), "images", lambda batch: len(batch[0])):
         crops = [_crop(image.expand(in_chans, -1, -1), image_hw) for image in some]
         yield LabeledBatch(torch.stack(crops), of_them)
 
@@ -251,7 +253,8 @@ def _dataset_batches(
     if isinstance(dataset, IterableDataset):
         items: Iterator[Any] = islice(dataset, limit)
     else:  # by index: iterating over a map-style dataset without __iter__ may never end
-        items = (dataset[int(i)] for i in _limited(_labels(dataset), limit, seed))
+        places = _limited(_labels(dataset), limit, seed)
+        items = (dataset[int(i)] for i in tracked(places, len(places), "images"))
     images: list[Tensor] = []
     labels: list[int] = []
     for image, label in items:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fcmae.config import BATCH_SIZE, PretrainConfig, TrainConfig
+from fcmae.cli.progress import duration
+from fcmae.config import BASE_BATCH, BATCH_SIZE, PretrainConfig, TrainConfig
 from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder
@@ -34,16 +35,8 @@ class Setting(NamedTuple):
 
 def headline_facts(run: RunFolder) -> list[Fact]:
     """Facts in order of importance; those that cannot be determined are left out."""
-    facts = [
-        _model(run),
-        _steps(run),
-        _loss(run),
-        _held_out_loss(run),
-        _throughput(run),
-        _images(run),
-        _time(run),
-        _versions(run),
-    ]
+    facts = [_model(run), _steps(run), _loss(run), _held_out_loss(run), _throughput(run), _images(run), _time(run)]
+    facts += [_hardware(run), _peak_lr(run), _versions(run)]
     return [fact for fact in facts if fact is not None]
 
 
@@ -170,21 +163,32 @@ def _time(run: RunFolder) -> Fact | None:
     started = f"started {datetime.fromtimestamp(run.started, UTC):%Y-%m-%d %H:%M} UTC" if run.started else ""
     if seconds is None:
         return Fact("Started", started.removeprefix("started ")) if started else None
-    return Fact("Training time", _duration(seconds), started)
+    return Fact("Training time", duration(seconds), started)
+
+
+def _hardware(run: RunFolder) -> Fact | None:
+    """That of the last start, and how often it changed; runs of older versions recorded none."""
+    if not run.starts:
+        return None
+    names = [str(start.get("hardware", "unknown")) for start in run.starts]
+    others = f"; before that: {', '.join(dict.fromkeys(name for name in names if name != names[-1]))}"
+    precision = str(run.starts[-1].get("precision", ""))
+    return Fact("Hardware", names[-1], precision + (others if set(names) != {names[-1]} else ""))
+
+
+def _peak_lr(run: RunFolder) -> Fact | None:
+    """As recorded at the last start; of older runs, from the settings."""
+    base, peak = run.config.get("train.base_lr"), run.starts[-1].get("peak_lr") if run.starts else None
+    if peak is None and isinstance(base, int | float) and run.stream:
+        peak = base * run.stream.effective_batch / BASE_BATCH
+    if not isinstance(peak, int | float):
+        return None
+    return Fact("Peak learning rate", f"{peak:.3g}", f"base_lr {base:g}" if isinstance(base, int | float) else "")
 
 
 def _versions(run: RunFolder) -> Fact | None:
     version, _, rest = run.written_by.partition(", ")
     return Fact("Version", version, rest) if version else None
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _text(value: Any) -> str:

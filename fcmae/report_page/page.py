@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 import fcmae
 from fcmae.analysis.collapse_file import read_depth_curves
+from fcmae.analysis.evaluation_file import read_evaluation
 from fcmae.report_page.charts import depth_chart, knn_chart, loss_chart, rate_charts, stage_distance_chart
 from fcmae.report_page.facts import changed_settings, headline_facts
 from fcmae.report_page.pictures import embed_pictures
@@ -42,6 +43,7 @@ def render_report(run: RunFolder) -> str:
         stages=stages,
         depth=depth,
         knn=knn,
+        evaluation=read_evaluation(run.path),
         chart_data={chart.id: chart.data for chart in charts},
         pictures=embed_pictures(run.pictures),
         epochs_per_step=run.stream and run.stream.effective_batch / run.stream.samples_per_epoch,

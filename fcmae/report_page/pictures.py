@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fcmae.cli.progress import tracked
+
 logger = logging.getLogger(__name__)
 
 MAX_PICTURES = 12
@@ -35,7 +37,8 @@ def embed_pictures(files: Sequence[Path], limit: int = MAX_PICTURES) -> list[Emb
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int))]
     if len(chosen) < len(files):
         logger.info("%d of %d reconstructions are shown, evenly spaced", len(chosen), len(files))
-    return [picture for picture in map(_embed, chosen) if picture is not None]
+    embedded = map(_embed, tracked(chosen, len(chosen), "pictures"))
+    return [picture for picture in embedded if picture is not None]
 
 
 def _embed(file: Path) -> EmbeddedPicture | None:

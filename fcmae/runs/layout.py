@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from fcmae.errors import UserError
+
 CONFIG, HEADER = "config.yaml", "# fcmae"  # the run's settings, and the start of that file
 METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -30,6 +32,21 @@ def is_run_folder(folder: str | Path) -> bool:
 def _begins_with_header(file: Path) -> bool:
     with file.open("rb") as opened:
         return opened.read(len(HEADER)) == HEADER.encode()
+
+
+def check_exists(weights: Path) -> None:
+    """UserError if there is no such file or folder of weights."""
+    if not weights.exists():
+        raise UserError(f"{weights} does not exist; give a run folder, or one of its checkpoints/step-… folders")
+
+
+def check_is_run(folder: Path) -> None:
+    """UserError if there is no such folder, or it holds no run."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {what}; give a run folder, as written by fcmae pretrain --output")
+    if not (folder / CONFIG).is_file() and not (folder / METRICS).is_file():
+        raise UserError(f"{folder} is not a run folder: it has neither {CONFIG} nor {METRICS}")
 
 
 def picture_file(run: Path, step: int) -> Path:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from fcmae.errors import UserError
@@ -64,6 +66,10 @@ class MetricsLog:
             os.fsync(self._file.fileno())
         with naming(self._events):
             self._tensorboard.flush()
+
+    def add_picture(self, name: str, picture: Image.Image, step: int) -> None:
+        """Show an RGB picture in TensorBoard."""
+        self._tensorboard.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -14,7 +14,8 @@ import yaml
 
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.layout import CONFIG, EVENTS, HEADER, METRICS, PICTURES, flat
+from fcmae.runs.layout import CONFIG, EVENTS, HEADER, METRICS, PICTURES, check_is_run, flat
+from fcmae.runs.starts import read_starts
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class RunFolder:
     """From the newest checkpoint: samples per step and per epoch."""
     pictures: list[Path]
     """Reconstructions, by increasing step."""
+    starts: list[dict[str, Any]]
+    """What each start ran on, oldest first; runs of older versions have none."""
     started: float | None
     """Seconds since 1970, from the name of the oldest TensorBoard file."""
 
@@ -60,11 +63,7 @@ def read_run(folder: str | Path) -> RunFolder:
         UserError: there is no such folder, or it holds no run.
     """
     path = Path(folder)
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"{path} {what}; give a run folder, as written by python -m fcmae.pretrain --output")
-    if not (path / CONFIG).is_file() and not (path / METRICS).is_file():
-        raise UserError(f"{path} is not a run folder: it has neither {CONFIG} nor {METRICS}")
+    check_is_run(path)
     text = (path / CONFIG).read_text(encoding="utf-8", errors="replace") if (path / CONFIG).is_file() else None
     series, broken_lines = read_metrics(path / METRICS)
     return RunFolder(
@@ -76,6 +75,7 @@ def read_run(folder: str | Path) -> RunFolder:
         broken_lines=broken_lines,
         stream=_stream(path),
         pictures=sorted((path / PICTURES).glob("step-*.png")),
+        starts=read_starts(path),
         started=_started(path),
     )
 

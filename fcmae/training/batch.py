@@ -4,12 +4,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fcmae.config import BATCH_SIZE, TrainConfig
+from fcmae.config import BASE_BATCH, BATCH_SIZE, TrainConfig
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-BASE_BATCH = 256  # base_lr is the learning rate for this batch
 PAPER_BASE_LR = 1.5e-4
 LOW, GOOD, HIGH = 1e-4, 1.5e-3, 5e-3  # peak learning rates; measured with batches of 16 and 64
 

@@ -1,16 +1,15 @@
-"""The progress bar of a run, and signals turned into a flag that is checked between steps."""
+"""The progress of a run, and signals turned into a flag that is checked between steps."""
 
 import contextlib
 import itertools
 import logging
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from accelerate import Accelerator
-from tqdm import tqdm
 
+from fcmae.cli.progress import Progress, duration
 from fcmae.data.workers import ENDING_SIGNALS
 
 logger = logging.getLogger(__name__)
@@ -19,7 +18,7 @@ STEPS_BETWEEN_QUESTIONS = 8
 
 
 @contextlib.contextmanager
-def signals_as_question(accelerator: Accelerator) -> Iterator[Callable[[], bool]]:
+def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") -> Iterator[Callable[[], bool]]:
     """While open, Ctrl-C, SIGTERM and SIGHUP only set a flag. The function returns whether any process received one.
 
     All processes must call it once per step. Several processes exchange their flags only every few steps, because a GPU
@@ -36,7 +35,13 @@ def signals_as_question(accelerator: Accelerator) -> Iterator[Callable[[], bool]
     def note(number: int, _frame: object) -> None:
         received.append(number)
         accelerator.set_trigger()
-        logger.warning("%s: finishing this step, then saving", signal.Signals(number).name)
+        steps = 1 if accelerator.num_processes == 1 else STEPS_BETWEEN_QUESTIONS
+        left = progress.seconds_to_stop(steps)
+        about = "" if left is None else f" (about {duration(max(1, left))})"
+        logger.warning(
+            "%s: finishing this step%s, then saving; Ctrl-C again stops at once and loses what is not saved",
+            signal.Signals(number).name, about,
+        )  # fmt: skip
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before: dict[int, Any] = {}
@@ -49,29 +54,37 @@ def signals_as_question(accelerator: Accelerator) -> Iterator[Callable[[], bool]
             signal.signal(number, handler)
 
 
-class ProgressBar(tqdm):
-    """Steps, loss, learning rate, images per second and time left. Without a terminal, occasional log lines."""
+class TrainingProgress(Progress):
+    """Steps, loss, learning rate, images per second and time left; it moves with every micro-batch.
 
-    QUIET_SECONDS = 30.0
-    _last_line = float("-inf")
+    Args:
+        total_steps: steps of the whole run.
+        step: steps done before.
+        micro_batches: of each step.
+        shown: whether this is the main process.
+    """
+
+    def __init__(self, total_steps: int, step: int, micro_batches: int, shown: bool) -> None:
+        self.total_steps, self.micro_batches, self._details = total_steps, micro_batches, ""
+        super().__init__("step", total_steps * micro_batches, step * micro_batches, shown)
+
+    def label(self) -> str:
+        """The step that is being computed, and where in it."""
+        step, micro_batch = divmod(self.done, self.micro_batches)
+        inside = f", micro-batch {micro_batch} of {self.micro_batches}" if micro_batch else ""
+        return f"step {step:,} of {self.total_steps:,}{inside}"
+
+    def details(self) -> str:
+        """The last values logged."""
+        return self._details
 
     def show(self, values: dict[str, Any]) -> None:
-        """Show the values of a line of metrics.jsonl."""
-        text = f"loss {values['loss']:.4f}, lr {values['lr']:.2e}, {values['images_per_second']:.1f} images/s"
-        if not self.disable:
-            self.set_postfix_str(text, refresh=False)
-        elif time.monotonic() - self._last_line > self.QUIET_SECONDS:
-            self._last_line = time.monotonic()
-            logger.info("step %d of %d, epoch %.2f: %s", values["step"], self.total, values["epoch"], text)
+        """Show the values of a line of metrics.jsonl from now on."""
+        self._details = (
+            f"epoch {values['epoch']:.2f}, loss {values['loss']:.4f}, lr {values['lr']:.2e}, "
+            f"{values['images_per_second']:.1f} images/s"
+        )
 
-
-def progress_bar(total_steps: int, step: int, is_main_process: bool) -> ProgressBar:
-    """The progress bar of a run that is at ``step``. It is drawn only on a terminal."""
-    return ProgressBar(
-        total=total_steps,
-        initial=step,
-        unit="step",
-        dynamic_ncols=True,
-        disable=None if is_main_process else True,  # None: tqdm checks for a terminal
-        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]",
-    )
+    def seconds_to_stop(self, steps: int = 1) -> float | None:
+        """Seconds until the step that is being computed is done, and ``steps`` − 1 more; None: not known yet."""
+        return self.seconds_left(steps * self.micro_batches - self.done % self.micro_batches)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fcmae.data.draws import sample_seed
 from fcmae.data.samples import Sample
@@ -20,7 +19,8 @@ from fcmae.data.unreadable import UnreadableFiles
 from fcmae.data.workers import batches_of
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
-from fcmae.training.console import progress_bar, signals_as_question
+from fcmae.training.closing import closing_lines
+from fcmae.training.console import TrainingProgress, signals_as_question
 from fcmae.training.optimizer import make_schedule
 from fcmae.training.saving import draw, make_up, measure, non_finite
 from fcmae.training.saving import save as _save
@@ -61,10 +61,10 @@ def fit(run: Run) -> Fitted:
         stack.callback(run.peers.close)
         if run.lock is not None:
             stack.callback(run.lock.release)
-        interrupted = stack.enter_context(signals_as_question(accelerator))
+        bar = TrainingProgress(run.total_steps, step, run.batch.accumulation_steps, accelerator.is_main_process)
+        interrupted = stack.enter_context(signals_as_question(accelerator, bar))
         metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
-        bar = stack.enter_context(progress_bar(run.total_steps, step, accelerator.is_main_process))
-        stack.enter_context(logging_redirect_tqdm())
+        stack.enter_context(bar)
         batches = stack.enter_context(batches_of(loader)) if step < run.total_steps else iter(())
         if step == 0:
             measure(run, step, metrics)
@@ -77,9 +77,8 @@ def fit(run: Run) -> Fitted:
         while step < run.total_steps:
             schedule.step_update(step)
             _seed_step(config.seed, step, accelerator.process_index)
-            losses.append(_train_step(run, batches, unreadable))
+            losses.append(_train_step(run, batches, unreadable, bar))
             step, window_steps = step + 1, window_steps + 1
-            bar.update()
 
             stop = interrupted()
             log_now = step % config.log.every == 0 or step == run.total_steps
@@ -110,7 +109,7 @@ def fit(run: Run) -> Fitted:
             if config.log.pictures_every and (
                 step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)
             ):
-                draw(run, step)
+                draw(run, step, metrics)
             if step == run.total_steps or run.completes_epochs(step, config.monitor.any_every):
                 measure(run, step, metrics)
             if stop:
@@ -122,12 +121,14 @@ def fit(run: Run) -> Fitted:
     if step < run.total_steps:
         logger.info("stopped at step %d of %d; saved. To resume: %s", step, run.total_steps, _command_to_resume(run))
     else:
-        logger.info("done: %d steps. Pictures and weights are in %s", step, run.folder)
-        logger.info('weights for timm: fcmae.convert_to_dense("%s")', run.folder)
+        for line in closing_lines(run, last_loss):
+            logger.info("%s", line)
     return Fitted(step, last_loss, is_complete=step == run.total_steps)
 
 
-def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles) -> torch.Tensor:
+def _train_step(
+    run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles, bar: TrainingProgress
+) -> torch.Tensor:
     """One optimizer step. Returns this process's loss, averaged over its micro-batches."""
     accumulate, device = run.batch.accumulation_steps, run.accelerator.device
     total = torch.zeros((), device=device)
@@ -143,6 +144,7 @@ def _train_step(run: Run, batches: Iterator[Sample], unreadable: UnreadableFiles
             loss = output.loss / accumulate
             run.accelerator.backward(loss)
         total += loss.detach()
+        bar.update()
     if run.config.train.clip_grad is not None:
         run.accelerator.clip_grad_norm_(run.model.parameters(), run.config.train.clip_grad)
     run.optimizer.step()

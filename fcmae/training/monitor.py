@@ -5,6 +5,7 @@ not change the training.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -104,6 +105,19 @@ class Monitor:
         k = min(NEIGHBORS, len(train.labels))
         scores = knn_scores(train.x.to(device), train.labels, test.x, classes, k)
         return {KNN: top_accuracy(scores, test.labels).share}
+
+
+def in_words(measured: Mapping[str, float]) -> str:
+    """What was measured, as a sentence."""
+    distances = [f"{value:.3f}" for name, value in measured.items() if name.startswith(STAGE_DISTANCE)]
+    parts = []
+    if distances:
+        parts.append(f"the channels' mean cosine distance by stage is {', '.join(distances)} (near 0: collapsed)")
+    if KNN in measured:
+        parts.append(f"the kNN accuracy is {measured[KNN]:.1%}")
+    if HOLDOUT_LOSS in measured:
+        parts.append(f"the loss on held-out images is {measured[HOLDOUT_LOSS]:.4f}")
+    return "; ".join(parts)
 
 
 def _pooled(encoder: SparseConvNeXt, images: Tensor) -> Tensor:

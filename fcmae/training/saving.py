@@ -15,7 +15,7 @@ from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import picture_file
 from fcmae.runs.metrics import MetricsLog
 from fcmae.runs.reader import HOLDOUT_LOSS, KNN, STAGE_DISTANCE
-from fcmae.training.monitor import GROUP
+from fcmae.training.monitor import GROUP, in_words
 from fcmae.training.setup import Run
 
 logger = logging.getLogger("fcmae")
@@ -60,7 +60,7 @@ def make_up(run: Run, before: dict[str, Any], metrics: MetricsLog | None) -> Non
         return before.get(name) == every > 0 and (is_last or run.completes_epochs(step, every))
 
     if is_due("log.pictures_every", now.log.pictures_every) and not picture_file(run.folder, step).exists():
-        draw(run, step)
+        draw(run, step, metrics)
     measured = any(line["step"] == step and _is_measurement(line) for line in metrics.kept) if metrics else True
     same = all(before.get(f"monitor.{name}", 0) == getattr(now.monitor, name) for name in ("every", "holdout"))
     if same and now.monitor.any_every and (is_last or run.completes_epochs(step, now.monitor.any_every)):
@@ -76,8 +76,8 @@ def _network(config: PretrainConfig) -> dict[str, Any]:
     return {name: value for name, value in config.as_dict()["model"].items() if name != "init_from"}
 
 
-def draw(run: Run, step: int) -> None:
-    """Write RUN/reconstructions/step-….png: always the same images with the same masks."""
+def draw(run: Run, step: int, metrics: MetricsLog | None) -> None:
+    """Write RUN/reconstructions/step-….png, and to TensorBoard: always the same images with the same masks."""
     if run.accelerator.is_main_process:
         model, device = run.bare_model, run.accelerator.device
         sample = run.dataset.fixed_samples(run.config.log.pictures_count)
@@ -88,9 +88,10 @@ def draw(run: Run, step: int) -> None:
             pasted = paste_reconstruction(model, images, visible, run.dataset.normalize)
         model.train()
         where = enlarge_mask(visible, model.patch_size)
-        save_picture(
-            reconstruction_picture(images, pasted, where, run.config.train.mask_ratio), picture_file(run.folder, step)
-        )
+        picture = reconstruction_picture(images, pasted, where, run.config.train.mask_ratio)
+        save_picture(picture, picture_file(run.folder, step))
+        if metrics:
+            metrics.add_picture("reconstructions", picture, step)
     run.accelerator.wait_for_everyone()
 
 
@@ -107,5 +108,5 @@ def measure(run: Run, step: int, metrics: MetricsLog | None) -> None:
             logger.warning("not measured at step %d: %s", step, error)  # training goes on
         else:
             metrics.write({"step": step, "epoch": round(run.epochs_done(step), 4)} | measured, GROUP)
-            logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+            logger.info("step %d: %s", step, in_words(measured))
     run.accelerator.wait_for_everyone()

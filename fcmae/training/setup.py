@@ -23,7 +23,9 @@ from fcmae.files import write_text
 from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, HEADER
+from fcmae.runs.starts import Start, record_start
 from fcmae.sparse import BackendError
+from fcmae.training.accelerator import device_name, hardware_name, make_accelerator, precision_name
 from fcmae.training.batch import Batch, divide_batch, learning_rate_advice, peak_learning_rate
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
@@ -94,8 +96,7 @@ def set_up(config: PretrainConfig) -> Run:
 
 
 def _set_up(config: PretrainConfig, peers: Peers) -> Run:
-    # accelerate finds torchrun's CPU processes only with cpu=True
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=_precision(config))
+    accelerator = make_accelerator(config)
     if not accelerator.is_main_process:
         logging.getLogger("fcmae").setLevel(logging.ERROR)
     peers.meet(accelerator)
@@ -153,9 +154,11 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
         if ckpt.last_checkpoint(folder) != newest:  # written after we looked and before we had the lock
             raise UserError(f"another process just wrote a checkpoint to --output {folder}; run again to resume")
         _write_settings(config, folder, accelerator.num_processes)
+        if start.step < total_steps:
+            record_start(folder, _start(config, accelerator, start.step, batch))
     logger.info(
         "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
-        config.model.name, _device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
+        config.model.name, device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
         batch.effective,
         config.train.epochs, peak_learning_rate(config.train, batch.effective),
         dataset.num_visible, math.prod(config.model.grid_hw), folder,
@@ -206,23 +209,14 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
     return model
 
 
+def _start(config: PretrainConfig, accelerator: Accelerator, step: int, batch: Batch) -> Start:
+    peak = peak_learning_rate(config.train, batch.effective)
+    hardware, precision = hardware_name(accelerator), precision_name(accelerator)
+    return Start(step, hardware, precision, peak, batch.effective, accelerator.num_processes)
+
+
 def _write_settings(config: PretrainConfig, folder: Path, num_processes: int) -> None:
     """Write RUN/config.yaml, which resumes the run from any working directory."""
     resolved = replace(config, output=str(folder), resume="auto").with_absolute_paths()
     header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {num_processes} process(es)\n"
     write_text(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))
-
-
-def _precision(config: PretrainConfig) -> str:
-    wanted = config.train.precision
-    if wanted == "auto":
-        wanted = (
-            "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        )
-    return {"fp32": "no", "bf16": "bf16"}[wanted]
-
-
-def _device_name(accelerator: Accelerator) -> str:
-    device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return name if accelerator.num_processes == 1 else f"{accelerator.num_processes} × {name}"

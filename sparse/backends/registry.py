@@ -6,23 +6,23 @@
     minkowski   MinkowskiEngine, depthwise and strided convolutions; installed apart (``make minkowski``)
     auto        the fastest on the device: numba on a CPU, else torch
 
-To add one, write a module with functions named as the fields of :class:`Backend`, and add it to ``BackendName`` and
-``MODULES``. CONTRIBUTING.md has the steps.
+To add one, write a module with functions named as the fields of :class:`Backend`, and add it to ``BackendName``
+(names.py) and ``MODULES``. CONTRIBUTING.md has the steps.
 """
 
 import importlib
 import logging
 from functools import cache
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from fcmae.sparse.backends import pytorch
+from fcmae.sparse.backends.names import BackendName
 from fcmae.sparse.backends.operations import OPERATIONS, Backend
 
 logger = logging.getLogger(__name__)
 
-BackendName = Literal["auto", "torch", "numba", "triton", "minkowski"]
 MODULES = {
     "torch": "fcmae.sparse.backends.pytorch",
     "numba": "fcmae.sparse.backends.numba",

@@ -27,6 +27,7 @@ from fcmae.errors import UserError
 from fcmae.models import sizes
 from fcmae.pretrain import PretrainResult, main, pretrain
 from fcmae.runs import checkpoint as ckpt
+from fcmae.runs.starts import read_starts
 from fcmae.training import console, loop
 
 Args = Callable[..., list[str]]
@@ -430,3 +431,20 @@ def test_errors_from_python(image_folder: Path, tmp_path: Path) -> None:
         assert message in str(error.value)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_device_is_recorded_and_tensorboard_has_the_pictures(tiny_args: Args, tmp_path: Path) -> None:
+    """A finished run that is started again trains nothing and records no start."""
+    arguments = tiny_args("run", "--device", "cpu", "--log.pictures_every", "4")
+    assert main(arguments) == 0
+    run = tmp_path / "run"
+    (start,) = read_starts(run)
+    assert (start["step"], start["precision"], start["processes"], start["effective_batch"]) == (0, "fp32", 1, 4)
+    assert start["hardware"].endswith(f"{torch.get_num_threads()} threads")
+    assert start["peak_lr"] == pytest.approx(0.05 * 4 / 256)
+    assert yaml.safe_load((run / "config.yaml").read_text())["device"] == "cpu"
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [image.step for image in events.Images("reconstructions")] == [10]
+    assert main(arguments) == 0
+    assert len(read_starts(run)) == 1

@@ -39,7 +39,8 @@ def tiles(picture: Path, row: int, count: int, image_hw: tuple[int, int]) -> Ten
     pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)
     factor = -(-160 // min(image_hw))
     height, width = (factor * size for size in image_hw)
-    top = row * (26 + height + 8) + 26 + 4
+    caption = round(1.5 * max(16, round((count * (width + 4) + 4) / 34)))
+    top = row * (caption + height + 8) + caption + 4
     lefts = [4 + n * (width + 4) for n in range(count)]
     return torch.stack([pixels[:, top : top + height : factor, left : left + width : factor] for left in lefts])
 

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from fcmae.analysis.masks import random_masks
-from fcmae.analysis.reconstructions import CAPTION, GAP, paste_reconstruction, reconstruction_picture, save_picture
+from fcmae.analysis.reconstructions import (
+    GAP,
+    LINE,
+    font_size,
+    paste_reconstruction,
+    reconstruction_picture,
+    save_picture,
+)
 from fcmae.data.normalizer import Normalizer
 from fcmae.models import FCMAE, ModelConfig
 from fcmae.models.fcmae import NORM_EPS
@@ -45,13 +52,24 @@ def test_a_picture_has_the_three_rows(tmp_path: Path, channels: int) -> None:
     where[:, :, :32] = True
     picture = reconstruction_picture(original, pasted, where, 0.6)
     factor = 3  # 64 pixels → at least 160
-    assert picture.size == (2 * (80 * factor + GAP) + GAP, 3 * (CAPTION + 64 * factor + 2 * GAP))
+    width = 2 * (80 * factor + GAP) + GAP
+    caption = round(LINE * font_size(width))
+    assert picture.size == (width, 3 * (caption + 64 * factor + 2 * GAP))
     pixels = np.asarray(picture)
-    row = CAPTION + 64 * factor + 2 * GAP
+    row = caption + 64 * factor + 2 * GAP
     for r, (upper, lower) in enumerate([(51, 51), (51, 127), (204, 204)]):
-        top = r * row + CAPTION + GAP
+        top = r * row + caption + GAP
         assert abs(int(pixels[top + 5, GAP + 5, 0]) - upper) <= 1
         assert abs(int(pixels[top + 64 * factor - 5, GAP + 5, 0]) - lower) <= 1
-        assert (pixels[r * row : r * row + CAPTION] < 100).any()  # a caption
+        assert (pixels[r * row : r * row + caption] < 100).any()  # a caption
     save_picture(picture, tmp_path / "new" / "a.png")
     assert (tmp_path / "new" / "a.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("images", [1, 4, 8, 16])
+def test_captions_are_readable_on_a_phone(images: int) -> None:
+    """At least 9 of a phone's 375 pixels high, however many images stand side by side; none is cut off."""
+    blank = torch.zeros(images, 3, 64, 64)
+    picture = reconstruction_picture(blank, blank, torch.ones(images, 1, 64, 64, dtype=torch.bool), 0.6)
+    assert font_size(picture.width) * 375 / picture.width >= 9
+    assert (np.asarray(picture)[:, -GAP:] > 100).any(1).all()

@@ -168,7 +168,7 @@ def test_one_item_stands_for_a_list_of_it() -> None:
         ({"epochs": 2.5}, "train.epochs: Expected a whole number. Got value: 2.5"),
         ({"cache": 3}, "data.cache: Expected true or false. Got value: 3"),
         ({"data": 3}, "data.path: Expected texts (a,b,…) or text or null. Got value: 3"),
-        ({"crop_scale": 0.5}, "data.crop_scale: Expected 2 values (1,2,…). Got value: [0.5]"),
+        ({"crop_scale": 0.5}, "data.crop_scale takes 2 values, such as --data.crop_scale 0.2,1; got 0.5"),
         ({"seed": None}, "seed is null; give a value, or leave it out for 0"),
         ({"mask_ratio": 1.0}, "train.mask_ratio must be between 0 and 1, got 1.0"),
         ({"base_lr": float("nan")}, "train.base_lr must be finite, got nan"),

@@ -47,8 +47,9 @@ def test_every_command_is_listed_and_every_one_listed_is_there(capsys: pytest.Ca
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"fcmae {fcmae.__version__}\n"
+    for arguments in (["--version"], ["pretrain", "--version"]):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out == f"fcmae {fcmae.__version__}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

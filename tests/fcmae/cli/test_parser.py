@@ -155,7 +155,7 @@ def test_everything_after_two_dashes_is_positional() -> None:
         (ListFirst, "item --kind z", "--kind: Expected one of ['x', 'y']. Got value: z"),
         (ListFirst, "item --on=maybe", "--on: Expected true or false. Got value: maybe"),
         (ListFirst, "item --shares x", "--shares: Expected numbers (1,2,…) or null. Got value: ['x']"),
-        (ListFirst, "item --pair 1", "--pair: Expected 2 values (1,2,…). Got value: [1]"),
+        (ListFirst, "item --pair 1", "--pair takes 2 values, such as --pair 0,1; got 1"),
         (ListFirst, "item --sizes 1,2,3", "Expected a whole number or two whole numbers (1,2). Got value: [1, 2, 3]"),
         (EvaluateConfig, "a --data.dataset cifar", "--data.dataset cifar needs --data.path, the folder that holds it"),
         (EvaluateConfig, "a --data.num_workers -1", "--data.num_workers must be at least 0, got -1"),

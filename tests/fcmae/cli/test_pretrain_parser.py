@@ -192,7 +192,7 @@ def test_wrong_arguments_get_one_line(arguments: list[str], message: str) -> Non
         (b"- 1", "holds no settings"),
         (b"train: {epochs: null}", "--train.epochs is null; give a value, or leave it out for 800"),
         (b"resume: null", "--resume is null"),
-        (b"trian: {epochs: 3}", "trian.epochs"),
+        (b"trian: {epochs: 3}", "mine.yaml, line 1: trian is not a setting; the nearest is train"),
     ],
 )
 def test_wrong_files_get_one_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcmae.analysis.accuracy import Accuracy
 from fcmae.analysis.collapse_file import DepthCurve
+from fcmae.analysis.evaluation import Evaluation, LinearScores, NetworkScores, Protocol, Scores
+from fcmae.analysis.evaluation_table import evaluation_table
 from fcmae.errors import UserError
 from fcmae.report import main, report
 from fcmae.report_page.charts import depth_chart, knn_chart
@@ -23,6 +26,7 @@ from fcmae.report_page.pictures import MAX_PICTURES, MAX_SIDE
 from fcmae.report_page.write import write_report
 from fcmae.runs.checkpoint import FOLDER, TrainState
 from fcmae.runs.reader import KNN, Series, read_run
+from fcmae.runs.starts import Start, record_start
 from tests.fcmae.report_page.made_runs import collapse_file, made_run, training_lines
 
 EVIL = "/data/</script><script>alert(1)</script>&\"'<!--<img src=x onerror=alert(2)>\u2028"
@@ -226,7 +230,8 @@ def test_sections_without_data_say_how_to_get_it(tmp_path: Path) -> None:
     for hint in (
         "--monitor.every 10 --monitor.data DIR",
         "--monitor.every 10 measures",
-        "python -m fcmae.collapse",
+        "fcmae collapse RUN --output RUN/collapse",
+        "fcmae evaluate RUN --data.path DIR --output RUN/evaluation",
         "--log.pictures_every",
         "--log.every",
     ):
@@ -332,3 +337,61 @@ def test_from_python(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert report(run).file == run / "report.html"
     with pytest.raises(UserError, match=r"nowhere does not exist"):
         report(tmp_path / "nowhere")
+
+
+def test_hardware_precision_and_the_peak_learning_rate(tmp_path: Path) -> None:
+    """Of the last start, and what it ran on before; a line that was cut off is left out."""
+    run = made_run(tmp_path / "run")
+    assert not {"Hardware", "Peak learning rate"} & {fact.name for fact in headline_facts(read_run(run))}
+    for hardware in ("A", "A", "2 × B"):
+        record_start(run, Start(0, hardware, "bf16", 1.5e-3, 256, 1))
+    with (run / "starts.jsonl").open("a") as file:
+        file.write('{"step": 5, "hard')
+    facts = {fact.name: f"{fact.value}; {fact.note}" for fact in headline_facts(read_run(run))}
+    assert facts["Hardware"] == "2 × B; bf16; before that: A"
+    assert facts["Peak learning rate"].startswith("0.0015; ")
+
+
+def test_the_peak_learning_rate_of_older_runs_is_computed(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    step = run / FOLDER / "step-00001500"
+    step.mkdir(parents=True)
+    (step / "state.json").write_text(json.dumps({"step": 1500, "effective_batch": 64, "samples_per_epoch": 6399}))
+    (step.parent / "last").write_text(step.name)
+    found = read_run(run)
+    found = replace(found, config=found.config | {"train.base_lr": 1.5e-4})
+    facts = {fact.name: f"{fact.value}; {fact.note}" for fact in headline_facts(found)}
+    assert facts["Peak learning rate"] == "3.75e-05; base_lr 0.00015"
+
+
+@pytest.mark.parametrize("place", ["evaluation.json", "evaluation/evaluation.json"])
+def test_the_table_of_an_evaluation(tmp_path: Path, place: str) -> None:
+    """The same cells as the command prints, escaped."""
+
+    def row(name: str, right: int) -> NetworkScores:
+        top1, top5 = Accuracy(right, 50), Accuracy(49, 50)
+        return NetworkScores(
+            name, (64, 64), 200, 50, 10, 320, Scores(top1, top5), LinearScores(top1, top5, 1.0, False, True)
+        )
+
+    evaluation = Evaluation("labeled/", Protocol(), None, (row(EVIL, 40), row("raw pixels", 20)))
+    run = made_run(tmp_path / "run")
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).write_text(json.dumps(evaluation.as_dict()))
+    page = page_of(run)
+    text = " ".join(page.text.split())
+    assert "labeled/: 200 training images, 50 test images, 10 classes; percent correct [95% interval]" in text
+    for line in evaluation_table(evaluation).splitlines()[3:]:
+        for cell in re.findall(r"[\d.]+ \[[\d., ]+\]", line):
+            assert cell in text
+    assert "kNN top-5" in text
+    assert EVIL in page.text
+
+
+def test_an_evaluation_that_is_damaged_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = made_run(tmp_path / "run")
+    for content in ("no json", "[]", '{"results": []}', '{"results": [{"knn": 3}]}'):
+        (run / "evaluation.json").write_text(content)
+        page_of(run)
+        assert "evaluation.json was not written by fcmae evaluate and is skipped" in caplog.text
+        caplog.clear()

@@ -1,0 +1,88 @@
+"""The device, the processes and the precision of a run."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from fcmae.cli.devices import choose_device
+from fcmae.config import PretrainConfig
+from fcmae.errors import UserError
+
+DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
+
+
+def make_accelerator(config: PretrainConfig) -> Accelerator:
+    """The accelerator for ``config.device`` and ``config.train.precision``, joined with the other processes, if any.
+
+    Raises:
+        UserError: a device that is not there, or one device for several processes.
+    """
+    if config.device == "auto":
+        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return _accelerator(config, device)
+    device = choose_device(config.device)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        if device.index is not None:
+            raise UserError(
+                f"--device {config.device} is one device for {processes} processes; give --device {device.type}, and "
+                f"choose the devices with CUDA_VISIBLE_DEVICES"
+            )
+        return _accelerator(config, device)
+    if device.index is not None:
+        torch.accelerator.set_device_index(device.index)  # kernels of ours run on the current device
+    with _variable(DEVICE_VARIABLE, str(device)):
+        return _accelerator(config, device)
+
+
+def _accelerator(config: PretrainConfig, device: torch.device) -> Accelerator:
+    # accelerate finds torchrun's CPU processes only with cpu=True
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=_precision(config, device))
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """An environment variable that is set for a moment: accelerate reads it when its state is made."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _precision(config: PretrainConfig, device: torch.device) -> str:
+    wanted = config.train.precision
+    if wanted == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        wanted = "bf16" if has_bf16 else "fp32"
+    return {"fp32": "no", "bf16": "bf16"}[wanted]
+
+
+def precision_name(accelerator: Accelerator) -> str:
+    """``fp32`` or ``bf16``."""
+    return "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+
+
+def device_name(accelerator: Accelerator) -> str:
+    """Name of the device, after the number of processes if there are several."""
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if accelerator.num_processes == 1 else f"{accelerator.num_processes} × {name}"
+
+
+def hardware_name(accelerator: Accelerator) -> str:
+    """As :func:`device_name`; of a CPU its model, where the system tells it, and the threads."""
+    name = device_name(accelerator)
+    if accelerator.device.type != "cpu":
+        return name
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{name.removesuffix('cpu')}{model}, {torch.get_num_threads()} threads"

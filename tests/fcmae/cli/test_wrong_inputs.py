@@ -1,0 +1,171 @@
+"""Wrong inputs of every command: one line, exit status 1, nothing written; without importing torch where possible."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders and files that are not what they should be, and images/ and labeled/ that are."""
+    folder = tmp_path_factory.mktemp("wrong")
+    random = np.random.default_rng(0)
+    for name in ("images/0", "images/1", "labeled/a/0", "labeled/a/1", "labeled/b/0", "labeled/b/1"):
+        file = folder / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(file)
+    (folder / "empty").mkdir()
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text("no image")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "a.png").write_bytes(b"no image")
+    (folder / "text.txt").write_text("hello")
+    (folder / "bad.pth").write_bytes(b"nothing")
+    (folder / "bad.safetensors").write_bytes(b"nothing")
+    torch.save({"a": torch.zeros(2)}, folder / "other.pth")
+    torch.save([1, 2], folder / "list.pth")
+    return folder
+
+
+# refused while parsing: no torch is needed
+BY_THE_PARSER = [
+    ("pretrain", "train.epochs 3", "options begin with --: --train.epochs"),
+    ("pretrain", "train.epoch=3", "options begin with --: --train.epochs"),
+    ("pretrain", "-train.epochs 3", "the nearest is --train.epochs"),
+    ("pretrain", "--epochs 3", "the nearest is --train.epochs"),
+    ("pretrain", "--train.epoch 3", "the nearest is --train.epochs"),
+    ("pretrain", "--lr 1", "the nearest is --train.base_lr"),
+    ("pretrain", "--learning-rate 1", "the nearest is --train.base_lr"),
+    ("pretrain", "--train.lr 1", "the nearest is --train.base_lr"),
+    ("pretrain", "--batch-size 3", "the nearest is --train.batch_size"),
+    ("pretrain", "--data_path images", "the nearest is --data.path"),
+    ("pretrain", "--output_dir x", "the nearest is --output"),
+    ("pretrain", "--gpu 0", "the nearest is --device"),
+    ("pretrain", "--workers 3", "the nearest is --data.num_workers"),
+    ("pretrain", "--data.crop_scale 0.2", "takes 2 values, such as --data.crop_scale 0.2,1; got 0.2"),
+    ("pretrain", "--data.crop_scale=0.2", "takes 2 values, such as --data.crop_scale 0.2,1; got 0.2"),
+    ("pretrain", "--data.crop_scale 1,2,3", "takes 2 values, such as --data.crop_scale 0.2,1; got 1,2,3"),
+    ("pretrain", "--data.crop_scale a,b", "Expected a number. Got value: a"),
+    ("pretrain", "--train.betas 0.9", "takes 2 values, such as --train.betas 0.9,0.95; got 0.9"),
+    ("pretrain", "--train 3", "--train is a group of options, got '3'; write --train.epochs, "),
+    ("pretrain", '--train {"epoch":3}', "--train.epoch is not an option; the nearest is --train.epochs"),
+    ("pretrain", "--train", "--train needs a value"),
+    ("pretrain", "--config", "--config needs a value"),
+    ("pretrain", "--config=", "--config is empty; give a YAML file or a recipe: demo, pretrain"),
+    ("pretrain", "--config pretain", "recipes: demo, pretrain; the nearest is pretrain"),
+    ("pretrain", "--config empty", "--config empty is a folder"),
+    ("pretrain", "--config bad.safetensors", "holds no settings"),
+    ("pretrain", "--seed", "--seed needs a value"),
+    ("pretrain", "--seed=", "--seed: Expected a whole number"),
+    ("pretrain", "--seed 1.5", "--seed: Expected a whole number. Got value: 1.5"),
+    ("pretrain", "--train.epochs -1", "--train.epochs must be at least 1, got -1"),
+    ("pretrain", "images", "unexpected argument images"),
+    ("pretrain", "--model convnextv2_tinny", "the nearest is convnextv2_tiny"),
+    ("pretrain", "--model.name ConvNeXtV2_Tiny", "the nearest is convnextv2_tiny"),
+    ("pretrain", "--train.compile maybe", "unexpected argument maybe"),
+    ("pretrain", "--train.precision fp16", "Expected one of ['auto', 'fp32', 'bf16']. Got value: fp16"),
+    ("pretrain", "--train.mask_ratio 60", "--train.mask_ratio must be between 0 and 1, got 60.0"),
+    ("pretrain", "--train.mask_ratio 60%", "--train.mask_ratio: Expected a number. Got value: 60%"),
+    ("pretrain", "--model.img_size 224x224", "Expected a whole number or two whole numbers (1,2). Got value: 224x224"),
+    ("pretrain", "--model.img_size 100", "must be a multiple of the patch size"),
+    ("pretrain", "--model.checkpoint_stages 9", "--model.checkpoint_stages must be from 0 to 3"),
+    ("pretrain", "--data.path", "--data.path needs a value"),
+    ("evaluate", "", "[LABEL=]CKPT is missing; see --help"),
+    ("evaluate", "x --pretained", "the nearest is --pretrained"),
+    ("evaluate", "x --config a.yaml", "--config is not an option"),
+    ("evaluate", "x --k 0", "--k must be at least 1, got 0"),
+    ("evaluate", "x --output text.txt", "--output text.txt is a file; give a folder"),
+    ("collapse", "", "[LABEL=]MODEL is missing; see --help"),
+    ("collapse", "x --layers", "--layers needs a value"),
+    ("collapse", "x --tap relu", "Expected one of ['expansion', 'act', 'grn', 'block']. Got value: relu"),
+    ("collapse", "x --picture -1", "--picture must be at least 0, got -1"),
+    ("reconstruct", "", "CKPT is missing; see --help"),
+    ("reconstruct", "a b", "unexpected argument b"),
+    ("reconstruct", "a --mask_ratio 0.5", "the nearest is --mask_ratios"),
+    ("reconstruct", "a --mask_ratios 2", "--mask_ratios must be different numbers between 0 and 1"),
+    ("convert", "", "SRC is missing; see --help"),
+    ("convert", "a", "DST is missing; see --help"),
+    ("convert", "a b --fromat timm", "the nearest is --format"),
+    ("convert", "nowhere out", "nowhere does not exist"),
+    ("reconstruct", "nowhere", "nowhere does not exist"),
+    ("report", "", "RUN is missing; see --help"),
+    ("report", "nowhere", "nowhere does not exist; give a run folder"),
+    ("report", "text.txt", "text.txt is a file; give a run folder"),
+    ("report", "empty", "empty is not a run folder"),
+]  # fmt: skip
+# refused by what reads the files
+BY_THE_WORK = [
+    ("pretrain", "--data.path nowhere", "--data.path nowhere"),
+    ("pretrain", "--data.path empty", "--data.path empty"),
+    ("pretrain", "--data.path texts", "--data.path texts"),
+    ("pretrain", "--data.path broken", "--data.path broken"),
+    ("pretrain", "--data.path images --model.init_from nowhere.pth", "--model.init_from"),
+    ("pretrain", "--data.path images --model.init_from bad.pth", "bad.pth"),
+    ("pretrain", "--data.path images --model.init_from other.pth", "other.pth"),
+    ("pretrain", "--data.path images --resume nowhere", "--resume takes auto, none or a path: nowhere does not exist"),
+    ("pretrain", "--data.path images --output text.txt", "--output text.txt is a file; give a folder"),
+    ("pretrain", "--data.path images --device abacus", "--device abacus cannot be used here: no such device; here are"),
+    ("pretrain", "--data.path images --device cuda:99", "--device cuda:99 cannot be used here"),
+    ("evaluate", "nowhere", "nowhere"),
+    ("evaluate", "convnextv2_attto", "similar timm names: convnextv2_atto"),
+    ("evaluate", "bad.safetensors", "bad.safetensors"),
+    ("evaluate", "list.pth", "list.pth"),
+    ("evaluate", "a= --k 3", "'a=' must be LABEL=PATH or LABEL=NAME"),
+    ("evaluate", "convnextv2_atto --device gpu", "--device gpu cannot be used here: no such device; here are"),
+    ("evaluate", "convnextv2_atto --data images", "--data.path images"),
+    ("evaluate", "convnextv2_atto convnextv2_atto", "two models would be named convnextv2_atto"),
+    ("collapse", "nowhere", "nowhere"),
+    ("collapse", "convnextv2_atto --picture 99 --data images", "--picture 99: there are 2 images, 0 to 1"),
+    ("reconstruct", "empty", "empty"),
+    ("reconstruct", "bad.pth", "bad.pth"),
+    ("convert", "other.pth out", "other.pth"),
+]
+
+
+@pytest.mark.parametrize(("command", "line", "message"), [*BY_THE_PARSER, *BY_THE_WORK])
+def test_one_line_and_nothing_written(
+    command: str,
+    line: str,
+    message: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(os.listdir(place))
+    caplog.set_level(logging.WARNING)
+    assert import_module(f"fcmae.{command}").main(line.split(), prog=f"fcmae {command}") == 1
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"fcmae {command}: error: ")
+    assert message in errors[0]
+    assert "\n" not in errors[0]
+    assert sorted(os.listdir(place)) == before
+
+
+def test_the_parser_refuses_without_torch(place: Path) -> None:
+    """All of them in one process, which never imports torch: that alone takes seconds."""
+    code = (
+        "import json, sys; from importlib import import_module; import logging; logging.disable(logging.CRITICAL)\n"
+        "for command, line in json.loads(sys.argv[1]):\n"
+        "    assert import_module(f'fcmae.{command}').main(line.split()) == 1\n"
+        "    assert 'torch' not in sys.modules and 'timm' not in sys.modules, (command, line)\n"
+        "print('all refused')"
+    )
+    lines = [(command, line) for command, line, _ in BY_THE_PARSER]
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(lines)],
+        cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "all refused\n"), done.stderr
