@@ -124,8 +124,8 @@ class RestrictedPickle(SimpleNamespace):
         if full in REBUILD:
             function = REBUILD[full]
             return lambda *args: function(*args)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
+            return dtype
         top = module.partition(".")[0]
         plain = name in PLAIN_BUILTINS if top == "builtins" else top in PLAIN_MODULES
         if top in sys.stdlib_module_names and not plain:
