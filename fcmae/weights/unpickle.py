@@ -124,8 +124,8 @@ class RestrictedPickle(SimpleNamespace):
         if full in REBUILD:
             function = REBUILD[full]
             return lambda *args: function(*args)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
+            return dtype
         top = module.partition(".")[0]
         plain = name in PLAIN_BUILTINS if top == "builtins" else top in PLAIN_MODULES
         if top in sys.stdlib_module_names and not plain:
@@ -151,6 +151,11 @@ def unpickled(file: Path, allow_pickle: bool) -> Any:
     except pickle.UnpicklingError:
         if allow_pickle:
             raise UserError(_NEITHER.format(file)) from None
+    except ModuleNotFoundError as error:  # with allow_pickle
+        raise UserError(
+            f"{file} needs the module {error.name}, which is not installed; without --allow_pickle such objects are "
+            f"ignored"
+        ) from None
     except Exception as error:  # torch raises anything from EOFError to RuntimeError for a truncated file
         if "TorchScript" in str(error):
             raise UserError(f"{file} is a TorchScript program; save its state_dict with torch.save instead") from None

@@ -96,6 +96,8 @@ def test_an_mmengine_runners_file(
     assert "mmengine_of_test.HistoryBuffer" in caplog.text
     assert "are ignored" in caplog.text
     assert "mmengine_of_test" not in sys.modules
+    with pytest.raises(UserError, match="needs the module mmengine_of_test, which is not installed; without --allow_p"):
+        fcmae.convert_to_dense(tmp_path / "epoch_3.pth", allow_pickle=True)
 
 
 @pytest.mark.parametrize("sparse", [True, False])

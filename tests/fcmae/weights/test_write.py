@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import timm
@@ -15,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fcmae
-from fcmae.convert import convert
+from fcmae.convert import USE, Format, convert
 from fcmae.errors import UserError
 from fcmae.files import replacing
 from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
+from fcmae.weights.card import USE as CARD_USE
+from fcmae.weights.convert import FORMATS
 from tests.fcmae.weights.foreign import ATTO, MmpretrainBackbone, MmpretrainClassifier
 from tests.models.test_encoder import randomize
 
@@ -171,6 +174,11 @@ def test_a_private_file_of_a_process_that_died_does_not_pass_on_its_mode(tmp_pat
     with replacing(tmp_path / "a") as file:
         file.write_text("x")
     assert oct((tmp_path / "a").stat().st_mode & 0o777) == oct(0o666 & ~0o022)
+
+
+def test_every_format_that_is_written_is_an_option() -> None:
+    assert get_args(Format) == FORMATS
+    assert set(USE) == set(CARD_USE) == set(FORMATS)
 
 
 @pytest.mark.parametrize("name", ["x.onnx", "x.ONNX", "x.ckpt", "x.h5", "x.tflite", "sub/x.zip"])
