@@ -64,4 +64,5 @@ def test_checkpoints_of_the_first_version(folder: Path) -> None:
     before = hashlib.sha256(b"1.npy\n2.npy\n1.npy").hexdigest()
     assert compared(before, images) is None
     assert compared("", images) is None
+    assert compared("2 damaged", images) == ("other names or another order", True)
     assert compared(before, images.subset([1, 0, 2])) == ("other names or another order", True)
