@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from filelock import FileLock
 
 import fcmae
@@ -106,7 +107,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
 
     images, held_out = hold_out(training_images(config.data.path, folder), config.monitor.holdout, config.seed)
     dataset = _make_dataset(config, images)
-    monitor = Monitor(config, dataset, _make_dataset(config, held_out) if held_out else None)
+    monitor = Monitor(config, dataset, _held_out_dataset(config, held_out) if held_out else None)
     bare_model = _make_model(config, accelerator.device, fresh=resume_from is None)
     before = {} if resume_from is None else recorded_settings(resume_from)
     if resume_from is not None:
@@ -124,6 +125,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
         images_digest=digest(images),
         settings=config.as_dict(),
     )
+    _check_same_everywhere(start.images_digest, accelerator)
     optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
@@ -173,9 +175,26 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
     )  # fmt: skip
 
 
+def _check_same_everywhere(images_digest: str, accelerator: Accelerator) -> None:
+    """UserError if processes on several machines list other images: each would train on what it takes for a sample."""
+    if accelerator.num_processes > 1:
+        names_and_sizes = images_digest.split()[:3]
+        if any(other != names_and_sizes for other in gather_object([names_and_sizes])):
+            raise UserError("--data.path holds other images on one machine than on another; copy the same set to all")
+
+
 def _kind_of_images(config: PretrainConfig, held_out: ImageFiles) -> str:
     kind = "bundled photos" if config.data.path is None else "images"
     return f"{kind} and {len(held_out)} held out" if held_out else kind
+
+
+def _held_out_dataset(config: PretrainConfig, images: ImageFiles) -> PretrainDataset:
+    try:
+        return _make_dataset(config, images)
+    except UserError as error:
+        raise UserError(
+            f"--monitor.holdout {config.monitor.holdout:g} holds out no image that can be read: {error}"
+        ) from None
 
 
 def _make_dataset(config: PretrainConfig, images: ImageFiles) -> PretrainDataset:

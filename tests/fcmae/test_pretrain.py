@@ -22,13 +22,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import fcmae
 from fcmae.cli.pretrain_parser import parse_config
 from fcmae.errors import UserError
 from fcmae.models import sizes
 from fcmae.pretrain import PretrainResult, main, pretrain
+from fcmae.report import report
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.starts import read_starts
 from fcmae.training import console, loop
+from tests.fcmae.conftest import TINY
 
 Args = Callable[..., list[str]]
 ROOT = Path(__file__).parents[2]
@@ -448,3 +451,34 @@ def test_the_device_is_recorded_and_tensorboard_has_the_pictures(tiny_args: Args
     assert [image.step for image in events.Images("reconstructions")] == [10]
     assert main(arguments) == 0
     assert len(read_starts(run)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_names_that_are_not_utf8(image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of images, their folder and the run: trained on, recorded, resumed, and reported."""
+    odd = os.fsdecode(b"caf\xe9")
+    shutil.copytree(image_folder / "a", tmp_path / odd)
+    (tmp_path / odd / "0.png").rename(tmp_path / odd / f"{odd}.png")
+    (tmp_path / odd / f"bad{odd}.png").write_bytes(b"junk")
+    run = tmp_path / f"run{odd}"
+    arguments = [*TINY, "--data.path", str(tmp_path / odd), "--output", str(run), "--log.pictures_every", "1"]
+    assert main([*arguments, "--train.epochs", "2"]) == 0
+    assert f"bad{odd}.png" in caplog.text
+    assert main(["--config", str(run / "config.yaml"), "--train.epochs", "3"]) == 0
+    assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
+    assert metrics(run)[-1]["unreadable_images"] == 1
+    assert len(list((run / "tensorboard").glob("events.*"))) == 2
+    assert list((run / "reconstructions").glob("*.png"))
+    assert report(run).size > 10_000
+    assert fcmae.load_model(run).config.img_size == 32
+
+
+def test_a_paper_recipe_needs_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A forgotten --data.path does not train for days on the bundled photos."""
+    for recipe in ("pretrain", "pretrain_tiny"):
+        assert main(["--config", recipe, "--output", str(tmp_path / "run")]) == 1
+        assert "--data.path is missing: the recipe trains on your own images; give a folder" in caplog.messages[-1]
+        assert "\n" not in caplog.messages[-1]
+    with pytest.raises(UserError, match=r"--data\.path is missing"):
+        pretrain(config="pretrain", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -55,10 +55,10 @@ def difference(before: str, now: str, images: ImageFiles) -> tuple[str, bool] | 
         now: :func:`digest` of ``images``.
         images: for checkpoints of the first version, whose digest is of the files' names alone.
     """
-    if not before:
+    old, new = str(before).split(), now.split()
+    if not old:
         return None
-    old, new = before.split(), now.split()
-    if old[0] != VERSION:
+    if old[0] != VERSION or len(old) != len(new):
         return None if before == _of_first_version(images) else ("other names or another order", True)
     names, sizes, dates, contents = (one != other for one, other in zip(old[1:], new[1:], strict=True))
     if names:

@@ -21,7 +21,7 @@ def is_list(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in (*TEXT, *TABLES)
 
 
-def listed_paths(file: str) -> list[str]:
+def listed_paths(file: str, flag: str = "--data.path") -> list[str]:
     """The paths in a list, in its order.
 
     Relative paths begin at the list's folder, or at the working directory if the first is not there but here.
@@ -31,13 +31,13 @@ def listed_paths(file: str) -> list[str]:
     """
     text = _text(file)
     if os.path.splitext(file)[1].lower() in TABLES:
-        paths = _column(file, text)
+        paths = _column(file, text, flag)
     else:
         paths = [line.strip("\r\n") for line in text.split("\n") if line.strip()]
     if not paths:
-        raise UserError(f"{file} lists no paths; give one path a line, or in a CSV file a column path")
+        raise UserError(f"{flag} {file} lists no paths; give one path a line, or in a CSV file a column path")
     if "\0" in text:
-        raise UserError(f"{file} is no list of paths: it is not a text file")
+        raise UserError(f"{flag} {file} is no list of paths: it is not a text file")
     beside = os.path.dirname(file)
     from_here = not os.path.exists(os.path.join(beside, paths[0])) and os.path.exists(paths[0])
     return [os.path.normpath(path if from_here else os.path.join(beside, path)) for path in paths]
@@ -51,7 +51,7 @@ def _text(file: str) -> str:
     return os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
 
 
-def _column(file: str, text: str) -> list[str]:
+def _column(file: str, text: str, flag: str) -> list[str]:
     lines = text.splitlines()
     try:
         dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff("\n".join(lines[:20]), delimiters=",;\t")
@@ -68,4 +68,4 @@ def _column(file: str, text: str) -> list[str]:
         for number, cell in enumerate(body[0] if body else []):
             if os.path.splitext(cell.strip())[1].lower() in EXTENSIONS:
                 return [row[number].strip() for row in body if len(row) > number and row[number].strip()]
-    raise UserError(f"{file} has no column of paths; name it path in the first line ({', '.join(rows[0][:5])})")
+    raise UserError(f"{flag} {file} has no column of paths; name it path in the first line ({', '.join(rows[0][:5])})")

@@ -33,7 +33,7 @@ def entries_of(source: str | Sequence[str], survey: Survey, leave_out: Path | No
         elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
         elif os.path.isfile(source) and is_list(source):
-            found, looked = _of_paths(listed_paths(source), survey, leave_out, flag), "at the paths in it"
+            found, looked = _of_paths(listed_paths(source, flag), survey, leave_out, flag), "at the paths in it"
         elif glob.has_magic(source) and not os.path.lexists(source):
             found, looked = _of_paths(list(_matches(source)), survey, leave_out, flag), "among what it matches"
         else:

@@ -1,6 +1,7 @@
 """The parser of every command: made from its settings dataclass, with help, lists, switches and one-line errors."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -189,3 +190,41 @@ def test_spellings_of_before() -> None:
     convert = parse(ConvertConfig, ["--overwrite", "SRC", "DST", "--format", "timm"])
     assert (convert.src, convert.dst, convert.format, convert.overwrite) == ("SRC", "DST", "timm", True)
     assert parse(ReportConfig, ["RUN", "--output", "F"]) == ReportConfig("RUN", "F")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A setting that is one text or several."""
+
+    path: tuple[str, ...] | str | None = None
+    """Where."""
+    seed: int = 0
+    """Another."""
+
+
+@dataclass(frozen=True)
+class NamedSources:
+    """As above, with a positional setting."""
+
+    name: str
+    """What."""
+    path: tuple[str, ...] | str | None = None
+    """Where."""
+
+
+@pytest.mark.parametrize("line", ["a,b", "[a,b]", "a b", "(a,b)"])
+def test_one_path_or_several(line: str) -> None:
+    assert parse(Sources, ["--path", *line.split(), "--seed", "1"]) == Sources(("a", "b"), 1)
+
+
+@pytest.mark.parametrize("path", ["a", "2020", "1e3", "a: b", "d/*[0-9]*.png", "x/caf\udce9"])
+def test_a_path_is_text(path: str) -> None:
+    assert parse(Sources, ["--path", path]).path == path
+    assert parse(Sources, ["--path", path, "other"]).path == (path, "other")
+    assert parse(NamedSources, ["--path", path, "word"]) == NamedSources("word", path)
+
+
+def test_a_path_that_is_there_is_no_list(tmp_path: Path) -> None:
+    for name in ("a, b", "[a,b]"):
+        (tmp_path / name).mkdir()
+        assert parse(Sources, ["--path", f"{tmp_path}/{name}"]).path == f"{tmp_path}/{name}"

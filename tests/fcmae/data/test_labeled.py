@@ -89,3 +89,31 @@ def test_timm_datasets(colors: Path, tmp_path: Path) -> None:
         labeled_timm("torch/cifar10", tmp_path)
     with pytest.raises(UserError, match=r"--data.dataset torch/none, .*: Unknown torchvision dataset none"):
         labeled_timm("torch/none", tmp_path)
+
+
+def test_a_limit_draws_of_each_class(tmp_path: Path) -> None:
+    """A class of few images is not lost among many; with fewer images than classes, both parts have the same ones."""
+    for name, count in (("red", 40), ("green", 6), ("blue", 6)):
+        fill(tmp_path / name, COLORS[name], count)
+    for seed in range(3):
+        data = labeled_folder(tmp_path, test_share=0.5, seed=seed, limit=6)
+        assert [np.bincount(read(part)[1]).tolist() for part in (data.train, data.test)] == [[2, 2, 2]] * 2
+        data = labeled_folder(tmp_path, test_share=0.5, seed=seed, limit=2)
+        assert sorted(set(read(data.train)[1])) == sorted(set(read(data.test)[1]))
+    digits = labeled_digits(limit=20)
+    assert [np.bincount(read(part)[1]).tolist() for part in (digits.train, digits.test)] == [[2] * 10] * 2
+
+
+def test_a_timm_dataset_that_tells_its_labels_is_drawn_from_by_class(tmp_path: Path) -> None:
+    for part in ("train", "validation"):
+        for name, count in (("red", 12), ("green", 2)):
+            fill(tmp_path / part / name, COLORS[name], count)
+    for kind in ("torch/image_folder", "folder"):
+        data = labeled_timm(kind, tmp_path, limit=4)
+        assert np.bincount(read(data.test)[1]).tolist() == [2, 2]
+
+
+def test_a_folder_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\n")
+    with pytest.raises(UserError, match=r"list\.txt is no folder; give a folder with one subfolder of images"):
+        labeled_folder(tmp_path / "list.txt")

@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from fcmae.config import DataConfig
 from fcmae.data.draws import random_crop, sample_seed
-from fcmae.data.folder import embedded_photographs, image_files
-from fcmae.data.images import read_image
+from fcmae.data.folder import embedded_photographs, equal_shares, image_files, images_to_look_at
+from fcmae.data.images import open_image, read_image
 from fcmae.data.samples import PretrainDataset, collate
 from fcmae.data.stream import SampleStream, make_loader
 from fcmae.errors import UserError
@@ -236,3 +236,77 @@ def test_batches_of_mixed_depth(tmp_path: Path) -> None:
     torch.testing.assert_close(batch.image, torch.full((2, 3, 32, 32), 0.2))
     assert collate([data[(0, 0)]]).image.dtype == torch.uint8
     torch.testing.assert_close(data.normalize(batch.image)[0], data.normalize(collate([data[(0, 0)]]).image)[0])
+
+
+def test_a_run_of_damaged_files_is_replaced_by_all_the_others(tmp_path: Path) -> None:
+    """60 damaged files before 4 good ones: each good one takes about a quarter of their places, not the next all."""
+    for i in range(60):
+        (tmp_path / f"{i:03}.npy").write_bytes(b"broken")
+    for i in range(60, 64):
+        np.save(tmp_path / f"{i:03}.npy", np.full((40, 40, 3), i, np.uint8))
+    data = dataset(tmp_path)
+    drawn = {(epoch, i): int(data[(epoch, i)].image[0, 0, 0]) for epoch in range(4) for i in range(60)}
+    counts = Counter(drawn.values())
+    assert set(counts) == {60, 61, 62, 63}
+    assert all(abs(count - 60) < 5 * (240 * 0.25 * 0.75) ** 0.5 for count in counts.values())
+    other = dataset(tmp_path)  # in another order, as another worker or process meets them
+    for key in sorted(drawn, reverse=True)[::7]:
+        assert int(other[key].image[0, 0, 0]) == drawn[key]
+    assert [drawn[0, i] for i in range(60)] != [drawn[1, i] for i in range(60)]
+
+
+def test_a_damaged_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that the file system failed to give again every time: it may be there the next time."""
+    Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    (tmp_path / "gone.png").write_bytes(b"junk")
+    data, opened = dataset(tmp_path), Counter[str]()
+    (tmp_path / "gone.png").unlink()
+
+    def counting(path: Path, *args: object) -> object:
+        opened[path.name] += 1
+        return open_image(path, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fcmae.data.samples.open_image", counting)
+    for epoch in range(5):
+        for place in range(3):
+            sample = data[(epoch, place)]
+            named = {Path(file.name).name for file in sample.unreadable}
+            assert data.paths[place].name == "good.png" or data.paths[place].name in named
+    assert opened["bad.png"] == 1
+    assert opened["gone.png"] >= 5
+
+
+def test_fixed_samples_in_batches(image_folder: Path) -> None:
+    data = dataset(image_folder)
+    whole, parts = data.fixed_samples(7), list(data.fixed_batches(7, 3))
+    assert [len(part.image) for part in parts] == [3, 3, 1]
+    assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
+    assert torch.equal(torch.cat([part.visible for part in parts]), whole.visible)
+
+
+def test_as_many_of_each_class_to_look_at(tmp_path: Path) -> None:
+    for name, count in (("a", 20), ("b", 3), ("c", 5)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{number}.png")
+
+    def classes(count: int) -> list[int]:
+        found = images_to_look_at(str(tmp_path), count)
+        assert found == [path for path in image_files(tmp_path) if path in found]
+        return [sum(path.parent.name == name for path in found) for name in "abc"]
+
+    assert classes(9) == [3, 3, 3]
+    assert classes(12) == [5, 3, 4]
+    assert sum(classes(2)) == 2
+    assert max(classes(2)) == 1
+    assert classes(99) == [20, 3, 5]
+    assert [path.name for path in images_to_look_at(str(tmp_path / "a"), 4)] == ["0.png", "5.png", "10.png", "15.png"]
+
+
+def test_equal_shares() -> None:
+    assert equal_shares([5, 5, 5], 7) == [3, 2, 2]
+    assert equal_shares([1, 0, 9], 6) == [1, 0, 5]
+    assert equal_shares([2, 2], 9) == [2, 2]
+    assert equal_shares([], 3) == []
+    assert equal_shares([3] * 10, 5) == [1, 0] * 5

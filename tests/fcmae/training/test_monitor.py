@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from fcmae.analysis.features import embedder
 from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.subjects import parse_names
 from fcmae.cli.pretrain_parser import parse_config
-from fcmae.data.folder import image_files
+from fcmae.data.folder import image_files, training_images
+from fcmae.data.holdout import hold_out
 from fcmae.data.samples import PretrainDataset
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
-from fcmae.report_page.charts import knn_chart, stage_distance_chart
+from fcmae.report_page.charts import knn_chart, loss_chart, stage_distance_chart
+from fcmae.report_page.facts import headline_facts
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.reader import read_run
 from fcmae.training import loop
@@ -233,3 +236,81 @@ def test_the_folder_is_noted_with_its_whole_path(
     assert pretrain.main(tiny_args("run", *options)) == 0
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["monitor"]["data"] == str(classes.resolve())
     assert "--monitor.every is 0" in caplog.text
+
+
+def held_out(folder: Path, *options: str) -> tuple[Monitor, FCMAE]:
+    arguments = ["--data.path", str(folder), "--model.img_size", "32", "--model.stem_stride", "1"]
+    config = parse_config([*arguments, "--monitor.holdout", "0.3", *options])
+    trained, held = hold_out(training_images(str(folder)), 0.3, config.seed)
+    sets = [PretrainDataset(images, config.data, config.model, 0.6, 0) for images in (trained, held)]
+    torch.manual_seed(0)
+    return Monitor(config, *sets), FCMAE(config.model)
+
+
+def test_the_held_out_loss_is_the_models_on_center_crops(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over images, whatever the batches; drop path is off, and nothing is drawn."""
+    monitor, model = held_out(image_folder, "--model.drop_path_rate", "0.9")
+    assert monitor.held_out is not None
+    count = len(monitor.held_out.paths)
+    assert count >= 2
+    sample = monitor.held_out.fixed_samples(count)
+    assert set(monitor.held_out.paths).isdisjoint(monitor.dataset.paths)
+    model.eval()
+    with torch.no_grad():
+        expected = model(monitor.dataset.normalize(sample.image), visible=sample.visible).loss.item()
+    model.train()
+    random = torch.get_rng_state()
+    assert monitor.measure(model, CPU) == {"holdout_loss": pytest.approx(expected, rel=1e-5)}
+    monkeypatch.setattr("fcmae.training.monitor.BATCH", count - 1)
+    assert monitor.measure(model, CPU) == {"holdout_loss": pytest.approx(expected, rel=1e-5)}
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.training
+
+
+def test_a_run_with_images_held_out(
+    tiny_args: Args, tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are in no batch, and measuring them changes no loss; header, metrics, TensorBoard and report show them."""
+    trained, held = hold_out(training_images(str(image_folder)), 0.3, 0)
+    with caplog.at_level(logging.INFO):
+        assert pretrain.main(tiny_args("run", "--monitor.holdout", "0.3", "--train.epochs", "3")) == 0
+    assert f"{len(trained)} images and {len(held)} held out, " in caplog.text
+    for images, name in ((trained, "trained"), (held, "held")):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{path}\n" for path in images.paths))
+    assert pretrain.main(tiny_args("only", "--data.path", f"{tmp_path}/trained.txt", "--train.epochs", "3")) == 0
+    log = lines(tmp_path / "run")
+    with_loss = [(line["step"], line["loss"]) for line in log if "loss" in line]
+    assert with_loss == [(line["step"], line["loss"]) for line in lines(tmp_path / "only")]
+    found = [line for line in log if "loss" not in line]
+    assert len(found) == 4, "before the first step and after each epoch"
+    assert all(line.keys() == {"step", "epoch", "holdout_loss"} for line in found)
+    assert found[0]["holdout_loss"] != found[-1]["holdout_loss"]
+
+    run = read_run(tmp_path / "run")
+    chart = loss_chart(run)
+    assert chart is not None
+    assert [series["name"] for series in chart.data["series"]] == ["loss", "held-out images"]
+    assert chart.data["series"][1]["y"] == pytest.approx([line["holdout_loss"] for line in found], rel=1e-5)
+    assert ("Held-out loss", f"{found[-1]['holdout_loss']:.4f}") in [fact[:2] for fact in headline_facts(run)]
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert len(events.Scalars("monitor/holdout_loss")) == len(found)
+
+    for run_name, now, before in (("run", "0.2", "0.3"), ("run", "0", "0.3"), ("only", "0.1", "0")):
+        data = [] if run_name == "run" else ["--data.path", f"{tmp_path}/trained.txt"]
+        assert pretrain.main(tiny_args(run_name, *data, "--monitor.holdout", now, "--train.epochs", "3")) == 1
+        assert f"--monitor.holdout is {now}, but" in caplog.messages[-1]
+        assert f"was trained with {before}; " in caplog.messages[-1]
+
+
+def test_other_pixels_between_stop_and_resume_are_said_in_a_line(
+    tiny_args: Args, tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(image_folder, tmp_path / "images")
+    args = tiny_args("run", "--data.path", str(tmp_path / "images"), "--train.warmup_epochs", "0")
+    assert pretrain.main([*args, "--train.epochs", "1"]) == 0
+    assert pretrain.main([*args, "--train.epochs", "1"]) == 0
+    assert "images of the checkpoint" not in caplog.text
+    shutil.copy(tmp_path / "images/a/0.png", tmp_path / "images/a/2.png")
+    assert pretrain.main([*args, "--train.epochs", "1"]) == 0
+    said = "these are not the images of the checkpoint (other contents under the same names): training changes"
+    assert caplog.messages.count(f"{said} from here on") == 1
