@@ -19,7 +19,9 @@ PEER = re.compile(r"closed by peer|reset by peer|connection refused|broken pipe|
 OPEN_FILES = re.compile(rf"too many open files|ancdata|exit code {NO_OPEN_FILES}\b", re.I)
 
 
-def advice(error: BaseException, batch_size: str = "--batch_size", num_workers: str = "--data.num_workers") -> str | None:
+def advice(
+    error: BaseException, batch_size: str = "--batch_size", num_workers: str = "--data.num_workers"
+) -> str | None:
     """What happened and what to do, in one line; None if the error is of no kind that is known here.
 
     Args:

@@ -108,7 +108,8 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 def _with_recipes(argv: list[str]) -> list[str]:
     """Reorder the arguments so that configuration files come first and options override them.
 
-    Recipe names are replaced by their files. A run's config.yaml brings the folder that it lies in. The demo recipe is used if neither data nor a file is given.
+    Recipe names are replaced by their files. A run's config.yaml brings the folder that it
+    lies in. The demo recipe is used if neither data nor a file is given.
     """
     sources: list[str] = []
     options: list[str] = []

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fcmae.errors import UserError
-
 LARGEST = 2**53  # of a count; larger ones are damage
 
 

@@ -63,7 +63,7 @@ class Run:
     """Held by the main process while it writes to the folder."""
     peers: Peers
     resumed_settings: dict[str, Any] | None
-    """By dotted name: those of the checkpoint in this folder that the run resumes from. None: from none, or another's."""
+    """By dotted name: those of the checkpoint in this folder that the run resumes from. None: it has none."""
 
     def epochs_done(self, step: int) -> float:
         """Epochs completed after this many steps."""

@@ -45,7 +45,7 @@ def test_processes_end_with_the_block() -> None:
 
 def test_after_an_error_processes_are_killed_whatever_they_do() -> None:
     start = time.monotonic()
-    with pytest.raises(ZeroDivisionError), batches_of(loader(3600)) as batches:
+    with pytest.raises(ZeroDivisionError), batches_of(loader(3600)) as batches:  # noqa: PT012
         next(batches)
         raise ZeroDivisionError
     assert active_children() == []

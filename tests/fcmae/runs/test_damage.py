@@ -50,7 +50,9 @@ def test_a_damaged_state_is_refused_in_one_line(tmp_path: Path, content: bytes) 
     (folder / ckpt.STATE).write_bytes(content)
     with pytest.raises(UserError) as error:
         ckpt.read_state(folder)
-    assert str(error.value).startswith(f"{folder / ckpt.STATE} cannot be read, so {folder} is not a complete checkpoint")
+    assert str(error.value).startswith(
+        f"{folder / ckpt.STATE} cannot be read, so {folder} is not a complete checkpoint"
+    )
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1000
 

@@ -48,9 +48,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the names
 
 
 @linux
-def test_a_file_is_synced_then_renamed_then_its_folder_is_synced(
-    tmp_path: Path, calls: list[tuple[str, str]]
-) -> None:
+def test_a_file_is_synced_then_renamed_then_its_folder_is_synced(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
     write_text(tmp_path / "new" / "file", "text")
     assert calls == [("sync", tmp_path.name), ("sync", ".new-file"), ("replace", "file"), ("sync", "new")]
 
@@ -99,6 +97,8 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = struct.pack("I", 2)  # what is not on disk is lost
+
+
 def mount(image: Path, place: Path) -> bool:
     return subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode == 0
 

@@ -15,7 +15,9 @@ from fcmae.training import loop
 from tests.fcmae.test_pretrain import TINY_KEYWORDS
 
 Args = Callable[..., list[str]]
-CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+)
 GPU = "CUDA out of memory. Tried to allocate 20.00 GiB"
 
 
@@ -75,9 +77,7 @@ def test_an_error_ends_the_run_and_its_processes(
         assert "--train.batch_size (now 4; --train.effective_batch 4 keeps the images per step)" in message
 
 
-def test_from_python_the_error_is_raised(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_python_the_error_is_raised(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_at(monkeypatch, 2, torch.OutOfMemoryError(GPU))
     with pytest.raises(torch.OutOfMemoryError) as error:
         pretrain(data=image_folder, output=tmp_path / "run", **TINY_KEYWORDS | {"num_workers": 1})

@@ -297,9 +297,7 @@ def test_an_option_that_changes_training_does(tiny_args: Args, tmp_path: Path, o
     assert metrics(tmp_path / "b")[-1]["loss"] != metrics(tmp_path / "a")[-1]["loss"]
 
 
-def test_a_run_is_where_its_config_file_lies(
-    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_is_where_its_config_file_lies(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(tiny_args("old")) == 0
     (tmp_path / "old").rename(tmp_path / "new")
     with caplog.at_level(logging.INFO):
