@@ -9,6 +9,7 @@ have the same pictures. Training processes are forked, because importing torch t
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -109,7 +110,8 @@ class Trial:
         self.args = (
             f"--data.path {images} --model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 --train.epochs 20 "
             f"--train.batch_size {4 // processes} --train.warmup_epochs 1 --train.base_lr 0.05 "
-            f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1 --log.pictures_every 5 --log.checkpoint_every 2"
+            f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1 "
+            "--log.pictures_every 5 --log.checkpoint_every 2"
         ).split()
 
     def start(self, run: Path) -> "subprocess.Popen | Forked":
@@ -171,10 +173,8 @@ class Trial:
                     break
                 time.sleep(0.02)
         for one in chosen if what != "memory" else []:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 one.send_signal(signal.SIGKILL if what == "kill" else signal.SIGTERM)
-            except psutil.NoSuchProcess:
-                pass
         return event, self.judge(process, run) if chosen else ""
 
     def judge(self, process: "subprocess.Popen | Forked", run: Path) -> str:

@@ -2,6 +2,7 @@
 
 import atexit
 import faulthandler
+import gc
 import logging
 import os
 import sys
@@ -29,6 +30,7 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     quiet_libraries()
     keep_freed_memory()
+    atexit.register(gc.freeze)  # collecting what torch and Numba leave takes longer than all else at the end
     try:
         work()
     except Exception as error:

@@ -278,3 +278,58 @@ def test_wrong_folders(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptur
     one_patch = error_of(tiny_args("run", "--model.img_size", "8"), caplog)
     assert "masks none" in one_patch
     assert not (tmp_path / "run").exists()  # an error leaves no folder behind
+
+
+def test_an_edited_config_yaml_is_refused_as_the_option_is(
+    tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(tiny_args("run")) == 0
+    file = tmp_path / "run" / "config.yaml"
+    text = file.read_text()
+    for old, new, flag in (
+        ("base_lr: 0.05", "base_lr: 0.5", "--train.base_lr is 0.5, but"),
+        ("mask_ratio: 0.6", "mask_ratio: 0.4", "--train.mask_ratio is 0.4, but"),
+        ("seed: 0", "seed: 7", "--seed is 7, but"),
+        ("hflip: 0.5", "hflip: 0.0", "--data.hflip is 0.0, but"),
+    ):
+        assert old in text
+        file.write_text(text.replace(old, new))
+        assert flag in error_of(["--config", str(file)], caplog)
+    file.write_text(text.replace("epochs: 4\n", "epochs: 5\n", 1))
+    assert main(["--config", str(file)]) == 0
+    assert "--train.epochs was 4 and is now 5: training changes from here on" in caplog.messages
+
+
+@pytest.mark.parametrize("option", ["--train.base_lr 0.5", "--train.weight_decay 0.9", "--train.betas [0.5,0.5]"])
+def test_an_option_that_changes_training_does(tiny_args: Args, tmp_path: Path, option: str) -> None:
+    assert main(tiny_args("a")) == 0
+    first = ["--resume", str(tmp_path / "a" / "checkpoints" / "step-00000005")]
+    assert main(tiny_args("b", *first, *option.split())) == 0
+    assert [m["step"] for m in metrics(tmp_path / "b")] == [6, 7, 8, 9, 10]
+    assert metrics(tmp_path / "b")[-1]["loss"] != metrics(tmp_path / "a")[-1]["loss"]
+
+
+def test_a_run_is_where_its_config_file_lies(tiny_args: Args, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(tiny_args("old")) == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    with caplog.at_level(logging.INFO):
+        assert main(["--config", str(tmp_path / "new" / "config.yaml"), "--train.epochs", "5"]) == 0
+    assert f"the run was moved or copied from {tmp_path}/old; it goes on in {tmp_path}/new" in caplog.messages
+    assert not (tmp_path / "old").exists()
+    assert [m["step"] for m in metrics(tmp_path / "new")] == list(range(1, 14))
+
+
+def test_what_a_killed_process_still_had_to_write_is_made_up(tiny_args: Args, tmp_path: Path) -> None:
+    """Killed between its checkpoint and its picture and line of the monitor."""
+    options = ["--log.pictures_every", "4", "--monitor.every", "4", "--monitor.images", "2"]
+    assert main(tiny_args("run", *options)) == 0
+    run, whole = tmp_path / "run", (tmp_path / "run" / "metrics.jsonl").read_text()
+    picture = run / "reconstructions" / "step-00000010.png"
+    drawn = picture.read_bytes()
+    picture.unlink()
+    assert "cosine" in whole.splitlines()[-1]
+    (run / "metrics.jsonl").write_text("".join(f"{line}\n" for line in whole.splitlines()[:-1]))
+    for _ in range(2):
+        assert main(tiny_args("run", *options)) == 0
+        assert (run / "metrics.jsonl").read_text() == whole
+        assert picture.read_bytes() == drawn
