@@ -4,6 +4,9 @@ import importlib.util
 import os
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: waiting threads sleep, not spin
+
 import torch
 
 torch.set_num_threads(2)

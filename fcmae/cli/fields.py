@@ -4,7 +4,7 @@ import difflib
 import types
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 BARE = "bare"
 """Metadata key of a group field: the group's field that a plain value sets (``data="images/"``)."""
@@ -44,10 +44,10 @@ class Leaf(NamedTuple):
         sizes = [len(get_args(kind)) for kind in _members(self.hint) if get_origin(kind) is tuple]
         return None if not sizes or any(... in get_args(kind) for kind in _members(self.hint)) else sizes[0]
 
-    @property
-    def takes_one_value(self) -> bool:
-        """Whether it accepts a value other than a list or null."""
-        return any(get_origin(kind) is not tuple for kind in _members(self.hint) if kind is not types.NoneType)
+    def takes_alone(self, value: Any) -> bool:
+        """Whether it accepts this value by itself, not as a list of one; a word of a Literal, any value of another type."""
+        alone = [kind for kind in _members(self.hint) if get_origin(kind) is not tuple and kind is not types.NoneType]
+        return any(get_origin(kind) is not Literal or value in get_args(kind) for kind in alone)
 
     @property
     def is_switch(self) -> bool:

@@ -92,7 +92,7 @@ def _text(leaf: Leaf, values: Sequence[str]) -> str:
     if leaf.item is None or list(values) == ["null"]:
         return values[0]
     if len(values) == 1:
-        if not is_list(values[0]) and leaf.takes_one_value:
+        if not is_list(values[0]) and leaf.takes_alone(values[0]):
             return values[0]
         values = split(values[0])
     return json.dumps(list(values)) if leaf.item is str else f"[{','.join(values)}]"

@@ -1,5 +1,6 @@
 """Normalizes pixels for a network, and back."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,7 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 
 @dataclass(frozen=True)
 class Normalizer:
-    """(pixel − mean) / std per channel; pixels are in 0 … 1, or uint8."""
+    """(pixel − mean) / std per channel; pixels are in 0 … 1, or uint8. A missing pixel, NaN, becomes the mean, 0."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -18,7 +19,8 @@ class Normalizer:
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 or float32 in 0 … 1 → float32 of about zero mean and unit variance; [..., C, H, W], on any device."""
         pixels = TF.to_dtype(images.contiguous(), torch.float32, scale=True)  # bytes may come channels-last
-        return (pixels - _channels(self.mean, images.device)) / _channels(self.std, images.device)
+        normal = (pixels - _channels(self.mean, images.device)) / _channels(self.std, images.device)
+        return normal.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf) if images.is_floating_point() else normal
 
     def inverse(self, images: Tensor) -> Tensor:
         """The inverse, clipped to 0 … 1."""
