@@ -43,6 +43,7 @@ EXTENSIONS = frozenset(
     ]
 )
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+MIDDLE = 4096  # pixels
 SNIFFED = 32  # bytes that tell what a file is
 
 
@@ -135,9 +136,11 @@ class ImageFile:
         return values.in_unit_range(self.channels(array), gone, pairs, full_scale)
 
     def _stretch(self, plane: int) -> values.Pairs | None:
-        """From the smallest to the largest value of the whole file, the last resort for wide values."""
+        """From the smallest to the largest value of the file (of the middle of a large one), the last resort."""
         if plane not in self._own_pairs:
-            array = self._own(1, None, plane)
+            rows, columns = min(self.height, MIDDLE), min(self.width, MIDDLE)
+            middle = Window((self.height - rows) // 2, (self.width - columns) // 2, rows, columns)
+            array = self._own(1, middle if self.opened.windowed else None, plane)
             gone = self.channels.spread(values.missing(self.channels.picked(array), self.nodata))
             self._own_pairs[plane] = values.own_pairs(self.channels(array), gone)
         return self._own_pairs[plane]

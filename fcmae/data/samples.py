@@ -48,6 +48,11 @@ class PretrainDataset(Dataset):
         self.reading = data.reading(model.in_chans)
         self._cache: dict[int, ImageFile] = {}
 
+    def use(self, data: DataConfig) -> None:
+        """Replace the settings of the pixels, once they are measured."""
+        self.data, self._cache = data, {}
+        self.normalize, self.reading = data.normalizer(self.model.in_chans), data.reading(self.model.in_chans)
+
     def __len__(self) -> int:
         return len(self.paths) * self.data.repeat
 

@@ -22,7 +22,7 @@ RUNS = Path("runs")
 # What a resumed run may change: settings that change no number, and those of the batch, whose product is checked
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
-    *("output", "resume", "data.path", "data.num_workers"),
+    *("output", "resume", "data.path", "data.num_workers", "data.max_pixels"),
     *("model.backend", "model.checkpoint_stages", "model.init_from"),
     *("train.compile", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
 }

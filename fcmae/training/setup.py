@@ -25,6 +25,7 @@ from fcmae.training.batch import Batch, divide_batch, learning_rate_advice, peak
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
 from fcmae.training.optimizer import make_optimizer
+from fcmae.training.pixels import measured_pixels, recorded_pixels
 from fcmae.training.resume import (
     check_same_run,
     check_same_stream,
@@ -85,10 +86,14 @@ def set_up(config: PretrainConfig) -> Run:
     resume_from = checkpoint_to_resume(config, folder)
     newest = ckpt.last_checkpoint(folder)
 
+    before = {} if resume_from is None else recorded_settings(resume_from)
+    config = recorded_pixels(config, before)
     dataset = _make_dataset(config, folder)
+    if resume_from is None:
+        config = measured_pixels(config, dataset.paths)
+        dataset.use(config.data)
     monitor = Monitor(config, dataset)
     bare_model = _make_model(config, accelerator.device, fresh=resume_from is None)
-    before = {} if resume_from is None else recorded_settings(resume_from)
     if resume_from is not None:
         check_same_run(config, resume_from, before)
     batch = divide_batch(
