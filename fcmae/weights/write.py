@@ -14,7 +14,7 @@ from fcmae.runs.checkpoint import FOLDER, MODEL, OPTIMIZER, STATE
 from fcmae.weights.convert import Conversion
 from fcmae.weights.formats import Format, targets
 from fcmae.weights.recognize import full_name
-from fcmae.weights.settings import normalization
+from fcmae.weights.settings import pixels
 
 FILES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -48,8 +48,8 @@ def write(
         return [dst], conversion.state
     if dst.is_file():
         raise UserError(f"{dst} is a file; give a folder, or a name that ends in {' '.join(FILES)}")
-    pixels = normalization(ckpt, conversion.weights.config.in_chans)
-    texts = {name: values(conversion.weights, pixels) for name, values in target.folder_files.items()}
+    read_as = pixels(ckpt, conversion.weights.config.in_chans)
+    texts = {name: values(conversion.weights, read_as) for name, values in target.folder_files.items()}
     state = _with_norm(conversion, names) if target.final_norm else conversion.state
     dst.mkdir(parents=True, exist_ok=True)
     if (dst / MODEL).exists():  # overwritten in another format
