@@ -61,7 +61,7 @@ def feature_map_figure(label: str, image: Tensor, layers: Sequence[FeatureMaps])
     figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
     figure.suptitle(label, fontsize=12)
     first, *panels = figure.subplots(1, 1 + len(layers), width_ratios=[0.5] + [1.0] * len(layers))
-    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    shown = (image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)).nan_to_num(0.0)
     first.imshow(shown.permute(1, 2, 0).clamp(0, 1).numpy())
     first.set_title("image", fontsize=9)
     first.set_axis_off()

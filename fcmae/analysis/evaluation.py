@@ -103,7 +103,7 @@ def with_baselines(
     for network in networks:
         image_hw = image_hw_of(network)
         found.append((network, image_hw))
-        kind = (network.architecture, network.normalize, image_hw)
+        kind = (network.architecture, network.normalize, network.reading, image_hw)
         if network.fresh is not None and kind not in fresh_ones:  # networks of one kind share a random baseline
             fresh_ones.add(kind)
             found.append((network.fresh(), image_hw))

@@ -1,7 +1,7 @@
 """Weights into networks of this toolkit: a run's own FCMAE again, or any checkpoint as the start of a new one."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +43,13 @@ def load_model(ckpt: str | Path, backend: str = "auto") -> FCMAE:
     return model.eval()
 
 
-def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_pickle: bool = False) -> Network:
+def load_encoder(
+    model: Network,
+    ckpt: str | Path | Mapping[str, Any],
+    *,
+    allow_pickle: bool = False,
+    bands: Sequence[int] | None = None,
+) -> Network:
     """Load a checkpoint's weights into a network, to continue pretraining on your own images.
 
     The checkpoint must hold a whole encoder of the same size. A first convolution for another number of channels is
@@ -54,6 +60,7 @@ def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_
         model: changed in place.
         ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
         allow_pickle: as there.
+        bands: which channels of a checkpoint with more of them the network takes, counted from 1.
 
     Returns:
         ``model`` itself.
@@ -71,7 +78,7 @@ def load_encoder(model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_
             f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) looks beyond a patch, which "
             f"the sparse encoder does not; weights with its original stem can be loaded"
         )
-    state = to_channels(weights, "stem.0.weight", wanted["stem.0.weight"].shape[1])
+    state = to_channels(weights, "stem.0.weight", wanted["stem.0.weight"].shape[1], bands)
     if problems := _differences(state, wanted):
         raise UserError(f"{weights.origin} holds a {weights.config.name} that is not this network: {problems}")
     encoder.load_state_dict(state, strict=True)
