@@ -43,7 +43,8 @@ def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask
     """Three rows of tiles with captions: originals, masked ones, and reconstructions.
 
     Args:
-        original: [N, C, H, W] in 0 … 1, or NaN; with more than three channels the first three are shown, with two the first.
+        original: [N, C, H, W] in 0 … 1, or NaN; of more than three channels the first three are shown, of two the
+            first.
         pasted: the reconstruction with visible pixels pasted in.
         where: bool [N, 1, H, W], True = visible.
         mask_ratio: shown in the caption.

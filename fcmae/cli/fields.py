@@ -45,7 +45,7 @@ class Leaf(NamedTuple):
         return None if not sizes or any(... in get_args(kind) for kind in _members(self.hint)) else sizes[0]
 
     def takes_alone(self, value: Any) -> bool:
-        """Whether it accepts this value by itself, not as a list of one; a word of a Literal, any value of another type."""
+        """Whether it accepts this value by itself, not as a list of one: a word of a Literal, or another type's."""
         alone = [kind for kind in _members(self.hint) if get_origin(kind) is not tuple and kind is not types.NoneType]
         return any(get_origin(kind) is not Literal or value in get_args(kind) for kind in alone)
 

@@ -67,7 +67,9 @@ def sample(paths: Sequence[Path], reading: PixelReading, seed: int) -> SampledSe
                 kept = np.array(random.sample(range(array[0].size), min(VALUES, array[0].size)))
                 flat = array.reshape(len(array), -1)[:, kept]
                 missing = None if gone is None else gone.reshape(len(gone), -1)[:, kept]
-                unit = in_unit_range(flat[:, None], None if missing is None else missing[:, None], *_scale(file)).numpy()
+                unit = in_unit_range(
+                    flat[:, None], None if missing is None else missing[:, None], *_scale(file)
+                ).numpy()
                 units.append((unit / np.float32(255) if unit.dtype == np.uint8 else unit)[:, 0])
                 values.append(flat.astype(np.float64))
                 if missing is not None:

@@ -14,9 +14,7 @@ logger = logging.getLogger(__name__)
 RGB = 3
 
 
-def to_channels(
-    weights: Weights, name: str, in_chans: int, bands: Sequence[int] | None = None
-) -> dict[str, Tensor]:
+def to_channels(weights: Weights, name: str, in_chans: int, bands: Sequence[int] | None = None) -> dict[str, Tensor]:
     """The encoder's weights with the kernel ``name`` adapted to ``in_chans`` channels.
 
     Weights of more channels give those of ``bands`` (counted from 1). Of weights for red, green and blue, one channel

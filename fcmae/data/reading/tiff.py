@@ -1,4 +1,4 @@
-"""TIFF files: by Pillow where it knows the encoding and nothing is lost, else by tifffile, only the window asked for."""
+"""TIFF files: by Pillow where it knows the encoding and nothing is lost, else by tifffile, window by window."""
 
 import logging
 import math
@@ -14,6 +14,7 @@ from PIL import Image
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits, pillow, tiff_segments
 from fcmae.data.reading.opened import LYING, Opened, Window, turned
+from fcmae.data.reading.tiff_kept import LARGE, open_file
 from fcmae.data.reading.tiff_pages import check_chain, check_segments
 
 # what tifffile finds wrong with a file ends in our own message about it, once
@@ -24,8 +25,6 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION, GDAL_NODATA = 274, 42113
 PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
-LARGE = 2**24
-"""Pixels from which a lossy 8-bit TIFF is read by windows, by a decoder whose colors differ by rounding."""
 ALPHA = (1, 2)  # values of ExtraSamples
 
 
@@ -46,17 +45,26 @@ def open_tiff(path: Path, reading: PixelReading) -> Opened:
     """
     with path.open("rb") as file:
         check_chain(file)
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        if page.samplesperpixel < 1 or not page.imagelength or not page.imagewidth:
-            raise ValueError(f"an image of {page.imagelength}×{page.imagewidth} pixels")
-        series = tiff.series[0]
-        is_stack = bool(set(series.axes) - set("YXS")) or len(series.pages) > 1
-        if not is_stack and _suits_pillow(page) and not _needs_windows(page):
-            _check_pages([page], tiff.filehandle.size, reading)
-            if (opened := _by_pillow(path, page, reading)) is not None:
-                return opened
-        return _by_segments(path, tiff, reading)
+    with open_file(path) as kept:
+        if (known := kept.facts.get(reading)) is not None:
+            return known
+        opened = _opened(path, kept.tiff, reading)
+        if opened.windowed:  # others hold their pixels
+            kept.facts[reading] = opened
+        return opened
+
+
+def _opened(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
+    page = tiff.pages.first
+    if page.samplesperpixel < 1 or not page.imagelength or not page.imagewidth:
+        raise ValueError(f"an image of {page.imagelength}×{page.imagewidth} pixels")
+    series = tiff.series[0]
+    is_stack = bool(set(series.axes) - set("YXS")) or len(series.pages) > 1
+    if not is_stack and _suits_pillow(page) and not _needs_windows(page):
+        _check_pages([page], tiff.filehandle.size, reading)
+        if (opened := _by_pillow(path, page, reading)) is not None:
+            return opened
+    return _by_segments(path, tiff, reading)
 
 
 def _suits_pillow(page: tifffile.TiffPage) -> bool:
@@ -72,7 +80,7 @@ def _suits_pillow(page: tifffile.TiffPage) -> bool:
 
 
 def _needs_windows(page: tifffile.TiffPage) -> bool:
-    """Large, or tiled: a crop then needs only a part. The pixels are the same, but for lossy ones of large images."""
+    """Large, or tiled: a crop then needs only a part. The pixels are Pillow's, but for rounding in large JPEGs."""
     encoding = _encoding(page)
     if page.bitspersample != 8 or (
         encoding not in ("RGB", "MINISBLACK") and (encoding, page.compression) != ("YCBCR", 7)
@@ -233,9 +241,9 @@ def _layout(axes: str, shape: tuple[int, ...], page: tifffile.TiffPage, pages: i
 def _decode(
     path: Path, layout: Layout, turn: int, white: int | None, _reduce: int, window: Window | None, plane: int
 ) -> np.ndarray:
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        pages = [page] if layout.pages == ((0,),) else pages_of(tiff)
+    with open_file(path) as kept:
+        page = kept.tiff.pages.first
+        pages = [page] if layout.pages == ((0,),) else pages_of(kept.tiff)
         whole = Window(0, 0, page.imagelength, page.imagewidth)
         asked = window if window is not None and turn == 1 else whole
         parts = [tiff_segments.read(pages[n], asked) for n in layout.pages[plane]]

@@ -1,8 +1,10 @@
-"""A TIFF's directories and segments, checked against the file's length: a file that lost its end is not another image."""
+"""A TIFF's directories and segments, checked against the file's length: what lost its end is no other image."""
 
 import os
 import struct
 from typing import BinaryIO
+
+import numpy as np
 
 MAX_PAGES = 2**16
 
@@ -48,5 +50,7 @@ def check_segments(offsets: tuple[int, ...], counts: tuple[int, ...], needed: in
     """
     if len(offsets) < needed or len(counts) < needed:
         raise ValueError(f"damaged: {min(len(offsets), len(counts))} strips or tiles where {needed} are needed")
-    if max((offset + count for offset, count in zip(offsets, counts, strict=False)), default=0) > file_size:
+    count = min(len(offsets), len(counts))
+    ends = np.asarray(offsets[:count], np.uint64) + np.asarray(counts[:count], np.uint64)
+    if ends.size and int(ends.max()) > file_size:
         raise ValueError("truncated: its pixels reach beyond the end of the file")
