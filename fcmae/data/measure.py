@@ -67,9 +67,8 @@ def sample(paths: Sequence[Path], reading: PixelReading, seed: int) -> SampledSe
                 kept = np.array(random.sample(range(array[0].size), min(VALUES, array[0].size)))
                 flat = array.reshape(len(array), -1)[:, kept]
                 missing = None if gone is None else gone.reshape(len(gone), -1)[:, kept]
-                unit = in_unit_range(
-                    flat[:, None], None if missing is None else missing[:, None], *_scale(file)
-                ).numpy()
+                scale = file.reading.pairs(), file.opened.full_scale  # neither: mapped once the range is measured
+                unit = in_unit_range(flat[:, None], None if missing is None else missing[:, None], *scale).numpy()
                 units.append((unit / np.float32(255) if unit.dtype == np.uint8 else unit)[:, 0])
                 values.append(flat.astype(np.float64))
                 if missing is not None:
@@ -83,11 +82,6 @@ def sample(paths: Sequence[Path], reading: PixelReading, seed: int) -> SampledSe
     if not values:
         return None
     return SampledSet(np.concatenate(values, axis=1), np.concatenate(units, axis=1), shallow, deep)
-
-
-def _scale(file: ImageFile) -> tuple[tuple[tuple[float, float], ...] | None, float | None]:
-    """The arguments of ``in_unit_range``; values of unknown range are measured later, not mapped here."""
-    return file.reading.pairs(), file.opened.full_scale
 
 
 def _windows(file: ImageFile, count: int, random: Random) -> Iterator[tuple[Window, int]]:
