@@ -1,7 +1,11 @@
 """TIFF files: by Pillow where it knows the encoding and nothing is lost, else by tifffile, window by window."""
 
+import contextlib
 import logging
 import math
+import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +22,7 @@ from fcmae.data.reading.tiff_kept import LARGE, open_file
 from fcmae.data.reading.tiff_pages import check_chain, check_segments
 
 # what tifffile finds wrong with a file ends in our own message about it, once
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-logging.getLogger("tifffile").propagate = False
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION, GDAL_NODATA = 274, 42113
@@ -101,13 +104,36 @@ def _by_pillow(path: Path, page: tifffile.TiffPage, reading: PixelReading) -> Op
     if page.compression not in PILLOW_COMPRESSIONS:
         return None
     try:
-        opened = pillow.open_pillow(path, path.stat().st_size, reading.max_pixels)
+        with what_libtiff_says() as said:
+            opened = pillow.open_pillow(path, path.stat().st_size, reading.max_pixels)
     except (OSError, SyntaxError, KeyError) as error:
         if isinstance(error, Image.UnidentifiedImageError):
             return None
         return _decoded_instead(path, reading, error)
+    if said:
+        raise ValueError(f"damaged: {said[0]}")
     opened.nodata = _nodata(page)
     return opened
+
+
+@contextlib.contextmanager
+def what_libtiff_says() -> Iterator[list[str]]:
+    """Its errors, which it writes to the process's standard error and nowhere else, going on with noise for pixels."""
+    said: list[str] = []
+    with tempfile.TemporaryFile() as place:
+        try:
+            before = os.dup(2)
+        except OSError:  # there is no standard error
+            yield said
+            return
+        try:
+            os.dup2(place.fileno(), 2)
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            place.seek(0)
+            said += place.read(4096).decode(errors="replace").splitlines()
 
 
 def _decoded_instead(path: Path, reading: PixelReading, error: Exception) -> Opened:
