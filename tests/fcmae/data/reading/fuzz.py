@@ -81,7 +81,7 @@ def mutated(seeds: list[bytes], draw: random.Random) -> bytes:
 
 
 def main(kind: str, count: int, file: Path) -> None:
-    """Prints the number of files read, of files refused, and the seconds of the slowest."""
+    """Writes the number of files read, of files refused, and the seconds of the slowest."""
     draw, seeds = random.Random(kind), SEEDS[kind]()
     read = refused = 0
     slowest = 0.0
@@ -92,10 +92,9 @@ def main(kind: str, count: int, file: Path) -> None:
             center_crop(open_image(file, 3), (32, 32))
             read += 1
         except UnreadableImageError as error:
-            assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
-            refused += 1
+            refused += str(error).startswith(f"{file}: ") and "\n" not in str(error)  # else the sum is wrong
         slowest = max(slowest, time.process_time() - start)
-    print(read, refused, slowest)
+    sys.stdout.write(f"{read} {refused} {slowest}\n")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_bands_pick_and_order(tmp_path: Path, suffix: str) -> None:
         np.save(tmp_path / "a.npy", array)
     image = read_image(tmp_path / f"a.{suffix}", PixelReading(3, bands=(4, 3, 2)))
     torch.testing.assert_close(image, torch.from_numpy(array[[3, 2, 1]].astype(np.float32) / 65535))
-    with pytest.raises(UnreadableImageError, match="has 13 channels, but --data.bands asks for band 14"):
+    with pytest.raises(UnreadableImageError, match=r"has 13 channels, but --data\.bands asks for band 14"):
         read_image(tmp_path / f"a.{suffix}", PixelReading(1, bands=(14,)))
 
 

@@ -152,9 +152,7 @@ def test_white_is_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["stack", "strips", "bilevel", "tiles"])
-def test_a_tiff_that_lost_its_end_is_no_other_image(
-    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_tiff_without_its_end_is_no_other_image(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     whole = {
         "stack": by_tifffile(R.integers(0, 60000, (3, 40, 50), dtype=np.uint16), photometric="minisblack"),
         "strips": by_tifffile(np.moveaxis(DEEP, 2, 0), photometric="minisblack", rowsperstrip=4),
