@@ -13,7 +13,7 @@ from random import Random
 import numpy as np
 
 from fcmae.data.draws import sample_seed
-from fcmae.data.images import ImageFile, UnreadableImageError, open_image
+from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_image
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.opened import Window
 from fcmae.data.reading.values import in_unit_range
@@ -62,6 +62,8 @@ def sample(paths: Sequence[Path], reading: PixelReading, seed: int) -> SampledSe
             break
         try:
             file = open_image(paths[place], reading)
+            if each > 1 and not file.opened.windowed:
+                file = decoded(file)
             for window, plane in _windows(file, each, random):
                 array, gone = file.own_values(window, plane)
                 kept = np.array(random.sample(range(array[0].size), min(VALUES, array[0].size)))
