@@ -46,7 +46,7 @@ class PixelReading:
 
     def exported(self) -> dict[str, Any]:
         """What the configuration of an exported network says about pixels; empty for plain 8-bit images."""
-        found = {"value_range": self.value_range, "bands": self.bands, "nodata": self.nodata}
+        found: dict[str, Any] = {"value_range": self.value_range, "bands": self.bands, "nodata": self.nodata}
         if self.stack != "auto":
             found["stack"] = self.stack
         return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items() if v is not None}

@@ -18,12 +18,12 @@ RECORDED = ("value_range", "mean", "std")
 
 def recorded_pixels(config: PretrainConfig, before: dict[str, Any]) -> PretrainConfig:
     """What is unset or ``auto``, as ``before``, the settings of the run to resume, has it."""
-    data = config.data
+    data, changes = config.data, dict[str, Any]()
     for name in RECORDED:
         recorded = before.get(f"data.{name}")
         if getattr(data, name) in (None, "auto") and isinstance(recorded, list):
-            data = replace(data, **{name: tuple(recorded)})
-    return replace(config, data=data)
+            changes[name] = tuple(recorded)
+    return replace(config, data=replace(data, **changes))
 
 
 def measured_pixels(config: PretrainConfig, paths: Sequence[Path]) -> PretrainConfig:

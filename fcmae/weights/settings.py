@@ -34,12 +34,16 @@ def pixels(ckpt: object, in_chans: int) -> Pixels:
 def pixel_reading(ckpt: object, in_chans: int) -> PixelReading:
     """How the files of a network were read: its value range, bands, nodata and stack."""
     stated = _stated_pixels(ckpt) if isinstance(ckpt, str | Path) else {}
-    fields = {name: stated[name] for name in PIXEL_FIELDS if stated.get(name) is not None}
+    fields: dict[str, Any] = {name: stated[name] for name in PIXEL_FIELDS if stated.get(name) is not None}
     try:
-        return PixelReading(in_chans, **{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+        return PixelReading(in_chans, **_with_tuples(fields))
     except (TypeError, ValueError) as error:
         logger.warning("%s: how its images were read does not fit: %s; reading them by their own type", ckpt, error)
         return PixelReading(in_chans)
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _stated_pixels(ckpt: str | Path) -> dict[str, Any]:

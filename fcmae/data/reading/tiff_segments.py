@@ -39,7 +39,7 @@ def check(page: tifffile.TiffPage, file_size: int, max_pixels: int) -> None:
     height, width, down, across, planes = grid(page)
     samples = page.samplesperpixel // planes
     size = height * width * samples * max(1, page.bitspersample) // 8
-    limits.check_size(height, width, samples * page.dtype.itemsize, max(max_pixels, 1))
+    limits.check_size(height, width, samples * -(-page.bitspersample // 8), max_pixels)
     written = int(np.count_nonzero(page.databytecounts))
     if ratio := RATIOS.get(page.compression):
         limits.check_plausible(min(written, down * across * planes) * size, file_size + size, ratio)

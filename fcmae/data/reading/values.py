@@ -1,5 +1,7 @@
 """The file's values → 0 … 1. A missing value becomes NaN, and stays NaN until it is normalized."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,12 +17,12 @@ def missing(array: np.ndarray, nodata: float | None) -> np.ndarray | None:
     Values that are not finite, and those equal to ``nodata``. In unsigned integers, where that value is often also an
     ordinary one, a pixel is missing only if all of its channels have it.
     """
-    found = ~np.isfinite(array) if array.dtype.kind == "f" else None
+    found: Any = ~np.isfinite(array) if array.dtype.kind == "f" else None
     if nodata is not None and np.isfinite(nodata):
         if array.dtype.kind == "f":
             with np.errstate(all="ignore"):
                 tolerance = max(abs(nodata) * 1e-6, 0.0)  # tags hold few decimals
-                found = found | (np.abs(array.astype(np.float64) - nodata) <= tolerance)
+                found |= np.abs(array.astype(np.float64) - nodata) <= tolerance
         elif nodata == int(nodata):
             equal = array == int(nodata) if _holds(array.dtype, int(nodata)) else None
             if equal is not None and array.dtype.kind == "u":
