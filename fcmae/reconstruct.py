@@ -125,7 +125,7 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     from fcmae.data.folder import images_to_look_at
     from fcmae.models.patches import enlarge_mask
     from fcmae.weights.load import load_model
-    from fcmae.weights.settings import normalization
+    from fcmae.weights.settings import pixels
 
     device = choose_device(config.device)
     model = load_model(config.ckpt, allow_pickle=config.allow_pickle, use_ema=config.use_ema).to(device)
@@ -137,8 +137,8 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
 
     own = [read_mask(config.mask, grid_hw)] if config.mask else []
     paths = images_to_look_at(config.data.path, config.images)
-    images = torch.cat([b.images for b in crop_batches(paths, image_hw, model.config.in_chans)]).to(device)
-    normalize = normalization(config.ckpt, model.config.in_chans)
+    normalize, reading = pixels(config.ckpt, model.config.in_chans)
+    images = torch.cat([b.images for b in crop_batches(paths, image_hw, reading)]).to(device)
 
     masks = [random_masks(len(images), grid_hw, ratio, config.seed) for ratio in ratios]
     masks += [mask.expand(len(images), *grid_hw) for mask in own]

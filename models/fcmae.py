@@ -22,7 +22,8 @@ class FCMAEOutput(NamedTuple):
     """Output of a forward pass."""
 
     loss: Tensor
-    """Scalar, float32: mean squared error per patch, averaged over the masked patches; 0 if nothing is masked."""
+    """Scalar, float32: mean squared error per patch, averaged over the masked patches (those that are
+    ``scored``); 0 if there are none."""
     pred: Tensor
     """[B, h·w, p·p·C]: predicted pixels of every patch, normalized per patch if ``norm_pix_loss``; with ``masked_only``
     [B, h·w − K, p·p·C], of the masked patches in raster order."""
@@ -71,6 +72,7 @@ class FCMAE(nn.Module):
         visible: Tensor | None = None,
         num_visible: int | None = None,
         masked_only: bool = False,
+        scored: Tensor | None = None,
     ) -> FCMAEOutput:
         """Reconstruct masked images.
 
@@ -79,6 +81,7 @@ class FCMAE(nn.Module):
             visible: bool [B, h, w], True = kept; None draws a random mask per image from torch's generator.
             num_visible: patches kept per image in ``visible``, if known; avoids a GPU synchronization.
             masked_only: predict only the masked patches, which are all the loss needs. Faster; used in training.
+            scored: bool [B, h, w]: the loss is the mean over the masked patches where it is True; None: over all.
 
         Raises:
             ValueError: sizes that do not match, or images that keep different numbers of patches.
@@ -91,7 +94,7 @@ class FCMAE(nn.Module):
             return FCMAEOutput(pred.sum(dtype=torch.promote_types(pred.dtype, torch.float32)) * 0.0, pred, visible)
         masked = sites.complement()
         of_masked = pred if masked_only else pred.flatten(0, 1).index_select(0, masked.grid_index(side=1))
-        return FCMAEOutput(self._loss(images, of_masked.flatten(0, -2), masked), pred, visible)
+        return FCMAEOutput(self._loss(images, of_masked.flatten(0, -2), masked, scored), pred, visible)
 
     def random_visible(self, images: Tensor) -> tuple[Tensor, int]:
         """A random mask [B, h, w] on the images' device, and the number of patches it keeps per image."""
@@ -104,11 +107,15 @@ class FCMAE(nn.Module):
         num_visible = count_visible(math.prod(grid_hw), self.mask_ratio)
         return random_visible(len(images), grid_hw, num_visible, device=images.device), num_visible
 
-    def _loss(self, images: Tensor, pred: Tensor, masked: ActiveSites) -> Tensor:
+    def _loss(self, images: Tensor, pred: Tensor, masked: ActiveSites, scored: Tensor | None) -> Tensor:
         """Mean squared error of the masked patches, ``pred`` [B·(h·w − K), p·p·C]; in float32 or wider."""
         norm_eps = NORM_EPS if self.config.norm_pix_loss else None
         target = self.decoder.ops.patch_pixels(images, masked, self.patch_size, norm_eps)
-        return F.mse_loss(pred.to(target.dtype), target)
+        if scored is None:
+            return F.mse_loss(pred.to(target.dtype), target)
+        counts = scored.flatten().index_select(0, masked.grid_index(side=1)).to(target.dtype)
+        errors = F.mse_loss(pred.to(target.dtype), target, reduction="none").mean(1)
+        return (errors * counts).sum() / counts.sum().clamp(min=1)
 
     def reconstruct(self, images: Tensor, output: FCMAEOutput) -> tuple[Tensor, Tensor]:
         """Reconstructed images of a forward pass, normalized like the input.

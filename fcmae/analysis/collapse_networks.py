@@ -115,7 +115,7 @@ def analyze_network(
     drawn: list[tuple[int, Tensor]] = []  # index among readable images, [1, C, H, W] in 0 … 1
 
     def batches() -> Iterator[Tensor]:
-        sizes, place = (subject.image_hw, subject.in_chans, measuring.batch_size, measuring.num_workers), 0
+        sizes, place = (subject.image_hw, subject.reading, measuring.batch_size, measuring.num_workers), 0
         for batch in crop_batches(measuring.paths, *sizes):
             if not drawn and int(batch.indices[-1]) >= measuring.picture:  # it, or the next readable image
                 skipped = int((batch.indices < measuring.picture).sum())

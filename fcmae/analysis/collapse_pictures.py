@@ -70,7 +70,7 @@ def feature_map_figure(label: str, image: Tensor, layers: Sequence[FeatureMaps])
     for empty in panels[len(layers) :]:
         empty.set_axis_off()
     panels = panels[: len(layers)]
-    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    shown = (image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)).nan_to_num(0.0)
     first.imshow(shown.permute(1, 2, 0).clamp(0, 1).numpy())
     first.set_title("image", fontsize=FONT)
     first.set_axis_off()

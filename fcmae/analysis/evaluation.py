@@ -103,14 +103,14 @@ def with_baselines(
     for network in networks:
         image_hw = image_hw_of(network)
         found.append((network, image_hw))
-        kind = (network.architecture, network.normalize, image_hw)
+        kind = (network.architecture, network.normalize, network.reading, image_hw)
         if network.fresh is not None and kind not in fresh_ones:  # networks of one kind share a random baseline
             fresh_ones.add(kind)
             found.append((network.fresh(), image_hw))
-    for in_chans in sorted({network.in_chans for network in networks}):
+    for reading in dict.fromkeys(sorted((network.reading for network in networks), key=lambda one: one.in_chans)):
         # at the largest image size in use, because those images are read anyway
-        largest = max((hw for one, hw in found if one.in_chans == in_chans), key=lambda hw: hw[0] * hw[1])
-        found.append((pixels(in_chans), largest))
+        largest = max((hw for one, hw in found if one.reading == reading), key=lambda hw: hw[0] * hw[1])
+        found.append((pixels(reading), largest))
     return found
 
 
@@ -123,9 +123,9 @@ def score_networks(
         UserError: an image size that a network does not support, or features that are not finite.
     """
     rows: dict[int, NetworkScores] = {}
-    for shape in dict.fromkeys((image_hw, one.in_chans) for one, image_hw in asked):
+    for shape in dict.fromkeys((image_hw, one.reading) for one, image_hw in asked):
         image_hw, _ = shape
-        places = [place for place, (one, hw) in enumerate(asked) if (hw, one.in_chans) == shape]
+        places = [place for place, (one, hw) in enumerate(asked) if (hw, one.reading) == shape]
         alike = [asked[place][0] for place in places]
         names = "; ".join(one.name for one in alike)
         logger.info("extracting features at %d×%d pixels: %s", *image_hw, names)

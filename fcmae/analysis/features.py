@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from fcmae.analysis.subjects import Named, load_subject, refusals_named
 from fcmae.data.labeled import Batches
 from fcmae.data.normalizer import Normalizer
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.models.layers import init_weights
 
@@ -41,7 +42,7 @@ class Embedder:
     name: str
     embed: Callable[[Tensor], Tensor]
     """[B, C, H, W], normalized → [B, D]."""
-    in_chans: int
+    reading: PixelReading
     normalize: Normalizer
     image_hw: tuple[int, int] | None = None
     """Its usual image size, if it has one."""
@@ -51,6 +52,11 @@ class Embedder:
     """Networks of equal architecture get the same random weights for the same seed."""
     fresh: Callable[[], "Embedder"] | None = None
     """Builds the same network with random weights; None if the weights are random already."""
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of its images."""
+        return self.reading.in_chans
 
     def features(self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device) -> Features:
         """Feature vectors and labels of all readable images.
@@ -73,15 +79,15 @@ class Embedder:
 def features_of_each(
     embedders: Sequence[Embedder], batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device
 ) -> list[Features]:
-    """Features of several networks with the same number of input channels, in one pass over the images.
+    """Features of several networks whose images are read alike, in one pass over the images.
 
     Raises:
         UserError: as for :meth:`Embedder.features`.
     """
-    (in_chans,) = {one.in_chans for one in embedders}
+    (reading,) = {one.reading for one in embedders}
     vectors: list[list[Tensor]] = [[] for _ in embedders]
     labels = []
-    for images, of_them in batches(image_hw, in_chans, batch_size):
+    for images, of_them in batches(image_hw, reading, batch_size):
         on_device = images.to(device)
         for one, so_far in zip(embedders, vectors, strict=True):
             so_far.append(one.vectors(on_device))
@@ -89,14 +95,15 @@ def features_of_each(
     return [Features(torch.cat(so_far), torch.cat(labels)) for so_far in vectors]
 
 
-def pixels(in_chans: int, side: int = 16) -> Embedder:
+def pixels(given: PixelReading | int, side: int = 16) -> Embedder:
     """Raw pixels, average-pooled to ``side`` × ``side``: the baseline without a network."""
 
     def embed(images: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(images, side).flatten(1)
 
-    as_they_are = Normalizer((0.0,) * in_chans, (1.0,) * in_chans)
-    return Embedder(f"raw pixels, {side}×{side}", embed, in_chans, as_they_are)
+    reading = PixelReading.of(given)
+    as_they_are = Normalizer((0.0,) * reading.in_chans, (1.0,) * reading.in_chans)
+    return Embedder(f"raw pixels, {side}×{side}", embed, reading, as_they_are)
 
 
 def embedder(
@@ -137,7 +144,7 @@ def embedder(
 
     def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
         embed = partial(pool, network.eval())
-        takes = (subject.in_chans, subject.normalize, subject.image_hw, fixed)
+        takes = (subject.reading, subject.normalize, subject.image_hw, fixed)
         return Embedder(name, embed, *takes, architecture, fresh)
 
     def fresh() -> Embedder:

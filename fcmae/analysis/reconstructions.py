@@ -15,6 +15,8 @@ from fcmae.models import FCMAE
 from fcmae.models.patches import enlarge_mask
 
 GRAY = 0.5
+SHOWN, FAINT = (0.005, 0.995), 0.2
+"""Quantiles that become black and white where they are less than ``FAINT`` apart."""
 TILE = 160  # minimum side of a tile in pixels; smaller images are enlarged by an integer factor
 GAP, BACKGROUND = 4, 255
 LINE = 1.5  # height of a caption, in font sizes
@@ -44,11 +46,13 @@ def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask
     """Three rows of tiles with captions: originals, masked ones, and reconstructions.
 
     Args:
-        original: [N, C, H, W] in 0 … 1; with more than three channels the first three are shown, with two the first.
+        original: [N, C, H, W] in 0 … 1, or NaN; of more than three channels the first three are shown, of two the
+            first.
         pasted: the reconstruction with visible pixels pasted in.
         where: bool [N, 1, H, W], True = visible.
         mask_ratio: shown in the caption.
     """
+    original, pasted = _as_seen(original, pasted)
     rows = {
         "original": original,
         f"masked {mask_ratio:.0%}": torch.where(where, original, GRAY),
@@ -70,6 +74,19 @@ def reconstruction_picture(original: Tensor, pasted: Tensor, where: Tensor, mask
 def font_size(width: int) -> int:
     """Size of the captions' letters in pixels, for rows of this width."""
     return max(LEAST_FONT, round(FONT_SHARE * width))
+
+
+def _as_seen(original: Tensor, pasted: Tensor) -> tuple[Tensor, Tensor]:
+    """Both stretched alike where the originals use so little of 0 … 1 that they would look black; missing is black."""
+    shown = (original.nan_to_num(0.0), pasted.nan_to_num(0.0))
+    pixels = original.flatten()[:: max(1, original.numel() // 2**20)].float()
+    pixels = pixels[~pixels.isnan()]
+    if pixels.numel() == 0:
+        return shown
+    low, high = (float(pixels.quantile(share)) for share in SHOWN)
+    if high - low >= FAINT or high == low:
+        return shown
+    return ((shown[0] - low) / (high - low)).clamp(0, 1), ((shown[1] - low) / (high - low)).clamp(0, 1)
 
 
 def _row(images: Tensor) -> Image.Image:

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from fcmae.data.normalizer import Normalizer
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.models.fcmae import count_visible
 from fcmae.runs.checkpoint import MODEL
 from fcmae.weights.dense import create_dense
 from fcmae.weights.load import load_model
-from fcmae.weights.settings import normalization
+from fcmae.weights.settings import pixel_reading, pixels
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,15 @@ class Subject:
     """A network in eval mode, and its input format."""
 
     model: nn.Module
-    in_chans: int
+    reading: PixelReading
     normalize: Normalizer
     image_hw: tuple[int, int]
     has_random_weights: bool = False
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of its images."""
+        return self.reading.in_chans
 
     @property
     def visible_share(self) -> float:
@@ -139,8 +145,10 @@ def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool, use_ema: bool)
     if sparse:
         fcmae = load_model(source, allow_pickle=allow_pickle, use_ema=use_ema)
         chans = fcmae.config.in_chans
-        return Subject(fcmae, chans, normalization(source, chans), fcmae.config.image_hw)
-    return _as_configured(create_dense(source, allow_pickle=allow_pickle, use_ema=use_ema))
+        normalize, reading = pixels(source, chans)
+        return Subject(fcmae, reading, normalize, fcmae.config.image_hw)
+    subject = _as_configured(create_dense(source, allow_pickle=allow_pickle, use_ema=use_ema))
+    return replace(subject, reading=pixel_reading(source, subject.in_chans))
 
 
 def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Subject:
@@ -164,7 +172,7 @@ def _as_configured(model: Any) -> Subject:
     """A timm network with the input format from its ``pretrained_cfg``."""
     config = model.pretrained_cfg
     chans, height, width = config["input_size"]
-    return Subject(model, chans, Normalizer(tuple(config["mean"]), tuple(config["std"])), (height, width))
+    return Subject(model, PixelReading(chans), Normalizer(tuple(config["mean"]), tuple(config["std"])), (height, width))
 
 
 @contextmanager

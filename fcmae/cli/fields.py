@@ -5,7 +5,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 BARE = "bare"
 """Metadata key of a group field: the group's field that a plain value sets (``data="images/"``)."""
@@ -45,10 +45,17 @@ class Leaf(NamedTuple):
         sizes = [len(get_args(kind)) for kind in _members(self.hint) if get_origin(kind) is tuple]
         return None if not sizes or any(... in get_args(kind) for kind in _members(self.hint)) else sizes[0]
 
+    def takes_alone(self, value: Any) -> bool:
+        """Whether it accepts this value by itself, not as a list of one: a word of a Literal, or another type's."""
+        alone = [kind for kind in _members(self.hint) if get_origin(kind) is not tuple and kind is not types.NoneType]
+        return any(get_origin(kind) is not Literal or value in get_args(kind) for kind in alone)
+
     @property
     def takes_one_value(self) -> bool:
-        """Whether it accepts a value other than a list or null."""
-        return any(get_origin(kind) is not tuple for kind in _members(self.hint) if kind is not types.NoneType)
+        """Whether it accepts any value by itself besides a list."""
+        return any(
+            get_origin(kind) not in (tuple, Literal) and kind is not types.NoneType for kind in _members(self.hint)
+        )
 
     @property
     def is_switch(self) -> bool:

@@ -153,7 +153,7 @@ def _plain(leaf: Leaf, value: Any) -> Any:
     if isinstance(value, str) and leaf.item is not str and is_list(value):
         value = split(value)
     if isinstance(value, str | int | float):
-        if leaf.takes_one_value:
+        if leaf.takes_alone(value):
             return value
         value = [value]
     if not isinstance(value, Sequence | np.ndarray):

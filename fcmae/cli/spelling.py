@@ -104,7 +104,7 @@ def _text(leaf: Leaf, values: Sequence[str]) -> str:
         return values[0]
     if len(values) == 1:
         names_a_path = leaf.item is str and os.path.lexists(values[0])  # whose name may look like a list
-        if leaf.takes_one_value and (names_a_path or not is_list(values[0])):
+        if leaf.takes_alone(values[0]) and (names_a_path or not is_list(values[0])):
             return values[0]
         values = split(values[0])
     if leaf.length is not None and not leaf.takes_one_value and len(values) != leaf.length:

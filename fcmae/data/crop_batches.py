@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as TF
 from fcmae.cli.progress import tracked
 from fcmae.data.crops import center_crop
 from fcmae.data.images import UnreadableImageError, open_image
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.workers import end_with_parent
 from fcmae.errors import UserError
 
@@ -23,13 +24,17 @@ class CropBatch(NamedTuple):
     """A batch of images and their indices."""
 
     images: Tensor
-    """float32 [B, C, H, W] in 0 … 1, on the CPU."""
+    """float32 [B, C, H, W] in 0 … 1, NaN where a file has no value; on the CPU."""
     indices: Tensor
     """int64 [B], positions in the list of paths."""
 
 
 def crop_batches(
-    paths: Sequence[Path], image_hw: tuple[int, int], in_chans: int = 3, batch_size: int = 32, num_workers: int = 0
+    paths: Sequence[Path],
+    image_hw: tuple[int, int],
+    reading: PixelReading | int = 3,
+    batch_size: int = 32,
+    num_workers: int = 0,
 ) -> Iterator[CropBatch]:
     """Every readable image, in the order of the list. Unreadable files are logged and skipped.
 
@@ -37,8 +42,8 @@ def crop_batches(
         UserError: none of the images can be read.
     """
     loader = DataLoader(
-        _Crops(paths, image_hw, in_chans), batch_size=batch_size, num_workers=num_workers, collate_fn=list,
-        worker_init_fn=end_with_parent,
+        _Crops(paths, image_hw, PixelReading.of(reading)), batch_size=batch_size, num_workers=num_workers,
+        collate_fn=list, worker_init_fn=end_with_parent,
     )  # fmt: skip
     readable, reason = 0, ""
     for batch in tracked(loader, len(paths), "images", len):
@@ -55,15 +60,15 @@ def crop_batches(
 
 
 class _Crops(Dataset):
-    def __init__(self, paths: Sequence[Path], image_hw: tuple[int, int], in_chans: int) -> None:
-        self.paths, self.image_hw, self.in_chans = paths, image_hw, in_chans
+    def __init__(self, paths: Sequence[Path], image_hw: tuple[int, int], reading: PixelReading) -> None:
+        self.paths, self.image_hw, self.reading = paths, image_hw, reading
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | str:
         try:
-            image = center_crop(open_image(self.paths[index], self.in_chans), self.image_hw)
+            image = center_crop(open_image(self.paths[index], self.reading), self.image_hw)
         except UnreadableImageError as error:
             return str(error)
         return TF.to_dtype(image, torch.float32, scale=True), index

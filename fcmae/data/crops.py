@@ -4,31 +4,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcmae.data.images import JPEG_SCALES, ImageFile
+from fcmae.data.images import ImageFile
 
 
-def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+def resized_crop(file: ImageFile, crop: tuple[int, int, int, int], size: tuple[int, int], plane: int = 0) -> Tensor:
     """(top, left, height, width) of an image, resized; [C, *size], uint8 (channels-last in memory) or float32 in 0 … 1.
 
-    If the crop is at least twice ``size``, a JPEG is decoded at half its size or less.
+    A float image has NaN where there is no value. ``plane`` is the image of a stack. If the crop is at least twice
+    ``size``, a JPEG is decoded at half its size or less.
     """
-    image = file.decode(min(crop[2] // size[0], crop[3] // size[1]))
-    longer = 1 if file.height > file.width else 2
-    decoded_to, full = image.shape[longer], max(file.height, file.width)
-    reduced = min(JPEG_SCALES, key=lambda n: abs(n * decoded_to - full))
-    top, left, height, width = (round(length / reduced) for length in crop)
-    height, width = min(height, image.shape[1] - top), min(width, image.shape[2] - left)
-    cropped = image[None, :, top : top + height, left : left + width]
-    if cropped.dtype == torch.uint8:  # stay in uint8, as Pillow does; channels-last, as decoders write, is faster
-        cropped = cropped.contiguous(memory_format=torch.channels_last)
-    resized = F.interpolate(cropped, size=size, mode="bicubic", antialias=True)[0]
-    return resized if resized.dtype == torch.uint8 else resized.clamp(0, 1)  # bicubic resizing overshoots
+    return resized(file.crop(crop, min(crop[2] // size[0], crop[3] // size[1]), plane), size)
+
+
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """[C, H, W] in another size; uint8 (channels-last in memory), or float32 in 0 … 1.
+
+    NaN has no weight in what is resized, and remains where it is at least half of it.
+    """
+    images = image[None]
+    if images.dtype == torch.uint8:  # stay in uint8, as Pillow does; channels-last, as decoders write, is faster
+        images = images.contiguous(memory_format=torch.channels_last)
+        return F.interpolate(images, size=size, mode="bicubic", antialias=True)[0]
+    gone = images.isnan()
+    if not gone.any():  # bicubic resizing overshoots
+        return F.interpolate(images, size=size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    there = (~gone).float()
+    share = F.interpolate(there, size=size, mode="bilinear", antialias=True)
+    values, weights = (
+        F.interpolate(each, size=size, mode="bicubic", antialias=True) for each in (images.nan_to_num(0.0), there)
+    )
+    return (values / weights.clamp(min=0.1)).clamp(0, 1).masked_fill(share <= 0.5, torch.nan)[0]
 
 
 def center_crop(file: ImageFile, image_hw: tuple[int, int]) -> Tensor:
-    """The largest center crop of this aspect ratio, resized; [C, H, W], uint8 or float32 in 0 … 1."""
-    height, width = image_hw
-    rows = max(1, min(file.height, file.width * height // width))
-    columns = max(1, min(file.width, file.height * width // height))
-    crop = ((file.height - rows) // 2, (file.width - columns) // 2, rows, columns)
-    return resized_crop(file, crop, (height, width))
+    """The largest center crop of this aspect ratio, resized; [C, H, W], uint8 or float32 in 0 … 1.
+
+    Of a stack of images the middle one.
+    """
+    return resized_crop(file, center_box((file.height, file.width), image_hw), image_hw, file.planes // 2)
+
+
+def center_box(of_hw: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the largest centered box of an aspect ratio."""
+    rows = max(1, min(of_hw[0], of_hw[1] * shape[0] // shape[1]))
+    columns = max(1, min(of_hw[1], of_hw[0] * shape[1] // shape[0]))
+    return (of_hw[0] - rows) // 2, (of_hw[1] - columns) // 2, rows, columns

@@ -1,37 +1,37 @@
-"""Reads image files as tensors at their own bit depth. Every failure raises UnreadableImageError."""
+"""Opens image files and returns the network's channels in 0 … 1. Every failure raises UnreadableImageError."""
 
 import contextlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import tifffile
-import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
-from fcmae.data.jpeg_header import read_frame
-from fcmae.data.sources.first_bytes import recognized
+from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, values
+from fcmae.data.reading.channels import Channels, fitted
+from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 
-try:
-    import simplejpeg
-except ImportError:  # no wheel for this Python version yet: Pillow decodes all JPEGs
-    simplejpeg = None
+__all__ = ["EXTENSIONS", "ImageFile", "UnreadableImageError", "decoded", "open_image", "read_image"]
 
 EXTENSIONS = frozenset(
     [
+        ".avif",
         ".bmp",
         ".gif",
+        ".heic",
+        ".heif",
+        ".j2k",
         ".jfif",
         ".jp2",
         ".jpeg",
         ".jpg",
+        ".jxl",
         ".npy",
         ".pbm",
         ".pgm",
@@ -44,14 +44,9 @@ EXTENSIONS = frozenset(
         ".webp",
     ]
 )
-JPEG, TIFF, ARRAY = (".jpg", ".jpeg", ".jfif"), (".tif", ".tiff"), (".npy",)
-JPEG_SCALES = (1, 2, 4, 8)  # reduction factors that the JPEG decoder applies at no extra cost
-ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-
-
-class UnreadableImageError(Exception):
-    """The file has no usable image; the message gives its path and the reason."""
+MIDDLE = 4096  # pixels
+SNIFFED = 32  # bytes that tell what a file is
 
 
 @dataclass
@@ -59,210 +54,180 @@ class ImageFile:
     """An image of known size, possibly not decoded yet. Picklable, for worker processes."""
 
     path: Path
-    height: int
-    width: int
-    _decode: Callable[[int], Tensor]
+    opened: Opened
+    reading: PixelReading
+    channels: Channels
+    _own_pairs: dict[int, values.Pairs | None] = field(default_factory=dict)
+
+    @property
+    def height(self) -> int:
+        """Upright, in pixels."""
+        return self.opened.height
+
+    @property
+    def width(self) -> int:
+        """Upright, in pixels."""
+        return self.opened.width
+
+    @property
+    def planes(self) -> int:
+        """Images in the file (pages of a stack), all of one size."""
+        return self.opened.planes
 
     def decode(self, reduce: int = 1) -> Tensor:
-        """The pixels, as :func:`read_image` describes them.
+        """The whole (first) image, as :func:`read_image` describes it.
 
         Args:
             reduce: largest acceptable reduction of height and width. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its
                 size, which is cheap. Other files are decoded at full size.
 
         Raises:
-            UnreadableImageError: damaged, truncated, or with an unsupported number of channels.
+            UnreadableImageError: damaged, truncated, or larger than ``max_pixels``.
         """
         with _one_error(self.path):
-            return self._decode(reduce)
+            return self._in_unit_range(self._own(reduce, None, 0), 0)
+
+    def crop(self, crop: tuple[int, int, int, int], reduce: int = 1, plane: int = 0) -> Tensor:
+        """(top, left, height, width) of an image, with ``reduce`` as for :meth:`decode`.
+
+        Of a tiled TIFF and of a .npy file only that part is read. Raises as :meth:`decode`.
+        """
+        with _one_error(self.path):
+            if self.opened.windowed:
+                return self._in_unit_range(self._own(1, Window(*crop), plane), plane)
+            array = self._own(reduce, None, plane)
+            longer = 1 if self.height > self.width else 2
+            decoded_to, full = array.shape[longer], max(self.height, self.width)
+            reduced = min(jpeg.SCALES, key=lambda n: abs(n * decoded_to - full))
+            top, left, height, width = (round(length / reduced) for length in crop)
+            height, width = min(height, array.shape[1] - top), min(width, array.shape[2] - left)
+            return self._in_unit_range(array[:, top : top + height, left : left + width], plane)
+
+    def own_values(self, window: Window | None, plane: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+        """The file's own values in the network's channels, [in_chans, h, w], and where they are missing.
+
+        For measuring a set before its value range is known. Raises as :meth:`decode`.
+        """
+        with _one_error(self.path):
+            array = self._own(1, window if self.opened.windowed else None, plane)
+            if window is not None and not self.opened.windowed:
+                array = array[:, window.top : window.top + window.height, window.left : window.left + window.width]
+            taken = self.channels.picked(array)
+            return self.channels(array), self.channels.spread(values.missing(taken, self.nodata))
+
+    @property
+    def nodata(self) -> float | None:
+        """The value of missing pixels: the setting, or what the file says."""
+        return self.opened.nodata if self.reading.nodata is None else self.reading.nodata
+
+    def _own(self, reduce: int, window: Window | None, plane: int) -> np.ndarray:
+        """Decoded, with the channels of the file."""
+        height, width = (window.height, window.width) if window else (self.height, self.width)
+        if self.opened.windowed:  # others have checked their size when they were opened
+            size = self.opened.channels * self.opened.dtype.itemsize
+            limits.check_size(height, width, size, self.reading.max_pixels)
+        array = self.opened.decode(reduce, window, plane)
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+    def _in_unit_range(self, array: np.ndarray, plane: int) -> Tensor:
+        """[C, h, w] of the file → the network's channels, uint8 or float32 in 0 … 1."""
+        pairs, full_scale = self.reading.pairs(), self.opened.full_scale
+        if pairs is None and full_scale is None:
+            pairs = self._stretch(plane)
+        gone = self.channels.spread(values.missing(self.channels.picked(array), self.nodata))
+        return values.in_unit_range(self.channels(array), gone, pairs, full_scale)
+
+    def _stretch(self, plane: int) -> values.Pairs | None:
+        """From the smallest to the largest value of the file (of the middle of a large one), the last resort."""
+        if plane not in self._own_pairs:
+            rows, columns = min(self.height, MIDDLE), min(self.width, MIDDLE)
+            middle = Window((self.height - rows) // 2, (self.width - columns) // 2, rows, columns)
+            array = self._own(1, middle if self.opened.windowed else None, plane)
+            gone = self.channels.spread(values.missing(self.channels.picked(array), self.nodata))
+            self._own_pairs[plane] = values.own_pairs(self.channels(array), gone)
+        return self._own_pairs[plane]
 
 
 def decoded(file: ImageFile) -> ImageFile:
-    """The same image, decoded at full size."""
-    return _in_memory(file.path, file.decode())
+    """The same image, decoded at full size; of a stack all of its planes."""
+    with _one_error(file.path):
+        planes = np.stack([file._own(1, None, plane) for plane in range(file.planes)])
+        return replace(file, opened=replace(file.opened, decode=pillow.in_memory(planes).decode, windowed=False))
 
 
-def open_image(path: str | Path, in_chans: int = 3) -> ImageFile:
-    """Open an image file, with its EXIF orientation applied; a JPEG is not decoded yet.
+def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
+    """Open an image file by its content, with its orientation applied; JPEG, TIFF and .npy are not decoded yet.
+
+    Args:
+        path: the file; its ending does not matter.
+        reading: what is read of it; a number means as many channels.
 
     Raises:
-        UnreadableImageError: damaged, empty, of an unsupported format, or with an unsupported number of channels.
+        UnreadableImageError: damaged, empty, too large, of an unsupported format, or with channels that do not fit.
     """
-    path = Path(path)
+    path, reading = Path(path), PixelReading.of(reading)
     with _one_error(path):
         if not stat.S_ISREG(os.stat(path).st_mode):  # to open a FIFO is to wait for ever
             raise ValueError("is no regular file")
-        ending = _ending(path)
-        if ending in JPEG and in_chans in PIL_MODES:
-            return _open_jpeg(path, in_chans)
-        return _in_memory(path, _read(path, ending, in_chans))
+        opened = _open(path, reading)
+        values.check_dtype(opened)
+        return ImageFile(path, opened, reading, fitted(opened, reading))
 
 
-def read_image(path: str | Path, in_chans: int = 3) -> Tensor:
-    """Read an image with ``in_chans`` channels, with its EXIF orientation applied.
+def read_image(path: str | Path, reading: PixelReading | int = 3) -> Tensor:
+    """Read an image, with its orientation applied.
 
-    Palette, CMYK, bilevel and YCbCr images are converted; an alpha channel is dropped unless ``in_chans`` is 2 or 4;
-    gray images are repeated for 3 channels, and color images are converted to gray for 1. Images of more than 8 bits
-    keep their depth. More than four channels, or 16-bit color, require TIFF or .npy ([H, W, C] or [C, H, W]); the
-    pages of a TIFF are its channels.
+    The channels are the file's own. Palette, CMYK and bilevel images are converted; opacity is dropped unless the
+    network takes as many channels; one gray channel is repeated for three, and color becomes gray for one; ``bands``
+    picks any. The pages of a TIFF are its channels or images (``stack``).
 
     Returns:
-        [in_chans, H, W]: uint8, or float32 in 0 … 1 for images of more than 8 bits. Unsigned 16-bit images are divided
-        by 65535; signed, 32-bit and floating-point images outside 0 … 1 are rescaled by their own minimum and
-        maximum. 16-bit color PNGs are reduced to 8 bits, the limit of Pillow.
+        [in_chans, H, W]: uint8, or float32 in 0 … 1 with NaN where there is no value. ``value_range`` is mapped to
+        0 … 1. Without it, 8-bit images stay as they are, unsigned integers of up to 16 bits are divided by their
+        largest value, and each channel of other images is stretched from its minimum to its maximum, unless it is in
+        0 … 1 already.
 
     Raises:
-        UnreadableImageError: damaged, truncated, empty, of an unsupported format, or with an unsupported number of
-            channels.
+        UnreadableImageError: as for :func:`open_image`.
     """
-    return open_image(path, in_chans).decode()
+    return open_image(path, reading).decode()
+
+
+def _open(path: Path, reading: PixelReading) -> Opened:
+    with path.open("rb") as file:
+        start = file.read(SNIFFED)
+    if start.startswith(tiff.MAGIC):
+        return tiff.open_tiff(path, reading)
+    if start.startswith(npy.MAGIC):
+        return npy.open_npy(path, reading)
+    data = path.read_bytes()
+    if start.startswith(jpeg.START):
+        return jpeg.open_jpeg(data, reading.max_pixels, prefer_fast=reading.in_chans == 3 and reading.bands is None)
+    deep = None
+    if start.startswith(codecs.PNG):
+        deep = codecs.deep_png(data, reading.max_pixels)
+    elif start.startswith(codecs.JXL):
+        deep = codecs.open_jxl(data, reading.max_pixels)
+    elif start.startswith(codecs.J2K):
+        deep = codecs.deep_jpeg2000(data, reading.max_pixels)
+    elif start[4:8] == b"ftyp" and start[8:12] in codecs.AVIF_BRANDS:
+        deep = codecs.deep_avif(data, reading.max_pixels)
+    elif start[4:8] == b"ftyp" and start[8:12] in codecs.HEIF_BRANDS:
+        codecs.use_heif()
+    return deep or pillow.open_pillow(io.BytesIO(data), len(data), reading.max_pixels)
 
 
 @contextlib.contextmanager
 def _one_error(path: Path) -> Iterator[None]:
     """Convert decoder errors, anything from OSError to IndexError and struct.error, to UnreadableImageError."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries warn of every oddity that they can read nevertheless
+            yield
+    except UnreadableImageError:
+        raise
     except MemoryError:  # says nothing about the file
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
-
-
-def _ending(path: Path) -> str:
-    """The ending that says how to read a file. If it is missing, unknown or wrong, the first bytes decide.
-
-    Pillow looks at them by itself, so that the endings of its formats are right for all of them.
-    """
-    named, found = path.suffix.lower(), recognized(path)
-    if found is not None and (named not in EXTENSIONS or {named, found} & {*TIFF, *ARRAY}):
-        return found
-    return named
-
-
-def _read(path: Path, ending: str, in_chans: int) -> Tensor:
-    if ending in ARRAY:
-        array = np.load(path, allow_pickle=False)
-        return _from_array(array, in_chans, color=array.ndim == 3 and array.shape[2] in (3, 4))
-    if ending in TIFF:
-        return _from_tiff(path, in_chans)
-    return _from_pil(path, in_chans)
-
-
-def _open_jpeg(path: Path, in_chans: int) -> ImageFile:
-    """Use Pillow where the header is ambiguous, and the faster simplejpeg where both decode the same pixels."""
-    data = path.read_bytes()
-    frame = read_frame(data)
-    fast = frame is not None and frame.channels in (1, 3) and in_chans == 3 and simplejpeg is not None
-    if frame and frame.is_alone and frame.height * frame.width <= (Image.MAX_IMAGE_PIXELS or 0):
-        height, width = frame.height, frame.width
-    else:
-        with Image.open(io.BytesIO(data)) as header:
-            orientation = header.getexif().get(ORIENTATION, 1)
-            fast = fast and header.format == "JPEG" and orientation == 1
-            width, height = reversed(header.size) if orientation in LYING else header.size
-    # other kinds of frames cannot be decoded at a reduced size
-    return ImageFile(path, height, width, partial(_decode_jpeg, data, frame and frame[:2], fast, in_chans))
-
-
-def _decode_jpeg(data: bytes, reducible_hw: tuple[int, int] | None, fast: bool, in_chans: int, reduce: int) -> Tensor:
-    factor = max(n for n in JPEG_SCALES if n <= max(1, reduce)) if reducible_hw else 1
-    if fast and reducible_hw:
-        least = [-(-length // factor) for length in reducible_hw]
-        with contextlib.suppress(ValueError):  # simplejpeg is strict: Pillow may read files that it rejects
-            pixels = simplejpeg.decode_jpeg(data, min_height=least[0], min_width=least[1], min_factor=factor)
-            return torch.from_numpy(pixels).permute(2, 0, 1)
-    return _from_pil(io.BytesIO(data), in_chans, factor)
-
-
-def _in_memory(path: Path, image: Tensor) -> ImageFile:
-    return ImageFile(path, image.shape[1], image.shape[2], partial(_at_full_size, image))
-
-
-def _at_full_size(image: Tensor, _reduce: int) -> Tensor:
-    return image
-
-
-def _from_tiff(path: Path, in_chans: int) -> Tensor:
-    """Read with Pillow, which knows all color encodings, unless it would lose bit depth, channels or pages."""
-    with tifffile.TiffFile(path) as tiff:
-        series, page = tiff.series[0], tiff.pages.first
-        is_stack = bool(set(series.axes) - set("YXS"))  # equal-sized pages; overviews and thumbnails are other series
-        is_deep = page.samplesperpixel > 1 and page.bitspersample > 8
-        if in_chans in PIL_MODES and not is_stack and not is_deep and _pillow_opens(path):
-            return _from_pil(path, in_chans)
-        encoding = tifffile.PHOTOMETRIC(page.photometric).name
-        if encoding not in ("RGB", "MINISBLACK"):
-            raise ValueError(f"a TIFF of several pages or over 8 bits must be RGB or MINISBLACK, not {encoding}")
-        return _from_array(series.asarray(), in_chans, color=encoding == "RGB")
-
-
-def _pillow_opens(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except Image.UnidentifiedImageError:  # Pillow has no mode for it: float16, float64, two channels
-        return False
-
-
-def _from_pil(file: Path | io.BytesIO, in_chans: int, reduce: int = 1) -> Tensor:
-    if in_chans not in PIL_MODES:
-        raise ValueError(f"{in_chans} channels come from TIFF or .npy files only")
-    with Image.open(file) as opened:
-        if reduce > 1 and opened.format == "JPEG":  # decodes at the nearest of 1/2, 1/4, 1/8 that is not smaller
-            opened.draft(opened.mode, (max(1, opened.width // reduce), max(1, opened.height // reduce)))
-        image = ImageOps.exif_transpose(opened)
-        image.load()  # load now, so that a truncated file fails here
-        if image.mode.startswith("I") or image.mode == "F":
-            array = np.asarray(image)
-            # some versions of Pillow return 16-bit PNGs as 32-bit integers
-            return _from_array(array.astype(np.uint16) if opened.format == "PNG" else array, in_chans, color=False)
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # converting transparent palette entries directly to RGB is wrong
-        array = np.array(image.convert(PIL_MODES[in_chans]))
-    return torch.from_numpy(array).view(*array.shape[:2], in_chans).permute(2, 0, 1)
-
-
-def _from_array(array: np.ndarray, in_chans: int, color: bool) -> Tensor:
-    """Convert an array; with ``color`` three channels are RGB and a fourth is alpha."""
-    if color and in_chans == 1:
-        return TF.rgb_to_grayscale(_from_array(array, 3, color))
-    array = _channels_first(np.asarray(array), in_chans, color)
-    if array.size == 0:
-        raise ValueError(f"an image of {array.shape[1]}×{array.shape[2]} pixels")
-    if array.dtype == np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(array))
-    if array.dtype == np.bool_:
-        return torch.from_numpy(array.astype(np.float32))
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.astype(np.float32) / (2**16 - 1))
-    if np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating):
-        return torch.from_numpy(_into_unit_range(array.astype(np.float32)))
-    raise ValueError(f"unsupported dtype {array.dtype}")
-
-
-def _channels_first(array: np.ndarray, in_chans: int, color: bool) -> np.ndarray:
-    """[H, W], [H, W, C] or [C, H, W] → [in_chans, H, W]."""
-    if array.ndim == 2:
-        array = array[None]
-    elif array.ndim == 3 and array.shape[2] in (in_chans, 1, 3, 4) and array.shape[0] != in_chans:
-        array = array.transpose(2, 0, 1)
-    elif array.ndim == 3 and array.shape[2] == in_chans and array.shape[0] == in_chans:
-        array = array.transpose(2, 0, 1)  # ambiguous: assume channels last, which is more common
-    if array.ndim == 3 and array.shape[0] == in_chans:
-        return array
-    if array.ndim == 3 and array.shape[0] == 1 and in_chans == 3:
-        return array.repeat(3, axis=0)
-    if array.ndim == 3 and array.shape[0] == 4 and in_chans == 3 and color:
-        return array[:3]
-    raise ValueError(f"values of shape {list(array.shape)} do not give {in_chans} channels (model.in_chans)")
-
-
-def _into_unit_range(array: np.ndarray) -> np.ndarray:
-    if not np.isfinite(array).all():
-        raise ValueError("holds values that are not finite")
-    low, high = float(array.min()), float(array.max())
-    if low >= 0 and high <= 1:
-        return array
-    return (array - low) / max(high - low, float(np.finfo(np.float32).tiny))

@@ -19,9 +19,10 @@ from torchvision.transforms.v2 import functional as TF
 from fcmae.cli.progress import tracked
 from fcmae.config import DIGITS
 from fcmae.data.crop_batches import crop_batches
-from fcmae.data.crops import center_crop
+from fcmae.data.crops import center_box, resized
 from fcmae.data.folder import equal_shares
-from fcmae.data.images import PIL_MODES, ImageFile
+from fcmae.data.images import PIL_MODES
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
 
@@ -39,8 +40,8 @@ class LabeledBatch(NamedTuple):
     """int64 [B]."""
 
 
-Batches = Callable[[tuple[int, int], int, int], Iterator[LabeledBatch]]
-"""(image_hw, in_chans, batch_size) → one pass over the images, always in the same order."""
+Batches = Callable[[tuple[int, int], PixelReading | int, int], Iterator[LabeledBatch]]
+"""(image_hw, how files are read or just in_chans, batch_size) → one pass over the images, always in the same order."""
 
 
 @dataclass(frozen=True)
@@ -223,16 +224,17 @@ def _folder_batches(
     labels: np.ndarray,
     num_workers: int,
     image_hw: tuple[int, int],
-    in_chans: int,
+    reading: PixelReading | int,
     batch_size: int,
 ) -> Iterator[LabeledBatch]:
-    for batch in crop_batches(paths, image_hw, in_chans, batch_size, num_workers):
+    for batch in crop_batches(paths, image_hw, reading, batch_size, num_workers):
         yield LabeledBatch(batch.images, torch.from_numpy(labels)[batch.indices])
 
 
 def _array_batches(
-    images: Tensor, labels: np.ndarray, image_hw: tuple[int, int], in_chans: int, batch_size: int
+    images: Tensor, labels: np.ndarray, image_hw: tuple[int, int], reading: PixelReading | int, batch_size: int
 ) -> Iterator[LabeledBatch]:
+    in_chans = PixelReading.of(reading).in_chans
     batches = zip(images.split(batch_size), torch.from_numpy(labels).split(batch_size), strict=True)
     for some, of_them in tracked(batches, len(labels), "images", lambda batch: len(batch[0])):
         crops = [_crop(image.expand(in_chans, -1, -1), image_hw) for image in some]
@@ -245,9 +247,10 @@ def _dataset_batches(
     limit: int | None,
     seed: int,
     image_hw: tuple[int, int],
-    in_chans: int,
+    reading: PixelReading | int,
     batch_size: int,
 ) -> Iterator[LabeledBatch]:
+    in_chans = PixelReading.of(reading).in_chans
     if in_chans not in PIL_MODES:
         raise UserError(f"--data.dataset {name} supports 1 to 4 channels, but the network takes {in_chans}")
     if isinstance(dataset, IterableDataset):
@@ -274,5 +277,6 @@ def _pixels(image: Image.Image, in_chans: int) -> Tensor:
 
 
 def _crop(pixels: Tensor, image_hw: tuple[int, int]) -> Tensor:
-    in_memory = ImageFile(Path(), pixels.shape[1], pixels.shape[2], lambda _reduce: pixels)
-    return TF.to_dtype(center_crop(in_memory, image_hw), torch.float32, scale=True)
+    top, left, height, width = center_box((pixels.shape[1], pixels.shape[2]), image_hw)
+    crop = resized(pixels[:, top : top + height, left : left + width], image_hw)
+    return TF.to_dtype(crop, torch.float32, scale=True)

@@ -15,6 +15,7 @@ from fcmae.data.crops import center_crop, resized_crop
 from fcmae.data.draws import random_crop, random_mask, sample_seed
 from fcmae.data.folder import evenly_spaced
 from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_image
+from fcmae.data.nodata import moved_to, scored_patches
 from fcmae.data.unreadable import Unreadable
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
@@ -25,11 +26,14 @@ class Sample(NamedTuple):
     """One training sample, or a batch of them."""
 
     image: Tensor
-    """uint8 [C, H, W], or float32 in 0 … 1 for images of more than 8 bits; in a batch [B, C, H, W]."""
+    """uint8 [C, H, W], or float32 in 0 … 1 for images of more than 8 bits, NaN where there is no value; in a batch
+    [B, C, H, W]."""
     visible: Tensor
     """bool [h, w]; in a batch [B, h, w]."""
     unreadable: list[Unreadable]
     """Files that could not be read: the one that this sample replaces, and others met in search of it."""
+    scored: Tensor | None = None
+    """bool [h, w], False for patches that are mostly nodata; in a batch [B, h, w]. None: all are scored."""
 
 
 class PretrainDataset(Dataset):
@@ -44,8 +48,14 @@ class PretrainDataset(Dataset):
         self.paths, self.data, self.model, self.seed = paths, data, model, seed
         self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)
         self.normalize = data.normalizer(model.in_chans)
+        self.reading = data.reading(model.in_chans)
         self._cache: dict[int, ImageFile] = {}
         self._damaged: dict[int, Unreadable] = {}
+
+    def use(self, data: DataConfig) -> None:
+        """Replace the settings of the pixels, once they are measured."""
+        self.data, self._cache = data, {}
+        self.normalize, self.reading = data.normalizer(self.model.in_chans), data.reading(self.model.in_chans)
 
     def __len__(self) -> int:
         return len(self.paths) * self.data.repeat
@@ -60,8 +70,19 @@ class PretrainDataset(Dataset):
         crop = random_crop(random, (file.height, file.width), self.data.crop_scale, self.data.crop_ratio)
         flip = random.random() < self.data.hflip
         visible = random_mask(random, self.model.grid_hw, self.num_visible)
-        image = resized_crop(file, crop, self.model.image_hw)
-        return Sample(image.flip(-1) if flip else image, visible, [])
+        plane = random.randrange(file.planes)  # after the draws of all other runs, which it leaves alone
+        image = resized_crop(file, crop, self.model.image_hw, plane)
+        image = image.flip(-1) if flip else image
+        if random.random() < self.data.vflip:
+            image = image.flip(-2)
+        if self.data.rotate90:
+            image = image.rot90(random.randrange(4), (-2, -1))
+        return self._masked(image, visible, random)
+
+    def _masked(self, image: Tensor, visible: Tensor, random: Random) -> Sample:
+        """A sample whose mask avoids patches without values."""
+        scored = scored_patches(image, self.model.grid_hw)
+        return Sample(image, visible if scored is None else moved_to(scored, visible, random), [], scored)
 
     def fixed_samples(self, count: int) -> Sample:
         """A batch of evenly spaced images with center crops and fixed masks, for reconstruction pictures."""
@@ -74,8 +95,10 @@ class PretrainDataset(Dataset):
             samples = []
             for n, place in enumerate(places[first : first + batch_size], first):
                 seed = sample_seed(self.seed, 0, n)
-                visible = random_mask(Random(seed), self.model.grid_hw, self.num_visible)
-                samples.append(self._readable(place, seed, self._center_crop)._replace(visible=visible))
+                random = Random(seed)
+                visible = random_mask(random, self.model.grid_hw, self.num_visible)
+                found = self._readable(place, seed, self._center_crop)
+                samples.append(self._masked(found.image, visible, random)._replace(unreadable=found.unreadable))
             yield collate(samples)
 
     def _center_crop(self, file: ImageFile) -> Sample:
@@ -129,7 +152,7 @@ class PretrainDataset(Dataset):
     def _open(self, index: int) -> ImageFile:
         if index in self._cache:
             return self._cache[index]
-        file = open_image(self.paths[index], self.model.in_chans)
+        file = open_image(self.paths[index], self.reading)
         if self.data.cache:
             file = self._cache[index] = decoded(file)
         return file
@@ -150,4 +173,11 @@ def collate(samples: list[Sample]) -> Sample:
         torch.stack([i.movedim(0, -1) for i in images]).movedim(-1, 1) if are_bytes else torch.stack(images),
         torch.stack([s.visible for s in samples]),
         [file for s in samples for file in s.unreadable],
+        _scored(samples),
     )
+
+
+def _scored(samples: list[Sample]) -> Tensor | None:
+    if all(s.scored is None for s in samples):
+        return None
+    return torch.stack([torch.ones_like(s.visible) if s.scored is None else s.scored for s in samples])

@@ -137,10 +137,13 @@ def _train_step(
         unreadable.note(batch.unreadable)
         images = run.dataset.normalize(batch.image.to(device, non_blocking=True))
         visible = batch.visible.to(device, non_blocking=True)
+        scored = None if batch.scored is None else batch.scored.to(device, non_blocking=True)
         is_last = micro_batch == accumulate - 1
         # processes exchange gradients once per step, with the last micro-batch
         with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.model):
-            output = run.model(images, visible=visible, num_visible=run.dataset.num_visible, masked_only=True)
+            output = run.model(
+                images, visible=visible, num_visible=run.dataset.num_visible, masked_only=True, scored=scored
+            )
             loss = output.loss / accumulate
             run.accelerator.backward(loss)
         total += loss.detach()

@@ -97,7 +97,7 @@ class Monitor:
         if self.labeled is None:
             return {}
         model = self.config.model
-        embedder = Embedder("the encoder", partial(_pooled, encoder), model.in_chans, self.dataset.normalize)
+        embedder = Embedder("the encoder", partial(_pooled, encoder), self.dataset.reading, self.dataset.normalize)
         train, test = (
             embedder.features(part, model.image_hw, BATCH, device) for part in (self.labeled.train, self.labeled.test)
         )

@@ -27,7 +27,7 @@ HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it t
 # What a resumed run may change: settings that change no number, and those of the batch, whose product is checked
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
-    *("output", "resume", "device", "data.path", "data.num_workers"),
+    *("output", "resume", "device", "data.path", "data.num_workers", "data.max_pixels"),
     *("model.backend", "model.checkpoint_stages", "model.init_from"),
     *("train.compile", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
 }

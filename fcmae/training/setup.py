@@ -32,6 +32,7 @@ from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
 from fcmae.training.optimizer import make_optimizer
 from fcmae.training.peers import Peers
+from fcmae.training.pixels import measured_pixels, recorded_pixels
 from fcmae.training.resume import (
     check_same_run,
     check_same_stream,
@@ -105,11 +106,15 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
     resume_from = checkpoint_to_resume(config, folder)
     newest = ckpt.last_checkpoint(folder)
 
+    before = {} if resume_from is None else recorded_settings(resume_from)
+    config = recorded_pixels(config, before)
     images, held_out = hold_out(training_images(config.data.path, folder), config.monitor.holdout, config.seed)
     dataset = _make_dataset(config, images)
+    if resume_from is None:
+        config = measured_pixels(config, dataset.paths)
+        dataset.use(config.data)
     monitor = Monitor(config, dataset, _held_out_dataset(config, held_out) if held_out else None)
     bare_model = _make_model(config, accelerator.device, fresh=resume_from is None)
-    before = {} if resume_from is None else recorded_settings(resume_from)
     if resume_from is not None:
         check_same_run(config, resume_from, before)
     batch = divide_batch(
@@ -222,7 +227,7 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
         raise UserError(f"--model.backend {config.model.backend} needs {missing}; take auto or torch")
     if config.model.init_from is not None and fresh:
         try:
-            load_encoder(model, config.model.init_from)
+            load_encoder(model, config.model.init_from, bands=config.data.bands)
         except UserError as error:
             raise UserError(f"--model.init_from: {error}") from None
     return model

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fcmae.data.normalizer import Normalizer
+from fcmae.data.normalizer import Pixels
 from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs.checkpoint import read_state
@@ -22,7 +22,7 @@ USE = {
 }
 
 
-def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, pixels: Normalizer) -> Path | None:
+def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, pixels: Pixels) -> Path | None:
     """Write the card; None if the folder has a card of the user's own, which stays."""
     card = folder / CARD
     if card.exists() and not has_our_card(folder):
@@ -37,7 +37,7 @@ def has_our_card(folder: Path) -> bool:
     return card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
 
 
-def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Normalizer) -> str:
+def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels) -> str:
     """The card as Markdown, with the metadata that model hubs read on top."""
     weights = conversion.weights
     config = weights.config
@@ -120,12 +120,10 @@ def _license(conversion: Conversion, file: Path | None) -> str:
     return "Not stated: the weights' owner decides. Add `license:` to the metadata on top before publishing them."
 
 
-def _normalization(pixels: Normalizer) -> str:
-    return f"pixel values in 0 … 1, mean {_numbers(pixels.mean)}, standard deviation {_numbers(pixels.std)}"
-
-
-def _millions(conversion: Conversion) -> str:
-    return f"{sum(tensor.numel() for tensor in conversion.state.values()) / 1e6:.1f}M"
+def _normalization(pixels: Pixels) -> str:
+    span = pixels.reading.value_range
+    scale = "pixel values in 0 … 1" if span is None else f"values from {_numbers(span)} (low, high) become 0 … 1"
+    return f"{scale}, mean {_numbers(pixels.mean)}, standard deviation {_numbers(pixels.std)}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

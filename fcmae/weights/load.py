@@ -1,7 +1,7 @@
 """Weights into networks of this toolkit: a run's own FCMAE again, or any checkpoint as the start of a new one."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +53,12 @@ def load_model(
 
 
 def load_encoder(
-    model: Network, ckpt: str | Path | Mapping[str, Any], *, allow_pickle: bool = False, use_ema: bool = True
+    model: Network,
+    ckpt: str | Path | Mapping[str, Any],
+    *,
+    allow_pickle: bool = False,
+    use_ema: bool = True,
+    bands: Sequence[int] | None = None,
 ) -> Network:
     """Load a checkpoint's weights into a network, to continue pretraining on your own images.
 
@@ -66,6 +71,7 @@ def load_encoder(
         ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
         allow_pickle: as there.
         use_ema: as there.
+        bands: which channels of a checkpoint with more of them the network takes, counted from 1.
 
     Returns:
         ``model`` itself.
@@ -83,7 +89,7 @@ def load_encoder(
             f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) looks beyond a patch, which "
             f"the sparse encoder does not; weights with its original stem can be loaded"
         )
-    state = to_channels(weights, "stem.0.weight", wanted["stem.0.weight"].shape[1])
+    state = to_channels(weights, "stem.0.weight", wanted["stem.0.weight"].shape[1], bands)
     if problems := _differences(state, wanted):
         raise UserError(f"{weights.origin} holds a {weights.config.name} that is not this network: {problems}")
     encoder.load_state_dict(state, strict=True)

@@ -7,15 +7,60 @@ from typing import Any, TypeVar
 import yaml
 
 from fcmae.config import DataConfig
-from fcmae.data.normalizer import Normalizer
+from fcmae.data.normalizer import Normalizer, Pixels
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.runs.checkpoint import FOLDER, MODEL, resolve_checkpoint
 from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.weights import formats
+from fcmae.weights.formats.base import EXPORTED_KEY, read_json
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+EXPORTED = "config.json"
+PIXEL_FIELDS = ("value_range", "bands", "nodata", "stack", "max_pixels")
+
+
+def pixels(ckpt: object, in_chans: int) -> Pixels:
+    """How the images of a network were read and normalized; plain 8-bit images by ImageNet's if nothing says.
+
+    Known for runs of this toolkit, and for folders of timm and transformers.
+    """
+    return Pixels(normalization(ckpt, in_chans), pixel_reading(ckpt, in_chans))
+
+
+def pixel_reading(ckpt: object, in_chans: int) -> PixelReading:
+    """How the files of a network were read: its value range, bands, nodata and stack."""
+    stated = _stated_pixels(ckpt) if isinstance(ckpt, str | Path) else {}
+    fields: dict[str, Any] = {name: stated[name] for name in PIXEL_FIELDS if stated.get(name) is not None}
+    try:
+        return PixelReading(in_chans, **_with_tuples(fields))
+    except (TypeError, ValueError) as error:
+        logger.warning("%s: how its images were read does not fit: %s; reading them by their own type", ckpt, error)
+        return PixelReading(in_chans)
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _stated_pixels(ckpt: str | Path) -> dict[str, Any]:
+    """``data`` of a run's config.yaml, or what an exported folder says of the same name."""
+    try:
+        file = model_file(ckpt)
+    except UserError:  # of another toolkit
+        file = Path(ckpt) / MODEL
+    kinds: dict[str, Any] = {"value_range": list, "bands": list, "nodata": int | float, "stack": str, "max_pixels": int}
+    found = {name: run_setting(file, "data", name, kind) for name, kind in kinds.items()}
+    if any(value is not None for value in found.values()):
+        return found
+    exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+    if isinstance(exported, dict):
+        return exported
+    ranges = (format.value_range(file.parent) for format in formats.KNOWN)
+    return {"value_range": next((one for one in ranges if one is not None), None)}
 
 
 def normalization(ckpt: object, in_chans: int) -> Normalizer:
@@ -39,6 +84,9 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
     found = [run_setting(file, "data", name, list) for name in ("mean", "std")]
     if any(found):
         return found[0], found[1]
+    exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+    if isinstance(exported, dict) and isinstance(exported.get("mean"), list):
+        return exported["mean"], exported.get("std")
     stated = (format.mean_std(file.parent) for format in formats.KNOWN)
     return next((mean_std for mean_std in stated if mean_std is not None), (None, None))
 

@@ -15,7 +15,7 @@ from fcmae.weights.card import has_our_card, write_card
 from fcmae.weights.convert import Conversion
 from fcmae.weights.formats import Format, targets
 from fcmae.weights.recognize import full_name
-from fcmae.weights.settings import normalization
+from fcmae.weights.settings import pixels
 
 FILES = (".safetensors", ".pt", ".pth", ".bin")
 # Endings of files that are not written here; a folder of such a name would surprise
@@ -62,8 +62,8 @@ def write(
         return [dst], state
     if dst.is_file():
         raise UserError(f"{dst} is a file; give a folder, or a name that ends in {' '.join(FILES)}")
-    pixels = normalization(ckpt, conversion.weights.config.in_chans)
-    texts = {name: values(conversion.weights, pixels) for name, values in target.folder_files.items()}
+    read_as = pixels(ckpt, conversion.weights.config.in_chans)
+    texts = {name: values(conversion.weights, read_as) for name, values in target.folder_files.items()}
     dst.mkdir(parents=True, exist_ok=True)
     _remove_other_formats(dst, {target.weights_file, *texts})
     with replacing(dst / target.weights_file) as file:
@@ -71,7 +71,7 @@ def write(
     for name, values in texts.items():
         write_text(dst / name, json.dumps(values, indent=2) + "\n")
     written = [dst / target.weights_file, *(dst / name for name in texts)]
-    card = write_card(conversion, ckpt, dst, format, pixels)
+    card = write_card(conversion, ckpt, dst, format, read_as)
     return [*written, *([] if card is None else [card])], state
 
 

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcmae.data.normalizer import Normalizer
+from fcmae.data.normalizer import Pixels
 from fcmae.weights.weights import Weights
 
 Networks = dict[str, set[str]]
 """prefix → the names after it that identify a network of the format."""
 Named = tuple[str, Tensor]
 """timm's name of a parameter, and the tensor with a dense layer's axes."""
+
+EXPORTED_KEY = "fcmae"
+"""In config.json: how pixels are read, where the format itself has no place for it (``Pixels.exported``)."""
 
 SIBLINGS = {"weight": "bias", "bias": "weight", "gamma": "beta", "beta": "gamma"}
 
@@ -47,7 +50,7 @@ class Target:
     """Pickled files hold the state dict under this name."""
     weights_file: str = "model.safetensors"
     """Name of the weights in a folder."""
-    folder_files: Mapping[str, Callable[[Weights, Normalizer], dict[str, Any]]] = field(default_factory=dict)
+    folder_files: Mapping[str, Callable[[Weights, Pixels], dict[str, Any]]] = field(default_factory=dict)
     """JSON files of a folder besides the weights → what they hold. May raise UserError."""
 
 
@@ -78,6 +81,8 @@ class Format:
     """How it is written; None: it is only read."""
     mean_std: Callable[[Path], tuple[Any, Any] | None] = lambda folder: None
     """The mean and standard deviation of the images that a folder of this format states."""
+    value_range: Callable[[Path], tuple[float, float] | None] = lambda folder: None
+    """The values of pixels that become 0 and 1, where a folder of this format states others than 0 and 255."""
 
     def holder(self, prefix: str) -> str:
         """The prefix of the module that holds a network of this prefix."""

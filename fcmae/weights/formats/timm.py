@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcmae.data.normalizer import Normalizer
+from fcmae.data.normalizer import Pixels
 from fcmae.errors import UserError
 from fcmae.models.sizes import version_of
-from fcmae.weights.formats.base import Format, Networks, Target, read_json
+from fcmae.weights.formats.base import EXPORTED_KEY, Format, Networks, Target, read_json
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.weights import Weights
 
@@ -55,7 +55,7 @@ def model_args(weights: Weights) -> dict[str, Any]:
     return kwargs
 
 
-def _config(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
+def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
     config = weights.config
     if weights.has_mmearth_stem or config.stem_stride not in FOLDER_STRIDES:
         what = "MMEarth's stem" if weights.has_mmearth_stem else f"a stem of stride {config.stem_stride}"
@@ -86,7 +86,7 @@ def _config(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
             "first_conv": "stem.0",
             "classifier": "head.fc",
         },
-    }
+    } | ({EXPORTED_KEY: exported} if (exported := pixels.exported()) else {})
 
 
 TIMM = Format(

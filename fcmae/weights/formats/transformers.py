@@ -1,11 +1,12 @@
 """Hugging Face transformers: ConvNextV2Model, ConvNextModel, their backbones and classifiers."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcmae.data.normalizer import Normalizer
-from fcmae.weights.formats.base import Format, Networks, Target, read_json
+from fcmae.data.normalizer import Pixels
+from fcmae.weights.formats.base import EXPORTED_KEY, Format, Networks, Target, read_json
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.formats.official import check_original, linear_layout
 from fcmae.weights.weights import Weights
@@ -55,7 +56,7 @@ def mean_std(folder: Path) -> tuple[Any, Any] | None:
     return (preprocessor["image_mean"], preprocessor.get("image_std")) if "image_mean" in preprocessor else None
 
 
-def _config(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
+def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
     config, classes = weights.config, weights.num_classes
     version = "V2" if config.with_grn else ""
     values: dict[str, Any] = {
@@ -78,10 +79,21 @@ def _config(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
     if classes:
         values["id2label"] = {str(n): f"LABEL_{n}" for n in range(classes)}
         values["label2id"] = {f"LABEL_{n}": n for n in range(classes)}
+    if exported := pixels.exported():
+        values[EXPORTED_KEY] = exported
     return values
 
 
-def _preprocessor(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
+def value_range(folder: Path) -> tuple[float, float] | None:
+    """From the image processor's ``rescale_factor``."""
+    factor = read_json(folder / PREPROCESSOR).get("rescale_factor")
+    if not isinstance(factor, int | float) or not factor > 0 or math.isclose(factor, 1 / 255, rel_tol=1e-3):
+        return None
+    return 0.0, 1 / factor
+
+
+def _preprocessor(weights: Weights, pixels: Pixels) -> dict[str, Any]:
+    factor, mean, std = pixels.of_raw_values()
     return {
         "image_processor_type": "ConvNextImageProcessor",
         "do_resize": True,
@@ -89,10 +101,10 @@ def _preprocessor(weights: Weights, pixels: Normalizer) -> dict[str, Any]:
         "crop_pct": CROP_PCT,
         "resample": BICUBIC,
         "do_rescale": True,
-        "rescale_factor": 1 / 255,
+        "rescale_factor": factor,
         "do_normalize": True,
-        "image_mean": list(pixels.mean),
-        "image_std": list(pixels.std),
+        "image_mean": list(mean),
+        "image_std": list(std),
     }
 
 
@@ -113,4 +125,5 @@ TRANSFORMERS = Format(
         folder_files={CONFIG: _config, PREPROCESSOR: _preprocessor},
     ),
     mean_std=mean_std,
+    value_range=value_range,
 )

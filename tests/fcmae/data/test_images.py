@@ -190,10 +190,12 @@ def test_unreadable_files_are_named(tmp_path: Path, make: Callable[[Path], objec
 
 def test_channels_that_do_not_fit(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
-    with pytest.raises(UnreadableImageError, match=r"5 channels come from TIFF or \.npy files only"):
+    with pytest.raises(UnreadableImageError, match=r"has 3 channels, but --model.in_chans is 5; .* --data\.bands"):
         read_image(tmp_path / "a.png", 5)
     np.save(tmp_path / "a.npy", np.zeros((8, 9, 6), np.uint8))
-    with pytest.raises(UnreadableImageError, match=r"\[8, 9, 6\] do not give 5 channels"):
+    with pytest.raises(
+        UnreadableImageError, match=r"has 6 channels, but --model.in_chans is 5; .* --data\.bands 1,2,3,4,5"
+    ):
         read_image(tmp_path / "a.npy", 5)
 
 
