@@ -68,13 +68,16 @@ def convolve_launch(patches: int, channels: int, side: int, size: int, has_bias:
 
 
 def wgrad_launch(patches: int, channels: int, side: int, size: int) -> tuple[Launch, int]:
-    """How wgrad is cut, and patches per program."""
+    """How wgrad is cut, and how many times P patches a program takes."""
     block, rows = block_channels(channels), next_power_of_2(size)
     num_warps = max(rows * block // (32 * (8 if size <= 7 else 4)), 1)
     blocks = triton.cdiv(channels, block)
-    per_program = triton.cdiv(patches * blocks * num_warps, WGRAD_PROGRAMS)
-    constants = {"CHANNELS": channels, "S": side, "SIZE": size, "ROWS": rows, "BLOCK_CHANNELS": block}
-    return Launch(wgrad_kernel, (triton.cdiv(patches, per_program), blocks), constants, num_warps), per_program
+    groups, abreast = triton.cdiv(patches, many_or(1, 16)), many_or(1, 16)
+    per_program = triton.cdiv(groups * blocks * num_warps, WGRAD_PROGRAMS)
+    constants = {
+        "CHANNELS": channels, "S": side, "SIZE": size, "P": abreast, "ROWS": rows, "BLOCK_CHANNELS": block,
+    }  # fmt: skip
+    return Launch(wgrad_kernel, (triton.cdiv(groups, per_program), blocks), constants, num_warps), per_program
 
 
 @custom_op("fcmae::submanifold_depthwise_conv", mutates_args=())

@@ -201,37 +201,40 @@ def near_kernel(
 @triton.jit
 def wgrad_kernel(
     x_ptr, dy_ptr, out_ptr, table_ptr, num_patches, per_program,
-    CHANNELS: tl.constexpr, S: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    CHANNELS: tl.constexpr, S: tl.constexpr, SIZE: tl.constexpr, P: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Share of one chunk of patches in the gradient to every tap: Σ over their rows of dy · x[neighbor at tap].
 
     out float32 [chunks, SIZE·SIZE, CHANNELS], to be summed over chunks: no atomics, so the same numbers every time.
-    One program: ``per_program`` patches × BLOCK_CHANNELS channels, the rows of taps side by side: they read the same
-    features within a short time, and nothing is summed across threads. ROWS is a power of two, at least SIZE.
+    One program: ``per_program`` times P patches × BLOCK_CHANNELS channels, the rows of taps side by side: they read the
+    same features within a short time, and with P = 1 nothing is summed across threads. ROWS is a power of two, at least
+    SIZE.
     """
     HALF: tl.constexpr = SIZE // 2
     R: tl.constexpr = (HALF + S - 1) // S
     D: tl.constexpr = 2 * R + 1
     channel, is_channel = _channels(CHANNELS, BLOCK_CHANNELS)
-    ky = tl.arange(0, ROWS)
+    ky = tl.arange(0, P * ROWS) % ROWS
     total = ()
     for _ in tl.static_range(SIZE):
-        total = total + (tl.zeros((ROWS, BLOCK_CHANNELS), tl.float32),)
-    first_patch = tl.program_id(0) * per_program
-    for step in range(min(per_program, num_patches - first_patch) * S):
-        patch, oy = first_patch + step // S, step % S
-        start = dy_ptr + (patch * (S * S) + _spread(oy) * 2).to(tl.int64) * CHANNELS + channel[None, :]
-        start = tl.broadcast_to(start, (ROWS, BLOCK_CHANNELS))
+        total = total + (tl.zeros((P * ROWS, BLOCK_CHANNELS), tl.float32),)
+    for step in range(per_program * S):
+        oy = step % S
+        patch = (tl.program_id(0) * per_program + step // S) * P + tl.arange(0, P * ROWS) // ROWS
+        is_row = (patch < num_patches) & (ky < SIZE)
+        start = dy_ptr + (patch * (S * S) + _spread(oy) * 2).to(tl.int64)[:, None] * CHANNELS + channel[None, :]
         dy = ()
         for ox in tl.static_range(S):
-            value = tl.load(start + _place_of(ox, S, 0) * CHANNELS, mask=is_channel[None, :], other=0)
+            is_value = is_row[:, None] & is_channel[None, :]
+            value = tl.load(start + _place_of(ox, S, 0) * CHANNELS, mask=is_value, other=0)
             dy = dy + (value.to(tl.float32),)
         ry = oy + ky + (R * S - HALF)
         entry = table_ptr + patch.to(tl.int64) * (D * D) + (ry // S) * D
         in_patch = _spread(ry % S) * 2
         slots, starts = (), ()
         for j in tl.static_range(D):
-            slot = tl.load(entry + j, mask=ky < SIZE, other=-1)
+            slot = tl.load(entry + j, mask=is_row, other=-1)
             slots = slots + ((slot >= 0)[:, None],)
             first = (slot * (S * S) + in_patch).to(tl.int64) * CHANNELS
             starts = starts + (x_ptr + first[:, None] + channel[None, :],)
@@ -247,7 +250,12 @@ def wgrad_kernel(
                 else:
                     new = new + (total[kx],)
             total = new
-    is_out = (ky < SIZE)[:, None] & is_channel[None, :]
+    row = tl.arange(0, ROWS)
+    is_out = (row < SIZE)[:, None] & is_channel[None, :]
     for kx in tl.static_range(SIZE):
-        tap = tl.program_id(0).to(tl.int64) * (SIZE * SIZE) + ky * SIZE + kx
-        tl.store(out_ptr + tap[:, None] * CHANNELS + channel[None, :], total[kx], mask=is_out)
+        tap = tl.program_id(0).to(tl.int64) * (SIZE * SIZE) + row * SIZE + kx
+        if P > 1:
+            out = tl.sum(tl.reshape(total[kx], (P, ROWS, BLOCK_CHANNELS)), axis=0)
+        else:
+            out = total[kx]
+        tl.store(out_ptr + tap[:, None] * CHANNELS + channel[None, :], out, mask=is_out)

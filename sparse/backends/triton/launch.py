@@ -41,6 +41,8 @@ class Launch(NamedTuple):
 
 def block_channels(channels: int) -> int:
     """64, 32 or 16 channels: the block that leaves the fewest lanes idle, the larger of two that leave the same."""
+    if interpreting():
+        return next_power_of_2(channels)
     return min((64, 32, 16), key=lambda block: -(-channels // block) * block)
 
 
