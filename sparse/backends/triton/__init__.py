@@ -4,8 +4,8 @@ Where a kernel cannot run (float64, an MLP without GRN) LayerNorm and the MLP ca
 """
 
 from fcmae.sparse.backends.triton.depthwise import depthwise_conv
+from fcmae.sparse.backends.triton.grn_mlp import mlp
 from fcmae.sparse.backends.triton.launch import missing_on
-from fcmae.sparse.backends.triton.layer_norm import layer_norm
-from fcmae.sparse.backends.triton.mlp import mlp
+from fcmae.sparse.backends.triton.norm import layer_norm
 
 __all__ = ["depthwise_conv", "layer_norm", "missing_on", "mlp"]

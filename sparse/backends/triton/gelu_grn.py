@@ -161,7 +161,7 @@ def _backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]
 
 
 def _save_linear(ctx: Any, inputs: tuple, output: tuple) -> None:
-    h, bias, gamma, beta, w2, b2, _ = inputs
+    h, bias, gamma, beta, w2, *_ = inputs
     ctx.save_for_backward(h, bias, gamma, beta, w2, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)

@@ -47,7 +47,7 @@ def block_channels(channels: int) -> int:
 
 
 def many_or(number: int, most: int = 64) -> int:
-    """How many units a program takes: ``number``, but in the interpreter, which pays for programs, all up to ``most``."""
+    """How many units a program takes: ``number``; in the interpreter, slow by the program, at least ``most``."""
     return max(number, most) if interpreting() else number
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
 import triton
 from torch import Tensor
 from torch.library import custom_op
@@ -18,7 +17,7 @@ class Neighbors(NamedTuple):
     table: Tensor
     """int32 [N, D·D]: patch at each offset, −1 where there is none."""
     near: Tensor
-    """int32 [N, D·D, 2]: patch and offset (0 … D·D − 1) of each neighbor there is; what follows the last is undefined."""
+    """int32 [N, D·D, 2]: patch and offset (0 … D·D − 1) of each neighbor there is; the rest is undefined."""
     count: Tensor
     """int32 [N]: how many there are."""
 

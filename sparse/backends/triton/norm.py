@@ -72,9 +72,9 @@ def backward_kernel(
         x = tl.load(x_ptr + at, mask=there, other=0).to(tl.float32)
         normed = tl.where(there, (x - mean[:, None]) * rstd[:, None], 0.0)
         grad = dy * weight
-        through = (normed * (tl.sum(grad * normed, axis=1) / CHANNELS)[:, None]) + (
-            tl.sum(grad, axis=1) / CHANNELS
-        )[:, None]
+        through = (normed * (tl.sum(grad * normed, axis=1) / CHANNELS)[:, None]) + (tl.sum(grad, axis=1) / CHANNELS)[
+            :, None
+        ]
         tl.store(dx_ptr + at, ((grad - through) * rstd[:, None]).to(dx_ptr.dtype.element_ty), mask=there)
         dweight += dy * normed
         dbias += dy
