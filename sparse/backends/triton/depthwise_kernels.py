@@ -54,8 +54,8 @@ def neighbors_kernel(
 ):  # fmt: skip
     """One program: P patches. BLOCK is a power of two, at least D·D.
 
-    patches int32 [N], places in the grid; slot int32 [B, HEIGHT, WIDTH], patch at each place. table int32 [N, D·D]; count
-    int32 [N], how many neighbors there are; near int32 [N, D·D, 2], patch and offset of each, in the table's order.
+    patches int32 [N], places in the grid; slot int32 [B, HEIGHT, WIDTH], patch at each place. table int32 [N, D·D];
+    count int32 [N], how many neighbors there are; near int32 [N, D·D, 2], patch and offset of each, in table's order.
     """
     patch = tl.program_id(0) * P + tl.arange(0, P)
     place = tl.arange(0, BLOCK)

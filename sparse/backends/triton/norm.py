@@ -102,7 +102,7 @@ def _tile(channels: int, values: int) -> tuple[dict[str, Any], int]:
     block = max(next_power_of_2(channels), 16)
     rows = max(4 * 32 * values // block, 1)
     num_warps = min(max(rows * block // (32 * values), 1), 16)
-    return {"CHANNELS": channels, "BLOCK": block, "ROWS": many_or(rows, 1024)}, num_warps
+    return {"CHANNELS": channels, "BLOCK": block, "ROWS": many_or(rows, max(2**16 // block, 1))}, num_warps
 
 
 @custom_op("fcmae::layer_norm", mutates_args=())
