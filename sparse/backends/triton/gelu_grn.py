@@ -63,7 +63,7 @@ def tiling(rows: int, hidden: int, batch: int) -> Tiling:
 
 def gelu_and_scale(h: Tensor, bias: Tensor, gamma: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """g = GELU(h + bias), and float32 [B, H]: its norms over an image's sites, and GRN's factor 1 + γ · n."""
-    tiles = tiling(*h.shape, batch)
+    tiles = tiling(len(h), h.shape[1], batch)
     g, squares = torch.empty_like(h), h.new_empty(batch, tiles.parts, h.shape[1], dtype=torch.float32)
     norm, scale = (h.new_empty(batch, h.shape[1], dtype=torch.float32) for _ in range(2))
     tiles.wide(gelu_kernel)(h, bias, g, squares, tiles.sites)
@@ -75,7 +75,7 @@ def gelu_and_scale(h: Tensor, bias: Tensor, gamma: Tensor, batch: int) -> tuple[
 def gelu_grn_op(h: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """GRN(GELU(h + bias)), and the norms, float32 [B, H]."""
     y, norm, scale = gelu_and_scale(h, bias, gamma, batch)
-    tiles = tiling(*h.shape, batch)
+    tiles = tiling(len(h), h.shape[1], batch)
     tiles.wide(grn_kernel)(y, scale, beta, tiles.sites)
     return y, norm
 
@@ -90,7 +90,7 @@ def gelu_grn_grad_op(
     already; the gradient to β is then left at 0.
     """
     batch, hidden = norm.shape
-    tiles = tiling(*h.shape, batch)
+    tiles = tiling(len(h), h.shape[1], batch)
     dh, grads = torch.empty_like(h), h.new_zeros(3, hidden, dtype=torch.float32)
     scale, through, dgamma = (torch.empty_like(norm) for _ in range(3))
     partial = [h.new_empty(batch, tiles.parts, hidden, dtype=torch.float32) for _ in range(2)]

@@ -18,7 +18,7 @@ class Neighbors(NamedTuple):
     """int32 [N, D·D]: patch at each offset, −1 where there is none."""
     near: Tensor
     """int32 [N, D·D, 2]: patch and offset (0 … D·D − 1) of each neighbor there is; the rest is undefined."""
-    count: Tensor
+    counts: Tensor
     """int32 [N]: how many there are."""
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcmae.sparse import ActiveSites, MlpWeights, densify, gather_sites, resolve_backend
+from fcmae.sparse import ActiveSites, Backend, MlpWeights, densify, gather_sites, resolve_backend
 from fcmae.sparse import reference as ref
 from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_mlp, launch, neighbors, norm
@@ -220,25 +220,31 @@ def test_layer_norm_of_any_layout() -> None:
 
 
 def test_autocast_computes_in_bfloat16() -> None:
-    """As PyTorch's backend, within bfloat16; LayerNorm keeps the type of what it reads."""
+    """As far from float32 as bfloat16 is; LayerNorm keeps the type of what it reads, a wider shortcut its own."""
     sites = ActiveSites(random_visible(2, 2, 3, 4).to(DEVICE))
-    x, weight, bias, *others = randn((32, 4), (4, 1, 7, 7), (4,), (9, 4), (9,), (9,), (9,), (4, 9), (4,))
-    tensors = [t.requires_grad_() for t in (x, weight, bias, *others)]
-    results = []
-    for ops in (resolve_backend("triton"), resolve_backend("torch")):
-        with torch.autocast(DEVICE, torch.bfloat16):
-            y = ops.depthwise_conv(x, weight, bias, sites, 2)
-            assert y.dtype == torch.bfloat16
-            z = ops.layer_norm(y, bias, bias, 1e-6)
-            assert ops.name == "torch" or z.dtype == torch.bfloat16
-            out = ops.mlp(z, MlpWeights(*others), 2)
-            assert out.dtype == torch.bfloat16
-            assert ops.mlp(z, MlpWeights(*others), 2, None, x).dtype == torch.float32
-        grads = torch.autograd.grad(out.float().square().sum(), tensors)
-        assert all(g.dtype == torch.float32 for g in grads)
-        results.append([out.float(), *grads])
-    for got, want in zip(*results, strict=True):
-        assert (got - want).norm() < 0.03 * want.norm()
+    args = randn((32, 4), (4, 1, 7, 7), (4,), (9, 4), (9,), (9,), (9,), (4, 9), (4,))
+    x, weight, bias, *others = tensors = [t.requires_grad_() for t in args]
+
+    def run(ops: Backend) -> list[Tensor]:
+        return [
+            ops.depthwise_conv(x, weight, bias, sites, 2),
+            ops.layer_norm(ops.depthwise_conv(x, weight, bias, sites, 2), bias, bias, 1e-6),
+            ops.mlp(ops.layer_norm(x, bias, bias, 1e-6), MlpWeights(*others), 2),
+            ops.mlp(ops.layer_norm(x, bias, bias, 1e-6), MlpWeights(*others), 2, None, x),
+        ]
+
+    with torch.autocast(DEVICE, torch.bfloat16):
+        got = run(resolve_backend("triton"))
+    assert [t.dtype for t in got] == [torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.float32]
+    exact = run(resolve_backend("torch"))
+    for y, expected in zip(got, exact, strict=True):
+        assert (y.float() - expected).norm() < 0.02 * expected.norm()
+        grads, wanted = (torch.autograd.grad(t.float().sum(), tensors, allow_unused=True) for t in (y, expected))
+        for tensor, g, e in zip(tensors, grads, wanted, strict=True):
+            assert (g is None) == (e is None)
+            if g is not None and e is not None:
+                assert g.dtype == torch.float32
+                assert (g - e).norm() < 0.05 * e.norm() + 1e-2 * tensor.numel() ** 0.5
 
 
 def steps() -> Iterator[tuple[Callable[..., Tensor], list[Tensor]]]:
