@@ -26,13 +26,6 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter takes its time for each program, not for each row."""
-    if "TRITON_INTERPRET" in os.environ:
-        monkeypatch.setattr("fcmae.sparse.backends.triton.depthwise.BLOCK_ROWS", 1024)
-
-
 # every operation, on a CPU: float64, float32, half precision, gradcheck, autocast, views, shapes that are refused
 COMPLETE_BACKENDS = ["numba", "torch"]
 

@@ -126,6 +126,10 @@ def _normalization(pixels: Pixels) -> str:
     return f"{scale}, mean {_numbers(pixels.mean)}, standard deviation {_numbers(pixels.std)}"
 
 
+def _millions(conversion: Conversion) -> str:
+    return f"{sum(tensor.numel() for tensor in conversion.state.values()) / 1e6:.1f}M"
+
+
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 

@@ -72,7 +72,6 @@ def test_the_baseline_is_the_masked_dense_network(grid: tuple[int, int, int, int
     assert_equal_to_oracle(encoder, images, random_visible(*grid), 1e-10)
 
 
-@pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_compute_the_same_network(backend: str) -> None:
     """Forward and every gradient, float32, through all stages; one block a stage, for the interpreter is slow."""
@@ -247,7 +246,7 @@ def test_the_backend_of_each_part(backend: str, encoder: str, decoder: str) -> N
     [
         ("torch", torch.nn.functional, "conv2d"),
         ("numba", numba_depthwise, "convolve_by_site"),
-        ("triton", triton_depthwise, "convolve_kernel"),
+        ("triton", triton_depthwise, "slide_kernel"),
     ],
 )
 def test_few_frames_lie_between_the_model_and_a_convolution(

@@ -21,7 +21,6 @@ def randn(*shapes: tuple[int, ...], device: str = DEVICE) -> list[Tensor]:
     return [torch.randn(shape, device=device) for shape in shapes]
 
 
-@pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize("kernel", [3, 7])
 @pytest.mark.parametrize("side", [1, 2, 4, 8])
 @pytest.mark.parametrize("grid", GRIDS)
@@ -57,7 +56,6 @@ def test_downsample(backend: str, grid: tuple[int, int, int, int], side: int) ->
     )
 
 
-@pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_half_precision(backend: str, dtype: torch.dtype) -> None:
