@@ -22,7 +22,8 @@ def quiet_libraries() -> None:
     if not sys.warnoptions and "PYTHONWARNINGS" not in os.environ:
         warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})(\.|$)")
     for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.ERROR))
 
 
 class PlainFormatter(logging.Formatter):

@@ -190,8 +190,8 @@ def test_wrong_arguments_get_one_line(arguments: list[str], message: str) -> Non
         (b"a: b: c", "cannot be read as YAML"),
         (b"", "holds no settings"),
         (b"- 1", "holds no settings"),
-        (b"train: {epochs: null}", "--train.epochs is null; give a value, or leave it out for 800"),
-        (b"resume: null", "--resume is null"),
+        (b"train: {epochs: null}", "mine.yaml, line 1: train.epochs is null; give a value, or leave it out for 800"),
+        (b"resume: null", "mine.yaml, line 1: resume is null"),
         (b"trian: {epochs: 3}", "mine.yaml, line 1: trian is not a setting; the nearest is train"),
     ],
 )
