@@ -79,7 +79,10 @@ class Monitor:
             self.unreadable.note(batch.unreadable)
             images = self.held_out.normalize(batch.image.to(device))
             visible = batch.visible.to(device)
-            output = copy(images, visible=visible, num_visible=self.held_out.num_visible, masked_only=True)
+            scored = None if batch.scored is None else batch.scored.to(device)
+            output = copy(
+                images, visible=visible, num_visible=self.held_out.num_visible, masked_only=True, scored=scored
+            )
             total += len(images) * output.loss.item()
             count += len(images)
         self.unreadable.share(num_processes=1)
