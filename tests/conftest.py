@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Generator
 
 import pytest
 
@@ -24,6 +25,14 @@ settings.load_profile("busy")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Output of tests about file names that are not UTF-8, which pytest-xdist cannot send from its processes."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 # every operation, on a CPU: float64, float32, half precision, gradcheck, autocast, views, shapes that are refused
