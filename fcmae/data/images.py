@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ EXTENSIONS = frozenset(
 )
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MIDDLE = 4096  # pixels
+IN_MEMORY = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
 SNIFFED = 32  # bytes that tell what a file is
 
 
@@ -230,4 +232,5 @@ def _one_error(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImageError(f"{path}: {reason.replace(repr(str(path)), 'it')}") from error
+        reason = IN_MEMORY.sub("it", reason.replace(repr(str(path)), "it"))
+        raise UnreadableImageError(f"{path}: {reason}") from error

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import FrozenInstanceError
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fcmae.analysis.accuracy import Accuracy
 from fcmae.analysis.evaluation_table import evaluation_table
 from fcmae.data import labeled
 from fcmae.data.crop_batches import crop_batches
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.evaluate import evaluate, main
 from tests.fcmae.labeled_images import fill
@@ -94,7 +94,7 @@ def test_networks_of_one_shape_share_a_pass(
         return list(json.loads((tmp_path / "evaluation.json").read_text())["results"])
 
     together = rows(f"a={run}", f"b={other}")
-    assert passes == [((32, 32), 3)] * 2  # to learn from, and to test
+    assert passes == [((32, 32), PixelReading(3))] * 2  # to learn from, and to test
     assert together[:2] == rows(f"a={run}")[:2]
     assert together[2:] == rows(f"b={other}")
 
@@ -108,12 +108,19 @@ def test_a_network_of_one_size_is_given_that_size(tmp_path: Path) -> None:
     assert sizes == [[224, 64, 224], [32, 32]]
 
 
+class Runs:
+    """An object whose unpickling runs code."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return eval, ("1 + 1",)
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_pickles_are_read_where_that_is_allowed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, allowed: bool
 ) -> None:
     network = timm.create_model("convnextv2_atto", num_classes=0)
-    torch.save({"model": network.state_dict(), "lr": Fraction(1, 2)}, tmp_path / "weights.pth")
+    torch.save({"model": network.state_dict(), "lr": Runs()}, tmp_path / "weights.pth")
     options = ["--images", "20", "--img_size", "32", *["--allow_pickle"] * allowed]
     assert main([str(tmp_path / "weights.pth"), *options]) == (0 if allowed else 1)
     assert ("--allow_pickle" in caplog.text) is not allowed
