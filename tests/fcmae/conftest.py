@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcmae.cli import progress
 from fcmae.models import sizes
 from tests.fcmae.analysis.literal import SMALL_CONVNEXT
 from tests.fcmae.labeled_images import COLORS, fill
@@ -58,3 +59,11 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "red" / "0.png").rename(folder / "red" / "deeper" / "0.png")
     (folder / "blue" / "broken.png").write_bytes(b"no image")
     return folder
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of the progress lines' clock, which the test moves on."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now

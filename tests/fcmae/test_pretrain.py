@@ -1,18 +1,10 @@
 """python -m fcmae.pretrain: what a run writes, that it can be stopped anywhere, and what it refuses."""
 
-import itertools
-import json
 import logging
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,64 +15,24 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fcmae
-from fcmae.cli.pretrain_parser import parse_config
 from fcmae.errors import UserError
 from fcmae.models import sizes
-from fcmae.pretrain import PretrainResult, main, pretrain
+from fcmae.pretrain import main, pretrain
 from fcmae.report import report
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.starts import read_starts
-from fcmae.training import console, loop
+from fcmae.training import loop
 from tests.fcmae.conftest import TINY
-
-Args = Callable[..., list[str]]
-ROOT = Path(__file__).parents[2]
-
-
-def metrics(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [(m["step"], m["loss"]) for m in metrics(run)]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(ckpt.resolve_checkpoint(run) / ckpt.MODEL)
-
-
-SHORT = ("--train.epochs", "1", "--train.warmup_epochs", "0.5")  # 3 steps
-
-
-def gradient_difference(a: Path, b: Path) -> float:
-    """Relative difference of AdamW's mean gradients: linear in the gradients, while losses hardly move in 3 steps."""
-
-    def mean_gradient(run: Path) -> torch.Tensor:
-        state = torch.load(ckpt.resolve_checkpoint(run) / ckpt.OPTIMIZER, weights_only=True)["state"]
-        return torch.cat([state[i]["exp_avg"].flatten() for i in sorted(state)])
-
-    left, right = mean_gradient(a), mean_gradient(b)
-    assert right.norm() > 0
-    return float((left - right).norm() / right.norm())
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    left, right = weights(a), weights(b)
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[k], right[k]) for k in left)
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """SIGTERM comes to this process during this many'th step."""
-    done = itertools.count(1)
-    train_step = loop._train_step
-
-    def step_with_signal(*args: Any) -> torch.Tensor:
-        if next(done) == steps:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(*args)
-
-    monkeypatch.setattr(loop, "_train_step", step_with_signal)
+from tests.fcmae.finished_runs import (
+    SHORT,
+    Args,
+    assert_same_weights,
+    gradient_difference,
+    losses,
+    metrics,
+    stop_after,
+    weights,
+)
 
 
 def test_a_run_folder_holds_what_the_readme_says(tiny_args: Args, tmp_path: Path) -> None:
@@ -159,130 +111,6 @@ def test_going_on_in_another_folder_from_a_path(tiny_args: Args, tmp_path: Path)
     assert main(tiny_args("b", "--resume", str(middle))) == 0
     assert losses(tmp_path / "b") == losses(tmp_path / "a")[5:]
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-
-
-def command(args: list[str], *launcher: str) -> list[str]:
-    return [sys.executable, *(launcher or ("-m",)), "fcmae.pretrain", *args]
-
-
-def start(args: list[str], *launcher: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(args, *launcher), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for_lines(run: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").is_file() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-LONG = ["--train.epochs", "400", "--data.num_workers", "2", "--log.checkpoint_every", "2"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, number: signal.Signals) -> None:
-    """The signal goes to the whole process group, workers included, as a terminal's Ctrl-C does."""
-    process = start(tiny_args("run", *LONG))
-    wait_for_lines(tmp_path / "run", 3)
-    os.killpg(process.pid, number)
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 0, text
-    assert "Traceback" not in text
-    run = tmp_path / "run"
-    steps = metrics(run)[-1]["step"]
-    go_on = f"{sys.executable} -m fcmae.pretrain --config {run}/config.yaml"
-    assert f"stopped at step {steps} of 1000; saved. To resume: {go_on}" in text
-    assert ckpt.read_state(ckpt.resolve_checkpoint(run)).step == steps
-    assert main(["--config", f"{run}/config.yaml", "--train.epochs", str(-(-(steps + 3) * 4 // 10))]) == 0
-    assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
-
-
-def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_args: Args, tmp_path: Path) -> None:
-    """kill -9, then resume: every step once in metrics.jsonl, the same losses as never killed, nothing thrown away."""
-    process = start(tiny_args("run", *LONG))
-    wait_for_lines(tmp_path / "run", 13)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()  # type: ignore[union-attr]
-    run = tmp_path / "run"
-    saved = ckpt.read_state(ckpt.resolve_checkpoint(run)).step
-    assert saved % 5 == 0
-    before = losses(run)
-    (run / "checkpoints" / ".partial-step-00000999").mkdir()  # what a death in mid-checkpoint leaves
-    assert main([*tiny_args("run", *LONG), "--train.epochs", "20"]) == 0
-    after = losses(run)
-    assert [s for s, _ in after] == list(range(1, 51))
-    assert after[:saved] == before[:saved]
-    lost = before[saved:]
-    superseded = run / "metrics.superseded.jsonl"
-    kept = [json.loads(line)["step"] for line in superseded.read_text().splitlines()] if superseded.is_file() else []
-    assert kept == [s for s, _ in lost]
-    assert not list((run / "checkpoints").glob(".partial*"))
-
-
-def launch(args: list[str], *launcher: str) -> str:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(args, *launcher), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
-
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-
-
-def test_two_processes_train_as_one(tiny_args: Args, image_folder: Path, tmp_path: Path) -> None:
-    """torchrun: the same samples a step, gradients averaged over both; what either cannot read is named once."""
-    shutil.copytree(image_folder, tmp_path / "images")
-    broken = tmp_path / "images" / "a" / "0.png"
-    broken.write_bytes(broken.read_bytes()[:100])
-    options = (*SHORT, "--data.path", str(tmp_path / "images"))
-    assert main(tiny_args("one", *options)) == 0
-    args = tiny_args("two", *options, "--train.batch_size", "1", "--train.accumulation_steps", "2")
-    text = launch(args, *TORCHRUN)
-    assert "2 × cpu" in text
-    assert text.count(f"skipped, cannot be read: {broken}") == 1
-    assert metrics(tmp_path / "two")[-1]["unreadable_images"] == 1
-    assert text.count("done: 3 steps") == 1
-    assert gradient_difference(tmp_path / "two", tmp_path / "one") < 1e-4
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
-
-
-def test_two_processes_share_an_effective_batch_and_one_goes_on(tiny_args: Args, tmp_path: Path) -> None:
-    """Warned of the learning rate once; RUN/config.yaml resumes on another number of processes."""
-    args = [*tiny_args("two", *SHORT), "--train.batch_size", "null", "--train.effective_batch", "4"]
-    text = launch([*args, "--train.base_lr", "1e-3"], *TORCHRUN)
-    assert text.count("4 images per step: --train.batch_size 2 × --train.accumulation_steps 1 × 2 processes") == 1
-    assert text.count("a peak learning rate of ") == 1
-    assert main(["--config", str(tmp_path / "two" / "config.yaml"), "--train.epochs", "2"]) == 0
-    assert [m["step"] for m in metrics(tmp_path / "two")] == [1, 2, 3, 4, 5]
-
-
-def test_two_processes_stop_together_and_go_on(tiny_args: Args, tmp_path: Path) -> None:
-    """SIGTERM reaches one process of two; both stop after the same step, and the run goes on from there."""
-    args = [*tiny_args("run", *LONG, "--train.batch_size", "2"), "--data.num_workers", "0"]
-    process = start(args, *TORCHRUN)
-    wait_for_lines(tmp_path / "run", 3)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGTERM)
-    _, text = process.communicate(timeout=120)
-    assert process.returncode == 0, text[-3000:]
-    run = tmp_path / "run"
-    saved = ckpt.read_state(ckpt.resolve_checkpoint(run)).step
-    assert saved % console.STEPS_BETWEEN_QUESTIONS == 0
-    assert text.count(f"stopped at step {saved} of 1000; saved. To resume: torchrun --nproc-per-node 2 -m") == 1
-    assert [m["step"] for m in metrics(run)] == list(range(1, saved + 1))
-    epochs = str(-(-(saved + 3) * 4 // 10))
-    assert main([*args, "--train.batch_size", "4", "--train.epochs", epochs]) == 0  # on one process
-    assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
-
-
-def test_accelerate_launch(tiny_args: Args, tmp_path: Path) -> None:
-    assert main(tiny_args("plain", *SHORT)) == 0
-    launch(tiny_args("launched", *SHORT), "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m")
-    assert gradient_difference(tmp_path / "launched", tmp_path / "plain") < 1e-4
 
 
 def test_accumulation_is_a_larger_batch(tiny_args: Args, tmp_path: Path) -> None:
@@ -379,61 +207,6 @@ def test_torch_compile_trains_the_same(tiny_args: Args, tmp_path: Path, monkeypa
     assert main(tiny_args("compiled", *SHORT, "--train.compile", "true")) == 0
     assert gradient_difference(tmp_path / "compiled", tmp_path / "eager") < 1e-3
     assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()
-
-
-TINY_KEYWORDS: dict[str, Any] = {
-    "img_size": 32, "stem_stride": 1, "decoder_dim": 16, "batch_size": 4, "epochs": 4, "warmup_epochs": 1,
-    "base_lr": 0.05, "num_workers": 0, "log": {"every": 1, "pictures_every": 0},
-}  # fmt: skip
-
-
-def test_from_python(tiny_args: Args, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run of the command bit for bit; the result says where it is and how it ended, and nothing is printed."""
-    assert main(tiny_args("cli")) == 0
-    capsys.readouterr()
-    result = pretrain(data=image_folder, output=tmp_path / "python", **TINY_KEYWORDS)
-    assert capsys.readouterr().out == ""
-    assert losses(tmp_path / "python") == losses(tmp_path / "cli")
-    assert_same_weights(tmp_path / "python", tmp_path / "cli")
-    assert result == PretrainResult(tmp_path / "python", 10, losses(tmp_path / "cli")[-1][1], is_complete=True)
-    assert pretrain(config=tmp_path / "python" / "config.yaml") == result  # nothing left to train
-    with pytest.raises(FrozenInstanceError):
-        result.steps = 3  # type: ignore[misc]
-
-
-def test_a_configuration_is_an_argument_too(tiny_args: Args, tmp_path: Path) -> None:
-    config = parse_config(tiny_args("a", *SHORT))
-    first, second = pretrain(config), pretrain(replace(config, output=str(tmp_path / "b")))
-    assert (first.folder, first.steps) == (tmp_path / "a", 3)
-    assert (second.folder, second.loss) == (tmp_path / "b", first.loss)
-    assert first.loss == losses(tmp_path / "a")[-1][1]
-
-
-def test_a_stopped_run_says_so_and_goes_on(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keywords = TINY_KEYWORDS | {"data": image_folder, "output": tmp_path / "run"}
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4)
-        stopped = pretrain(**keywords)
-    assert (stopped.steps, stopped.is_complete) == (4, False)
-    assert stopped.loss == losses(tmp_path / "run")[-1][1]
-    done = pretrain(**keywords)
-    assert (done.steps, done.is_complete) == (10, True)
-    assert [step for step, _ in losses(tmp_path / "run")] == list(range(1, 11))
-
-
-def test_errors_from_python(image_folder: Path, tmp_path: Path) -> None:
-    """The same as on the command line, raised; no folder is left behind."""
-    for keywords, message in (
-        ({"data": tmp_path / "nowhere"}, f"--data.path {tmp_path}/nowhere does not exist"),
-        ({"data": image_folder, "epochs": 0}, "--train.epochs must be at least 1, got 0"),
-        ({"data": image_folder, "img_size": 100}, "--model.img_size must be a multiple of the patch size 32"),
-        ({"data": image_folder, "epoch": 1}, "epoch is not a setting; the nearest is epochs"),
-    ):
-        with pytest.raises(UserError) as error:
-            pretrain(output=tmp_path / "run", **keywords)
-        assert message in str(error.value)
-        assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_device_is_recorded_and_tensorboard_has_the_pictures(tiny_args: Args, tmp_path: Path) -> None:

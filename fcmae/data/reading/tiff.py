@@ -142,7 +142,9 @@ def _decoded_instead(path: Path, reading: PixelReading, error: Exception) -> Ope
         with tifffile.TiffFile(path) as tiff:
             opened = _by_segments(path, tiff, reading)
         array = np.stack([opened.decode(1, None, plane) for plane in range(opened.planes)])
-    except Exception:
+    except MemoryError:  # says nothing about the file
+        raise
+    except Exception:  # decoders raise anything; the user gets the reason of the first reader, not of the last resort
         raise error from None
     return replace(opened, decode=pillow.in_memory(array).decode, windowed=False)
 

@@ -6,16 +6,7 @@ import sys
 
 import pytest
 
-from fcmae.cli import progress as module
 from fcmae.cli.progress import Progress, duration, tracked
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that the test moves on."""
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    return now
 
 
 def test_lines_come_now_and_then_with_the_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:

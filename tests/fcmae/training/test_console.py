@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from fcmae.cli import progress as module
 from fcmae.config import PretrainConfig, PretrainModelConfig, TrainConfig
 from fcmae.training.batch import Batch
 from fcmae.training.closing import closing_lines
@@ -17,13 +16,6 @@ from fcmae.training.console import TrainingProgress, signals_as_question
 from fcmae.training.monitor import in_words
 
 VALUES = {"epoch": 1.5, "loss": 0.75, "lr": 1e-4, "images_per_second": 12.0}
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    return now
 
 
 def test_it_moves_with_every_micro_batch(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import torch
 from fcmae.errors import advice
 from fcmae.pretrain import main, pretrain
 from fcmae.training import loop
-from tests.fcmae.test_pretrain import TINY_KEYWORDS
+from tests.fcmae.test_pretrain_function import TINY_KEYWORDS
 
 Args = Callable[..., list[str]]
 CPU = (

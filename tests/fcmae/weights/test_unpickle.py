@@ -18,17 +18,8 @@ from torch import Tensor, nn
 import fcmae
 from fcmae.errors import UserError
 from fcmae.weights.unpickle import Placeholder, RestrictedPickle, unpickled
+from tests.fcmae.weights.conftest import same
 from tests.fcmae.weights.foreign import ATTO, MMEarth, as_mmpretrain, as_training_checkpoint
-
-
-@pytest.fixture(scope="module")
-def state() -> dict[str, Tensor]:
-    return fcmae.convert_to_dense(fcmae.create_model("convnextv2_atto", decoder_dim=1).encoder.state_dict(), "official")
-
-
-def same(got: dict[str, Tensor], official: dict[str, Tensor]) -> bool:
-    wanted = fcmae.convert_to_dense(official)
-    return got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
 
 
 @pytest.fixture

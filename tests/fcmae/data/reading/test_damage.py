@@ -12,7 +12,7 @@ from tests.fcmae.data.reading.fuzz import SEEDS
 COUNT, SECONDS, MEMORY = 60, 5, 8 * 2**30
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone bounds a process's address space")
 def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
     import resource
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 import torch
@@ -78,8 +79,7 @@ def test_ten_bits_of_avif_keep_their_depth(tmp_path: Path) -> None:
 
 
 def test_heic(tmp_path: Path) -> None:
-    heif = pytest.importorskip("pillow_heif")
-    heif.register_heif_opener()
+    pillow_heif.register_heif_opener()
     smooth = np.full((32, 48, 3), (200, 90, 30), np.uint8)
     (tmp_path / "a").write_bytes(by_pillow(smooth, "HEIF"))
     assert (read_image(tmp_path / "a").short() - chw(smooth).short()).abs().max() < 6
