@@ -33,16 +33,14 @@ class PretrainModelConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """The images and how they are cropped."""
+class ImagesConfig:
+    """Images, how their pixels are read, and how they are cropped at random."""
 
     path: tuple[str, ...] | str | None = None
     """Images: a folder, nested or flat, labeled or not; a glob in quotes; a .txt, .csv or .tsv list of paths; or
     several of these, as a,b. Unset: the photos that ship with scikit-image and scikit-learn."""
     num_workers: int = 4
     """Data loading processes per training process; 0 loads in the training process. Does not change results."""
-    repeat: int = 1
-    """Crops per image and epoch."""
     cache: bool = False
     """Keep decoded images in memory, one copy per data loading process. For data sets that fit. JPEGs are then decoded
     at full size; without the cache, a crop far larger than img_size is decoded at half its size or less. Crops are
@@ -79,10 +77,10 @@ class DataConfig:
     """Standard deviation of each channel, or auto. Unset: as for the mean."""
 
     def __post_init__(self) -> None:
-        _check_finite(self)
-        check_least(self, num_workers=0, repeat=1, max_pixels=1)
-        _check_range(self.crop_scale, "crop_scale", 1.0)
-        _check_range(self.crop_ratio, "crop_ratio", float("inf"))
+        check_finite(self)
+        check_least(self, num_workers=0, max_pixels=1)
+        check_range(self.crop_scale, "crop_scale", 1.0)
+        check_range(self.crop_ratio, "crop_ratio", float("inf"))
         for name in ("hflip", "vflip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -125,8 +123,20 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """The optimization. Defaults are the paper's (table 8), except for the batch size, which fits one device."""
+class DataConfig(ImagesConfig):
+    """The images and how they are cropped."""
+
+    repeat: int = 1
+    """Crops per image and epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, repeat=1)
+
+
+@dataclass(frozen=True)
+class OptimizationConfig:
+    """The optimization of a run, of pretraining or fine-tuning."""
 
     epochs: int = 800
     """Passes over the images."""
@@ -137,8 +147,6 @@ class TrainConfig:
     """Images per device and micro-batch. Unset: 64, or with effective_batch as many as fit in memory."""
     accumulation_steps: int | None = None
     """Micro-batches per optimizer step. Unset: 1, or with effective_batch as many as it takes."""
-    mask_ratio: float = 0.6
-    """Fraction of the patches to mask."""
     base_lr: float | None = None
     """Learning rate for an effective batch of 256. The peak learning rate is base_lr × effective batch / 256. Unset:
     the paper's 1.5e-4, or more for a batch below 2560, so that the peak is 1.5e-3."""
@@ -158,11 +166,9 @@ class TrainConfig:
     """Compile the network with torch.compile. Needs a C++ compiler on a CPU."""
 
     def __post_init__(self) -> None:
-        _check_finite(self)
+        check_finite(self)
         check_least(self, epochs=1, effective_batch=1, batch_size=1, accumulation_steps=1)
         check_least(self, warmup_epochs=0, min_lr=0, weight_decay=0)
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio must be between 0 and 1, got {self.mask_ratio}")
         if self.base_lr is not None and self.base_lr <= 0:
             raise ValueError(f"base_lr must be above 0 or unset, got {self.base_lr}")
         if self.warmup >= self.epochs:
@@ -179,6 +185,19 @@ class TrainConfig:
     def warmup(self) -> float:
         """Epochs of warm-up: ``warmup_epochs``, or the paper's 5% of the epochs."""
         return WARMUP_SHARE * self.epochs if self.warmup_epochs is None else self.warmup_epochs
+
+
+@dataclass(frozen=True)
+class TrainConfig(OptimizationConfig):
+    """The optimization. Defaults are the paper's (table 8), except for the batch size, which fits one device."""
+
+    mask_ratio: float = 0.6
+    """Fraction of the patches to mask."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio must be between 0 and 1, got {self.mask_ratio}")
 
 
 @dataclass(frozen=True)
@@ -274,32 +293,34 @@ class PretrainConfig:
         """The same configuration with absolute paths, valid from any working directory."""
         return replace(
             self,
-            output=_absolute(self.output),
+            output=absolute(self.output),
             data=replace(self.data, path=_all_absolute(self.data.path)),
-            model=replace(self.model, init_from=_absolute(self.model.init_from)),
-            monitor=replace(self.monitor, data=DIGITS if self.monitor.data == DIGITS else _absolute(self.monitor.data)),
+            model=replace(self.model, init_from=absolute(self.model.init_from)),
+            monitor=replace(self.monitor, data=DIGITS if self.monitor.data == DIGITS else absolute(self.monitor.data)),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data with tuples as lists, as in config.yaml."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
-def _absolute(path: str | None) -> str | None:
+def absolute(path: str | None) -> str | None:
+    """The path from the root, links resolved; None stays."""
     return None if path is None else str(Path(path).resolve())
 
 
 def _all_absolute(paths: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
-    return tuple(str(Path(path).resolve()) for path in paths) if isinstance(paths, tuple) else _absolute(paths)
+    return tuple(str(Path(path).resolve()) for path in paths) if isinstance(paths, tuple) else absolute(paths)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Nested settings with tuples as lists."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
-def _check_finite(config: DataConfig | TrainConfig) -> None:
+def check_finite(config: object) -> None:
     """NaN passes every range check, so it needs one of its own."""
     for name, value in vars(config).items():
         for number in value if isinstance(value, tuple) else (value,):
@@ -321,7 +342,8 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed must be at least 0 and less than 2⁶³, got {seed}")
 
 
-def _check_range(pair: tuple[float, float], name: str, highest: float) -> None:
+def check_range(pair: tuple[float, float], name: str, highest: float) -> None:
+    """ValueError unless 0 < low ≤ high ≤ highest."""
     low, high = pair
     if not 0 < low <= high <= highest:
         raise ValueError(f"{name} must be 0 < low ≤ high{'' if highest > 1 else ' ≤ 1'}, got {low:g}, {high:g}")

@@ -1,7 +1,7 @@
 """Labeled images for evaluating features: a folder with one subfolder per class, a timm dataset, or embedded digits."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from fcmae.data.crops import center_box, resized
 from fcmae.data.folder import equal_shares
 from fcmae.data.images import PIL_MODES
 from fcmae.data.pixel_reading import PixelReading
-from fcmae.data.sources.files import collect
+from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -114,12 +114,12 @@ def labeled_folder(
         raise UserError(f"{flag} {folder} {what}; give a folder with one subfolder of images per class")
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if (folder / TRAIN).is_dir() and tests:
-        train, test = _classes(folder / TRAIN, flag), _classes(tests[0], flag)
+        train, test = (class_folders(part, flag) for part in (folder / TRAIN, tests[0]))
         if strangers := sorted(test.keys() - train.keys()):
             raise UserError(f"{flag} {tests[0]} has classes that {folder / TRAIN} lacks: {', '.join(strangers[:5])}")
         names = list(train)
     else:
-        found = _classes(folder, flag)
+        found = class_folders(folder, flag)
         names = list(found)
         if few := [name for name in names if len(found[name]) < 2]:
             raise UserError(
@@ -172,28 +172,28 @@ def labeled_timm(
     return LabeledData(name, split(train_split), split(test_split))
 
 
-def _classes(folder: Path, flag: str) -> dict[str, list[Path]]:
-    """Subfolder name → its images."""
-    found: dict[str, list[Path]] = {}
+def class_folders(folder: Path, flag: str) -> dict[str, ImageFiles]:
+    """Subfolder name → its images, by the alphabet; raises UserError if there are none."""
+    places: dict[str, list[int]] = {}
     loose = 0
     images = collect(folder, by_class=True, flag=flag)
-    for path, name in zip(images.paths, images.names, strict=True):
+    for place, name in enumerate(images.names):
         inside = Path(name).parts
         if len(inside) == 1:
             loose += 1
         else:
-            found.setdefault(inside[0], []).append(path)
-    if not found:
+            places.setdefault(inside[0], []).append(place)
+    if not places:
         raise UserError(f"{flag} {folder} has no subfolders with images; it needs one per class")
     if loose:
         logger.warning("%d image(s) in %s are not in a class subfolder and are skipped", loose, folder)
-    if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in found and d.name[0] != "."):
+    if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in places and d.name[0] != "."):
         logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
-    return dict(sorted(found.items()))
+    return {name: images.subset(inside) for name, inside in sorted(places.items())}
 
 
-def _listed(found: dict[str, list[Path]], names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-    pairs = [(path, label) for label, name in enumerate(names) for path in found.get(name, [])]
+def _listed(found: Mapping[str, Sequence[Path]], names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+    pairs = [(path, label) for label, name in enumerate(names) for path in found.get(name, ())]
     return [path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64)
 
 
@@ -212,11 +212,11 @@ def _limited(labels_N: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def _labels(dataset: Any) -> np.ndarray:
-    """Labels of a map-style dataset, if it tells them without decoding images; otherwise all of them alike."""
+def known_labels(dataset: Any) -> np.ndarray | None:
+    """Labels of a map-style dataset, if it tells them without decoding images."""
     samples = getattr(getattr(dataset, "reader", None), "samples", None)  # timm's own
     known = [label for _, label in samples] if samples is not None else getattr(dataset, "targets", None)
-    return np.zeros(len(dataset), int) if known is None or len(known) != len(dataset) else np.asarray(known)
+    return None if known is None or len(known) != len(dataset) else np.asarray(known)
 
 
 def _folder_batches(
@@ -256,7 +256,8 @@ def _dataset_batches(
     if isinstance(dataset, IterableDataset):
         items: Iterator[Any] = islice(dataset, limit)
     else:  # by index: iterating over a map-style dataset without __iter__ may never end
-        places = _limited(_labels(dataset), limit, seed)
+        known = known_labels(dataset)
+        places = _limited(np.zeros(len(dataset), int) if known is None else known, limit, seed)
         items = (dataset[int(i)] for i in tracked(places, len(places), "images"))
     images: list[Tensor] = []
     labels: list[int] = []
