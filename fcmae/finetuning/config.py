@@ -223,14 +223,14 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        for name, instead in (
-            ("output", "give a folder, or leave it out"),
-            ("resume", "it takes auto, none or a path"),
-        ):
+        takes = {
+            "output": "give a folder, or leave it out for runs/<model>-<date>-<time>",
+            "resume": "it takes auto, none or a path",
+            "weights": "give a run, a file, a name of timm, or scratch",
+        }
+        for name, instead in takes.items():
             if getattr(self, name) == "":
                 raise ValueError(f"{name} is empty; {instead}")
-        if self.weights == "":
-            raise ValueError("weights is empty; give a run, a file, a name of timm, or scratch")
         if self.data.rotate90 and isinstance(self.model.img_size, tuple) and len(set(self.model.img_size)) > 1:
             raise ValueError(f"data.rotate90 needs a square model.img_size, got {self.model.img_size}")
 

@@ -169,8 +169,8 @@ def _of_folder(folder: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
         names = tuple(found)
         if len(names) < 2:
             raise UserError(
-                f"--data.path {folder} holds one class, {names[0]}; it needs a subfolder for each class and at least two "
-                f"(or train/ and val/ that contain them)"
+                f"--data.path {folder} holds one class, {names[0]}; it needs a subfolder for each class, and at least "
+                f"two of them (or train/ and val/ that contain them)"
             )
         return _split(str(folder), _files(found, names), names, data, seed)
     train, val = class_folders(folder / TRAIN, "--data.path"), class_folders(tests[0], "--data.path")
