@@ -1,5 +1,6 @@
 """Labeled training samples, which depend only on (seed, epoch, index), and center crops for validation."""
 
+from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
@@ -17,20 +18,33 @@ from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import CHANNELS, Augment, augmented, erasing, rand_augment, seeded
 from fcmae.finetuning.config import AugmentConfig, FinetuneDataConfig
 from fcmae.finetuning.labels import LabeledImages
+from fcmae.finetuning.targets import Targets
 
 FULL_CROP_FROM = 384  # pixels; from there on the papers validate on whole images
 CROP_PCT = 0.875
+MIXING = 1  # tells the draws of a batch from those of its first sample
 
 
 class LabeledSample(NamedTuple):
-    """One sample, or a batch of them."""
+    """One sample."""
 
     image: Tensor
-    """float32 [C, H, W], normalized; in a batch [B, C, H, W]."""
+    """float32 [C, H, W], normalized."""
     label: Tensor
-    """int64 [], or float32 [classes] of 0 and 1; in a batch [B] or [B, classes]."""
+    """int64 [], or float32 [classes] of 0 and 1."""
+    seed: int
     unreadable: list[Unreadable]
     """Files that could not be read: the one that this sample replaces, and others met in search of it."""
+
+
+class LabeledBatch(NamedTuple):
+    """A micro-batch."""
+
+    image: Tensor
+    """float32 [B, C, H, W], normalized, mixed."""
+    target: Tensor
+    """float32 [B, classes]."""
+    unreadable: list[Unreadable]
 
 
 class LabeledSamples(Dataset):
@@ -76,7 +90,7 @@ class LabeledSamples(Dataset):
             is_known = place in self._damaged
             taken = self._taken(place, seed)
             if not isinstance(taken, Unreadable):
-                return LabeledSample(taken, self.labels[place], unreadable)
+                return LabeledSample(taken, self.labels[place], seed, unreadable)
             if place == index or not is_known:  # others were named when their turn came
                 unreadable.append(taken)
             while place in tried and len(tried) < len(self.images):
@@ -119,13 +133,20 @@ class LabeledSamples(Dataset):
         return file
 
 
-def collate_labeled(samples: list[LabeledSample]) -> LabeledSample:
-    """Samples → a batch."""
-    return LabeledSample(
-        torch.stack([one.image for one in samples]),
-        torch.stack([one.label for one in samples]),
-        [file for one in samples for file in one.unreadable],
-    )
+@dataclass(frozen=True)
+class Collate:
+    """Samples → a batch with its targets. It runs in the data loading processes, so mixing costs no time of training.
+
+    What is mixed how depends on the seed of the first sample.
+    """
+
+    targets: Targets
+
+    def __call__(self, samples: list[LabeledSample]) -> LabeledBatch:
+        """A micro-batch of these samples."""
+        images, labels = torch.stack([one.image for one in samples]), torch.stack([one.label for one in samples])
+        images, targets = self.targets(images, labels, sample_seed(samples[0].seed, MIXING, len(samples)))
+        return LabeledBatch(images, targets, [file for one in samples for file in one.unreadable])
 
 
 class CenterCrops(Dataset):

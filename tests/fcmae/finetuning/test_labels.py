@@ -41,9 +41,7 @@ def test_train_and_val_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixt
         of(tmp_path, 1)
     assert "no images to validate on of 1 class(es): violet" in caplog.text
     fill(tmp_path / "val" / "Red", (90, 0, 0), 1)
-    with pytest.raises(
-        UserError, match=r"val has classes that .*train lacks: Red; .*train has blue, green, red, violet"
-    ):
+    with pytest.raises(UserError, match=r"val has classes that .*train lacks: Red; .* has blue, green, red, violet"):
         of(tmp_path, 2)
 
 
@@ -84,7 +82,7 @@ def test_a_dataset_of_timm(tmp_path: Path) -> None:
     assert len(found.train) == 9
     pixels = found.train.open(0, PixelReading(3)).decode().float().mean((1, 2))
     assert pixels.argmax() == 2  # blue
-    with pytest.raises(UserError, match="--data.dataset torch/nothing, split train"):
+    with pytest.raises(UserError, match=r"--data\.dataset torch/nothing, split train"):
         of(tmp_path, dataset="torch/nothing")
 
 
@@ -113,7 +111,7 @@ def test_each_mistake_gets_its_line(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=message):
             of(path)
-    with pytest.raises(UserError, match="--data.path is missing"):
+    with pytest.raises(UserError, match=r"--data\.path is missing"):
         labeled_set(FinetuneDataConfig(), 0)
 
 

@@ -20,9 +20,8 @@ def literal(names: list[str], layer_decay: float, groups: list[list[str]]) -> di
 
 def ours(model: torch.nn.Module, groups: list[dict]) -> dict[str, tuple[float, float]]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {
-        names[id(p)]: (group.get("lr_scale", 1.0), group["weight_decay"]) for group in groups for p in group["params"]
-    }
+    pairs = [(group.get("lr_scale", 1.0), group["weight_decay"]) for group in groups]
+    return {names[id(p)]: pair for group, pair in zip(groups, pairs, strict=True) for p in group["params"]}
 
 
 def test_groups_of_three_blocks_are_those_of_the_paper() -> None:

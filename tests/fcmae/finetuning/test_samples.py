@@ -14,7 +14,8 @@ from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import rand_augment, seeded
 from fcmae.finetuning.config import AugmentConfig, FinetuneDataConfig
 from fcmae.finetuning.labels import labeled_set
-from fcmae.finetuning.samples import CenterCrops, LabeledSamples, collate_labeled, crop_share, validation_crop
+from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, crop_share, validation_crop
+from fcmae.finetuning.targets import Targets
 
 PLAIN = Normalizer((0.5,) * 3, (0.25,) * 3)
 ALL = AugmentConfig(rand_augment="rand-m9-mstd0.5-inc1", random_erasing=0.5)
@@ -51,9 +52,19 @@ def test_labels_stay_with_their_images_and_the_unreadable_is_replaced(colors: Pa
             assert sample.image.mean((1, 2)).argmax() == 2 - sample.label  # blue, green, red
             named[epoch] |= {file.name for file in sample.unreadable}
     assert named[0] <= {"blue/broken.png"}
-    whole = collate_labeled([dataset[0, n] for n in range(4)])
-    assert whole.image.shape == (4, 3, 16, 16)
-    assert whole.label.dtype == torch.int64
+
+
+def test_a_batch_is_mixed_by_the_seed_of_its_first_sample(colors: Path) -> None:
+    dataset, mixed = samples(colors, AugmentConfig()), AugmentConfig(mixup=0.8, cutmix=1.0, label_smoothing=0.0)
+    some = [dataset[0, n] for n in range(4)]
+    batch, again, other = (Collate(Targets(mixed, 3, False))(batch) for batch in (some, some, some[::-1]))
+    assert batch.image.shape == (4, 3, 16, 16)
+    assert torch.allclose(batch.target.sum(1), torch.ones(4))
+    assert torch.equal(batch.image, again.image)
+    assert not torch.equal(batch.image, other.image.flip(0))
+    plain = Collate(Targets(AugmentConfig(label_smoothing=0.0), 3, False))(some)
+    assert torch.equal(plain.image, torch.stack([one.image for one in some]))
+    assert plain.target.argmax(1).tolist() == [int(one.label) for one in some]
 
 
 def test_erased_pixels_are_noise_after_normalization(colors: Path) -> None:

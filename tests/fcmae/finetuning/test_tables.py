@@ -44,7 +44,7 @@ def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
         (
             "path,thing\na.png,cat\n",
             {},
-            r"no column of labels; name it label, or give --data.label_column \(path, thing",
+            r"no column of labels; name it label, or give .* \(path, thing",
         ),
         ("x,label\na.png,cat\n", {}, "no column of paths"),
         ("path,label\na.png,cat\n", {"label_column": "kind"}, "--data.label_column kind is no column of"),
