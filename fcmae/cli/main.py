@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import fcmae
 from fcmae.cli.fields import nearest
@@ -37,3 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(import_module(f"fcmae.{name}").main(rest, prog=f"fcmae {name}"))
     except KeyboardInterrupt:  # during the import of the module
         return 130
+
+
+def run() -> NoReturn:
+    """The console script: as :func:`main`, and after an error the process ends within seconds."""
+    from fcmae.cli.command import end  # here, so that --help and --version stay light
+
+    end(main())

@@ -5,16 +5,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fcmae.cli.fields import WORD
-from fcmae.config import (
-    DIGITS,
-    ImagesConfig,
-    OptimizationConfig,
-    absolute,
-    check_finite,
-    check_least,
-    check_seed,
-    plain,
-)
+from fcmae.config import DIGITS, OptimizationConfig, TrainingImagesConfig, check_least, check_seed
+from fcmae.config.checks import check_finite
+from fcmae.config.pretrain import absolute, plain
 from fcmae.models.sizes import SIZES
 
 SCRATCH = "scratch"
@@ -61,7 +54,7 @@ class FinetuneModelConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneDataConfig(ImagesConfig):
+class FinetuneDataConfig(TrainingImagesConfig):
     """The labeled images, and how they are cropped. Settings of the pixels that are unset are those of WEIGHTS."""
 
     path: str | None = None

@@ -12,9 +12,10 @@ from timm.data import create_dataset
 from torch.utils.data import IterableDataset
 
 from fcmae.config import DIGITS
+from fcmae.data.classes import TEST, TRAIN, class_folders, stratified_split
 from fcmae.data.crops import center_crop
 from fcmae.data.images import ImageFile, UnreadableImageError, open_image
-from fcmae.data.labeled import TEST, TRAIN, class_folders, known_labels, stratified_split
+from fcmae.data.labeled import known_labels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.pillow import in_memory, upright_pixels
@@ -165,7 +166,7 @@ def _split(
 def _of_folder(folder: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if not ((folder / TRAIN).is_dir() and tests):
-        found = class_folders(folder, "--data.path")
+        found = class_folders(folder)
         names = tuple(found)
         if len(names) < 2:
             raise UserError(
@@ -173,7 +174,7 @@ def _of_folder(folder: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
                 f"two of them (or train/ and val/ that contain them)"
             )
         return _split(str(folder), _files(found, names), names, data, seed)
-    train, val = class_folders(folder / TRAIN, "--data.path"), class_folders(tests[0], "--data.path")
+    train, val = class_folders(folder / TRAIN), class_folders(tests[0])
     names = tuple(train)
     _check_known(val, names, str(tests[0]), str(folder / TRAIN))
     return LabeledSet(str(folder), names, _files(train, names), _files(val, names))

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fcmae.cli.progress import duration
 from fcmae.config import BASE_BATCH, BATCH_SIZE, PretrainConfig, TrainConfig
+from fcmae.progress import duration
 from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder

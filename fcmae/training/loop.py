@@ -22,7 +22,7 @@ from fcmae.runs.metrics import MetricsLog
 from fcmae.training.closing import closing_lines
 from fcmae.training.console import TrainingProgress, signals_as_question
 from fcmae.training.optimizer import make_schedule
-from fcmae.training.saving import draw, make_up, measure, non_finite
+from fcmae.training.saving import checkpoint_bytes, draw, make_up, measure, non_finite
 from fcmae.training.saving import save as _save
 from fcmae.training.setup import Run
 
@@ -61,7 +61,9 @@ def fit(run: Run) -> Fitted:
         stack.callback(run.peers.close)
         if run.lock is not None:
             stack.callback(run.lock.release)
-        bar = TrainingProgress(run.total_steps, step, run.batch.accumulation_steps, accelerator.is_main_process)
+        bar = TrainingProgress(
+            run.total_steps, step, run.batch.accumulation_steps, accelerator.is_main_process, checkpoint_bytes(run)
+        )
         interrupted = stack.enter_context(signals_as_question(accelerator, bar))
         metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
         stack.enter_context(bar)
@@ -71,7 +73,8 @@ def fit(run: Run) -> Fitted:
         elif run.resumed_settings is not None:
             make_up(run, run.resumed_settings, metrics)
         else:  # resumed in a folder without a checkpoint: from here on it can be resumed by itself
-            _save(run, run.start)
+            with bar.saving():
+                _save(run, run.start)
         window_start, window_steps = time.perf_counter(), 0
 
         while step < run.total_steps:
@@ -105,7 +108,8 @@ def fit(run: Run) -> Fitted:
             if save_now:
                 if metrics:
                     metrics.sync()
-                _save(run, replace(run.start, step=step, pending_losses=pending))
+                with bar.saving():
+                    _save(run, replace(run.start, step=step, pending_losses=pending))
             if config.log.pictures_every and (
                 step == run.total_steps or run.completes_epochs(step, config.log.pictures_every)
             ):

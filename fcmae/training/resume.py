@@ -28,7 +28,7 @@ HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it t
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
     *("output", "resume", "device", "data.path", "data.num_workers", "data.max_pixels"),
-    *("model.backend", "model.checkpoint_stages", "model.init_from"),
+    *("model.backend", "model.checkpoint_stages", "model.init_from", "model.use_ema"),
     *("train.compile", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
 }
 # what an unset one is depends on the run, which therefore keeps its own

@@ -20,6 +20,8 @@ from fcmae.training.setup import Run
 
 logger = logging.getLogger("fcmae")
 
+OF_THE_START = ("init_from", "use_ema")  # settings of model that say nothing about the network
+
 
 class NonFiniteError(UserError):
     """The loss or a weight became NaN or infinite."""
@@ -51,6 +53,11 @@ def save(run: Run, state: ckpt.TrainState) -> None:
     run.accelerator.wait_for_everyone()
 
 
+def checkpoint_bytes(run: Run) -> int:
+    """Size of a checkpoint: the weights, and AdamW's two moments of each."""
+    return 3 * sum(parameter.nbytes for parameter in run.bare_model.parameters())
+
+
 def make_up(run: Run, before: dict[str, Any], metrics: MetricsLog | None) -> None:
     """Draw and measure what a process with the settings ``before``, killed after its checkpoint, still had to."""
     step, now = run.start.step, run.config
@@ -73,7 +80,7 @@ def _is_measurement(line: dict[str, Any]) -> bool:
 
 def _network(config: PretrainConfig) -> dict[str, Any]:
     """The fields of ModelConfig, for the checkpoint's header."""
-    return {name: value for name, value in config.as_dict()["model"].items() if name != "init_from"}
+    return {name: value for name, value in config.as_dict()["model"].items() if name not in OF_THE_START}
 
 
 def draw(run: Run, step: int, metrics: MetricsLog | None) -> None:

@@ -227,7 +227,7 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
         raise UserError(f"--model.backend {config.model.backend} needs {missing}; take auto or torch")
     if config.model.init_from is not None and fresh:
         try:
-            load_encoder(model, config.model.init_from, bands=config.data.bands)
+            load_encoder(model, config.model.init_from, use_ema=config.model.use_ema, bands=config.data.bands)
         except UserError as error:
             raise UserError(f"--model.init_from: {error}") from None
     return model
