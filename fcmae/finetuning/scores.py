@@ -10,6 +10,8 @@ from torch import Tensor
 from fcmae.analysis.accuracy import Accuracy, top_accuracy
 from fcmae.finetuning.targets import classification_loss
 
+MAIN = ("val_top1", "val_map")
+"""Names in metrics.jsonl of what the best weights are chosen by; a run has one of them."""
 TOP5_FROM = 6  # classes; with fewer, top-5 accuracy is uninformative
 
 

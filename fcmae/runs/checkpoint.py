@@ -2,6 +2,7 @@
 
     RUN/checkpoints/step-00001200/
         model.safetensors   parameters; the model's configuration as JSON in the header
+        average.safetensors their moving average over the steps, where a run keeps one
         optimizer.pt        AdamW's state
         state.json          step, effective batch size, the losses not yet logged, the run's settings
         written_by.json     the run that wrote the folder, and may delete it
@@ -27,6 +28,7 @@ from fcmae.errors import UserError, advice
 from fcmae.files import make_folder, naming, replacing, sync, write_text
 from fcmae.runs import state as state_file
 from fcmae.runs.find import (
+    AVERAGE,
     FOLDER,
     LAST,
     MODEL,
@@ -48,8 +50,9 @@ UNFINISHED = re.compile(rf"({re.escape(PARTIAL)}|{re.escape(DELETED)})[0-9a-f]{{
 
 
 def save_checkpoint(
-    run: Path, model: nn.Module, config: dict[str, Any], optimizer: torch.optim.Optimizer, state: TrainState
-) -> Path:
+    run: Path, model: nn.Module, config: dict[str, Any], optimizer: torch.optim.Optimizer, state: TrainState,
+    average: nn.Module | None = None,
+) -> Path:  # fmt: skip
     """Write the checkpoint of ``state.step`` and make it ``last``; returns its folder. It is on disk then.
 
     Raises:
@@ -63,13 +66,13 @@ def save_checkpoint(
         target = folder / f"{target.name}-{run_name}"
     partial = folder / f"{PARTIAL}{run_name}-{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     try:
         with naming(partial):
             partial.mkdir()
             write_mark(partial, run_name, target.name)
-            with replacing(partial / MODEL) as file:
-                save_file(tensors, file, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
+            save_model(partial / MODEL, model, config)
+            if average is not None:
+                save_model(partial / AVERAGE, average, config)
             torch.save(optimizer.state_dict(), partial / OPTIMIZER)
             state_file.write_state(partial / STATE, state)
             for file in partial.iterdir():
@@ -87,18 +90,29 @@ def save_checkpoint(
     return target
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+def save_model(file: Path, model: nn.Module, config: dict[str, Any]) -> None:
+    """Write a network's tensors, with its configuration in the header; the old file or the new one is there."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(file) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> TrainState:
     """Load a checkpoint's weights and optimizer state in place. The optimizer keeps its hyperparameters.
 
     Raises:
         UserError: a file is missing, damaged, or belongs to another model.
     """
     state = read_state(folder)
-    tensors, _ = read_model(folder / MODEL)
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise UserError(f"{folder / MODEL} is of another model: {' '.join(str(error).split())}") from None
+    for file, network in ((MODEL, model), (AVERAGE, average)):
+        if network is not None:
+            tensors, _ = read_model(folder / file)
+            try:
+                network.load_state_dict(tensors, strict=True)
+            except RuntimeError as error:
+                raise UserError(f"{folder / file} is of another model: {' '.join(str(error).split())}") from None
     now = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
         saved = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)

@@ -14,6 +14,7 @@ from fcmae.runs.utf8_path import utf8_path
 
 FOLDER, LAST = CHECKPOINTS, "last"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
+AVERAGE = "average.safetensors"  # the moving average of the weights, where a run keeps one
 PREFIX = "step-"
 NAME = re.compile(rf"{PREFIX}(\d{{8,}})(-[0-9a-f]{{12}})?")  # the second part where another's folder had the name
 

@@ -72,6 +72,7 @@ def fit(run: Run[Any]) -> Fitted:
             schedule.step_update(step)
             _seed_step(config.seed, step, accelerator.process_index)
             losses.append(_train_step(train_step, batches, bar.update))
+            task.after_update(run)
             step, window_steps = step + 1, window_steps + 1
 
             stop = interrupted()
@@ -88,7 +89,7 @@ def fit(run: Run[Any]) -> Fitted:
                     "step": step,
                     "epoch": round(run.epochs_done(step), 4),
                     "loss": last_loss,
-                    "lr": run.optimizer.param_groups[0]["lr"],
+                    "lr": max(float(group["lr"]) for group in run.optimizer.param_groups),  # of the last layer
                     "images_per_second": round(rate, 2),
                     **more,
                 }

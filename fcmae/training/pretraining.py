@@ -68,6 +68,12 @@ class Pretraining:
         """The fields of ModelConfig."""
         return {name: value for name, value in run.config.as_dict()["model"].items() if name not in OF_THE_START}
 
+    def average(self, run: PretrainRun) -> None:
+        """Pretraining keeps none."""
+
+    def after_update(self, run: PretrainRun) -> None:
+        """Nothing."""
+
     def begin(self, run: PretrainRun, metrics: MetricsLog | None) -> None:
         """Measure the initial network, or make up for what a killed process left."""
         if run.start.step == 0:

@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from filelock import FileLock
 from torch import Tensor, nn
 
-from fcmae.config import LogConfig
 from fcmae.runs.metrics import MetricsLog
 from fcmae.runs.state import TrainState
 from fcmae.training.batch import Batch
@@ -34,6 +33,22 @@ class TrainSettings(ScheduleSettings, Protocol):
         """Maximum gradient norm."""
 
 
+class LogSettings(Protocol):
+    """What is written, and how often."""
+
+    @property
+    def every(self) -> int:
+        """Steps between lines of metrics.jsonl."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Epochs between checkpoints."""
+
+    @property
+    def keep_checkpoints(self) -> int:
+        """How many of the newest to keep; 0: all."""
+
+
 class Settings(Protocol):
     """The settings that the loop reads, whatever is trained."""
 
@@ -46,7 +61,7 @@ class Settings(Protocol):
         """The optimization."""
 
     @property
-    def log(self) -> LogConfig:
+    def log(self) -> LogSettings:
         """What is written, and how often."""
 
 
@@ -77,6 +92,12 @@ class Task(Protocol):
 
     def network(self, run: "Run[Any]") -> dict[str, Any]:
         """The network's configuration, for the header of ``model.safetensors``."""
+
+    def average(self, run: "Run[Any]") -> nn.Module | None:
+        """The network with the moving average of the weights, which checkpoints hold too; None: there is none."""
+
+    def after_update(self, run: "Run[Any]") -> None:
+        """After the optimizer changed the weights, at each step and before anything else."""
 
     def begin(self, run: "Run[Any]", metrics: MetricsLog | None) -> None:
         """Before the first step; ``metrics`` is the main process's.

@@ -27,7 +27,9 @@ def save(run: Run[Any], state: ckpt.TrainState) -> None:
         raise non_finite(run, f"the weight {bad} is not finite after step {state.step}")
     if run.accelerator.is_main_process:
         try:
-            ckpt.save_checkpoint(run.folder, run.bare_model, run.task.network(run), run.optimizer, state)
+            ckpt.save_checkpoint(
+                run.folder, run.bare_model, run.task.network(run), run.optimizer, state, run.task.average(run)
+            )
         except OSError as error:
             reason = f"{error.strerror} ({error.filename})" if error.strerror and error.filename else error
             raise UserError(

@@ -4,6 +4,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -12,6 +13,7 @@ from accelerate.utils import gather_object
 
 import fcmae
 from fcmae.config import PretrainConfig
+from fcmae.config.run import RunConfig
 from fcmae.data.folder import training_images
 from fcmae.data.holdout import hold_out
 from fcmae.data.samples import PretrainDataset
@@ -95,7 +97,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
         images_digest=digest(images),
         settings=config.as_dict(),
     )
-    _check_same_everywhere(start.images_digest, accelerator)
+    check_same_everywhere(start.images_digest, accelerator)
     optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
@@ -125,9 +127,9 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
         lock = make_and_lock(folder)
         if ckpt.last_checkpoint(folder) != newest:  # written after we looked and before we had the lock
             raise UserError(f"another process just wrote a checkpoint to --output {folder}; run again to resume")
-        _write_settings(config, folder, accelerator.num_processes)
+        write_settings(config, folder, accelerator.num_processes)
         if start.step < total_steps:
-            record_start(folder, _start(config, accelerator, start.step, batch))
+            record_start(folder, started(config, accelerator, start.step, batch))
     logger.info(
         "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
         config.model.name, device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
@@ -145,7 +147,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
     )  # fmt: skip
 
 
-def _check_same_everywhere(images_digest: str, accelerator: Accelerator) -> None:
+def check_same_everywhere(images_digest: str, accelerator: Accelerator) -> None:
     """UserError if processes on several machines list other images: each would train on what it takes for a sample."""
     if accelerator.num_processes > 1:
         names_and_sizes = images_digest.split()[:3]
@@ -198,13 +200,14 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
     return model
 
 
-def _start(config: PretrainConfig, accelerator: Accelerator, step: int, batch: Batch) -> Start:
+def started(config: RunConfig, accelerator: Accelerator, step: int, batch: Batch) -> Start:
+    """What this start of a run runs on."""
     peak = peak_learning_rate(config.train, batch.effective)
     hardware, precision = hardware_name(accelerator), precision_name(accelerator)
     return Start(step, hardware, precision, peak, batch.effective, accelerator.num_processes)
 
 
-def _write_settings(config: PretrainConfig, folder: Path, num_processes: int) -> None:
+def write_settings(config: Any, folder: Path, num_processes: int) -> None:
     """Write RUN/config.yaml, which resumes the run from any working directory."""
     resolved = replace(config, output=str(folder), resume="auto").with_absolute_paths()
     header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {num_processes} process(es)\n"
