@@ -50,7 +50,7 @@ def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False
         return _from_object(ckpt, "the state dict", use_ema)
     if not isinstance(ckpt, str | Path):
         raise UserError(f"weights come as a path or a state dict, got {type(ckpt).__name__}")
-    file = weights_file(Path(ckpt))
+    file = weights_file(ckpt)
     if file.name.endswith(INDEX):
         found: dict[str, Any] = {}
         for shard in indexed_shards(file):
