@@ -87,6 +87,12 @@ class TrainingImagesConfig:
         Raises:
             ValueError: mean or std has another number of values.
         """
+        from fcmae.data.normalizer import Normalizer
+
+        return Normalizer(*self.mean_std(in_chans))
+
+    def mean_std(self, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What :meth:`normalizer` subtracts and divides by; raises as it does, without importing torch."""
 
         def per_channel(
             given: tuple[float, ...] | Literal["auto"] | None, imagenet: tuple[float, ...], what: str
@@ -97,9 +103,7 @@ class TrainingImagesConfig:
                 raise ValueError(f"{what} must have one value per channel: model.in_chans is {in_chans}, got {given}")
             return given
 
-        from fcmae.data.normalizer import Normalizer
-
-        return Normalizer(per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std"))
+        return per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs.checkpoint import read_state
 from fcmae.weights.convert import Conversion
-from fcmae.weights.formats import KNOWN
-from fcmae.weights.settings import run_setting
+from fcmae.weights.settings import run_setting, says_normalization
 
 CARD = "README.md"
 MARK = "<!-- Written by fcmae convert; a card without this line is not replaced. -->"
@@ -48,7 +47,7 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
     training = _training(file)
     tags = [f"- {version}", *(["- fcmae"] if training else [])]
     head = ["---", *library, f"pipeline_tag: {task}", "tags:", *tags, "---", MARK]
-    is_stated = training or (file is not None and any(one.mean_std(file.parent) for one in KNOWN))
+    is_stated = training or says_normalization(ckpt)
     channels = "channel" if config.in_chans == 1 else "channels"
     facts = [
         ("Network", f"{config.name}, {_millions(conversion)} parameters"),

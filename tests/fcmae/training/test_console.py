@@ -48,6 +48,22 @@ def test_ctrl_c_says_how_long_it_takes(clock: list[float], caplog: pytest.LogCap
         )
 
 
+def test_ctrl_c_counts_the_time_of_the_save(clock: list[float]) -> None:
+    """As the last checkpoint took; before the first one, its size is said instead."""
+    progress = TrainingProgress(total_steps=50, step=0, micro_batches=1, shown=False, checkpoint_bytes=45_000_000)
+    assert progress.until_stopped() == "finishing this step, then saving 45 MB"
+    for _ in range(3):
+        clock[0] += 10
+        progress.update()
+    assert progress.until_stopped() == "finishing this step (about 10 s), then saving 45 MB"
+    with progress.saving():
+        clock[0] += 25
+    progress.update()
+    seconds = progress.seconds_to_stop()
+    assert seconds is not None
+    assert progress.until_stopped() == f"finishing this step and saving (about {round(seconds + 25)} s)"
+
+
 def run(folder: Path, base_lr: float | None = None, **model: Any) -> Any:
     config = PretrainConfig(model=PretrainModelConfig(**model), train=TrainConfig(epochs=30, base_lr=base_lr or 1.5e-4))
     return SimpleNamespace(config=config, folder=folder, total_steps=1200, batch=Batch(64, 4, 1))
