@@ -32,6 +32,10 @@ class TrainSettings(ScheduleSettings, Protocol):
     def clip_grad(self) -> float | None:
         """Maximum gradient norm."""
 
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether a step on CUDA is captured and replayed."""
+
 
 class LogSettings(Protocol):
     """What is written, and how often."""
