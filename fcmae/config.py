@@ -42,7 +42,11 @@ class DataConfig:
     num_workers: int = 4
     """Data loading processes per training process; 0 loads in the training process. Does not change results."""
     repeat: int = 1
-    """Crops per image and epoch."""
+    """Passes over the images per epoch, each with new crops."""
+    crops_per_image: int = 1
+    """Crops taken each time an image is decoded, for GPUs that wait for images. Each is a sample with a mask of its own;
+    they come in as many steps in a row, so that an epoch is as many times longer. All but one crop of each image of a
+    step wait in memory."""
     cache: bool = False
     """Keep decoded images in memory, one copy per data loading process. For data sets that fit. JPEGs are then decoded
     at full size; without the cache, a crop far larger than img_size is decoded at half its size or less. Crops are
@@ -80,7 +84,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_finite(self)
-        check_least(self, num_workers=0, repeat=1, max_pixels=1)
+        check_least(self, num_workers=0, repeat=1, crops_per_image=1, max_pixels=1)
         _check_range(self.crop_scale, "crop_scale", 1.0)
         _check_range(self.crop_ratio, "crop_ratio", float("inf"))
         for name in ("hflip", "vflip"):

@@ -152,10 +152,12 @@ def _images(run: RunFolder) -> Fact | None:
         note += f", {bad.value[-1]:,.0f} unreadable"
     if run.stream is None:
         return Fact("Images", "not known yet", note) if run.config else None
-    repeat = run.config.get("data.repeat")
-    repeat = repeat if isinstance(repeat, int) and repeat > 0 else 1
-    crops = f"{repeat} crops of each per epoch" if repeat > 1 else ""
-    return Fact("Images", f"{run.stream.samples_per_epoch // repeat:,}", ", ".join(filter(None, (note, crops))))
+    crops = 1
+    for name in ("data.repeat", "data.crops_per_image"):
+        count = run.config.get(name)
+        crops *= count if isinstance(count, int) and count > 0 else 1
+    of_each = f"{crops} crops of each per epoch" if crops > 1 else ""
+    return Fact("Images", f"{run.stream.samples_per_epoch // crops:,}", ", ".join(filter(None, (note, of_each))))
 
 
 def _time(run: RunFolder) -> Fact | None:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 
 from fcmae.data.draws import sample_seed
+from fcmae.data.loader import loading
 from fcmae.data.samples import Sample
-from fcmae.data.stream import SampleStream, make_loader
+from fcmae.data.stream import SampleStream
 from fcmae.data.unreadable import UnreadableFiles
-from fcmae.data.workers import batches_of
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.closing import closing_lines
@@ -48,8 +48,9 @@ def fit(run: Run) -> Fitted:
         run.start.samples_per_epoch, batch_size=run.batch.size, accumulation_steps=run.batch.accumulation_steps,
         rank=accelerator.process_index, world_size=accelerator.num_processes,
         seed=config.seed, start_step=run.start.step, total_steps=run.total_steps,
+        num_images=len(run.dataset.paths), crops_per_image=config.data.crops_per_image,
     )  # fmt: skip
-    loader = make_loader(run.dataset, stream, pin_memory=accelerator.device.type == "cuda")
+    loader = loading(run.dataset, stream, pin_memory=accelerator.device.type == "cuda")
     unreadable = UnreadableFiles()
     step = run.start.step
     losses: list[torch.Tensor] = []  # not logged yet, on the device: reading them at each step would stall a GPU
@@ -65,7 +66,7 @@ def fit(run: Run) -> Fitted:
         interrupted = stack.enter_context(signals_as_question(accelerator, bar))
         metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
         stack.enter_context(bar)
-        batches = stack.enter_context(batches_of(loader)) if step < run.total_steps else iter(())
+        batches = stack.enter_context(loader) if step < run.total_steps else iter(())
         if step == 0:
             measure(run, step, metrics)
         elif run.resumed_settings is not None:
