@@ -44,7 +44,7 @@ class DataConfig:
     repeat: int = 1
     """Passes over the images per epoch, each with new crops."""
     crops_per_image: int = 1
-    """Crops taken each time an image is decoded, for GPUs that wait for images. Each is a sample with a mask of its own;
+    """Crops taken each time an image is decoded, for GPUs that wait for images. Each is a sample with its own mask;
     they come in as many steps in a row, so that an epoch is as many times longer. All but one crop of each image of a
     step wait in memory."""
     cache: bool = False

@@ -88,13 +88,22 @@ def test_it_learns(tiny_args: Args, tmp_path: Path) -> None:
     assert run[-1][1] < 0.88
 
 
-@pytest.mark.parametrize("stop", [1, 4, 9])
+@pytest.mark.parametrize(
+    ("stop", "more"),
+    [
+        (1, ()),
+        (4, ()),
+        (9, ()),
+        (4, ("--data.crops_per_image", "3", "--train.epochs", "1", "--train.warmup_epochs", "0")),
+    ],
+)
 def test_stopping_anywhere_and_going_on_changes_nothing(
-    tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, more: tuple[str, ...]
 ) -> None:
-    """Bit for bit on a CPU: losses and weights, with drop path, accumulation and a log interval that the stop cuts."""
+    """Bit for bit on a CPU: losses and weights, with drop path, accumulation, and a stop within a log interval and
+    between the crops of an image."""
     options = ["--model.drop_path_rate", "0.3", "--train.accumulation_steps", "2", "--train.batch_size", "2",
-               "--log.every", "3", "--train.clip_grad", "1"]  # fmt: skip
+               "--log.every", "3", "--train.clip_grad", "1", *more]  # fmt: skip
     assert main(tiny_args("whole", *options)) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, stop)
