@@ -23,7 +23,7 @@ from torchvision.datasets import ImageFolder
 from benchmarks import timing
 from fcmae.config import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from fcmae.data.folder import embedded_photographs, image_files
-from fcmae.data.loader import loading
+from fcmae.data.loader import make_loader
 from fcmae.data.samples import PretrainDataset
 from fcmae.data.stream import SampleStream
 from fcmae.models import ModelConfig
@@ -83,8 +83,7 @@ def batches(dataset: PretrainDataset, steps: int) -> Callable[[], None]:
             len(dataset), batch_size=images, start_step=start, total_steps=start + steps, num_images=images,
             crops_per_image=dataset.data.crops_per_image,
         )  # fmt: skip
-        with loading(dataset, stream, pin_memory=False) as loaded:
-            assert all(len(batch.image) == images for batch in loaded)
+        assert all(len(batch.image) == images for batch in make_loader(dataset, stream, pin_memory=False))
 
     return run
 

@@ -1,27 +1,24 @@
-"""The loader of training batches, and its processes."""
+"""The loader of training batches."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 from torch.utils.data import DataLoader
 
-from fcmae.data.samples import PretrainDataset, Sample, collate
+from fcmae.data.samples import PretrainDataset, collate
 from fcmae.data.shared_decoding import DecodingJobs, PlacedSamples, assembled, to_pieces
 from fcmae.data.stream import SampleStream
-from fcmae.data.workers import batches_of, serve_parent
+from fcmae.data.workers import Arranged, serve_parent
 
 
-@contextmanager
-def loading(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool) -> Iterator[Iterator[Sample]]:
-    """The micro-batches of the stream, in its order. When the block ends, so do the loading processes."""
+def make_loader(dataset: PretrainDataset, stream: SampleStream, pin_memory: bool) -> DataLoader | Arranged:
+    """Batches as :class:`Sample`, in the order of the stream."""
     shared = stream.order.crops > 1
     loader = DataLoader(
         PlacedSamples(dataset) if shared else dataset,
-        batch_sampler=DecodingJobs(stream) if shared else stream,  # type: ignore[arg-type]  # indices are no integers
+        batch_sampler=DecodingJobs(stream) if shared else stream,  # an index here is a Place or (epoch, index)
         num_workers=dataset.data.num_workers,
         collate_fn=to_pieces if shared else collate,
         pin_memory=pin_memory,
         worker_init_fn=serve_parent,
     )
-    with batches_of(loader) as batches:
-        yield assembled(batches, stream, pin_memory) if shared else batches
+    return Arranged(loader, partial(assembled, stream=stream, pin_memory=pin_memory)) if shared else loader

@@ -17,7 +17,7 @@ from fcmae.config import DataConfig
 from fcmae.data.draws import random_crop, sample_seed
 from fcmae.data.folder import embedded_photographs, equal_shares, image_files, images_to_look_at
 from fcmae.data.images import open_image, read_image
-from fcmae.data.loader import loading
+from fcmae.data.loader import make_loader
 from fcmae.data.samples import PretrainDataset, collate
 from fcmae.data.stream import SampleStream
 from fcmae.errors import UserError
@@ -82,8 +82,7 @@ def test_workers_change_nothing(image_folder: Path, workers: int) -> None:
     def batches(num_workers: int) -> list[torch.Tensor]:
         data = dataset(image_folder, num_workers=num_workers)
         stream = SampleStream(len(data), batch_size=4, seed=3, total_steps=6)
-        with loading(data, stream, False) as batches:
-            return [part for batch in batches for part in (batch.image, batch.visible)]
+        return [part for batch in make_loader(data, stream, False) for part in (batch.image, batch.visible)]
 
     assert all(torch.equal(a, b) for a, b in zip(batches(0), batches(workers), strict=True))
 
