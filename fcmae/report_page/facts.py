@@ -8,7 +8,7 @@ import numpy as np
 
 from fcmae.cli.progress import duration
 from fcmae.config import BASE_BATCH, BATCH_SIZE, PretrainConfig, TrainConfig
-from fcmae.report_page.charts import LOSS, RATE
+from fcmae.report_page.charts import LOSS, RATE, WAIT
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder
 from fcmae.training.batch import base_learning_rate
@@ -139,7 +139,10 @@ def _throughput(run: RunFolder) -> Fact | None:
     if rate is None or not np.isfinite(rate.value).any():
         return None
     batch = f", {run.stream.effective_batch:,} per step" if run.stream else ""
-    return Fact("Throughput", f"{np.nanmedian(rate.value):,.4g} images/s", f"median{batch}")
+    wait = run.series.get(WAIT)
+    lost = float(np.nanmedian(wait.value)) if wait is not None and np.isfinite(wait.value).any() else 0.0
+    waiting = f", {lost:.0%} of the time waiting for data" if lost >= 0.01 else ""
+    return Fact("Throughput", f"{np.nanmedian(rate.value):,.4g} images/s", f"median{batch}{waiting}")
 
 
 def _images(run: RunFolder) -> Fact | None:

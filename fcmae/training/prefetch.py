@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fcmae.training.run import Inputs
+from fcmae.training.waiting import DataWait
 
 
 class Prefetch:
@@ -19,10 +20,12 @@ class Prefetch:
 
     def __init__(self, batches: Iterator[Any], inputs_of: Callable[[Any], Inputs], device: torch.device) -> None:
         self.batches, self.inputs_of, self.device = batches, inputs_of, device
+        self.wait = DataWait(device)
 
     def __iter__(self) -> "Prefetch":
         return self
 
     def __next__(self) -> Inputs:
-        batch = next(self.batches)  # waits for data
+        with self.wait.measured():
+            batch = next(self.batches)
         return tuple(x if x is None else x.to(self.device, non_blocking=True) for x in self.inputs_of(batch))

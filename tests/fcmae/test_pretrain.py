@@ -41,7 +41,8 @@ def test_a_run_folder_holds_what_the_readme_says(tiny_args: Args, tmp_path: Path
     lines = metrics(run)
     assert [m["step"] for m in lines] == list(range(1, 11))  # ceil(10 images × 4 epochs / 4)
     assert lines[-1]["epoch"] == 4
-    assert all({"loss", "lr", "images_per_second", "epoch"} <= m.keys() for m in lines)
+    assert all({"loss", "lr", "images_per_second", "data_wait", "epoch"} <= m.keys() for m in lines)
+    assert all(0 <= m["data_wait"] <= 1 for m in lines)
     assert lines[0]["lr"] == 0
     assert max(m["lr"] for m in lines) == pytest.approx(0.05 * 4 / 256, rel=1e-6)
 
