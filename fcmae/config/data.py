@@ -111,11 +111,15 @@ class DataConfig(TrainingImagesConfig):
     """The images and how they are cropped."""
 
     repeat: int = 1
-    """Crops per image and epoch."""
+    """Passes over the images per epoch, each with new crops."""
+    crops_per_image: int = 1
+    """Crops taken each time an image is decoded, for GPUs that wait for images. Each is a sample with its own mask;
+    they come in as many steps in a row, so that an epoch is as many times longer. All but one crop of each image of a
+    step wait in memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least(self, repeat=1)
+        check_least(self, repeat=1, crops_per_image=1)
 
 
 def _check_range(pair: tuple[float, float], name: str, highest: float) -> None:

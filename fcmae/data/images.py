@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 
-__all__ = ["ImageFile", "UnreadableImageError", "decoded", "open_image", "read_image"]
+__all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MIDDLE = 4096  # pixels
@@ -130,6 +130,26 @@ def decoded(file: ImageFile) -> ImageFile:
     with _one_error(file.path):
         planes = np.stack([file._own(1, None, plane) for plane in range(file.planes)])
         return replace(file, opened=replace(file.opened, decode=pillow.in_memory(planes).decode, windowed=False))
+
+
+def decoded_once(file: ImageFile) -> ImageFile:
+    """The same image. What was decoded for one crop serves the next ones; files read by windows stay as they are."""
+    opened = file.opened
+    return file if opened.windowed else replace(file, opened=replace(opened, decode=_Remembered(opened.decode)))
+
+
+@dataclass
+class _Remembered:
+    """A decoder that keeps its results, one for each plane and reduction."""
+
+    decode: Callable[[int, Window | None, int], np.ndarray]
+    results: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, reduce: int, window: Window | None, plane: int) -> np.ndarray:
+        key = plane, max(factor for factor in jpeg.SCALES if factor <= max(1, reduce))
+        if key not in self.results:
+            self.results[key] = self.decode(reduce, window, plane)
+        return self.results[key]
 
 
 def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:

@@ -5,8 +5,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import active_children, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -25,16 +26,28 @@ TO_DIE = 3.0  # seconds; a process that waits for a dead network drive cannot be
 _running: set[BaseProcess] = set()
 
 
+@dataclass(frozen=True)
+class Arranged:
+    """A loader whose processes return something other than batches, such as parts of several."""
+
+    loader: DataLoader
+    arrange: Callable[[Iterator[Any]], Iterator[Any]]
+    """What they return → batches, in this process."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.arrange(iter(self.loader))
+
+
 @contextmanager
-def batches_of(loader: DataLoader) -> Iterator[Iterator[Any]]:
+def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
     """The loader's batches. When the block ends, so do the loading processes; after an error they are killed."""
     others = active_children()
     batches: Any = None
     try:
         with _no_signals():  # until the new processes ignore them
-            batches = iter(loader)
+            batches = iter(loader.loader if isinstance(loader, Arranged) else loader)
         _running.update(process for process in active_children() if process not in others)
-        yield batches
+        yield loader.arrange(batches) if isinstance(loader, Arranged) else batches
         with suppress(AttributeError):  # no loading processes
             batches._shutdown_workers()
     except BaseException:

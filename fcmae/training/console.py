@@ -86,6 +86,8 @@ class TrainingProgress(Progress):
             f"epoch {values['epoch']:.2f}, loss {values['loss']:.4f}, lr {values['lr']:.2e}, "
             f"{values['images_per_second']:.1f} images/s"
         )
+        if (waited := values.get("data_wait", 0.0)) >= 0.01:
+            self._details += f", {waited:.0%} waiting for data"
 
     def seconds_to_stop(self, steps: int = 1) -> float | None:
         """Seconds until the step that is being computed is done, and ``steps`` − 1 more; None: not known yet."""

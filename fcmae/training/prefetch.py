@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fcmae.training.run import Inputs
+from fcmae.training.waiting import DataWait
 
 AHEAD = 2
 """Micro-batches whose work a GPU may still have before it. A graph is launched in no time: without a limit, this
@@ -29,6 +30,7 @@ class Prefetch:
     def __init__(self, batches: Iterator[Any], inputs_of: Callable[[Any], Inputs], device: torch.device) -> None:
         self.batches, self.inputs_of, self.device = batches, inputs_of, device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.wait = DataWait(device)
         self._current: Inputs = ()
         self._in_use: deque[tuple[Inputs, torch.cuda.Event]] = deque()
 
@@ -37,7 +39,8 @@ class Prefetch:
 
     def __next__(self) -> Inputs:
         self._limit()
-        batch = next(self.batches)  # waits for data
+        with self.wait.measured():
+            batch = next(self.batches)
         inputs = self.inputs_of(batch)
         if self.stream is None:
             return self._copied(inputs)

@@ -19,6 +19,7 @@ from fcmae.runs.state import TrainState
 from fcmae.training.batch import Batch
 from fcmae.training.optimizer import ScheduleSettings
 from fcmae.training.peers import Peers
+from fcmae.training.waiting import LoadingSettings
 
 Inputs: TypeAlias = tuple[Tensor | None, ...]
 """The tensors of a micro-batch that the loss needs, in an order that the task knows. Those of a place are of one shape
@@ -59,6 +60,10 @@ class Settings(Protocol):
     @property
     def seed(self) -> int:
         """Of everything random."""
+
+    @property
+    def data(self) -> LoadingSettings:
+        """How data is loaded."""
 
     @property
     def train(self) -> TrainSettings:

@@ -94,14 +94,14 @@ def _training(file: Path | None) -> list[tuple[str, str]]:
     paths = path if isinstance(path, list) else [path]
     # Names alone: a card is published, and where the images lie is nobody's business
     names = " and ".join(f"`{Path(str(one)).name}`" for one in paths if one) or "the photos that ship with scikit-image"
-    repeat = run_setting(file, "data", "repeat", int) or 1
+    crops = (run_setting(file, "data", "repeat", int) or 1) * (run_setting(file, "data", "crops_per_image", int) or 1)
     ratio = run_setting(file, "train", "mask_ratio", float)
     try:
         state = read_state(file.parent)
     except UserError:
         return [("Data", names)]
     length = f"{state.step:,} steps of {state.effective_batch:,} images, {ratio:.0%} masked"
-    return [("Data", f"{state.samples_per_epoch // repeat:,} images of {names}"), ("Pretraining", length)]
+    return [("Data", f"{state.samples_per_epoch // crops:,} images of {names}"), ("Pretraining", length)]
 
 
 def _license(conversion: Conversion, file: Path | None) -> str:

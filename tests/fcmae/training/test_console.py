@@ -33,6 +33,14 @@ def test_it_moves_with_every_micro_batch(clock: list[float], caplog: pytest.LogC
     assert caplog.messages[2].endswith("images/s, 50 s left")
 
 
+def test_it_shows_how_long_a_step_waits_for_data() -> None:
+    with TrainingProgress(total_steps=5, step=2, micro_batches=4, shown=False) as progress:
+        progress.show(VALUES | {"data_wait": 0.004})
+        assert progress.details().endswith("images/s")
+        progress.show(VALUES | {"data_wait": 0.256})
+        assert progress.details().endswith("12.0 images/s, 26% waiting for data")
+
+
 def test_ctrl_c_says_how_long_it_takes(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     """The rest of the step; with several processes up to 8 steps, because they ask each other only every 8."""
     for processes, words in ((1, "(about 20 s)"), (2, "(about 5 min)")):
