@@ -32,7 +32,7 @@ TO_END = 10.0  # seconds
 TO_START = 120.0  # seconds until a resumed run has done a step, on a busy machine
 EVENTS = ["kill training", "kill loading", "term training", "term all", "memory training", "memory loading"]
 LAUNCHER_EVENTS = ["kill launcher", "term launcher"]
-STEPS = 60
+EPOCHS = 10  # of 3 steps
 ENDED_BEFORE = "ended before"
 
 Started = subprocess.Popen | Forked
@@ -41,8 +41,9 @@ Started = subprocess.Popen | Forked
 class Trial:
     """Runs of one kind, all with the same losses."""
 
-    def __init__(self, folder: Path, processes: int, seed: int, torchrun: bool) -> None:
-        self.folder, self.processes, self.random, self.torchrun = folder, processes, random.Random(seed), torchrun
+    def __init__(self, folder: Path, processes: int, args: argparse.Namespace) -> None:
+        self.folder, self.processes, self.random, self.torchrun = folder, processes, random.Random(args.seed), args.torchrun
+        self.kinds, self.steps = args.kinds, 3 * args.epochs
         self.trigger = folder / "trigger"
         self.slowest = dict[str, float]()
         images = folder / "images"
@@ -51,7 +52,8 @@ class Trial:
             pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(images / f"{number}.png")
         self.args = (
-            f"--data.path {images} --model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 --train.epochs 20 "
+            f"--data.path {images} --model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 "
+            f"--train.epochs {args.epochs} "
             f"--train.batch_size {4 // processes} --train.warmup_epochs 1 --train.base_lr 0.05 "
             f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1 "
             "--log.pictures_every 5 --log.checkpoint_every 2"
@@ -98,7 +100,7 @@ class Trial:
             time.sleep(self.random.random() * 2)
         else:
             time.sleep(self.random.random() * (20 if self.torchrun else 4))
-        event = self.random.choice(EVENTS + (LAUNCHER_EVENTS if self.torchrun else []))
+        event = self.random.choice(self.kinds)
         if process.poll() is not None:
             said = log_of(run).read_text()[-1500:]
             return ENDED_BEFORE, "" if process.returncode == 0 else f"status {process.returncode}: {said}"
@@ -135,7 +137,7 @@ class Trial:
     def judge(self, event: str, process: Started, run: Path) -> str:
         """What is wrong after an event."""
         start, left = time.monotonic(), self.alive(process)
-        while (left or process.poll() is None) and time.monotonic() < start + TO_END:
+        while (process.poll() is None or left) and time.monotonic() < start + TO_END:
             time.sleep(0.05)
             left = self.alive(process)
         status, log = process.poll(), log_of(run).read_text(errors="replace")
@@ -186,9 +188,9 @@ def outcome(run: Path) -> dict[str, object]:
     }
 
 
-def trial(folder: Path, events: int, processes: int, seed: int, torchrun: bool) -> list[str]:
+def trial(folder: Path, events: int, processes: int, args: argparse.Namespace) -> list[str]:
     """Disturb runs this many times; prints each event and returns what was wrong."""
-    one = Trial(folder, processes, seed, torchrun)
+    one = Trial(folder, processes, args)
     whole = folder / "whole"
     if one.start(whole).wait() != 0:
         return [f"undisturbed: {log_of(whole).read_text()[-2000:]}"]
@@ -200,7 +202,7 @@ def trial(folder: Path, events: int, processes: int, seed: int, torchrun: bool) 
         at = last_checkpoint(run)
         print(f"{seen.total()}: {event}, {at or 'no checkpoint'} {fault}", flush=True)
         faults = [f"{event}: {fault}"] if fault else []
-        done = event == ENDED_BEFORE or at == f"step-{STEPS:08d}"
+        done = event == ENDED_BEFORE or at == f"step-{one.steps:08d}"
         if done or seen.total() - seen[ENDED_BEFORE] == events:
             if (status := one.start(run).wait()) != 0:
                 faults.append(f"not resumed: status {status}, {log_of(run).read_text()[-500:]}")
@@ -226,13 +228,16 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=100)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--torchrun", action="store_true", help="start them with torchrun, which takes longer")
+    parser.add_argument("--kinds", nargs="+", help="kinds of events; default: all", choices=EVENTS + LAUNCHER_EVENTS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each run, in 3 steps each")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    args.kinds = args.kinds or EVENTS + (LAUNCHER_EVENTS if args.torchrun else [])
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     wrong = []
     for number, processes in enumerate(args.processes):
         events = (args.events + number) // len(args.processes)
-        wrong += trial(folder / str(processes), events, processes, args.seed, args.torchrun)
+        wrong += trial(folder / str(processes), events, processes, args)
     for line in wrong:
         print("FAULT", line)
     if not wrong:

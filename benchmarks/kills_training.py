@@ -18,6 +18,7 @@ import torch
 from fcmae import pretrain
 from fcmae.cli.command import end
 from fcmae.data import samples
+from fcmae.sparse.backends import numba  # noqa: F401  # before any fork
 from fcmae.training import loop, peers
 
 TRIGGER = "KILLS_TRIGGER"
