@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from PIL import Image
+from safetensors.torch import load_file
 
 from benchmarks.kills_training import TRIGGER, Forked
 
@@ -42,7 +43,8 @@ class Trial:
     """Runs of one kind, all with the same losses."""
 
     def __init__(self, folder: Path, processes: int, args: argparse.Namespace) -> None:
-        self.folder, self.processes, self.random, self.torchrun = folder, processes, random.Random(args.seed), args.torchrun
+        self.folder, self.processes, self.torchrun = folder, processes, args.torchrun
+        self.random = random.Random(args.seed)
         self.kinds, self.steps = args.kinds, 3 * args.epochs
         self.trigger = folder / "trigger"
         self.slowest = dict[str, float]()
@@ -181,9 +183,10 @@ def last_checkpoint(run: Path) -> str:
 def outcome(run: Path) -> dict[str, object]:
     """What must be the same however often a run was disturbed."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    weights = load_file(run / "checkpoints" / last_checkpoint(run) / "model.safetensors")
     return {
         "losses": [(line["step"], line["loss"]) for line in lines],
-        "weights": (run / "checkpoints" / last_checkpoint(run) / "model.safetensors").read_bytes(),
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
         "pictures": {file.name for file in (run / "reconstructions").iterdir()},
     }
 

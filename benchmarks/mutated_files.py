@@ -29,10 +29,10 @@ from tests.fcmae.data.reading.fuzz import SEEDS, mutated
 
 MEMORY = 2e9  # bytes of one process
 NAMED = re.compile(r"skipped, cannot be read: (.+?): ")
-SMALL = (
-    "--model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 --train.batch_size 16 --train.epochs 1 "
-    "--data.num_workers 2 --log.every 20 --log.pictures_every 0"
-).split()
+SMALL = [
+    *("--model.img_size", "32", "--model.stem_stride", "1", "--model.decoder_dim", "16", "--train.batch_size", "16"),
+    *("--train.epochs", "1", "--data.num_workers", "2", "--log.every", "20", "--log.pictures_every", "0"),
+]
 
 
 def write_files(folder: Path, count: int, kinds: list[str], seed: int) -> None:

@@ -53,7 +53,7 @@ def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") 
 
 
 class _Exchange:
-    """Which process received a signal, asked after as many steps as take about a second, by the main process's clock."""
+    """Whether any process received a signal, asked after as many steps as the main process does in about a second."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.steps_left = accelerator, 1

@@ -1,7 +1,7 @@
 """The first rows of a deflated strip or tile: what follows them is not inflated.
 
-A crop's tiles reach beyond it, by a third of their rows on average for crops of 224 pixels in tiles of 512. The checksum
-at the end of a segment is read only with the whole of it.
+A third of the rows on average, for crops of 224 pixels in tiles of 512. The checksum at the end of a segment is read
+only with the whole of it.
 """
 
 from typing import Any

@@ -87,9 +87,7 @@ def _mapped(page: Any, key: tifffile.TiffPage, dtype: np.dtype) -> np.ndarray | 
     return array if key.planarconfig == 2 else array.transpose(2, 0, 1)
 
 
-def _segment(
-    page: Any, key: tifffile.TiffPage, index: int, hw: tuple[int, int], needed: int
-) -> np.ndarray | None:
+def _segment(page: Any, key: tifffile.TiffPage, index: int, hw: tuple[int, int], needed: int) -> np.ndarray | None:
     """[h, w, samples], or its first ``needed`` rows at least; None for a segment that was never written."""
     offset, size = page.dataoffsets[index], page.databytecounts[index]
     if size == 0 or offset == 0:

@@ -101,9 +101,7 @@ def test_measurements_in_words() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "between"), [(0.01, 8), (0.3, 3), (20.0, 1)])
-def test_processes_ask_each_other_often_enough(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, between: int
-) -> None:
+def test_processes_ask_each_other_often_enough(monkeypatch: pytest.MonkeyPatch, seconds: float, between: int) -> None:
     """Two processes whose clocks differ ask after the same steps: about every second, and at least every 8 steps."""
     clocks, sent, meeting = threading.local(), {}, threading.Barrier(2)
     monkeypatch.setattr(console.time, "monotonic", lambda: clocks.now)

@@ -17,8 +17,10 @@ MASK = R.random(HW) < 0.7
 MASK[:40, :40] = True
 
 
-def write(path: Path, dtype: type, mask: np.ndarray, orientation: int = 1, overview: bool = False, **tiles: object) -> None:
-    """The image and its mask, one after the other; with overviews of both between, as GDAL may order them."""
+def write(
+    path: Path, dtype: type, mask: np.ndarray, orientation: int = 1, overview: bool = False, **tiles: object
+) -> None:
+    """The image and its mask, one after the other; with overviews between them, as GDAL may order them."""
     tags = [(274, 3, 1, orientation, True)]
     options: dict = {"metadata": None, "photometric": "rgb", "extratags": tags, **tiles}
     with tifffile.TiffWriter(path) as tiff:
