@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import active_children, parent_process
+from multiprocessing import active_children, get_start_method, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -86,8 +86,10 @@ def _end_unsent(error: Exception, _batch: object) -> None:
 
 
 def _watch_parent() -> None:
-    started_by, parent = parent_process(), os.getppid()
-    # the sentinel is a pipe, which forked siblings may hold open too; an orphan's parent is another process
+    started_by = parent_process()
+    # an orphan's parent is another process; a forked one may have become an orphan before this line
+    parent = started_by.pid if started_by and get_start_method() == "fork" else os.getppid()
+    # the sentinel is a pipe, which forked siblings may hold open too
     while started_by and not wait([started_by.sentinel], timeout=BETWEEN_LOOKS) and os.getppid() == parent:
         pass
     os._exit(1)

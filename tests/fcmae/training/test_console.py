@@ -1,15 +1,20 @@
 """What a run shows: steps and micro-batches, the time until it has stopped, and its last lines."""
 
+import itertools
 import logging
 import shlex
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from fcmae.config import PretrainConfig, PretrainModelConfig, TrainConfig
+from fcmae.training import console
 from fcmae.training.batch import Batch
 from fcmae.training.closing import closing_lines
 from fcmae.training.console import TrainingProgress, signals_as_question
@@ -42,9 +47,9 @@ def test_it_shows_how_long_a_step_waits_for_data() -> None:
 
 
 def test_ctrl_c_says_how_long_it_takes(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    """The rest of the step; with several processes up to 8 steps, because they ask each other only every 8."""
-    for processes, words in ((1, "(about 20 s)"), (2, "(about 5 min)")):
-        accelerator: Any = SimpleNamespace(num_processes=processes, set_trigger=lambda: None)
+    """The rest of the step; with several processes too, because where steps are long they ask each other after each."""
+    for processes, words in ((1, "(about 20 s)"), (2, "(about 20 s)")):
+        accelerator: Any = SimpleNamespace(num_processes=processes)
         progress = TrainingProgress(total_steps=50, step=0, micro_batches=4, shown=False)
         with signals_as_question(accelerator, progress):
             for _ in range(6):  # a step and a half
@@ -117,3 +122,35 @@ def test_measurements_in_words() -> None:
     sentence = "the channels' mean cosine distance by stage is 0.400, 0.300, 0.200, 0.100 (near 0: collapsed)"
     assert in_words(measured) == sentence
     assert in_words(measured | {"knn_top1": 0.4312}) == f"{sentence}; the kNN accuracy is 43.1%"
+
+
+@pytest.mark.parametrize(("seconds", "between"), [(0.01, 8), (0.3, 3), (20.0, 1)])
+def test_processes_ask_each_other_often_enough(monkeypatch: pytest.MonkeyPatch, seconds: float, between: int) -> None:
+    """Two processes whose clocks differ ask after the same steps: about every second, and at least every 8 steps."""
+    clocks, sent, meeting = threading.local(), {}, threading.Barrier(2)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clocks.now)
+
+    def answers(rank: int) -> tuple[list[int], int]:
+        def reduce(mine: torch.Tensor) -> torch.Tensor:
+            sent[rank] = mine
+            meeting.wait(10)
+            total = sent[0] + sent[1]
+            meeting.wait(10)
+            asked.append(step)
+            return total
+
+        fake: Any = SimpleNamespace(is_main_process=rank == 0, device="cpu", reduce=reduce)
+        exchange, asked, stops = console._Exchange(fake), list[int](), list[int]()
+        clocks.now = 100.0
+        for step in range(1, 40):
+            clocks.now += seconds * (1 + rank)
+            if exchange.is_asked(rank == 1 and step >= 20):
+                stops.append(step)
+        return asked, stops[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        (asked, stop), other = pool.map(answers, (0, 1))
+    assert (asked, stop) == other
+    assert asked[0] == 1
+    assert {after - before for before, after in itertools.pairwise(asked[1:])} == {between}
+    assert 20 <= stop < 20 + between
