@@ -88,6 +88,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
     check_exists(Path(config.src))
     from fcmae.cli.progress import Progress  # here, because these imports take seconds
     from fcmae.weights import convert as weights_convert
+    from fcmae.weights.card import needs_import
     from fcmae.weights.write import write
 
     dst = Path(config.dst)
@@ -98,6 +99,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
         progress.update()
         files, state = write(conversion, config.src, dst, config.format, config.overwrite)
         progress.update()
+    imported = "import fcmae.models.isotropic; " if needs_import(conversion, config.format) else ""
     return ConvertResult(
         model=conversion.weights.config.name,
         source_format=conversion.weights.format,
@@ -106,7 +108,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
         state=state,
         source_names={name: conversion.source_names.get(name) for name in state},
         left=tuple(conversion.left),
-        usage=USE[config.format].format(dst=dst) if dst.is_dir() else None,
+        usage=imported + USE[config.format].format(dst=dst) if dst.is_dir() else None,
     )
 
 

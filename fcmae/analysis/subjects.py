@@ -126,7 +126,7 @@ def load_subject(
         allow_pickle: as for :func:`fcmae.create_dense`.
         use_ema: as for :func:`fcmae.create_dense`.
         img_size: side of the images; None: the run's own, a timm network's own if that is fixed, otherwise 224 (for a
-            checkpoint: 56 times its stem's stride).
+            checkpoint: 56 times its stem's stride, isotropic 14 times).
         seed: seed of random weights.
         device: device to run on.
 

@@ -98,6 +98,11 @@ BY_THE_PARSER = [
     ("convert", "a", "DST is missing; see --help"),
     ("convert", "a b --fromat timm", "the nearest is --format"),
     ("convert", "nowhere out", "nowhere does not exist"),
+    ("export", "", "CKPT is missing; see --help"),
+    ("export", "nowhere", "nowhere does not exist"),
+    ("export", "a --output b.txt", "--output must be a file that ends in .onnx, got 'b.txt'"),
+    ("export", "a --format tflite", "Expected one of ['onnx']. Got value: tflite"),
+    ("export", "a --img_size 0", "--img_size must be a number of pixels, or height,width, got 0"),
     ("reconstruct", "nowhere", "nowhere does not exist"),
     ("report", "", "RUN is missing; see --help"),
     ("report", "nowhere", "nowhere does not exist; give a run folder"),
@@ -130,6 +135,7 @@ BY_THE_WORK = [
     ("reconstruct", "empty", "empty"),
     ("reconstruct", "bad.pth", "bad.pth"),
     ("convert", "other.pth out", "other.pth"),
+    ("export", "other.pth", "other.pth"),
 ]
 
 
