@@ -137,8 +137,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 def _show(result: ExportResult) -> None:
     chans, height, width = result.input_shape
     say(
-        f"{result.model}: images [B, {chans}, {height}, {width}] → {result.output}; ONNX Runtime differs from PyTorch by "
-        f"{result.difference:.1e}: {', '.join(str(file) for file in result.files)}\n"
+        f"{result.model}: images [B, {chans}, {height}, {width}] → {result.output}; ONNX Runtime differs from "
+        f"PyTorch by {result.difference:.1e}: {', '.join(str(file) for file in result.files)}\n"
     )
 
 

@@ -1,8 +1,8 @@
 """Isotropic ConvNeXt (arXiv 2201.03545, section 3.3) as a dense timm network, which timm itself does not have.
 
-One stage at one resolution, a stem without a norm. Parameters have the names of timm's ConvNeXt with a single stage, and
-the module is one, so timm's tools (layer decay, ``features_only``, ``reset_classifier``) work. Importing this module
-registers the names with timm: ``timm.create_model("convnext_isotropic_small")``.
+One stage at one resolution, a stem without a norm. The module is a timm ConvNeXt with a single stage, so timm's tools
+(layer decay, ``features_only``, ``reset_classifier``) work. Importing this file registers the names with timm:
+``timm.create_model("convnext_isotropic_small")``.
 """
 
 from typing import Any

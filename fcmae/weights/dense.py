@@ -11,7 +11,7 @@ from timm.models import FeatureListNet
 from torch import nn
 
 from fcmae.errors import UserError
-import fcmae.models.isotropic  # registers its names with timm
+from fcmae.models import isotropic  # noqa: F401  # registers its names with timm
 from fcmae.models.layers import LAYER_NORM_EPS
 from fcmae.weights.channels import to_channels
 from fcmae.weights.formats.timm import model_args
@@ -30,7 +30,7 @@ def create_dense(
     use_ema: bool = True,
     **timm_kwargs: Any,
 ) -> nn.Module:
-    """A timm ConvNeXt with a checkpoint's weights in it; :class:`fcmae.models.isotropic.IsotropicConvNeXt` for isotropic ones.
+    """A timm ConvNeXt with a checkpoint's weights in it (of isotropic ones, that of :mod:`fcmae.models.isotropic`).
 
     Args:
         ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.

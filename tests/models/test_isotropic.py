@@ -1,6 +1,4 @@
-"""Isotropic ConvNeXt: the sparse encoder against the oracle, the dense network against the official one, sizes, stems."""
-
-from collections.abc import Iterator
+"""Isotropic ConvNeXt: sparse encoder against oracle, dense network against the official one, sizes, stems."""
 
 import pytest
 import timm
@@ -18,10 +16,9 @@ SMALL = "convnext_isotropic_small"
 
 
 @pytest.fixture
-def three_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def three_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the literal oracle and Triton's interpreter, which are slow."""
     monkeypatch.setitem(sizes.SIZES, SMALL, sizes.Size((3,), (12,), stem_stride=16))
-    yield
 
 
 @pytest.mark.parametrize("options", [{}, {"use_grn": True}, {"use_layer_scale": True, "ls_init_value": 0.3}], ids=str)

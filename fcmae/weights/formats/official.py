@@ -76,8 +76,8 @@ def check_has_stages(weights: Weights, format: str) -> None:
     """UserError for isotropic networks, where a library has none."""
     if weights.config.size.is_isotropic:
         raise UserError(
-            f"{weights.origin} is isotropic ({weights.config.name}), which {format} has no network for; use the official "
-            f"format, or fcmae.create_dense"
+            f"{weights.origin} is isotropic ({weights.config.name}), which {format} has no network for; use the "
+            f"official format, or fcmae.create_dense"
         )
 
 

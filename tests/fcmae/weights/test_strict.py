@@ -116,7 +116,10 @@ def test_a_misshapen_key_raises_and_is_named(
     bad = data.draw(st.sampled_from(sorted(theirs)))
     grow = data.draw(st.integers(0, theirs[bad].ndim - 1))
     shape = [n + 1 if axis == grow else n for axis, n in enumerate(theirs[bad].shape)]
-    if bad.endswith(("stem.0.weight", "stem.weight", "0.0.weight", "patch_embeddings.weight", "stem_orig.0.weight")) and grow == 1:
+    if (
+        bad.endswith(("stem.0.weight", "stem.weight", "0.0.weight", "patch_embeddings.weight", "stem_orig.0.weight"))
+        and grow == 1
+    ):
         return  # a stem of one channel more is whole
     with pytest.raises(ValueError, match=r"expected|a stem may have") as error:
         fcmae.convert_to_dense(theirs | {bad: torch.empty(shape, device="meta")})
