@@ -30,6 +30,11 @@ def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, 
     return card
 
 
+def needs_import(conversion: Conversion, format: str) -> bool:
+    """Whether timm can build the network from a folder only where fcmae.models.isotropic is imported."""
+    return format == "timm" and conversion.weights.config.size.is_isotropic
+
+
 def has_our_card(folder: Path) -> bool:
     """Whether a folder has a card that was written here."""
     card = folder / CARD
@@ -75,6 +80,7 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
             *(f"| {name} | {value} |" for name, value in facts),
             "",
             "```python",
+            *(["import fcmae.models.isotropic  # registers it with timm"] if needs_import(conversion, format) else []),
             USE.get(format, ""),
             "```",
             "",

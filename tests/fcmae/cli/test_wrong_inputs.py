@@ -104,6 +104,11 @@ BY_THE_PARSER = [
     ("convert", "", "SRC is missing; see --help"),
     ("convert", "a", "DST is missing; see --help"),
     ("convert", "a b --fromat timm", "the nearest is --format"),
+    ("export", "", "CKPT is missing; see --help"),
+    ("export", "nowhere", "nowhere does not exist"),
+    ("export", "a --output b.txt", "--output must be a file that ends in .onnx, got 'b.txt'"),
+    ("export", "a --format tflite", "Expected one of ['onnx']. Got value: tflite"),
+    ("export", "a --img_size 0", "--img_size must be a number of pixels, or height,width, got 0"),
     ("report", "", "RUN is missing; see --help"),
     ("report", "nowhere", "nowhere does not exist; give a run folder"),
     ("report", "text.txt", "text.txt is a file; give a run folder"),
@@ -175,6 +180,7 @@ BY_THE_WORK = [
     ("evaluate", "convnextv2_atto --data labeled --data.mean 0.5", "--data.mean must have one value per channel: the"),
     ("reconstruct", "bad.pth", "bad.pth"),
     ("convert", "other.pth out", "other.pth"),
+    ("export", "other.pth", "other.pth"),
 ]
 
 
