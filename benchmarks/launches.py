@@ -63,7 +63,11 @@ def count(model_name: str, backend: str, batch: int, img_size: int, mask_ratio: 
     model = FCMAE(ModelConfig(model_name, img_size=img_size, backend="masked" if backend == "masked" else "torch"))
     grid = model.config.grid_hw
     phases: dict[str, Counter[str]] = {}
-    with FakeTensorMode(), mock.patch.object(depthwise, "missing_on", nothing), mock.patch.object(launch, "missing_on", nothing):
+    with (
+        FakeTensorMode(),
+        mock.patch.object(depthwise, "missing_on", nothing),
+        mock.patch.object(launch, "missing_on", nothing),
+    ):
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
@@ -76,7 +80,10 @@ def count(model_name: str, backend: str, batch: int, img_size: int, mask_ratio: 
         kept = count_visible(grid[0] * grid[1], mask_ratio)
 
         def phase(name: str, run: Any) -> Any:
-            with Launches() as launches, mock.patch.object(Launch, "__call__", lambda launch, *_: launches.launch(launch)):
+            with (
+                Launches() as launches,
+                mock.patch.object(Launch, "__call__", lambda launch, *_: launches.launch(launch)),
+            ):
                 result = run()
             phases[name] = launches.counts
             return result

@@ -130,7 +130,9 @@ def main() -> int:
     for name, seconds, least in [("Triton kernels", total, floor), ("matrix products", alone, bound)]:
         common.print_row(name, f"{1e3 * seconds:.2f}", f"{1e3 * least:.2f}", f"{least / seconds:.0%}")
     common.print_row("all else", f"{1e3 * (whole - total - alone):.2f}", "–", "–")
-    common.print_row("the step, one graph", f"{1e3 * whole:.2f}", f"{1e3 * (floor + bound):.2f}", f"{(floor + bound) / whole:.0%}")
+    common.print_row(
+        "the step, one graph", f"{1e3 * whole:.2f}", f"{1e3 * (floor + bound):.2f}", f"{(floor + bound) / whole:.0%}"
+    )
     return 0
 
 

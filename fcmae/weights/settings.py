@@ -48,6 +48,8 @@ def stated_pixels(ckpt: str | Path) -> dict[str, Any]:
     found = {name: value for name, value in _stated_pixels(ckpt).items() if name in PIXEL_FIELDS}
     found |= dict(zip(("mean", "std"), _mean_std(ckpt), strict=True))
     return _with_tuples({name: value for name, value in found.items() if value is not None})
+
+
 def metadata_of(ckpt: object, pixels: Pixels) -> dict[str, str]:
     """Metadata of a .safetensors file that says how pixels are read; empty if the source does not say."""
     if not says_normalization(ckpt) and not (isinstance(ckpt, str | Path) and _stated_pixels(ckpt)):
