@@ -15,7 +15,8 @@ from fcmae.cli.command import exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.errors import UserError
-from fcmae.runs.layout import check_exists, is_run_folder
+from fcmae.runs.layout import is_run_folder
+from fcmae.weights.place import check_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +91,7 @@ def export(config: ExportConfig) -> ExportResult:
             that does not compute what PyTorch computes.
     """
     given = Path(config.ckpt)
-    check_exists(given)
+    check_weights(given)
     file = _file(config, given)
     if file.is_dir():
         raise UserError(f"--output {file} is a folder; give a file")
