@@ -46,7 +46,7 @@ def crop_batches(
         collate_fn=list, worker_init_fn=end_with_parent,
     )  # fmt: skip
     readable, reason = 0, ""
-    for batch in tracked(loader, len(paths), "images", len):
+    for batch in tracked(loader, len(paths), "reading images", len):
         for entry in batch:
             if isinstance(entry, str):
                 reason = reason or entry

@@ -114,7 +114,7 @@ def _find_network(names: Sequence[str], origin: str, use_ema: bool) -> tuple[For
             claimed |= telling
     if not networks:
         some = ", ".join(sorted(names)[:3]) or "nothing"
-        known = ", ".join(dict.fromkeys(format.name for format in formats.KNOWN))
+        known = "; ".join(dict.fromkeys(format.name for format in formats.KNOWN))
         raise UserError(f"{origin} holds no ConvNeXt encoder of a known format ({known}), but {some}")
     averaged = [prefix for prefix, _ in networks if EMA.search(prefix)]
     if len(networks) == 2 and len(averaged) == 1 and networks[0][0] != networks[1][0]:

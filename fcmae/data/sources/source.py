@@ -134,7 +134,8 @@ def _why_not(source: str) -> str:
     try:
         return f"is {kind(os.stat(source).st_mode)}, not a folder"
     except OSError:
-        return "is a broken link" if os.path.islink(source) else "does not exist"
+        tilde = " (the shell leaves ~ as it is after = and in quotes)" if source.startswith("~") else ""
+        return "is a broken link" if os.path.islink(source) else f"does not exist{tilde}"
 
 
 def _met(survey: Survey) -> str:

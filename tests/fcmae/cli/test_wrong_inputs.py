@@ -14,6 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fcmae.cli.fields import closest, leaves
+from fcmae.config import PretrainConfig
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -80,7 +83,7 @@ BY_THE_PARSER = [
     ("pretrain", "images", "unexpected argument images"),
     ("pretrain", "--model convnextv2_tinny", "the nearest is convnextv2_tiny"),
     ("pretrain", "--model.name ConvNeXtV2_Tiny", "the nearest is convnextv2_tiny"),
-    ("pretrain", "--train.compile maybe", "unexpected argument maybe"),
+    ("pretrain", "--train.compile maybe", "--train.compile: Expected true or false. Got value: maybe"),
     ("pretrain", "--train.precision fp16", "Expected one of ['auto', 'fp32', 'bf16']. Got value: fp16"),
     ("pretrain", "--train.mask_ratio 60", "--train.mask_ratio must be between 0 and 1, got 60.0"),
     ("pretrain", "--train.mask_ratio 60%", "--train.mask_ratio: Expected a number. Got value: 60%"),
@@ -203,6 +206,14 @@ def test_one_line_and_nothing_written(
     assert message in errors[0]
     assert "\n" not in errors[0]
     assert sorted(os.listdir(place)) == before
+
+
+def test_what_is_similar_to_no_option_gets_no_hint() -> None:
+    """An option of the same group is not similar by that alone."""
+    names = list(leaves(PretrainConfig))
+    assert closest("train.nonsense", names) is None
+    assert closest("train.epoch", names) == "train.epochs"
+    assert closest("trian.epochs", names) == "train.epochs"
 
 
 def test_parser_and_paths_refuse_without_torch(place: Path) -> None:
