@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
 from fcmae.sparse import sites
+from fcmae.sparse.backends import registry
 from fcmae.training import graphs, setup
 from fcmae.training.graphs import GraphedStep
 from fcmae.training.pretraining import Pretraining
@@ -19,7 +20,7 @@ from tests.fcmae.finished_runs import assert_same_weights, losses, metrics, stop
 from tests.fcmae.training.recorded import Recording
 
 Args = Callable[..., list[str]]
-PLAIN = ("--model.backend", "torch")  # Numba's kernels are no operations of PyTorch, and cannot be recorded
+PLAIN = ("--model.backend", "torch")
 
 
 @pytest.fixture
@@ -34,6 +35,8 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     monkeypatch.setattr(graphs, "CudaCapture", record)
     for module in (graphs, setup):
         monkeypatch.setattr(module, "captures", lambda train, _: train.cuda_graphs)
+    # Numba's kernels are no operations of PyTorch, and cannot be recorded
+    monkeypatch.setattr(registry, "FASTEST", {})
     # the check of masks on a CPU reads values back; a GPU's are trusted
     count = sites._count_visible
     monkeypatch.setattr(
