@@ -64,7 +64,8 @@ def resolve_backend(name: str, device: torch.device | str = "cpu") -> Backend:
 
 
 def _fastest(device: torch.device) -> Backend:
-    if (name := FASTEST.get(device.type)) is not None:
+    name = FASTEST.get(device.type)
+    if name is not None and not (device.type == "cuda" and torch.version.hip):  # AMD's: not tried
         try:
             backend = _load(name)
         except BackendError as error:
