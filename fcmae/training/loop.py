@@ -17,12 +17,13 @@ from fcmae.data.workers import batches_of
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.console import TrainingProgress, signals_as_question
+from fcmae.training.graphs import make_step
 from fcmae.training.optimizer import make_schedule
 from fcmae.training.prefetch import Prefetch
 from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import non_finite
 from fcmae.training.saving import save as _save
-from fcmae.training.step import EagerStep
+from fcmae.training.step import Step
 from fcmae.training.waiting import SlowData, advice, cores_of_a_process
 
 logger = logging.getLogger("fcmae")
@@ -43,7 +44,7 @@ def fit(run: Run[Any]) -> Fitted:
     """Train from ``run.start`` to the end, or until a signal, and write the files of the run folder."""
     config, task, accelerator = run.config, run.task, run.accelerator
     schedule = make_schedule(run.optimizer, config.train, run.total_steps)
-    train_step = EagerStep(run)
+    train_step = make_step(run)
     step = run.start.step
     losses: list[torch.Tensor] = []  # not logged yet, on the device: reading them at each step would stall a GPU
     pending = list(run.start.pending_losses)
@@ -116,7 +117,7 @@ def fit(run: Run[Any]) -> Fitted:
     return Fitted(step, last_loss, is_complete=step == run.total_steps)
 
 
-def _train_step(step: EagerStep, batches: Iterator[Inputs], done: Callable[[], None]) -> torch.Tensor:
+def _train_step(step: Step, batches: Iterator[Inputs], done: Callable[[], None]) -> torch.Tensor:
     """One optimizer step. Returns this process's loss, averaged over its micro-batches."""
     return step(batches, done)
 

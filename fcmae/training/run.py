@@ -34,6 +34,10 @@ class TrainSettings(ScheduleSettings, Protocol):
     def clip_grad(self) -> float | None:
         """Maximum gradient norm."""
 
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether a step on CUDA is captured and replayed."""
+
 
 class Settings(Protocol):
     """The settings that the loop reads, whatever is trained."""
