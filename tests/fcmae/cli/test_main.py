@@ -23,10 +23,15 @@ def run(*args: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def test_the_entry_point_is_this_function() -> None:
+def test_the_entry_point_ends_with_what_this_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["fcmae"].partition(":")
-    assert getattr(import_module(module), name) is main
+    entry, ended = import_module(module), list[int]()
+    assert entry.main is main
+    monkeypatch.setattr(entry, "main", lambda: 7)
+    monkeypatch.setattr(entry, "end", ended.append)
+    getattr(entry, name)()
+    assert ended == [7]
 
 
 def test_every_command_is_listed_and_every_one_listed_is_there(capsys: pytest.CaptureFixture[str]) -> None:
