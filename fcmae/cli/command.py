@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,12 +57,30 @@ def _message(error: Exception) -> str | None:
     return known if known is not None or not isinstance(error, OSError) else str(error)  # the message names the file
 
 
+_ends_with: list[int] = []
+
+
 def end(status: int) -> NoReturn:
-    """End the process with this exit status, after an error also if threads or libraries do not end."""
+    """End the process with this exit status, after an error also if threads or libraries do not end.
+
+    What was registered to run at exit runs, but nothing is taken apart: that takes seconds on a busy machine, while
+    other processes of a run wait for this one.
+    """
+    _ends_with[:] = [status]
     if status:
         # at once, not atexit: threads are waited for before that
         faulthandler.dump_traceback_later(TO_END, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
     sys.exit(status)
+
+
+@atexit.register  # on import, and therefore called after what libraries have registered since
+def _leave() -> None:
+    if _ends_with:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+                stream.flush()
+        os._exit(_ends_with[0])
 
 
 def say(text: str) -> None:
