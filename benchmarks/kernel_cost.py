@@ -57,6 +57,9 @@ class Case:
     """Bytes of features, weights and sums that its loads and stores ask the caches for."""
     least: int
     """The same with each value read or written once."""
+    tensors: int = 0
+    """How many tensors of features it reads or writes, each in tiles; 0: not in tiles, and ``asked`` is an estimate."""
+    tensor_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,9 @@ class Cost:
     """FFMA among them, or among all where there is no loop."""
     asked: int
     least: int
+    tensors: int
+    passes: int
+    """Loads and stores of tiles of features: one for each tensor, if each value is read or written once."""
     issue_us: float
     bytes_us: float
 
@@ -135,7 +141,7 @@ def _depthwise(sites: ActiveSites, side: int, channels: int, width: int) -> list
         pairs = int(counts.sum())
         asked = features + pairs * channels * (side * side * width + (2 * side - 1) ** 2 * 4)
     wgrad, per_program = depthwise.wgrad_launch(patches, channels, side, SIZE)
-    sums = 2 * wgrad.grid[0] * taps
+    sums = 2 * wgrad.grid[0] * (taps + 4 * channels)
     return [
         Case("forward", side, channels, launch, loops, asked, 2 * features + taps),
         Case("wgrad", side, channels, wgrad, per_program * side, window + features + sums, 2 * features + sums),
@@ -147,8 +153,8 @@ def _layer_norm(rows: int, side: int, channels: int, width: int) -> list[Case]:
     forward, (backward, steps) = norm.forward_launch(rows, channels), norm.backward_launch(rows, channels)
     moved, moved_back = 2 * values + 8 * rows, 3 * values + 8 * rows + 16 * backward.grid[0] * channels
     return [
-        Case("LayerNorm", side, channels, forward, 0, moved, moved),
-        Case("LayerNorm backward", side, channels, backward, steps, moved_back, moved_back),
+        Case("LayerNorm", side, channels, forward, 0, moved, moved, 2, values),
+        Case("LayerNorm backward", side, channels, backward, steps, moved_back, moved_back, 3, values),
     ]
 
 
@@ -160,22 +166,27 @@ def _gelu_grn(sites: ActiveSites, side: int, dim: int, width: int) -> list[Case]
     sums, loops = 2 * statistics * tiles.parts, tiles.constants["STEPS"]
     in_weights = rows >= MANY_SITES * sites.batch_size * dim
 
-    def case(name: str, launch: Launch, loops: int, moved: int) -> Case:
-        return Case(name, side, hidden, launch, loops, moved, moved)
+    def case(name: str, launch: Launch, loops: int, tensors: int, others: int) -> Case:
+        moved = tensors * values + others
+        return Case(name, side, hidden, launch, loops, moved, moved, tensors, values)
 
     kernels = gelu_grn_kernels
     cases = [
-        case("GELU", tiles.wide(kernels.gelu_kernel), loops, 2 * values + sums),
-        case("GRN statistics", tiles.of_images(kernels.scale_kernel), tiles.parts, sums // 2 + 2 * statistics),
+        case("GELU", tiles.wide(kernels.gelu_kernel), loops, 2, sums),
+        case("GRN statistics", tiles.of_images(kernels.scale_kernel), tiles.parts, 0, sums // 2 + 2 * statistics),
         case(
-            "GRN statistics backward", tiles.of_images(kernels.through_kernel), tiles.parts, sums // 2 + 4 * statistics
+            "GRN statistics backward",
+            tiles.of_images(kernels.through_kernel),
+            tiles.parts,
+            0,
+            sums // 2 + 4 * statistics,
         ),
-        case("GELU backward", tiles.wide(kernels.gelu_grad_kernel, SCALED=in_weights), loops, 3 * values + sums),
+        case("GELU backward", tiles.wide(kernels.gelu_grad_kernel, SCALED=in_weights), loops, 3, sums),
     ]
     if not in_weights:
         cases += [
-            case("GRN", tiles.wide(kernels.grn_kernel), loops, 2 * values + statistics),
-            case("GRN sums backward", tiles.wide(kernels.grn_sums_kernel), loops, 2 * values + 2 * sums),
+            case("GRN", tiles.wide(kernels.grn_kernel), loops, 2, statistics),
+            case("GRN sums backward", tiles.wide(kernels.grn_sums_kernel), loops, 2, 2 * sums),
         ]
     return cases
 
@@ -193,13 +204,16 @@ def read(case: Case, arch: int, dtype: str = "bf16") -> Cost:
     registers, operations, loop = _disassemble(compiled.asm["cubin"])
     inside = operations[loop] if loop else []
     counts = Counter(inside or operations)
+    tile = rf"tt\.(?:load|store) .*tensor<\d+x\d+x!tt\.ptr<{dtype.replace('fp', 'f')}>"
+    passes = len(re.findall(tile, compiled.asm["ttgir"]))
+    asked = case.asked + (passes - case.tensors) * case.tensor_bytes
     programs = 1
     for n in case.launch.grid:
         programs *= n
     executed = (len(operations) + len(inside) * (case.loops - 1 if loop else 0)) * programs * case.launch.num_warps
     return Cost(
         case.name, case.side, case.channels, arch, registers, sum(o in ("STL", "LDL") for o in operations),
-        len(operations), len(inside), counts["FFMA"], case.asked, case.least,
+        len(operations), len(inside), counts["FFMA"], asked, case.least, case.tensors, passes,
         1e6 * executed / WARP_INSTRUCTIONS_PER_SECOND, 1e6 * case.least / BYTES_PER_SECOND,
     )  # fmt: skip
 

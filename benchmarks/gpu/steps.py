@@ -35,11 +35,11 @@ LARGEST, STEP = 1024, 32  # images; beyond, a GPU is as busy as it gets
 LOSS_ERROR = 1e-2  # relative, between the loss of a row and its eager one; in bfloat16 they differ by 1e-3
 
 
-def largest_batch(model: FCMAE, img_size: int, device: torch.device) -> int:
+def largest_batch(model: FCMAE, device: torch.device) -> int:
     """Images that fit, from the memory that steps of 8 and 16 take."""
     used = []
     for batch in (8, 8, 16):  # the first allocates workspaces
-        inputs = common.make_inputs(model, batch, img_size, device)
+        inputs = common.make_inputs(model, batch, device)
         step = common.training_step(model, common.loss_of(model, inputs), torch.bfloat16, device)
         used.append(peak_memory(step, device))
     free, _ = torch.cuda.mem_get_info(device)
@@ -82,9 +82,9 @@ def masked_blocks_compiled(yes: bool) -> Iterator[None]:
 def make_network(args: Any, backend: str, batch: int, like: FCMAE, inputs: common.Inputs) -> tuple[Any, common.Run]:
     """A network and its forward pass."""
     if backend != "mae":
-        model = common.make_model(args.model, args.img_size, backend, args.device, like)
+        model = common.make_model(args, backend, like)
         return model, common.loss_of(model, inputs)
-    mae = ViTMAE(PEER if not args.small else "vit_tiny_patch16_224", args.img_size).to(args.device)
+    mae = ViTMAE("vit_tiny_patch16_224" if args.small else PEER, args.img_size).to(args.device)
     order = torch.rand(batch, mae.encoder.patch_embed.num_patches, device=args.device).argsort(1)
     return mae, lambda: mae(inputs.images, order)
 
@@ -103,7 +103,7 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
             else:
                 compile_blocks(network)
         loss = float(step())
-        peak = peak_memory(step, args.device)
+        peak = peak_memory(step, args.device) if args.device.type == "cuda" else None
         run = step
         if "graph" in mode and args.device.type == "cuda":
             run = common.captured(step)
@@ -119,7 +119,7 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
         f"{batch / middle:,.0f}",
         "–" if kernels is None else f"{1e3 * kernels[0]:.1f} ({kernels[0] / middle:.0%})",
         "–" if kernels is None else f"{kernels[1]}",
-        f"{peak / 2**20:,.0f}",
+        "–" if peak is None else f"{peak / 2**20:,.0f}",
         f"{start_up:.0f}",
     ]
     return cells, middle
@@ -132,11 +132,11 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, help="unset: the largest that fits")
     parser.add_argument("--whole", action="store_true", help="compile the whole network, not block by block")
     args = common.parse(parser)
-    like = common.make_model(args.model, args.img_size, "masked", args.device)
-    batch = args.batch_size or (largest_batch(like, args.img_size, args.device) if args.device.type == "cuda" else 2)
-    inputs = common.make_inputs(like, batch, args.img_size, args.device)
+    like = common.make_model(args, "masked")
+    batch = args.batch_size or (largest_batch(like, args.device) if args.device.type == "cuda" else 2)
+    inputs = common.make_inputs(like, batch, args.device)
     how = "the whole network" if args.whole else "block by block"
-    print(f"{args.model}, batch {batch}, {args.img_size}², bf16, forward + backward + AdamW; compiled: {how}.")
+    print(f"{args.model}, batch {batch}, {common.size(args)}, bf16, forward + backward + AdamW; compiled: {how}.")
     common.print_header(
         "network", "backend", "mode", "ms (range)", "images/s", "kernels, ms (share)", "kernels", "peak MiB",
         "start-up, s",
@@ -148,6 +148,9 @@ def main() -> int:
         name = args.model if backend != "mae" else f"{PEER}, MAE"
         if time.perf_counter() - args.started > args.limit:
             common.print_row(name, backend, mode, "left out: no time", *["–"] * 5)
+            continue
+        if backend == "triton" and args.device.type == "cpu":
+            common.print_row(name, backend, mode, "left out: no GPU", *["–"] * 5)
             continue
         try:
             cells, seconds[row] = measure_row(args, backend, mode, like, inputs)

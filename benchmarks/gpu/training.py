@@ -45,13 +45,14 @@ def make_jpegs(folder: Path, count: int) -> None:
 
 def run_once(args: Any, images: Path, output: Path, more: list[str], end: float) -> tuple[float, list[dict[str, Any]]]:
     """Pretrain until ``end`` at most; seconds to the first line of metrics, and all lines."""
-    command = [
-        sys.executable, "-m", "fcmae.pretrain", "--config", "pretrain", "--model.name", args.model,
-        "--model.img_size", str(args.img_size), "--data.path", str(images), "--output", str(output),
-        "--train.epochs", str(args.epochs), "--train.batch_size", str(args.batch_size), "--train.effective_batch",
-        str(args.batch_size), "--train.warmup_epochs", "0", "--device", str(args.device), "--log.every", "4",
-        "--log.pictures_every", "0", "--log.checkpoint_every", str(args.epochs), *more,
-    ]  # fmt: skip
+    options = {
+        "config": "pretrain", "model.name": args.model, "model.img_size": 64 if args.small else args.img_size,
+        "data.path": images, "output": output, "device": args.device, "train.epochs": args.epochs,
+        "train.effective_batch": args.batch_size, "train.batch_size": args.batch_size, "train.warmup_epochs": 0,
+        "log.every": 1 if args.small else 4, "log.pictures_every": 0, "log.checkpoint_every": args.epochs,
+    }  # fmt: skip
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "fcmae.pretrain", *given, *more]
     begin, first = time.perf_counter(), None
     metrics = output / "metrics.jsonl"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

@@ -44,3 +44,15 @@ def test_depthwise_loops_are_mostly_products() -> None:
         per_ffma = cost["loop"] / cost["ffma"]
         assert per_ffma <= (2.6 if cost["name"] == "forward" else 3.5), cost
         assert per_ffma >= 1
+
+
+def test_layer_norm_gelu_and_grn_read_and_write_each_value_once() -> None:
+    """One load or store of a tile for each tensor of features; so what they ask for is the least there is."""
+    passes = {
+        "LayerNorm": 2, "LayerNorm backward": 3, "GELU": 2, "GELU backward": 3, "GRN": 2, "GRN sums backward": 2,
+    }  # fmt: skip
+    found = costs("--sides", "8", "4", "--kernels", "LayerNorm", "GELU", "GRN")
+    for cost in found:
+        assert cost["passes"] == cost["tensors"] == passes.get(cost["name"], 0), cost
+        assert cost["asked"] == cost["least"], cost
+    assert {cost["name"] for cost in found} >= set(passes)
