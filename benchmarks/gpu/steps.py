@@ -1,4 +1,4 @@
-"""A whole training step (forward, backward, AdamW) in bfloat16, by network, backend and mode.
+"""A whole training step (forward, backward, AdamW), in bfloat16 on a GPU, by network, backend and mode.
 
     python -m benchmarks.gpu.steps --model convnextv2_tiny --rows triton/graph masked/compiled+graph
 
@@ -79,12 +79,18 @@ def masked_blocks_compiled(yes: bool) -> Iterator[None]:
         masked._block = before
 
 
+def dtype_on(device: torch.device) -> torch.dtype:
+    """A CPU emulates bfloat16, slowly."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def make_network(args: Any, backend: str, batch: int, like: FCMAE, inputs: common.Inputs) -> tuple[Any, common.Run]:
     """A network and its forward pass."""
     if backend != "mae":
         model = common.make_model(args, backend, like)
         return model, common.loss_of(model, inputs)
-    mae = ViTMAE("vit_tiny_patch16_224" if args.small else PEER, args.img_size).to(args.device)
+    small = {"dim": 64, "depth": 1} if args.small else {}
+    mae = ViTMAE("vit_tiny_patch16_224" if args.small else PEER, args.img_size, **small).to(args.device)
     order = torch.rand(batch, mae.encoder.patch_embed.num_patches, device=args.device).argsort(1)
     return mae, lambda: mae(inputs.images, order)
 
@@ -93,7 +99,7 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
     """The cells of a row after network, backend and mode; and seconds of a step."""
     batch = len(inputs.images)
     network, forward = make_network(args, backend, batch, like, inputs)
-    step = common.training_step(network, forward, torch.bfloat16, args.device)
+    step = common.training_step(network, forward, dtype_on(args.device), args.device)
     begin = time.perf_counter()
     expected = float(step())
     with masked_blocks_compiled("compiled" in mode and not args.whole):
@@ -136,7 +142,8 @@ def main() -> int:
     batch = args.batch_size or (largest_batch(like, args.device) if args.device.type == "cuda" else 2)
     inputs = common.make_inputs(like, batch, args.device)
     how = "the whole network" if args.whole else "block by block"
-    print(f"{args.model}, batch {batch}, {common.size(args)}, bf16, forward + backward + AdamW; compiled: {how}.")
+    dtype = str(dtype_on(args.device)).removeprefix("torch.")
+    print(f"{args.model}, batch {batch}, {common.size(args)}, {dtype}, forward + backward + AdamW; compiled: {how}.")
     common.print_header(
         "network", "backend", "mode", "ms (range)", "images/s", "kernels, ms (share)", "kernels", "peak MiB",
         "start-up, s",

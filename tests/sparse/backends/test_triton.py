@@ -287,7 +287,7 @@ def test_autocast_is_as_exact_as_pytorchs(number: int, many_sites: bool, monkeyp
 
 
 def test_autocast_keeps_what_is_read_in_bfloat16() -> None:
-    """LayerNorm keeps the type of what it reads: products read it next. A wider shortcut keeps its own; so do weights."""
+    """LayerNorm keeps the type of what it reads: products read it next. A wider shortcut keeps its own, and weights."""
     x, weight, bias, *others = randn((16, 4), (4,), (4,), (9, 4), (9,), (9,), (9,), (4, 9), (4,))
     ops = resolve_backend("triton")
     weight.requires_grad_()
