@@ -27,7 +27,7 @@ from benchmarks import timing
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
 from fcmae.sparse import ActiveSites
-from fcmae.sparse.backends.triton import depthwise, gelu_grn, gelu_grn_kernels, norm
+from fcmae.sparse.backends.triton import depthwise, gelu_grn, gelu_grn_kernels, norm, patches
 from fcmae.sparse.backends.triton.depthwise_kernels import neighbors_kernel, slide_kernel, wgrad_kernel
 from fcmae.sparse.backends.triton.grn_mlp import MANY_SITES
 from fcmae.sparse.backends.triton.launch import Launch, interpreting
@@ -39,7 +39,7 @@ ARCHITECTURES = (80, 89, 90, 100)
 LIMITS = {("forward", 8): 2.6, ("forward", 4): 2.6, ("wgrad", 8): 3.5, ("wgrad", 4): 3.5}
 """Most instructions of the inner loop per FFMA on sm_90, in bf16."""
 INTEGERS = ("patches_ptr", "slot_ptr", "table_ptr", "near_ptr", "count_ptr")
-WIDE = ("x_ptr", "dy_ptr", "dx_ptr", "out_ptr", "h_ptr", "g_ptr", "y_ptr", "dh_ptr")
+WIDE = ("rows_ptr", "x_ptr", "dy_ptr", "dx_ptr", "out_ptr", "h_ptr", "g_ptr", "y_ptr", "dh_ptr")
 """Pointers to features; the others are to float32."""
 
 
@@ -100,7 +100,7 @@ class Cost:
 def make_cases(dims: tuple[int, ...], grid: int, visible: int, batch: int, width: int) -> list[Case]:
     """All kernels at the shapes of a network's stages; ``width`` in bytes is that of a feature."""
     sites = ActiveSites(random_visible(batch, (grid, grid), visible))
-    cases = [_neighbors(sites)]
+    cases = [_neighbors(sites), *_pixels(sites, width)]
     for side, channels in zip((8, 4, 2, 1), dims, strict=True):
         cases += [*_depthwise(sites, side, channels, width), *_layer_norm(sites.num_sites(side), side, channels, width)]
         cases += _gelu_grn(sites, side, channels, width)
@@ -115,22 +115,35 @@ def _table(sites: ActiveSites, reach: int) -> Tensor:
 
 
 def _neighbors(sites: ActiveSites) -> Case:
-    patches, reach = sites.patches.numel(), SIZE // 2
+    number, reach = sites.patches.numel(), SIZE // 2
     constants = {
         "K": sites.num_visible, "HEIGHT": sites.height, "WIDTH": sites.width, "D": 2 * reach + 1, "BLOCK": 64, "P": 8,
     }  # fmt: skip
-    moved = 4 * (sites.visible.numel() + patches * (2 + 3 * (2 * reach + 1) ** 2))
-    return Case("neighbors", 1, 0, Launch(neighbors_kernel, (triton.cdiv(patches, 8),), constants, 4), 0, moved, moved)
+    moved = 4 * (sites.visible.numel() + number * (2 + 3 * (2 * reach + 1) ** 2))
+    return Case("neighbors", 1, 0, Launch(neighbors_kernel, (triton.cdiv(number, 8),), constants, 4), 0, moved, moved)
+
+
+def _pixels(sites: ActiveSites, width: int) -> list[Case]:
+    """Of float32 images of three channels, with a stem of stride 4."""
+    image, masked = (3, PATCH * sites.height, PATCH * sites.width), sites.complement()
+    values = [3 * PATCH**2 * chosen.patches.numel() for chosen in (sites, masked)]
+    shapes = [(sites.batch_size, chosen.num_visible) for chosen in (sites, masked)]
+    stem = patches.stem_rows_launch(shapes[0], image, PATCH // 4, 4)
+    target = patches.patch_pixels_launch(shapes[1], image, PATCH, normalize=True)
+    return [
+        Case("stem rows", 8, 3, stem, 0, values[0] * (4 + width), values[0] * (4 + width)),
+        Case("target pixels", 1, 3, target, 0, values[1] * 16, values[1] * 8),
+    ]
 
 
 def _depthwise(sites: ActiveSites, side: int, channels: int, width: int) -> list[Case]:
     there = _table(sites, triton.cdiv(SIZE // 2, side))
-    patches, reach, half = len(there), there.shape[1] // 2, SIZE // 2
+    number, reach, half = len(there), there.shape[1] // 2, SIZE // 2
     column = torch.tensor([(i - half) // side + reach for i in range(side + SIZE - 1)]).bincount()
     row = torch.tensor([(y + k - half) // side + reach for y in range(side) for k in range(SIZE)]).bincount()
     window = int((there.sum(0) * row[:, None] * column).sum()) * channels * width
-    features, taps = patches * side * side * channels * width, SIZE * SIZE * channels * 4
-    launch = depthwise.convolve_launch(patches, channels, side, SIZE, True, False)
+    features, taps = number * side * side * channels * width, SIZE * SIZE * channels * 4
+    launch = depthwise.convolve_launch(number, channels, side, SIZE, True, False)
     if launch.kernel is slide_kernel:
         loops: float = SIZE
         asked = window + features + launch.grid[0] * taps
@@ -140,7 +153,7 @@ def _depthwise(sites: ActiveSites, side: int, channels: int, width: int) -> list
         loops = sum(int(group.max()) for group in groups) / len(groups)
         pairs = int(counts.sum())
         asked = features + pairs * channels * (side * side * width + (2 * side - 1) ** 2 * 4)
-    wgrad, per_program = depthwise.wgrad_launch(patches, channels, side, SIZE)
+    wgrad, per_program = depthwise.wgrad_launch(number, channels, side, SIZE)
     sums = 2 * wgrad.grid[0] * (taps + 4 * channels)
     return [
         Case("forward", side, channels, launch, loops, asked, 2 * features + taps),
@@ -223,6 +236,8 @@ def _type(name: str, kernel: Any, case: Case, dtype: str) -> str:
         return "constexpr"
     if not name.endswith("_ptr"):
         return "fp32" if name == "eps" else "i32"
+    if name == "order_ptr":
+        return "*i64"
     if name in INTEGERS:
         return "*i32"
     return f"*{dtype}" if name in WIDE and not (name == "out_ptr" and kernel is wgrad_kernel) else "*fp32"

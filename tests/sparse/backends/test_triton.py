@@ -7,12 +7,13 @@ import pytest
 import torch
 import triton
 from torch import Tensor
+from torch.library import CustomOpDef
 from triton.runtime import interpreter
 
 from fcmae.sparse import ActiveSites, Backend, MlpWeights, densify, gather_sites, resolve_backend
 from fcmae.sparse import reference as ref
 from fcmae.sparse.backends import pytorch
-from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_mlp, launch, neighbors, norm
+from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_mlp, launch, neighbors, norm, patches
 from tests.conftest import GRIDS, random_visible
 from tests.sparse.against_oracle import compare
 
@@ -332,11 +333,16 @@ def test_compiles_without_a_break() -> None:
 
 def test_operators_are_what_torch_expects_of_operators() -> None:
     """Schema, fake implementation and autograd registration, so that torch.compile may trace through them."""
+    checked = set()
+
+    def check(operator: CustomOpDef, args: tuple, **options: Any) -> None:
+        checked.add(operator)
+        torch.library.opcheck(operator, args, **options)
+
     sites = ActiveSites(random_visible(2, 2, 3, 3).to(DEVICE))
-    patches = sites.patches.flatten().int()
-    check = torch.library.opcheck
+    places = sites.patches.flatten().int()
     # what follows the last neighbor is undefined, so two results are not equal: schema and fake implementation alone
-    check(neighbors._neighbors_op, (patches, sites.patch_slot(), 1), test_utils=("test_schema", "test_faketensor"))
+    check(neighbors._neighbors_op, (places, sites.patch_slot(), 1), test_utils=("test_schema", "test_faketensor"))
     index = neighbors.neighbors_of(sites, 2, 3)
     x, taps, bias = (t.requires_grad_() for t in randn((24, 4), (9, 4), (4,)))
     check(depthwise._convolve_op, (x, taps, bias, *index, 2, False))
@@ -351,6 +357,11 @@ def test_operators_are_what_torch_expects_of_operators() -> None:
     saved = [t.detach() for t in (h, h, b1, gamma)]
     check(gelu_grn.gelu_grn_grad_op, (*saved, torch.rand(2, 9, device=DEVICE), None))
     check(gelu_grn.gelu_grn_grad_op, (*saved, *torch.rand(2, 2, 9, device=DEVICE)))
+    images = torch.randn(2, 3, 16, 24, device=DEVICE)
+    check(patches._stem_rows_op, (images, sites.patches, 2, 4, torch.bfloat16))
+    check(patches._patch_pixels_op, (images, sites.patches, 8, 1e-6))
+    modules = (depthwise, gelu_grn, neighbors, norm, patches)
+    assert checked == {op for module in modules for op in vars(module).values() if isinstance(op, CustomOpDef)}
 
 
 def test_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,3 +378,53 @@ def test_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(ValueError, match="the triton backend needs a GPU; take backend 'torch'"):
         depthwise.depthwise_conv(x, weight, None, sites, 2)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(
+    ("side", "stride", "channels", "dtype"),
+    [
+        (8, 4, 3, torch.float32),
+        (4, 1, 33, torch.float32),
+        (1, 8, 5, torch.float32),
+        (2, 2, 1, torch.bfloat16),
+        (2, 2, 1, torch.float16),
+    ],
+)
+def test_pixels_of_patches(
+    side: int, stride: int, channels: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PyTorch's, for visible and masked patches, on oblong grids, and of patches larger than a block."""
+    monkeypatch.setattr(patches, "LARGEST_BLOCK", 512)
+    sites, size = ActiveSites(random_visible(2, 2, 3, 4).to(DEVICE)), side * stride
+    images = torch.randn(2, channels, 2 * size, 3 * size, device=DEVICE).to(dtype)
+    masked = sites.complement().visible.repeat_interleave(size, 1).repeat_interleave(size, 2)
+    unread = images.masked_fill(masked[:, None], torch.nan)
+    assert torch.equal(patches.stem_rows(unread, sites, side, stride), pytorch.stem_rows(images, sites, side, stride))
+    for chosen in (sites, sites.complement(), ActiveSites.full(2, 2, 3, images.device)):
+        for eps in (None, 1e-6):
+            expected = pytorch.patch_pixels(images, chosen, size, eps)
+            got = patches.patch_pixels(images.transpose(2, 3).contiguous().transpose(2, 3), chosen, size, eps)
+            torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.usefixtures("rounding_to_nearest")
+def test_pixels_of_patches_call_pytorch_where_the_kernels_cannot_run() -> None:
+    """A gradient to the image, float64, no patch at all; under autocast the stem's rows are what its product reads."""
+    sites = ActiveSites(random_visible(1, 1, 2, 1).to(DEVICE))
+    images = torch.randn(1, 3, 8, 16, device=DEVICE, requires_grad=True)
+    rows, targets = patches.stem_rows(images, sites, 2, 4), patches.patch_pixels(images, sites, 8, 1e-6)
+    assert all(t is not None for t in torch.autograd.grad(rows.sum() + targets.square().sum(), images))
+    wide = images.detach().double()
+    assert (
+        patches.stem_rows(wide, sites, 2, 4).dtype == patches.patch_pixels(wide, sites, 8, None).dtype == torch.float64
+    )
+    none = ActiveSites.full(1, 1, 2, images.device).complement()
+    assert patches.patch_pixels(images.detach(), none, 8, None).shape == (0, 192)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        low = patches.stem_rows(images.detach(), sites, 2, 4)
+    assert torch.equal(low, rows.detach().bfloat16())
+    with pytest.raises(ValueError, match="do not fit"):
+        patches.stem_rows(images.detach(), sites, 2, 2)
+    with pytest.raises(ValueError, match="do not fit"):
+        patches.patch_pixels(images.detach(), sites, 4, None)

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-KERNELS = [("forward", 4)] + [
+KERNELS = [("forward", 4), ("stem rows", 8)] + [
     (name, 1)
     for name in (
         "neighbors", "forward", "wgrad", "LayerNorm", "LayerNorm backward", "GELU", "GELU backward", "GRN",
-        "GRN statistics", "GRN statistics backward", "GRN sums backward",
+        "GRN statistics", "GRN statistics backward", "GRN sums backward", "target pixels",
     )
 ]  # fmt: skip
 
@@ -29,6 +29,7 @@ def test_every_kernel_compiles_for_every_architecture_and_none_spills() -> None:
     """Each once: s = 4 slides past a patch, s = 1 visits neighbors and applies GRN by kernel."""
     everywhere = ("--arch", "80", "89", "90", "100")
     found = costs(*everywhere, "--sides", "1") + costs(*everywhere, "--sides", "4", "--kernels", "forward")
+    found += costs(*everywhere, "--sides", "8", "--kernels", "stem")
     assert {(cost["arch"], cost["name"], cost["side"]) for cost in found} == {
         (arch, *kernel) for arch in (80, 89, 90, 100) for kernel in KERNELS
     }
