@@ -29,7 +29,7 @@ FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
     *("output", "resume", "device", "data.path", "data.num_workers", "data.max_pixels"),
     *("model.backend", "model.checkpoint_stages", "model.init_from"),
-    *("train.compile", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
+    *("train.compile", "train.cuda_graphs", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
 }
 # what an unset one is depends on the run, which therefore keeps its own
 KEPT_IF_UNSET = ("train.warmup_epochs", "train.base_lr")

@@ -2,15 +2,13 @@
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from filelock import FileLock
 
 import fcmae
 from fcmae.config import PretrainConfig
@@ -25,14 +23,22 @@ from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.runs.starts import Start, record_start
-from fcmae.sparse import BackendError
-from fcmae.training.accelerator import device_name, hardware_name, make_accelerator, precision_name
+from fcmae.sparse import BackendError, resolve_backend
+from fcmae.training.accelerator import (
+    captures,
+    device_name,
+    hardware_name,
+    make_accelerator,
+    precision_name,
+    prepare,
+)
 from fcmae.training.batch import Batch, divide_batch, learning_rate_advice, peak_learning_rate
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
 from fcmae.training.optimizer import make_optimizer
 from fcmae.training.peers import Peers
 from fcmae.training.pixels import measured_pixels, recorded_pixels
+from fcmae.training.pretraining import Pretraining, PretrainRun
 from fcmae.training.resume import (
     check_same_run,
     check_same_stream,
@@ -43,47 +49,13 @@ from fcmae.training.resume import (
     recorded_settings,
     run_folder,
 )
+from fcmae.training.run import Run
 from fcmae.weights.load import load_encoder
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Run:
-    """Everything that training needs."""
-
-    config: PretrainConfig
-    """As config.yaml holds it: what was unset is filled in."""
-    batch: Batch
-    accelerator: Accelerator
-    folder: Path
-    dataset: PretrainDataset
-    model: torch.nn.Module
-    """Prepared by accelerate; ``bare_model`` is the FCMAE inside."""
-    bare_model: FCMAE
-    optimizer: torch.optim.Optimizer
-    start: ckpt.TrainState
-    total_steps: int
-    monitor: Monitor
-    lock: FileLock | None
-    """Held by the main process while it writes to the folder."""
-    peers: Peers
-    resumed_settings: dict[str, Any] | None
-    """By dotted name: those of this folder's checkpoint that the run resumes from. None: from none, or another's."""
-
-    def epochs_done(self, step: int) -> float:
-        """Epochs completed after this many steps."""
-        return step * self.start.effective_batch / self.start.samples_per_epoch
-
-    def completes_epochs(self, step: int, every: int) -> bool:
-        """Whether this step completed another ``every`` epochs; 0: never."""
-        if not every:
-            return False
-        samples, batch = every * self.start.samples_per_epoch, self.start.effective_batch
-        return step * batch // samples > (step - 1) * batch // samples
-
-
-def set_up(config: PretrainConfig) -> Run:
+def set_up(config: PretrainConfig) -> PretrainRun:
     """Check everything, then create data, model and optimizer, and load the checkpoint to resume.
 
     Raises:
@@ -97,7 +69,7 @@ def set_up(config: PretrainConfig) -> Run:
         raise
 
 
-def _set_up(config: PretrainConfig, peers: Peers) -> Run:
+def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
     accelerator = make_accelerator(config)
     if not accelerator.is_main_process:
         logging.getLogger("fcmae").setLevel(logging.ERROR)
@@ -136,7 +108,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     if config.train.compile:
         bare_model.compile()
-    model, optimizer = accelerator.prepare(bare_model, optimizer)
+    model, optimizer = prepare(accelerator, bare_model, optimizer, captures(config.train, accelerator))
     if resume_from is not None:
         state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
@@ -175,8 +147,8 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
     if resume_from is not None:
         logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
     return Run(
-        config, batch, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock,
-        peers, None if newest is None else before,
+        config, Pretraining(dataset, monitor), batch, accelerator, folder, model, bare_model, optimizer, start,
+        total_steps, lock, peers, None if newest is None else before,
     )  # fmt: skip
 
 
@@ -220,10 +192,11 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
     """The network with its initial weights; with ``fresh`` False they are not loaded, because a checkpoint follows."""
     torch.manual_seed(config.seed)
     try:
-        model = FCMAE(config.model, config.train.mask_ratio)
-    except BackendError as error:  # not installed
+        model = FCMAE(config.model, config.train.mask_ratio)  # on the CPU
+        ops = resolve_backend(config.model.sparse_backend, device)
+    except BackendError as error:  # not installed, or of other devices
         raise UserError(f"--model.{error}") from None
-    if missing := model.encoder.ops.missing_on(device):
+    if missing := ops.missing_on(device):
         raise UserError(f"--model.backend {config.model.backend} needs {missing}; take auto or torch")
     if config.model.init_from is not None and fresh:
         try:

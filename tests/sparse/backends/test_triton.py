@@ -364,11 +364,23 @@ def test_operators_are_what_torch_expects_of_operators() -> None:
     assert checked == {op for module in modules for op in vars(module).values() if isinstance(op, CustomOpDef)}
 
 
+def test_float64_is_pytorchs() -> None:
+    """A network with ``auto`` has this backend on a GPU, whatever its type."""
+    sites = ActiveSites(random_visible(2, 2, 2, 1))
+    inputs = torch.randn(sites.num_sites(2), 3).double(), torch.randn(3, 1, 3, 3).double(), torch.randn(3).double()
+    results = []
+    for operation in (depthwise.depthwise_conv, pytorch.depthwise_conv):
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        out = operation(*leaves, sites, 2)
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == torch.float64
+        assert torch.equal(ours, theirs)
+
+
 def test_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     sites = ActiveSites(random_visible(1, 2, 2, 1))
     x, weight = torch.randn(sites.num_sites(2), 3), torch.randn(3, 1, 3, 3)
-    with pytest.raises(ValueError, match="float64"):
-        depthwise.depthwise_conv(x.double(), weight.double(), None, sites, 2)
     with pytest.raises(ValueError, match="must be of one type"):
         depthwise.depthwise_conv(x, weight.half(), None, sites, 2)
     with monkeypatch.context() as patch:
