@@ -9,7 +9,6 @@ several kernels. Eager, bfloat16 autocast; nothing is timed.
 import argparse
 import contextlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -46,11 +45,6 @@ class Launches(TorchDispatchMode):
         super().__init__()
         self.counts: Counter[str] = Counter()
 
-    @property
-    def note(self) -> Callable[..., None]:
-        """What stands in the place of Launch.__call__."""
-        return lambda launch, *_: self.counts.update([f"{launch.kernel.__name__} (Triton)"])
-
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Count one operation and run it."""
         if func in OPERATORS:
@@ -83,10 +77,12 @@ def count(model_name: str, backend: str, batch: int, img_size: int, mask_ratio: 
         kept = count_visible(grid[0] * grid[1], mask_ratio)
 
         def phase(name: str, run: Any) -> Any:
-            with (
-                Launches() as launches,
-                mock.patch.object(Launch, "__call__", lambda launch, *_: launches.launch(launch)),
-            ):
+            launches = Launches()
+
+            def note(launch: Launch, *_: Any) -> None:
+                launches.counts[f"{launch.kernel.__name__} (Triton)"] += 1
+
+            with launches, mock.patch.object(Launch, "__call__", note):
                 result = run()
             phases[name] = launches.counts
             return result

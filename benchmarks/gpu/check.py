@@ -45,7 +45,7 @@ def replay_equals_eager(model: FCMAE, inputs: common.Inputs) -> bool:
         model.zero_grad()
         return common.forward_backward(common.loss_of(model, inputs), torch.bfloat16, inputs.images.device)
 
-    loss = common.captured(run)()
+    loss = common.captured(run, inputs.images.device)()
     torch.cuda.synchronize()
     replayed = {"loss": loss.float()} | {n: p.grad.float() for n, p in model.named_parameters() if p.grad is not None}
     return all(torch.equal(replayed[name], value) for name, value in eager.items())

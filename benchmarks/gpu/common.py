@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.measure import matmul_peak
 from benchmarks.weights import randomize_grn
 from fcmae.models import FCMAE, ModelConfig
+from fcmae.training.graphs import CudaCapture
 
 Run = Callable[[], Tensor]
 SMALL_MODEL, SMALL_IMAGE = "convnextv2_atto", (32, 64)
@@ -96,20 +97,20 @@ def training_step(network: nn.Module, forward: Run, dtype: torch.dtype, device: 
     return run
 
 
-def captured(run: Run) -> Run:
-    """The same as one CUDA graph; kernels are compiled and workspaces allocated in the runs before."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+def captured(run: Run, device: torch.device) -> Run:
+    """The same as one CUDA graph, captured as training captures its steps."""
+    capture, loss = CudaCapture(device), torch.empty(0)
+
+    def work() -> None:
+        nonlocal loss
         loss = run()
 
+    for _ in range(3):  # compiles kernels, allocates workspaces
+        capture.warm_up(work)
+    launch = capture(work)
+
     def replay() -> Tensor:
-        graph.replay()
+        launch()
         return loss
 
     return replay

@@ -38,7 +38,7 @@ def seconds_each(run: Callable[[], object], device: torch.device) -> float:
             run()
         return torch.empty(0)
 
-    return statistics.median(common.seconds_of(common.captured(many), device, most=SECONDS)) / REPEATS
+    return statistics.median(common.seconds_of(common.captured(many, device), device, most=SECONDS)) / REPEATS
 
 
 def step_of(model: FCMAE, inputs: common.Inputs, device: torch.device) -> None:
@@ -111,7 +111,7 @@ def main() -> int:
         )  # fmt: skip
     if device.type == "cuda":
         step = common.training_step(model, common.loss_of(model, inputs), torch.bfloat16, device)
-        whole = statistics.median(common.seconds_of(common.captured(step), device))
+        whole = statistics.median(common.seconds_of(common.captured(step, device), device))
     alone = seconds_each(products.run, device)
     bound = products.flops / rates.flops
     common.print_header("of a step", "ms", "least, ms", "share")

@@ -55,17 +55,17 @@ def run_once(args: Any, images: Path, output: Path, more: list[str], end: float)
     command = [sys.executable, "-m", "fcmae.pretrain", *given, *more]
     begin, first = time.perf_counter(), None
     metrics = output / "metrics.jsonl"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    said = output.with_suffix(".said")
+    with open(said, "w") as stderr, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr) as process:
         while process.poll() is None and time.perf_counter() < end:
             if first is None and metrics.is_file() and metrics.stat().st_size:
                 first = time.perf_counter() - begin
             time.sleep(0.1)
         process.terminate()  # no more time: the run saves and ends
-        _, said = process.communicate()
     lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
     lines = [line for line in lines if "images_per_second" in line]
     if not lines:
-        raise RuntimeError(f"no line of metrics; the run said: {said[-400:]}")
+        raise RuntimeError(f"no line of metrics; the run said: {said.read_text()[-100:]}")
     return time.perf_counter() - begin if first is None else first, lines
 
 
