@@ -36,7 +36,16 @@ class Setting(NamedTuple):
 
 def headline_facts(run: RunFolder) -> list[Fact]:
     """Facts in order of importance; those that cannot be determined are left out."""
-    facts = [_model(run), _best(run), _steps(run), _loss(run), _held_out_loss(run), _throughput(run), _images(run), _time(run)]
+    facts = [
+        _model(run),
+        _best(run),
+        _steps(run),
+        _loss(run),
+        _held_out_loss(run),
+        _throughput(run),
+        _images(run),
+        _time(run),
+    ]
     facts += [_hardware(run), _peak_lr(run), _versions(run)]
     return [fact for fact in facts if fact is not None]
 

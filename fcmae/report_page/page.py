@@ -15,7 +15,14 @@ from markupsafe import Markup
 import fcmae
 from fcmae.analysis.collapse_file import read_depth_curves
 from fcmae.analysis.evaluation_file import read_evaluation
-from fcmae.report_page.charts import depth_chart, knn_chart, loss_chart, rate_charts, stage_distance_chart, validation_chart
+from fcmae.report_page.charts import (
+    depth_chart,
+    knn_chart,
+    loss_chart,
+    rate_charts,
+    stage_distance_chart,
+    validation_chart,
+)
 from fcmae.report_page.facts import changed_settings, headline_facts, is_finetuning
 from fcmae.report_page.pictures import embed_pictures
 from fcmae.report_page.validation import read_validation

@@ -1,6 +1,7 @@
 """Fine-tuning as a whole: a run and its files, resuming bit for bit, exports that give the same logits."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from safetensors.torch import load_file
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.finetuning.config import FinetuneConfig
+from fcmae.models import create_model
 from fcmae.runs import checkpoint as ckpt
 from tests.fcmae.finished_runs import metrics, stop_after
-from tests.fcmae.small_runs import save_run
 
 ALL: dict[str, Any] = {
     "augment": {
@@ -67,11 +68,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
 
 def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Path) -> None:
     """From a run whose pixel settings it takes over, to folders that timm and transformers load by themselves."""
-    pretrained = save_run(tmp_path / "pretrained", stem_stride=4)
+    pretrained = _pretrained(tmp_path / "pretrained")
     mean = "mean: [0.1, 0.2, 0.3], std: [0.3, 0.2, 0.25]"
     (pretrained / "config.yaml").write_text(f"# fcmae 0\ndata: {{{mean}, value_range: [0, 200]}}\n")
     folder = tmp_path / "run"
-    found = run(colors, folder, weights=pretrained, epochs=4, base_lr=0.03)
+    found = run(colors, folder, weights=pretrained, epochs=4, base_lr=0.1, layer_decay=1)
     assert found.best is not None
     assert found.best > 0.6
     scored = [line for line in metrics(folder) if "val_top1" in line]
@@ -103,9 +104,17 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     assert processor["size"] == {"shortest_edge": 32}
     assert processor["rescale_factor"] == pytest.approx(1 / 200)
 
+    (pretrained / "config.yaml").write_text("# fcmae 0\ntrain: {mask_ratio: 0.6}\n")
     with pytest.raises(UserError, match="of pretraining; fine-tune it as WEIGHTS"):
-        (pretrained / "config.yaml").write_text("# fcmae 0\ntrain: {mask_ratio: 0.6}\n")
         run(colors, pretrained)
+
+
+def _pretrained(folder: Path) -> Path:
+    """A run of pretraining before its first step."""
+    model = create_model("convnextv2_atto", img_size=32, decoder_dim=16)
+    state = ckpt.TrainState(1, 1, 1)
+    ckpt.save_checkpoint(folder, model, asdict(model.config), torch.optim.SGD(model.parameters()), state)
+    return folder
 
 
 def test_several_labels_and_only_the_classifier_is_trained(tmp_path: Path) -> None:
