@@ -1,5 +1,6 @@
 """Fine-tuning as a whole: a run and its files, resuming bit for bit, exports that give the same logits."""
 
+import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +13,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from fcmae.data.images import open_image
+from fcmae.data.normalizer import Normalizer
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.finetuning.config import FinetuneConfig
+from fcmae.finetuning.samples import validation_crop
 from fcmae.models import create_model
+from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
 from tests.fcmae.finished_runs import metrics, stop_after
 
@@ -88,7 +94,7 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     best = folder / "checkpoints" / "best"
     import fcmae
 
-    dense = fcmae.create_dense(best, 3).eval()
+    dense: Any = fcmae.create_dense(best, 3).eval()
     images = torch.randn(2, 3, 32, 32)
     expected = dense(images)
     of_timm: Any = timm.create_model(f"local-dir:{folder / 'export' / 'timm'}", pretrained=True).eval()
@@ -103,6 +109,32 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     processor = json.loads((folder / "export" / "transformers" / "preprocessor_config.json").read_text())
     assert processor["size"] == {"shortest_edge": 32}
     assert processor["rescale_factor"] == pytest.approx(1 / 200)
+
+    table = tmp_path / "table.csv"
+    predicted = predict(folder, colors, output=table, features=tmp_path / "features.npz", num_workers=0)
+    assert predicted.unreadable == 1
+    assert len(predicted.paths) == 30
+    with table.open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["label"] for row in rows] == list(predicted.labels)
+    assert np.mean([row["path"].startswith(row["label"]) for row in rows]) > 0.6
+    read = PixelReading(value_range=(0.0, 200.0))
+    normalize = Normalizer((0.1, 0.2, 0.3), (0.3, 0.2, 0.25))
+    crop = normalize(validation_crop(open_image(colors / predicted.paths[4], read), (32, 32), 0.875))
+    assert torch.allclose(dense(crop[None]).softmax(1)[0], predicted.probabilities[4], atol=1e-5)
+    assert float(rows[4]["p_green"]) == pytest.approx(predicted.probabilities[4, 1].item(), abs=1e-5)
+    features = np.load(tmp_path / "features.npz")
+    assert features["features"].shape == (30, 320)
+    logits = dense.head.fc(torch.from_numpy(features["features"]))
+    assert torch.allclose(logits.softmax(1), predicted.probabilities, atol=1e-5)
+    for wrong, message in (
+        ({"run": pretrained}, "is no run of fcmae finetune with weights"),
+        ({"output": table}, "--output .* exists; give another, or --overwrite"),
+        ({"output": tmp_path / "x.txt"}, "must end in .csv or .parquet"),
+        ({"images": tmp_path / "nothing"}, "IMAGES .* does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict(**{"run": folder, "images": colors} | wrong)
 
     (pretrained / "config.yaml").write_text("# fcmae 0\ntrain: {mask_ratio: 0.6}\n")
     with pytest.raises(UserError, match="of pretraining; fine-tune it as WEIGHTS"):
