@@ -1,7 +1,6 @@
 """``python -m fcmae COMMAND …``: the same as ``fcmae COMMAND …``."""
 
-from fcmae.cli.command import end
-from fcmae.cli.main import main
+from fcmae.cli.main import run
 
 if __name__ == "__main__":
-    end(main())
+    run()

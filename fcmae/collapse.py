@@ -10,17 +10,18 @@ Draws the paper's figure 4 (cosine distance of the channels against depth, a lin
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fcmae.analysis.collapse_file import NUMBERS, TABLE, write_collapse
 from fcmae.analysis.tap_names import Tap
-from fcmae.cli.command import exit_status, output_folder, say
+from fcmae.cli.command import end, exit_status, output_folder, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
+from fcmae.config.pixels import ImagesConfig, PixelConfig
 from fcmae.errors import UserError
 from fcmae.files import replacing
 
@@ -37,16 +38,15 @@ EARLY_MIDDLE_LATE = ("0.17", "0.5", "0.83")
 
 
 @dataclass(frozen=True)
-class CollapseDataConfig:
+class CollapseDataConfig(PixelConfig, ImagesConfig):
     """The images."""
 
-    path: tuple[str, ...] | str | None = None
-    """Images: a folder, a glob in quotes, a list of paths (.txt, .csv), or several of these, as a,b; unset: the photos
-    that ship with scikit-image and scikit-learn."""
     num_workers: int = 0
     """Processes that read images; 0: the main process reads them."""
 
     def __post_init__(self) -> None:
+        ImagesConfig.__post_init__(self)
+        PixelConfig.__post_init__(self)
         check_least(self, num_workers=0)
 
 
@@ -122,7 +122,17 @@ def collapse(config: CollapseConfig) -> CollapseResult:
     Raises:
         UserError: a wrong setting, weights or images that cannot be read, results that would be overwritten.
     """
-    from fcmae.analysis.collapse_file import NUMBERS, TABLE  # here, because these imports take seconds
+    from fcmae.analysis.names import parse_names
+    from fcmae.data.folder import images_to_look_at
+
+    names = parse_names(config.models)
+    ours = (TABLE, NUMBERS, FIGURE, *(MAPS.format(named.file_name) for named in names))
+    folder = output_folder(config.output, ours, config.overwrite)
+    paths = images_to_look_at(config.data.path, config.images)
+    if config.picture >= len(paths):
+        raise UserError(f"--picture {config.picture}: there are {len(paths)} images, 0 to {len(paths) - 1}")
+
+    # here, because these imports take seconds
     from fcmae.analysis.collapse_networks import (
         Measuring,
         NetworkCollapse,
@@ -131,25 +141,16 @@ def collapse(config: CollapseConfig) -> CollapseResult:
         layers_of_each,
         load_checked,
     )
-    from fcmae.analysis.subjects import parse_names
     from fcmae.cli.devices import choose_device
-    from fcmae.data.folder import images_to_look_at
 
-    names = parse_names(config.models)
-    ours = (TABLE, NUMBERS, FIGURE, *(MAPS.format(named.file_name) for named in names))
-    folder = output_folder(config.output, ours, config.overwrite)
     device = choose_device(config.device)
-    paths = images_to_look_at(config.data.path, config.images)
-    if config.picture >= len(paths):
-        raise UserError(f"--picture {config.picture}: there are {len(paths)} images, 0 to {len(paths) - 1}")
 
     # All networks are checked before the first is analyzed, which may take an hour. They wait in the CPU's memory, and
     # leave it one by one.
     subjects = {
         named.label: load_checked(
             named, config.tap, sparse=config.sparse, pretrained=config.pretrained, allow_pickle=config.allow_pickle,
-            use_ema=config.use_ema,
-            img_size=config.img_size, seed=config.seed,
+            use_ema=config.use_ema, img_size=config.img_size, seed=config.seed, pixels=config.data,
         )
         for named in names
     }  # fmt: skip
@@ -174,8 +175,6 @@ def collapse(config: CollapseConfig) -> CollapseResult:
 
 def _write(folder: Path, found: "dict[str, NetworkCollapse]", config: CollapseConfig) -> None:
     """The numbers of the networks that are through."""
-    from fcmae.analysis.collapse_file import write_collapse
-
     described = {
         label: {
             "source": one.source,
@@ -205,7 +204,6 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 def _show(result: CollapseResult) -> None:
-    from fcmae.analysis.collapse_file import NUMBERS, TABLE
     from fcmae.analysis.collapse_table import collapse_table
 
     for network in result.networks.values():
@@ -215,4 +213,4 @@ def _show(result: CollapseResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -5,16 +5,16 @@ from fcmae.convert import convert
 conversion = convert("runs/mine", "weights/timm", format="timm")
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fcmae.cli.command import exit_status, say
+from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
-from fcmae.runs.layout import check_exists
+from fcmae.weights.destination import check_destination
+from fcmae.weights.place import check_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,13 +85,14 @@ def convert(config: ConvertConfig) -> ConvertResult:
     Raises:
         UserError: weights that cannot be read or have no place in the format, files that would be overwritten.
     """
-    check_exists(Path(config.src))
-    from fcmae.cli.progress import Progress  # here, because these imports take seconds
+    dst = Path(config.dst)
+    check_weights(config.src)
+    check_destination(dst, config.overwrite)
+    from fcmae.progress import Progress  # here, because these imports take seconds
     from fcmae.weights import convert as weights_convert
     from fcmae.weights.card import needs_import
     from fcmae.weights.write import write
 
-    dst = Path(config.dst)
     with Progress("converted and written", 2) as progress:
         conversion = weights_convert.convert(
             config.src, config.format, allow_pickle=config.allow_pickle, use_ema=config.use_ema
@@ -146,4 +147,4 @@ def _show(result: ConvertResult, verbose: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

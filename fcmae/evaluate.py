@@ -8,21 +8,22 @@ evaluation.results[0].knn.top1.share
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fcmae.analysis.evaluation_file import RESULT
-from fcmae.cli.command import exit_status, output_folder, say
+from fcmae.cli.command import end, exit_status, output_folder, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
+from fcmae.config.pixels import PixelConfig
 from fcmae.files import write_text
 
 if TYPE_CHECKING:
     from fcmae.analysis.evaluation import Evaluation
     from fcmae.analysis.features import Embedder
+    from fcmae.data.classes import LabeledFiles
     from fcmae.data.labeled import LabeledData
 
 logger = logging.getLogger("fcmae")
@@ -32,8 +33,8 @@ IMG_SIZE, DIGITS_SIZE = 224, 64  # 64: 2×2 positions in the last stage of a usu
 
 
 @dataclass(frozen=True)
-class EvaluateDataConfig:
-    """The labeled images."""
+class LabeledSourceConfig:
+    """Where the labeled images are."""
 
     path: str | None = None
     """Folder with a subfolder for each class, or with train/ and val/ that have them; unset: the handwritten digits of
@@ -46,13 +47,25 @@ class EvaluateDataConfig:
     """Split of data.dataset to test on."""
     download: bool = False
     """Let data.dataset be downloaded."""
+
+
+@dataclass(frozen=True)
+class EvaluateDataConfig(PixelConfig, LabeledSourceConfig):
+    """The labeled images."""
+
     num_workers: int = 4
     """Processes that read the images of a folder; 0: the main process reads them."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_least(self, num_workers=0)
+        if self.path == "":
+            raise ValueError("path is empty; give a folder of classes, or leave it out for digits")
         if self.dataset is not None and self.path is None:
             raise ValueError(f"dataset {self.dataset} needs --data.path, the folder that holds it")
+        if self.set_for_files and (self.path is None or self.dataset is not None):
+            what = "digits" if self.path is None else f"data.dataset {self.dataset}"
+            raise ValueError(f"{self.set_for_files[0]} is for the image files of a folder, not for {what}")
 
 
 @dataclass(frozen=True)
@@ -114,21 +127,25 @@ def evaluate(config: EvaluateConfig) -> "Evaluation":
     Raises:
         UserError: a wrong setting, weights or images that cannot be read, a result that would be overwritten.
     """
+    from fcmae.analysis.names import parse_names
+    from fcmae.data.classes import class_folder
+
     folder = None if config.output is None else output_folder(config.output, [RESULT], config.overwrite)
+    named_networks = parse_names(config.ckpt)
+    files = None
+    if config.data.path is not None and config.data.dataset is None:
+        files = class_folder(config.data.path, config.test_share, config.seed, config.images)
 
     from fcmae.analysis.evaluation import Evaluation, Protocol, score_networks, with_baselines  # takes seconds
     from fcmae.analysis.features import embedder
-    from fcmae.analysis.subjects import parse_names
     from fcmae.cli.devices import choose_device
 
-    named_networks = parse_names(config.ckpt)
     device = choose_device(config.device)
-    data = _labeled_data(config)
+    data = _labeled_data(config, files)
     networks = [
         embedder(
             named, device, pretrained=config.pretrained, allow_pickle=config.allow_pickle,
-            use_ema=config.use_ema,
-            img_size=config.img_size, seed=config.seed,
+            use_ema=config.use_ema, img_size=config.img_size, seed=config.seed, pixels=config.data,
         )
         for named in named_networks
     ]  # fmt: skip
@@ -141,14 +158,15 @@ def evaluate(config: EvaluateConfig) -> "Evaluation":
     return replace(found, file=folder / RESULT)
 
 
-def _labeled_data(config: EvaluateConfig) -> "LabeledData":
-    from fcmae.data.labeled import labeled_digits, labeled_folder, labeled_timm
+def _labeled_data(config: EvaluateConfig, files: "tuple[LabeledFiles, LabeledFiles] | None") -> "LabeledData":
+    from fcmae.data.labeled import labeled_digits, labeled_files, labeled_timm
 
     data = config.data
     if data.path is None:
         return labeled_digits(config.test_share, config.seed, config.images)
-    if data.dataset is None:
-        return labeled_folder(data.path, config.test_share, config.seed, config.images, num_workers=data.num_workers)
+    if files is not None:
+        return labeled_files(data.path, files, data.num_workers)
+    assert data.dataset is not None
     return labeled_timm(
         data.dataset, data.path, data.train_split, data.test_split, data.download, config.seed, config.images
     )
@@ -177,4 +195,4 @@ def _show(evaluation: "Evaluation") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

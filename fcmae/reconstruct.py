@@ -8,30 +8,30 @@ One picture per mask ratio, and one for a mask of the user's own: originals, wha
 reconstruction with the visible pixels pasted in.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from fcmae.cli.command import exit_status, output_folder, say
+from fcmae.cli.command import end, exit_status, output_folder, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
+from fcmae.config.pixels import ImagesConfig, PixelConfig
 from fcmae.errors import UserError
-from fcmae.runs.layout import check_exists
+from fcmae.weights.place import check_weights
 
 PROG = "python -m fcmae.reconstruct"
 RATIOS = (0.4, 0.6, 0.75)
 
 
 @dataclass(frozen=True)
-class ReconstructDataConfig:
+class ReconstructDataConfig(PixelConfig, ImagesConfig):
     """The images."""
 
-    path: tuple[str, ...] | str | None = None
-    """Images: a folder, a glob in quotes, a list of paths (.txt, .csv), or several of these, as a,b; unset: the photos
-    that ship with scikit-image and scikit-learn."""
+    def __post_init__(self) -> None:
+        ImagesConfig.__post_init__(self)
+        PixelConfig.__post_init__(self)
 
 
 @dataclass(frozen=True)
@@ -110,19 +110,23 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     Raises:
         UserError: a wrong setting, a checkpoint, mask or image that cannot be read, pictures that would be overwritten.
     """
+    from fcmae.data.folder import images_to_look_at
+
     ratios = config.mask_ratios or (() if config.mask else RATIOS)
     titles = [f"{100 * ratio:g}" for ratio in ratios] + ["mask"] * bool(config.mask)
     names = [f"reconstruction-{title}.png" for title in titles]
     folder = output_folder(config.output, names, config.overwrite)
 
-    check_exists(Path(config.ckpt))
+    check_weights(config.ckpt)
+    if config.mask and not Path(config.mask).is_file():
+        raise UserError(f"--mask {config.mask} {'is not a file' if Path(config.mask).exists() else 'does not exist'}")
+    paths = images_to_look_at(config.data.path, config.images)
     import torch  # here, because these imports take seconds
 
     from fcmae.analysis.masks import random_masks, read_mask
     from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
     from fcmae.cli.devices import choose_device
     from fcmae.data.crop_batches import crop_batches
-    from fcmae.data.folder import images_to_look_at
     from fcmae.models.patches import enlarge_mask
     from fcmae.weights.load import load_model
     from fcmae.weights.settings import pixels
@@ -136,8 +140,7 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     grid_hw = image_hw[0] // patch, image_hw[1] // patch
 
     own = [read_mask(config.mask, grid_hw)] if config.mask else []
-    paths = images_to_look_at(config.data.path, config.images)
-    normalize, reading = pixels(config.ckpt, model.config.in_chans)
+    normalize, reading = config.data.over(pixels(config.ckpt, model.config.in_chans))
     images = torch.cat([b.images for b in crop_batches(paths, image_hw, reading)]).to(device)
 
     masks = [random_masks(len(images), grid_hw, ratio, config.seed) for ratio in ratios]
@@ -163,4 +166,4 @@ def _show(pictures: Sequence[Picture]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

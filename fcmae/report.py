@@ -5,12 +5,11 @@ from fcmae.report import report
 report("runs/mine").file
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcmae.cli.command import exit_status, say
+from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.runs.layout import check_is_run
@@ -68,4 +67,4 @@ def _show(result: ReportResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -36,10 +35,17 @@ class Block(nn.Module):
         self.norm = LayerNorm(dim)
         self.mlp = Mlp(dim, use_grn, conv_mlp)
         self.gamma = None if ls_init_value is None else nn.Parameter(torch.full((dim,), ls_init_value))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_prob = drop_path
         self.observers: OrderedDict[int, Observer] = OrderedDict()
 
-    def forward(self, x: Tensor, sites: ActiveSites, side: int, needed: ActiveSites | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sites: ActiveSites,
+        side: int,
+        needed: ActiveSites | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         """[B·K·s·s, C] → the same.
 
         Args:
@@ -48,18 +54,31 @@ class Block(nn.Module):
             side: s.
             needed: compute and return the output only at these sites, [B·K'·s·s, C]. Only for blocks on a full grid
                 with one site per patch, such as the decoder's.
+            kept: from :meth:`draw_kept`; None: drawn here.
         """
         y = self.norm(self.conv_dw(x, sites, side))
         rows = None if needed is None else needed.grid_index(side)
         shortcut = x if rows is None else x.index_select(0, rows)
-        if self.gamma is None and isinstance(self.drop_path, nn.Identity):  # the MLP can add the shortcut itself
+        if self.gamma is None and not self.drop_prob:  # the MLP can add the shortcut itself
             return self._mlp(y, sites.batch_size, rows, shortcut)
         y = self._mlp(y, sites.batch_size, rows, None)
         if self.gamma is not None:
             y = y * self.gamma
-        # drop whole images: timm's DropPath samples once per entry of the first axis
-        y = self.drop_path(y.view(sites.batch_size, -1, y.shape[1])).view_as(y)
-        return shortcut + y
+        return shortcut + self.drop(y.view(sites.batch_size, -1, y.shape[1]), kept).view_as(y)
+
+    def draw_kept(self, batch_size: int, device: torch.device) -> Tensor | None:
+        """[B] of 0 and 1: the images whose path drop path keeps. None: all.
+
+        Apart from the forward pass, because activation checkpointing repeats that with the same draws.
+        """
+        if not self.drop_prob or not self.training:
+            return None
+        return torch.empty(batch_size, device=device).bernoulli_(1 - self.drop_prob)
+
+    def drop(self, y: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[B, …] with whole images set to 0 and the others scaled up, as timm's DropPath does."""
+        kept = self.draw_kept(len(y), y.device) if kept is None else kept
+        return y if kept is None else y * (kept.to(y.dtype) / (1 - self.drop_prob)).view(-1, *[1] * (y.ndim - 1))
 
     def __getstate__(self) -> dict[str, Any]:
         """Observers are of this network, not of its copies."""

@@ -27,9 +27,13 @@ class Stage(nn.Module):
         if self.downsample:
             norm, conv = self.downsample
             x = conv(norm(x), sites, 2 * side)
-        recompute = self.recompute and torch.is_grad_enabled()
         for block in self.blocks:
-            x = checkpoint(block, x, sites, side, use_reentrant=False) if recompute else block(x, sites, side)
+            if self.recompute and torch.is_grad_enabled():
+                kept = block.draw_kept(sites.batch_size, x.device)
+                # nothing else is random, and the states of generators cannot be read while a CUDA graph is captured
+                x = checkpoint(block, x, sites, side, None, kept, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, sites, side)
         return x
 
 

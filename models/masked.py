@@ -34,13 +34,16 @@ def masked_forward(stem: Any, stages: Any, images: Tensor, sites: ActiveSites) -
         if stage.downsample:
             norm, conv = stage.downsample
             x = _masked(_conv(conv, norm(x)), visible)
-        recompute = stage.recompute and torch.is_grad_enabled()
         for block in stage.blocks:
-            x = checkpoint(_block, block, x, visible, use_reentrant=False) if recompute else _block(block, x, visible)
+            if stage.recompute and torch.is_grad_enabled():
+                kept = block.draw_kept(len(x), x.device)
+                x = checkpoint(_block, block, x, visible, kept, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = _block(block, x, visible)
     return x.permute(0, 3, 1, 2)
 
 
-def _block(block: Block, x: Tensor, visible: Tensor) -> Tensor:
+def _block(block: Block, x: Tensor, visible: Tensor, kept: Tensor | None = None) -> Tensor:
     y = block.norm(_conv(block.conv_dw, x))
     y = _masked(F.gelu(block.mlp.fc1(y)), visible)
     if isinstance(block.mlp.grn, GRN):
@@ -51,7 +54,7 @@ def _block(block: Block, x: Tensor, visible: Tensor) -> Tensor:
     y = block.mlp.fc2(y)
     if block.gamma is not None:
         y = y * block.gamma
-    return x + _masked(block.drop_path(y), visible)
+    return x + _masked(block.drop(y, kept), visible)
 
 
 def _conv(conv: torch.nn.Conv2d, x_BHWC: Tensor) -> Tensor:

@@ -8,10 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fcmae.analysis.collapse import BlockCollapse
 from fcmae.files import write_text
+
+if TYPE_CHECKING:
+    from fcmae.analysis.collapse import BlockCollapse  # it needs torch, which takes seconds to import
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class DepthCurve(NamedTuple):
 
 def write_collapse(
     folder: Path,
-    results: Mapping[str, Sequence[BlockCollapse]],
+    results: "Mapping[str, Sequence[BlockCollapse]]",
     described: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
@@ -43,6 +45,8 @@ def write_collapse(
         described: label → description of the network and its images.
         settings: settings of the whole analysis.
     """
+    from fcmae.analysis.collapse import BlockCollapse
+
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, ["model", *(field.name for field in fields(BlockCollapse))], lineterminator="\n")

@@ -13,8 +13,10 @@ from torch import Tensor
 from fcmae.analysis.collapse import BlockCollapse, analyze_collapse
 from fcmae.analysis.collapse_pictures import distance_figure, feature_map_figure
 from fcmae.analysis.feature_maps import choose_blocks, feature_maps
-from fcmae.analysis.subjects import Named, Subject, load_subject, refusals_named
+from fcmae.analysis.names import Named
+from fcmae.analysis.subjects import Subject, load_subject, refusals_named
 from fcmae.analysis.taps import Tap, find_blocks
+from fcmae.config.pixels import PixelConfig
 from fcmae.data.crop_batches import crop_batches
 from fcmae.errors import UserError
 
@@ -66,6 +68,7 @@ def load_checked(
     use_ema: bool,
     img_size: int | None,
     seed: int,
+    pixels: PixelConfig,
 ) -> Subject:
     """Load a network on the CPU and check that the analysis runs on a blank image.
 
@@ -74,7 +77,7 @@ def load_checked(
     """
     subject = load_subject(
         named, sparse=sparse, pretrained=pretrained, allow_pickle=allow_pickle, use_ema=use_ema, img_size=img_size,
-        seed=seed,
+        seed=seed, pixels=pixels,
     )  # fmt: skip
     with refusals_named(named.label, "an image", subject.image_hw):
         analyze_collapse(subject.model, torch.zeros(1, subject.in_chans, *subject.image_hw), tap)

@@ -16,7 +16,9 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcmae.analysis.subjects import Named, load_subject, refusals_named
+from fcmae.analysis.names import Named
+from fcmae.analysis.subjects import AS_THE_WEIGHTS_SAY, load_subject, refusals_named
+from fcmae.config.pixels import PixelConfig
 from fcmae.data.labeled import Batches
 from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
@@ -115,6 +117,7 @@ def embedder(
     use_ema: bool = True,
     img_size: int | None = None,
     seed: int = 0,
+    pixels: PixelConfig = AS_THE_WEIGHTS_SAY,
 ) -> Embedder:
     """The dense network given by a path or a timm name, on the device.
 
@@ -126,6 +129,7 @@ def embedder(
         use_ema: as for :func:`fcmae.create_dense`.
         img_size: side of the images; None: the network's own.
         seed: seed of random weights.
+        pixels: how images are read, in place of what the weights say.
 
     Raises:
         UserError: weights that cannot be read or downloaded.
@@ -134,7 +138,7 @@ def embedder(
     def load(pretrained: bool) -> Any:
         return load_subject(
             named, pretrained=pretrained, allow_pickle=allow_pickle, use_ema=use_ema, img_size=img_size, seed=seed,
-            device=device,
+            pixels=pixels, device=device,
         )  # fmt: skip
 
     subject = load(pretrained)

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fcmae.analysis.accuracy import top_accuracy
-from fcmae.cli.progress import tracked
-from fcmae.data.labeled import stratified_split
+from fcmae.data.classes import stratified_split
 from fcmae.errors import UserError
+from fcmae.progress import tracked
 
 Solver = Literal["auto", "sklearn", "torch"]
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))

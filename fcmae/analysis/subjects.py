@@ -1,46 +1,32 @@
 """Networks to analyze, given by path or timm name, and the input format of each."""
 
-import difflib
 import logging
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-from fcmae.data.normalizer import Normalizer
+from fcmae.analysis.names import Named, check_is_of_timm
+from fcmae.config.pixels import PixelConfig
+from fcmae.data.normalizer import Normalizer, Pixels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.models.fcmae import count_visible
-from fcmae.runs.checkpoint import MODEL
 from fcmae.weights.dense import create_dense
 from fcmae.weights.load import load_model
-from fcmae.weights.settings import pixel_reading, pixels
+from fcmae.weights.settings import pixel_reading
+from fcmae.weights.settings import pixels as stated_pixels
 
 logger = logging.getLogger(__name__)
 
 IMG_SIZE = 224
-
-
-@dataclass(frozen=True)
-class Named:
-    """A network as the user named it: LABEL=SOURCE, or just SOURCE."""
-
-    label: str
-    source: str
-    is_path: bool
-
-    @property
-    def file_name(self) -> str:
-        """The label in a form that is safe in a file name."""
-        return re.sub(r"[^\w.+-]+", "_", self.label)
+AS_THE_WEIGHTS_SAY = PixelConfig()
 
 
 @dataclass(frozen=True)
@@ -67,45 +53,6 @@ class Subject:
         return count_visible(patches, self.model.mask_ratio) / patches
 
 
-def parse_names(given: Sequence[str]) -> list[Named]:
-    """Labels and sources, checked as far as possible without loading them.
-
-    Raises:
-        UserError: neither an existing path nor a timm name, or two networks with the same label.
-    """
-    found = [_parse(one) for one in given]
-    for number, one in enumerate(found):
-        if one.file_name in [other.file_name for other in found[:number]]:
-            raise UserError(f"two models would be named {one.label}; give one another label: LABEL={one.source}")
-    return found
-
-
-def _parse(given: str) -> Named:
-    label, equals, source = given.partition("=")
-    if not equals or Path(given).exists():
-        label, source = "", given
-    elif not label or not source:
-        raise UserError(f"{given!r} must be LABEL=PATH or LABEL=NAME")
-    path = Path(source)
-    if path.exists():
-        return Named(label or _label_of(path), source, is_path=True)
-    if timm.is_model(source):
-        return Named(label or source, source, is_path=False)
-    similar = difflib.get_close_matches(source, timm.list_models(), n=3)
-    hint = f"; similar timm names: {', '.join(similar)}" if similar else ""
-    raise UserError(f"{source} is neither a run, a checkpoint or a weights file, nor the name of a timm network{hint}")
-
-
-def _label_of(path: Path) -> str:
-    """For a checkpoint in a run, the names of the run and the checkpoint; otherwise the file's own name."""
-    path = path.resolve()
-    if path.name == MODEL:
-        path = path.parent
-    if path.parent.name == "checkpoints":
-        return f"{path.parent.parent.name}-{path.name}"
-    return path.name.removesuffix(".safetensors").removesuffix(".pth").removesuffix(".pt")
-
-
 def load_subject(
     named: Named,
     *,
@@ -115,6 +62,7 @@ def load_subject(
     use_ema: bool = True,
     img_size: int | None = None,
     seed: int = 0,
+    pixels: PixelConfig = AS_THE_WEIGHTS_SAY,
     device: torch.device | str = "cpu",
 ) -> Subject:
     """Load the network that the user named.
@@ -128,6 +76,7 @@ def load_subject(
         img_size: side of the images; None: the run's own, a timm network's own if that is fixed, otherwise 224 (for a
             checkpoint: 56 times its stem's stride, isotropic 14 times).
         seed: seed of random weights.
+        pixels: how images are read, in place of what the weights say.
         device: device to run on.
 
     Raises:
@@ -138,6 +87,8 @@ def load_subject(
     else:
         subject = _of_timm(named.source, pretrained, img_size, seed)
     subject.model.to(device).eval()
+    read = pixels.over(Pixels(subject.normalize, subject.reading))
+    subject = replace(subject, normalize=read.normalize, reading=read.reading)
     return subject if img_size is None else replace(subject, image_hw=(img_size, img_size))
 
 
@@ -145,13 +96,14 @@ def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool, use_ema: bool)
     if sparse:
         fcmae = load_model(source, allow_pickle=allow_pickle, use_ema=use_ema)
         chans = fcmae.config.in_chans
-        normalize, reading = pixels(source, chans)
+        normalize, reading = stated_pixels(source, chans)
         return Subject(fcmae, reading, normalize, fcmae.config.image_hw)
     subject = _as_configured(create_dense(source, allow_pickle=allow_pickle, use_ema=use_ema))
     return replace(subject, reading=pixel_reading(source, subject.in_chans))
 
 
 def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Subject:
+    check_is_of_timm(name)
     defaults = timm.models.get_pretrained_cfg(name)
     fixed = defaults is not None and defaults.fixed_input_size
     kwargs = {"img_size": img_size} if fixed and img_size is not None else {}

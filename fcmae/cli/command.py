@@ -59,7 +59,8 @@ def _message(error: Exception) -> str | None:
 def end(status: int) -> NoReturn:
     """End the process with this exit status, after an error also if threads or libraries do not end."""
     if status:
-        atexit.register(faulthandler.dump_traceback_later, TO_END, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+        # at once, not atexit: threads are waited for before that
+        faulthandler.dump_traceback_later(TO_END, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
     sys.exit(status)
 
 

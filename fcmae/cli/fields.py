@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 BARE = "bare"
 """Metadata key of a group field: the group's field that a plain value sets (``data="images/"``)."""
+WORD = "word"
+"""Metadata key of a setting that may be given without its flag, as a positional argument: its name in the help."""
 
 
 class Leaf(NamedTuple):
@@ -108,6 +110,11 @@ def _leaves(kind: type) -> dict[str, Leaf]:
 def positionals(kind: type) -> list[Leaf]:
     """The required settings; they are positional and have no flag."""
     return [leaf for leaf in leaves(kind).values() if leaf.is_positional]
+
+
+def words(kind: type) -> list[Leaf]:
+    """The optional settings that may also be given as positional arguments."""
+    return [leaf for leaf in leaves(kind).values() if WORD in leaf.field.metadata]
 
 
 def metavar(leaf: Leaf) -> str:

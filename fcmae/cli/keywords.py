@@ -43,7 +43,8 @@ def keyword_function(
         def call(*args: Any, **keywords: Any) -> R:
             return function(settings_from(kind, args, keywords) if read is None else read(args, keywords))
 
-        accepted = [*first, *parameters(kind)]
+        names = {one.name for one in first}
+        accepted = [*first, *(one for one in parameters(kind) if one.name not in names)]
         returns = inspect.signature(function).return_annotation
         call.__signature__ = inspect.Signature(accepted, return_annotation=returns)  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in accepted} | {"return": returns}

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import fcmae
 from fcmae.cli.fields import nearest
 
 COMMANDS = {
     "pretrain": "pretrain a ConvNeXt on unlabeled images with FCMAE",
+    "finetune": "fine-tune weights on labeled images, and export the classifier",
+    "predict": "label images with a fine-tuned run",
     "evaluate": "score pretrained features on labeled images: kNN and linear probe",
     "collapse": "measure feature collapse, block by block",
     "reconstruct": "draw reconstructions of masked images",
@@ -38,3 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(import_module(f"fcmae.{name}").main(rest, prog=f"fcmae {name}"))
     except KeyboardInterrupt:  # during the import of the module
         return 130
+
+
+def run() -> NoReturn:
+    """The console script: as :func:`main`, and after an error the process ends within seconds."""
+    from fcmae.cli.command import end  # here, so that --help and --version stay light
+
+    end(main())

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from fcmae.cli import fields
 from fcmae.cli.fields import Leaf, bare_fields, closest, groups, leaves, metavar, nearest, positionals
 from fcmae.errors import UserError
 
@@ -139,6 +140,9 @@ def _positional(kind: type, words: Sequence[str]) -> list[str]:
         else:
             found.append(json.dumps(left))
             left = []
+    for leaf in fields.words(kind):
+        if left and ("=" not in left[0] or os.path.exists(left[0])):
+            found.append(f"--{leaf.name}={left.pop(0)}")
     if left:
         meant = closest(left[0].partition("=")[0], options) if "." in left[0] or "=" in left[0] else None
         hint = f": --{meant}" if meant else ", see --help"

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 
-from fcmae.cli.progress import tracked
 from fcmae.data.crops import center_crop
 from fcmae.data.images import UnreadableImageError, open_image
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.workers import end_with_parent
 from fcmae.errors import UserError
+from fcmae.progress import tracked
 
 logger = logging.getLogger(__name__)
 

@@ -18,33 +18,8 @@ from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 
-__all__ = ["EXTENSIONS", "ImageFile", "UnreadableImageError", "decoded", "open_image", "read_image"]
+__all__ = ["ImageFile", "UnreadableImageError", "decoded", "open_image", "read_image"]
 
-EXTENSIONS = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".j2k",
-        ".jfif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".jxl",
-        ".npy",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MIDDLE = 4096  # pixels
 IN_MEMORY = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")

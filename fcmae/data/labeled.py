@@ -1,7 +1,6 @@
 """Labeled images for evaluating features: a folder with one subfolder per class, a timm dataset, or embedded digits."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,19 +15,14 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from torchvision.transforms.v2 import functional as TF
 
-from fcmae.cli.progress import tracked
 from fcmae.config import DIGITS
+from fcmae.data.classes import LabeledFiles, class_folder, limited, stratified_split
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.crops import center_box, resized
-from fcmae.data.folder import equal_shares
 from fcmae.data.images import PIL_MODES
 from fcmae.data.pixel_reading import PixelReading
-from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-TRAIN, TEST = "train", ("val", "validation", "test")  # names of the subfolders that split a folder
+from fcmae.progress import tracked
 
 
 class LabeledBatch(NamedTuple):
@@ -53,20 +47,6 @@ class LabeledData:
     test: Batches
 
 
-def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of N labels in two splits, both ascending; the second holds about ``share`` of every class.
-
-    A class with two or more images is in both splits; a class with one is in the first.
-    """
-    random = np.random.default_rng(seed)
-    second = np.zeros(len(labels_N), dtype=bool)
-    for label in np.unique(labels_N):
-        places = random.permutation(np.flatnonzero(labels_N == label))
-        count = min(max(1, round(share * len(places))), len(places) - 1)
-        second[places[:count]] = True
-    return np.flatnonzero(~second), np.flatnonzero(second)
-
-
 def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = None) -> LabeledData:
     """scikit-learn's 1797 handwritten digits, 8×8 gray, shipped in its wheel; resized to the requested size.
 
@@ -80,7 +60,7 @@ def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = N
     digits = load_digits()
     images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))[:, None]
     parts = stratified_split(digits.target, test_share, seed)
-    train, test = (part[_limited(digits.target[part], limit, seed)] for part in parts)
+    train, test = (part[limited(digits.target[part], limit, seed)] for part in parts)
     return LabeledData(DIGITS, *(partial(_array_batches, images[part], digits.target[part]) for part in (train, test)))
 
 
@@ -108,39 +88,12 @@ def labeled_folder(
     Raises:
         UserError: the folder does not exist, fewer than two classes, or a class with too few images.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
-        raise UserError(f"{flag} {folder} {what}; give a folder with one subfolder of images per class")
-    tests = [folder / name for name in TEST if (folder / name).is_dir()]
-    if (folder / TRAIN).is_dir() and tests:
-        train, test = _classes(folder / TRAIN, flag), _classes(tests[0], flag)
-        if strangers := sorted(test.keys() - train.keys()):
-            raise UserError(f"{flag} {tests[0]} has classes that {folder / TRAIN} lacks: {', '.join(strangers[:5])}")
-        names = list(train)
-    else:
-        found = _classes(folder, flag)
-        names = list(found)
-        if few := [name for name in names if len(found[name]) < 2]:
-            raise UserError(
-                f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
-            )
-        paths, labels = _listed(found, names)
-        parts = stratified_split(labels, test_share, seed)
-        train, test = (
-            {names[c]: [paths[i] for i in part if labels[i] == c] for c in range(len(names))} for part in parts
-        )
-    if len(names) < 2:
-        raise UserError(
-            f"{flag} {folder} holds one class, {names[0]}; it needs one subfolder per class and at least two classes "
-            f"(or train/ and val/ that contain them)"
-        )
-    parts_listed = []
-    for part in (train, test):
-        paths, labels = _listed(part, names)
-        kept = _limited(labels, limit, seed)
-        parts_listed.append(partial(_folder_batches, [paths[i] for i in kept], labels[kept], num_workers))
-    return LabeledData(str(folder), *parts_listed)
+    return labeled_files(str(folder), class_folder(folder, test_share, seed, limit, flag), num_workers)
+
+
+def labeled_files(name: str, parts: tuple[LabeledFiles, LabeledFiles], num_workers: int = 0) -> LabeledData:
+    """Image files whose classes are known: the train and the test split."""
+    return LabeledData(name, *(partial(_folder_batches, *part, num_workers) for part in parts))
 
 
 def labeled_timm(
@@ -172,51 +125,11 @@ def labeled_timm(
     return LabeledData(name, split(train_split), split(test_split))
 
 
-def _classes(folder: Path, flag: str) -> dict[str, list[Path]]:
-    """Subfolder name → its images."""
-    found: dict[str, list[Path]] = {}
-    loose = 0
-    images = collect(folder, by_class=True, flag=flag)
-    for path, name in zip(images.paths, images.names, strict=True):
-        inside = Path(name).parts
-        if len(inside) == 1:
-            loose += 1
-        else:
-            found.setdefault(inside[0], []).append(path)
-    if not found:
-        raise UserError(f"{flag} {folder} has no subfolders with images; it needs one per class")
-    if loose:
-        logger.warning("%d image(s) in %s are not in a class subfolder and are skipped", loose, folder)
-    if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in found and d.name[0] != "."):
-        logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
-    return dict(sorted(found.items()))
-
-
-def _listed(found: dict[str, list[Path]], names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-    pairs = [(path, label) for label, name in enumerate(names) for path in found.get(name, [])]
-    return [path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64)
-
-
-def _limited(labels_N: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
-    """Places of at most ``limit`` of N images, ascending: as many of each class as of the others, drawn by ``seed``.
-
-    With fewer images than classes some classes have none, the same ones for the same classes and seed.
-    """
-    if limit is None or limit >= len(labels_N):
-        return np.arange(len(labels_N))
-    random = np.random.default_rng(seed)
-    classes = random.permutation(np.unique(labels_N))
-    of_classes = [np.flatnonzero(labels_N == label) for label in classes]
-    shares = equal_shares([len(places) for places in of_classes], limit)
-    drawn = [random.choice(places, n, replace=False) for places, n in zip(of_classes, shares, strict=True)]
-    return np.sort(np.concatenate(drawn))
-
-
-def _labels(dataset: Any) -> np.ndarray:
-    """Labels of a map-style dataset, if it tells them without decoding images; otherwise all of them alike."""
+def known_labels(dataset: Any) -> np.ndarray | None:
+    """Labels of a map-style dataset, if it tells them without decoding images."""
     samples = getattr(getattr(dataset, "reader", None), "samples", None)  # timm's own
     known = [label for _, label in samples] if samples is not None else getattr(dataset, "targets", None)
-    return np.zeros(len(dataset), int) if known is None or len(known) != len(dataset) else np.asarray(known)
+    return None if known is None or len(known) != len(dataset) else np.asarray(known)
 
 
 def _folder_batches(
@@ -256,7 +169,8 @@ def _dataset_batches(
     if isinstance(dataset, IterableDataset):
         items: Iterator[Any] = islice(dataset, limit)
     else:  # by index: iterating over a map-style dataset without __iter__ may never end
-        places = _limited(_labels(dataset), limit, seed)
+        known = known_labels(dataset)
+        places = limited(np.zeros(len(dataset), int) if known is None else known, limit, seed)
         items = (dataset[int(i)] for i in tracked(places, len(places), "images"))
     images: list[Tensor] = []
     labels: list[int] = []

@@ -15,6 +15,7 @@ LOSS, LR, RATE = "loss", "lr", "images_per_second"
 COLORS = 6  # colors in report.css, and as many dash patterns
 RUNNING_MEAN = "running mean of"
 HELD_OUT = "held-out images"
+VALIDATED = "images to validate on, labels as they are"
 DISTANCE = "mean cosine distance between channels"
 
 
@@ -39,7 +40,10 @@ def loss_chart(run: RunFolder) -> Chart | None:
     every = run.config.get("log.every")
     name = f"mean of {every} steps" if isinstance(every, int) and every > 1 else "loss"
     label = "loss (1 = predicting each patch's mean)" if run.config.get("model.norm_pix_loss") is True else "loss"
-    held_out = {HELD_OUT: run.series[HOLDOUT_LOSS]} if HOLDOUT_LOSS in run.series else {}
+    if "weights" in run.config:
+        label = "cross-entropy"
+    apart = {HELD_OUT: HOLDOUT_LOSS, VALIDATED: "val_loss"}
+    held_out = {name: run.series[value] for name, value in apart.items() if value in run.series}
     return _over_training("loss", "Loss", label, _with_running_mean(name, loss) | held_out)
 
 
@@ -71,6 +75,19 @@ def knn_chart(run: RunFolder) -> Chart | None:
         return None
     curves = {"top-1": knn._replace(value=100 * knn.value)}
     return _over_training("knn", "kNN accuracy", "top-1 accuracy (%)", curves, least=0, unit="%")
+
+
+def validation_chart(run: RunFolder) -> Chart | None:
+    """Accuracy on the images to validate on with its interval, or mean average precision."""
+    names = {"correct": "val_top1", "95% interval, from": "val_top1_low", "95% interval, to": "val_top1_high"}
+    label = "correct (%)"
+    if "val_top1" not in run.series:
+        names, label = {"mean average precision": "val_map"}, "mean average precision (%)"
+    curves = {name: run.series[value] for name, value in names.items() if value in run.series}
+    if not curves:
+        return None
+    percent = {name: curve._replace(value=100 * curve.value) for name, curve in curves.items()}
+    return _over_training("validation", "Validation", label, percent, unit="%")
 
 
 def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
@@ -122,7 +139,7 @@ def _over_training(
                 "epoch": _rounded(curve.epoch[kept]),
                 "pale": pale_first and not series,
             }
-            | _look(len(series) if name == HELD_OUT or not pale_first else 0)
+            | _look(len(series) if name in (HELD_OUT, VALIDATED) or not pale_first else 0)
         )
     data = {
         "x": {"label": "step", "whole": True},

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fcmae.cli.progress import duration
 from fcmae.config import BASE_BATCH, BATCH_SIZE, PretrainConfig, TrainConfig
+from fcmae.finetuning.config import FinetuneConfig, FinetuneTrainConfig
+from fcmae.progress import duration
 from fcmae.report_page.charts import LOSS, RATE
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder
@@ -35,14 +36,28 @@ class Setting(NamedTuple):
 
 def headline_facts(run: RunFolder) -> list[Fact]:
     """Facts in order of importance; those that cannot be determined are left out."""
-    facts = [_model(run), _steps(run), _loss(run), _held_out_loss(run), _throughput(run), _images(run), _time(run)]
+    facts = [
+        _model(run),
+        _best(run),
+        _steps(run),
+        _loss(run),
+        _held_out_loss(run),
+        _throughput(run),
+        _images(run),
+        _time(run),
+    ]
     facts += [_hardware(run), _peak_lr(run), _versions(run)]
     return [fact for fact in facts if fact is not None]
 
 
+def is_finetuning(run: RunFolder) -> bool:
+    """Whether it is a run of ``fcmae finetune``."""
+    return "train.layer_decay" in run.config
+
+
 def changed_settings(run: RunFolder) -> list[Setting]:
     """Settings that differ from this version's defaults, except ``output`` and ``resume``."""
-    defaults = flat(PretrainConfig().as_dict())
+    defaults = flat((FinetuneConfig() if is_finetuning(run) else PretrainConfig()).as_dict())
     derived = defaults | _what_unset_means(run)
     return [
         Setting(name, _text(value), _text(derived[name]) if name in derived else "not known to this version")
@@ -55,7 +70,8 @@ def _what_unset_means(run: RunFolder) -> dict[str, Any]:
     """Values that a run fills in for settings that are unset by default."""
     settings = run.config
     epochs = settings.get("train.epochs")
-    train = TrainConfig(epochs=epochs) if isinstance(epochs, int) and epochs > 0 else TrainConfig()
+    kind = FinetuneTrainConfig if is_finetuning(run) else TrainConfig
+    train = kind(epochs=epochs) if isinstance(epochs, int) and epochs > 0 else kind()
     values: dict[str, Any] = {"train.warmup_epochs": train.warmup}
     if run.stream is not None:
         values["train.base_lr"] = base_learning_rate(train, run.stream.effective_batch)
@@ -102,6 +118,16 @@ def _model(run: RunFolder) -> Fact | None:
     notes = [f"{height} × {width} pixels"] if size is not None else []
     notes += [f"{ratio:.0%} masked"] if isinstance(ratio, int | float) else []
     return Fact("Model", _text(name), ", ".join(notes))
+
+
+def _best(run: RunFolder) -> Fact | None:
+    """The best validation score of a fine-tuning run."""
+    for name, what in (("val_top1", "correct"), ("val_map", "mean average precision")):
+        series = run.series.get(name)
+        if series is not None and np.isfinite(series.value).any():
+            place = int(np.nanargmax(series.value))
+            return Fact("Best validation", f"{series.value[place]:.1%}", f"{what}, step {series.step[place]:,.0f}")
+    return None
 
 
 def _steps(run: RunFolder) -> Fact | None:

@@ -15,9 +15,17 @@ from markupsafe import Markup
 import fcmae
 from fcmae.analysis.collapse_file import read_depth_curves
 from fcmae.analysis.evaluation_file import read_evaluation
-from fcmae.report_page.charts import depth_chart, knn_chart, loss_chart, rate_charts, stage_distance_chart
-from fcmae.report_page.facts import changed_settings, headline_facts
+from fcmae.report_page.charts import (
+    depth_chart,
+    knn_chart,
+    loss_chart,
+    rate_charts,
+    stage_distance_chart,
+    validation_chart,
+)
+from fcmae.report_page.facts import changed_settings, headline_facts, is_finetuning
 from fcmae.report_page.pictures import embed_pictures
+from fcmae.report_page.validation import read_validation
 from fcmae.runs.reader import RunFolder
 
 GENERATOR = '<meta name="generator" content="fcmae '  # identifies a file as a report of fcmae
@@ -28,7 +36,8 @@ def render_report(run: RunFolder) -> str:
     script = _asset("chart.js") + _asset("report.js")
     loss, rates = loss_chart(run), rate_charts(run)
     stages, depth, knn = stage_distance_chart(run), depth_chart(read_depth_curves(run.path)), knn_chart(run)
-    charts = [chart for chart in (loss, *rates, stages, depth, knn) if chart is not None]
+    validated = validation_chart(run)
+    charts = [chart for chart in (loss, validated, *rates, stages, depth, knn) if chart is not None]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -40,6 +49,9 @@ def render_report(run: RunFolder) -> str:
         facts=headline_facts(run),
         loss=loss,
         rates=rates,
+        is_finetuning=is_finetuning(run),
+        validated=validated,
+        validation=read_validation(run.path),
         stages=stages,
         depth=depth,
         knn=knn,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcmae.cli.progress import tracked
+from fcmae.progress import tracked
 
 logger = logging.getLogger(__name__)
 

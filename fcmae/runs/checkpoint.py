@@ -2,6 +2,7 @@
 
     RUN/checkpoints/step-00001200/
         model.safetensors   parameters; the model's configuration as JSON in the header
+        average.safetensors their moving average over the steps, where a run keeps one
         optimizer.pt        AdamW's state
         state.json          step, effective batch size, the losses not yet logged, the run's settings
         written_by.json     the run that wrote the folder, and may delete it
@@ -26,21 +27,32 @@ from torch import Tensor, nn
 from fcmae.errors import UserError, advice
 from fcmae.files import make_folder, naming, replacing, sync, write_text
 from fcmae.runs import state as state_file
-from fcmae.runs.layout import CHECKPOINTS
+from fcmae.runs.find import (
+    AVERAGE,
+    FOLDER,
+    LAST,
+    MODEL,
+    NAME,
+    OPTIMIZER,
+    PREFIX,
+    STATE,
+    instead_of,
+    last_checkpoint,
+    read_state,
+)
+from fcmae.runs.find import resolve_checkpoint as resolve_checkpoint
 from fcmae.runs.mark import DELETED, delete_marked, marked_run, new_run, write_mark
 from fcmae.runs.state import TrainState
 from fcmae.runs.utf8_path import utf8_path
 
-FOLDER, LAST = CHECKPOINTS, "last"
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
-PREFIX, PARTIAL = "step-", ".partial-"
-NAME = re.compile(rf"{PREFIX}(\d{{8,}})(-[0-9a-f]{{12}})?")  # the second part where another's folder had the name
+PARTIAL = ".partial-"
 UNFINISHED = re.compile(rf"({re.escape(PARTIAL)}|{re.escape(DELETED)})[0-9a-f]{{12}}-{NAME.pattern}")
 
 
 def save_checkpoint(
-    run: Path, model: nn.Module, config: dict[str, Any], optimizer: torch.optim.Optimizer, state: TrainState
-) -> Path:
+    run: Path, model: nn.Module, config: dict[str, Any], optimizer: torch.optim.Optimizer, state: TrainState,
+    average: nn.Module | None = None,
+) -> Path:  # fmt: skip
     """Write the checkpoint of ``state.step`` and make it ``last``; returns its folder. It is on disk then.
 
     Raises:
@@ -54,13 +66,13 @@ def save_checkpoint(
         target = folder / f"{target.name}-{run_name}"
     partial = folder / f"{PARTIAL}{run_name}-{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     try:
         with naming(partial):
             partial.mkdir()
             write_mark(partial, run_name, target.name)
-            with replacing(partial / MODEL) as file:
-                save_file(tensors, file, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
+            save_model(partial / MODEL, model, config)
+            if average is not None:
+                save_model(partial / AVERAGE, average, config)
             torch.save(optimizer.state_dict(), partial / OPTIMIZER)
             state_file.write_state(partial / STATE, state)
             for file in partial.iterdir():
@@ -78,25 +90,37 @@ def save_checkpoint(
     return target
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+def save_model(file: Path, model: nn.Module, config: dict[str, Any]) -> None:
+    """Write a network's tensors, with its configuration in the header; the old file or the new one is there."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(file) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> TrainState:
     """Load a checkpoint's weights and optimizer state in place. The optimizer keeps its hyperparameters.
 
     Raises:
         UserError: a file is missing, damaged, or belongs to another model.
     """
     state = read_state(folder)
-    tensors, _ = read_model(folder / MODEL)
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise UserError(f"{folder / MODEL} is of another model: {' '.join(str(error).split())}") from None
+    for file, network in ((MODEL, model), (AVERAGE, average)):
+        if network is not None:
+            tensors, _ = read_model(folder / file)
+            try:
+                network.load_state_dict(tensors, strict=True)
+            except RuntimeError as error:
+                raise UserError(f"{folder / file} is of another model: {' '.join(str(error).split())}") from None
     now = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
         saved = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved)
         _check_shapes(optimizer)
     except Exception as error:  # torch raises anything from OSError to UnpicklingError for a damaged file
-        raise UserError(f"{folder / OPTIMIZER} cannot be read: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder / OPTIMIZER} cannot be read: {reason}{instead_of(folder)}") from error
     for group, settings in zip(optimizer.param_groups, now, strict=True):
         for name in group.keys() - settings.keys() - {"params"}:
             del group[name]  # the schedule would take the saved run's initial_lr
@@ -113,20 +137,6 @@ def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
                     raise ValueError(f"{name} does not fit a parameter of shape {list(parameter.shape)}")
 
 
-def read_state(folder: Path) -> TrainState:
-    """The state of a checkpoint folder; UserError if it is missing or damaged."""
-    file = folder / STATE
-    try:
-        if not file.is_file():
-            raise ValueError("there is no such file")
-        state = state_file.read_state(file)
-        if (name := NAME.fullmatch(folder.name)) and int(name[1]) != state.step:
-            raise ValueError(f"step is {state.step}, but the folder's name says {int(name[1])}")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read, so {folder} is not a complete checkpoint: {error}") from None
-    return state
-
-
 def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Tensors of a .safetensors file, and the model's configuration if fcmae wrote the file."""
     try:
@@ -135,65 +145,10 @@ def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
         config = json.loads(metadata.get("fcmae_model", "null"))
     except Exception as error:  # safetensors' own error class, OSError, and more
-        raise UserError(f"{file} cannot be read: {error}") from error
+        raise UserError(f"{file} cannot be read: {error}{instead_of(file.parent)}") from error
     if not isinstance(config, dict | None):
         raise UserError(f"{file} cannot be read: expected a configuration in its header, got {config!r}")
     return tensors, config
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder: the one named by ``last``, or the newest if ``last`` is missing.
-
-    None if there is no checkpoint.
-
-    Raises:
-        UserError: ``last`` names a checkpoint that is missing or incomplete.
-    """
-    pointer = run / FOLDER / LAST
-    if pointer.is_symlink() or (pointer.exists() and not pointer.is_file()):
-        raise UserError(f"{pointer} is no file that a run wrote; give another --output")
-    if not pointer.exists():  # deleted, or the process died between the two renames of the first checkpoint
-        return _newest(pointer.parent)
-    name = pointer.read_text(errors="replace").strip()
-    folder = pointer.parent / name
-    if Path(name).name != name or len(name) > 200 or not (folder / STATE).is_file():
-        raise UserError(
-            f"{pointer} names {name[:40]!r}, which is not there or not complete; delete {pointer} to resume from "
-            f"the newest complete checkpoint"
-        )
-    return folder
-
-
-def _newest(checkpoints: Path) -> Path | None:
-    """The folder with the most steps whose files are all there and whose state can be read."""
-    complete: dict[int, Path] = {}
-    for folder in checkpoints.glob(f"{PREFIX}*") if checkpoints.is_dir() else ():
-        if NAME.fullmatch(folder.name) and all((folder / file).is_file() for file in (MODEL, OPTIMIZER)):
-            try:
-                complete[read_state(folder).step] = folder
-            except UserError:
-                continue
-    return complete[max(complete)] if complete else None
-
-
-def resolve_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder for a run folder, its checkpoints folder, ``last`` or a checkpoint folder.
-
-    Raises:
-        UserError: the path is none of these.
-    """
-    path = Path(path)
-    if path.name == LAST and path.is_file():
-        path = path.parent.parent
-    elif path.name == FOLDER and path.is_dir():
-        path = path.parent
-    if (path / MODEL).is_file():
-        return path
-    found = last_checkpoint(path)
-    if found is None:
-        what = "has no checkpoint in it" if path.exists() else "does not exist"
-        raise UserError(f"{path} {what}; give a run folder, or one of its checkpoints/{PREFIX}… folders")
-    return found
 
 
 def delete_old_checkpoints(run: Path, keep: int) -> None:

@@ -34,12 +34,6 @@ def _begins_with_header(file: Path) -> bool:
         return opened.read(len(HEADER)) == HEADER.encode()
 
 
-def check_exists(weights: Path) -> None:
-    """UserError if there is no such file or folder of weights."""
-    if not weights.exists():
-        raise UserError(f"{weights} does not exist; give a run folder, or one of its checkpoints/step-… folders")
-
-
 def check_is_run(folder: Path) -> None:
     """UserError if there is no such folder, or it holds no run."""
     if not folder.is_dir():

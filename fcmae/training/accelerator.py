@@ -9,13 +9,13 @@ import torch
 from accelerate import Accelerator
 
 from fcmae.cli.devices import choose_device
-from fcmae.config import PretrainConfig
+from fcmae.config.run import RunConfig
 from fcmae.errors import UserError
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 
 
-def make_accelerator(config: PretrainConfig) -> Accelerator:
+def make_accelerator(config: RunConfig) -> Accelerator:
     """The accelerator for ``config.device`` and ``config.train.precision``, joined with the other processes, if any.
 
     Raises:
@@ -39,7 +39,7 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
         return _accelerator(config, device)
 
 
-def _accelerator(config: PretrainConfig, device: torch.device) -> Accelerator:
+def _accelerator(config: RunConfig, device: torch.device) -> Accelerator:
     # accelerate finds torchrun's CPU processes only with cpu=True
     return Accelerator(cpu=device.type == "cpu", mixed_precision=_precision(config, device))
 
@@ -57,7 +57,7 @@ def _variable(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _precision(config: PretrainConfig, device: torch.device) -> str:
+def _precision(config: RunConfig, device: torch.device) -> str:
     wanted = config.train.precision
     if wanted == "auto":
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -4,13 +4,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fcmae.config import BASE_BATCH, BATCH_SIZE, TrainConfig
+from fcmae.config import BASE_BATCH, BATCH_SIZE, OptimizationConfig, TrainConfig
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-PAPER_BASE_LR = 1.5e-4
-LOW, GOOD, HIGH = 1e-4, 1.5e-3, 5e-3  # peak learning rates; measured with batches of 16 and 64
+LOW, GOOD, HIGH = 1e-4, TrainConfig.usual_peak, 5e-3  # peak learning rates; measured with batches of 16 and 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,9 @@ class Batch:
         )
 
 
-def divide_batch(train: TrainConfig, num_processes: int, largest: Callable[[], int], recorded: object = None) -> Batch:
+def divide_batch(
+    train: OptimizationConfig, num_processes: int, largest: Callable[[], int], recorded: object = None
+) -> Batch:
     """The micro-batches that ``train`` asks for.
 
     Args:
@@ -81,7 +82,7 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
 
 
-def _does_not_divide(train: TrainConfig, num_processes: int, unit: int) -> str:
+def _does_not_divide(train: OptimizationConfig, num_processes: int, unit: int) -> str:
     """What is wrong, and the nearest values that work."""
     wanted = train.effective_batch or 0
     factors, other = [_processes(num_processes)], ""
@@ -101,23 +102,25 @@ def _does_not_divide(train: TrainConfig, num_processes: int, unit: int) -> str:
     )
 
 
-def base_learning_rate(train: TrainConfig, effective_batch: int) -> float:
+def base_learning_rate(train: OptimizationConfig, effective_batch: int) -> float:
     """``base_lr``, or what suits the batch.
 
     The paper's rule is linear in the batch, which suits its 4096 images and gives far too little at 16. AdamW trains
     well at about 1e-3 with any small batch.
     """
-    return max(PAPER_BASE_LR, GOOD * BASE_BATCH / effective_batch) if train.base_lr is None else train.base_lr
+    if train.base_lr is not None:
+        return train.base_lr
+    return max(train.linear_base_lr, train.usual_peak * BASE_BATCH / effective_batch)
 
 
-def peak_learning_rate(train: TrainConfig, effective_batch: int) -> float:
+def peak_learning_rate(train: OptimizationConfig, effective_batch: int) -> float:
     """The learning rate after the warm-up."""
     return base_learning_rate(train, effective_batch) * effective_batch / BASE_BATCH
 
 
 def learning_rate_advice(train: TrainConfig, effective_batch: int) -> str | None:
     """One line if the peak learning rate is far both from the default and from the paper's rule."""
-    peak, paper = peak_learning_rate(train, effective_batch), PAPER_BASE_LR * effective_batch / BASE_BATCH
+    peak, paper = peak_learning_rate(train, effective_batch), TrainConfig.linear_base_lr * effective_batch / BASE_BATCH
     if LOW <= peak <= max(HIGH, 2 * paper):
         return None
     good = max(GOOD, paper)

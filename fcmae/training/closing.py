@@ -1,15 +1,15 @@
 """What a run says when it is finished, and when a finished run is started again."""
 
 from fcmae.cli.called import command_line
-from fcmae.config import DIGITS, TrainConfig
+from fcmae.config import DIGITS, PretrainConfig, TrainConfig
 from fcmae.runs.layout import CONFIG
 from fcmae.training.batch import GOOD, peak_learning_rate
-from fcmae.training.setup import Run
+from fcmae.training.run import Run
 
 POOR = 1.0  # the loss of predicting each patch's mean, with norm_pix_loss
 
 
-def closing_lines(run: Run, loss: float | None) -> list[str]:
+def closing_lines(run: Run[PretrainConfig], loss: float | None) -> list[str]:
     """The last lines of a run that reached its last step: how it ended, and what to do next.
 
     Args:

@@ -4,13 +4,14 @@ import contextlib
 import itertools
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from accelerate import Accelerator
 
-from fcmae.cli.progress import Progress, duration
 from fcmae.data.workers import ENDING_SIGNALS
+from fcmae.progress import Progress, duration
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,9 @@ def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") 
         received.append(number)
         accelerator.set_trigger()
         steps = 1 if accelerator.num_processes == 1 else STEPS_BETWEEN_QUESTIONS
-        left = progress.seconds_to_stop(steps)
-        about = "" if left is None else f" (about {duration(max(1, left))})"
         logger.warning(
-            "%s: finishing this step%s, then saving; Ctrl-C again stops at once and loses what is not saved",
-            signal.Signals(number).name, about,
+            "%s: %s; Ctrl-C again stops at once and loses what is not saved",
+            signal.Signals(number).name, progress.until_stopped(steps),
         )  # fmt: skip
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -62,10 +61,13 @@ class TrainingProgress(Progress):
         step: steps done before.
         micro_batches: of each step.
         shown: whether this is the main process.
+        checkpoint_bytes: size of a checkpoint; 0: not known.
     """
 
-    def __init__(self, total_steps: int, step: int, micro_batches: int, shown: bool) -> None:
+    def __init__(self, total_steps: int, step: int, micro_batches: int, shown: bool, checkpoint_bytes: int = 0) -> None:
         self.total_steps, self.micro_batches, self._details = total_steps, micro_batches, ""
+        self._checkpoint_bytes = checkpoint_bytes
+        self._seconds_to_save: float | None = None  # as the last one took
         super().__init__("step", total_steps * micro_batches, step * micro_batches, shown)
 
     def label(self) -> str:
@@ -88,3 +90,20 @@ class TrainingProgress(Progress):
     def seconds_to_stop(self, steps: int = 1) -> float | None:
         """Seconds until the step that is being computed is done, and ``steps`` − 1 more; None: not known yet."""
         return self.seconds_left(steps * self.micro_batches - self.done % self.micro_batches)
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around the writing of a checkpoint: how long it takes counts for the next."""
+        started = time.monotonic()
+        yield
+        self._seconds_to_save = time.monotonic() - started
+
+    def until_stopped(self, steps: int = 1) -> str:
+        """What is still done when the run is asked to stop, and about how long it takes, as far as that is known."""
+        step, save = self.seconds_to_stop(steps), self._seconds_to_save
+        if step is not None and save is not None:
+            return f"finishing this step and saving (about {duration(max(1, step + save))})"
+        about = "" if step is None else f" (about {duration(max(1, step))})"
+        size = f" {self._checkpoint_bytes / 1e6:,.0f} MB" if self._checkpoint_bytes else ""  # no time is known yet
+        took = "" if save is None else f" (about {duration(max(1, save))})"
+        return f"finishing this step{about}, then saving{size if save is None else took}"

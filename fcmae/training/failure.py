@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 import fcmae
-from fcmae.config import BATCH_SIZE, PretrainConfig, TrainConfig
+from fcmae.config import BATCH_SIZE, OptimizationConfig
+from fcmae.config.run import RunConfig
 from fcmae.errors import UserError, advice
 from fcmae.runs import checkpoint as ckpt
 
 
-def note_failure(error: Exception, config: PretrainConfig, folder: Path | None) -> None:
+def note_failure(error: Exception, config: RunConfig, folder: Path | None) -> None:
     """Write RUN/error-….txt and add a note to the error: one line that says what to do.
 
     Errors that say it themselves (:class:`UserError`, a file that cannot be written) stay as they are.
@@ -49,7 +50,7 @@ def write_traceback(error: Exception, folder: Path | None) -> Path | None:
     return None
 
 
-def _batch_size(train: TrainConfig) -> str:
+def _batch_size(train: OptimizationConfig) -> str:
     """The flag, its value, and the flag that keeps the size of a step."""
     size, processes = train.batch_size or BATCH_SIZE, int(os.environ.get("WORLD_SIZE", "1"))
     effective = train.effective_batch or size * (train.accumulation_steps or 1) * processes

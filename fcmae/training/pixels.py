@@ -4,29 +4,31 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from fcmae.config import DataConfig, PretrainConfig
+from fcmae.config import TrainingImagesConfig
+from fcmae.config.run import RunConfig
 from fcmae.data import measure
 
 logger = logging.getLogger(__name__)
 
 FAINT, GLARING = 0.2, 5.0
 """A set whose normalized contrast lies beyond these trains badly. Photographs have about 1."""
+C = TypeVar("C", bound=RunConfig)
 RECORDED = ("value_range", "mean", "std")
 
 
-def recorded_pixels(config: PretrainConfig, before: dict[str, Any]) -> PretrainConfig:
+def recorded_pixels(config: C, before: dict[str, Any]) -> C:
     """What is unset or ``auto``, as ``before``, the settings of the run to resume, has it."""
     data, changes = config.data, dict[str, Any]()
     for name in RECORDED:
         recorded = before.get(f"data.{name}")
         if getattr(data, name) in (None, "auto") and isinstance(recorded, list):
             changes[name] = tuple(recorded)
-    return replace(config, data=replace(data, **changes))
+    return _with_data(config, replace(data, **changes))
 
 
-def measured_pixels(config: PretrainConfig, paths: Sequence[Path]) -> PretrainConfig:
+def measured_pixels(config: C, paths: Sequence[Path]) -> C:
     """The settings with ``value_range``, ``mean`` and ``std`` filled in where they are to be measured.
 
     8-bit images keep their range and, unless it says ``auto``, ImageNet's mean and standard deviation. A warning says
@@ -54,10 +56,15 @@ def measured_pixels(config: PretrainConfig, paths: Sequence[Path]) -> PretrainCo
     data = replace(data, mean=mean if data.mean in wanted else data.mean, std=std if data.std in wanted else data.std)
     if data.std != std:
         _check_contrast(units, data, in_chans)
-    return replace(config, data=data)
+    return _with_data(config, data)
 
 
-def _check_contrast(units: Any, data: DataConfig, in_chans: int) -> None:
+def _with_data(config: C, data: TrainingImagesConfig) -> C:
+    whole: Any = config
+    return cast(C, replace(whole, data=data))
+
+
+def _check_contrast(units: Any, data: TrainingImagesConfig, in_chans: int) -> None:
     contrast = measure.contrast(units, data.normalizer(in_chans).std)
     if FAINT <= contrast <= GLARING:
         return

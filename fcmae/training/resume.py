@@ -5,14 +5,15 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from fcmae.config import PretrainConfig, TrainConfig
+from fcmae.config import OptimizationConfig
+from fcmae.config.run import RunConfig
 from fcmae.data.sources.digest import difference
 from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
@@ -23,19 +24,21 @@ from fcmae.training.batch import Batch, base_learning_rate
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
+T = TypeVar("T", bound=OptimizationConfig)
 HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it takes images out of training
 # What a resumed run may change: settings that change no number, and those of the batch, whose product is checked
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
     *("output", "resume", "device", "data.path", "data.num_workers", "data.max_pixels"),
-    *("model.backend", "model.checkpoint_stages", "model.init_from"),
+    *("model.backend", "model.checkpoint_stages", "model.init_from", "model.use_ema"),
+    *("weights", "data.download", "model.checkpoint_activations"),  # of fine-tuning
     *("train.compile", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
 }
 # what an unset one is depends on the run, which therefore keeps its own
 KEPT_IF_UNSET = ("train.warmup_epochs", "train.base_lr")
 
 
-def run_folder(config: PretrainConfig, accelerator: Accelerator) -> Path:
+def run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
     """The run folder. Without ``output`` its name is made of the model and the main process's time."""
     if config.output is not None:
         return Path(config.output)
@@ -45,7 +48,7 @@ def run_folder(config: PretrainConfig, accelerator: Accelerator) -> Path:
     return RUNS / name[0]
 
 
-def checkpoint_to_resume(config: PretrainConfig, folder: Path) -> Path | None:
+def checkpoint_to_resume(config: RunConfig, folder: Path) -> Path | None:
     """The checkpoint that ``resume`` means for this run folder. None: start from scratch.
 
     Raises:
@@ -124,19 +127,21 @@ def log_if_moved(folder: Path) -> None:
             logger.info("the run was moved or copied from %s; it goes on in %s", before, folder)
 
 
-def check_same_run(config: PretrainConfig, checkpoint: Path, before: dict[str, Any]) -> None:
+def check_same_run(config: RunConfig, checkpoint: Path, before: dict[str, Any]) -> None:
     """UserError if a setting that shapes the numbers differs from ``before``, the settings of the checkpoint's run."""
+    settings = flat(config.as_dict())
     changed = {
         key: now
-        for key, now in flat(config.as_dict()).items()
+        for key, now in settings.items()
         if key in before and before[key] != now and key not in FREE_TO_CHANGE and not key.startswith(FREE_GROUPS)
     }
     for key in KEPT_IF_UNSET:
-        if flat(config.as_dict())[key] is None:
+        if settings[key] is None:
             changed.pop(key, None)
-    if before and config.monitor.holdout != before.get(HOLDOUT, 0):  # runs of before there was one held nothing out
+    held_out = settings.get(HOLDOUT, 0)
+    if before and held_out != before.get(HOLDOUT, 0):  # runs of before there was one held nothing out
         raise UserError(
-            f"--{HOLDOUT} is {config.monitor.holdout:g}, but {checkpoint} was trained with {before.get(HOLDOUT, 0):g}; "
+            f"--{HOLDOUT} is {held_out:g}, but {checkpoint} was trained with {before.get(HOLDOUT, 0):g}; "
             f"resume with the same value, or give another --output to start from scratch"
         )
     # a checkpoint given by path may be trained on with other settings, for example after a loss that was not finite
@@ -151,7 +156,7 @@ def check_same_run(config: PretrainConfig, checkpoint: Path, before: dict[str, A
         logger.warning("--%s was %s and is now %s: training changes from here on", key, before[key], changed[key])
 
 
-def filled_in(train: TrainConfig, batch: Batch, before: dict[str, Any]) -> TrainConfig:
+def filled_in(train: T, batch: Batch, before: dict[str, Any]) -> T:
     """The settings that config.yaml records: what was unset has its value.
 
     A resumed run keeps its warm-up and its learning rate if they are unset, even if ``train.epochs`` changes. Only a

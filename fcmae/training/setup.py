@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from filelock import FileLock
 
 import fcmae
 from fcmae.config import PretrainConfig
+from fcmae.config.run import RunConfig
 from fcmae.data.folder import training_images
 from fcmae.data.holdout import hold_out
 from fcmae.data.samples import PretrainDataset
@@ -33,6 +33,7 @@ from fcmae.training.monitor import Monitor
 from fcmae.training.optimizer import make_optimizer
 from fcmae.training.peers import Peers
 from fcmae.training.pixels import measured_pixels, recorded_pixels
+from fcmae.training.pretraining import Pretraining, PretrainRun
 from fcmae.training.resume import (
     check_same_run,
     check_same_stream,
@@ -43,47 +44,13 @@ from fcmae.training.resume import (
     recorded_settings,
     run_folder,
 )
+from fcmae.training.run import Run
 from fcmae.weights.load import load_encoder
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Run:
-    """Everything that training needs."""
-
-    config: PretrainConfig
-    """As config.yaml holds it: what was unset is filled in."""
-    batch: Batch
-    accelerator: Accelerator
-    folder: Path
-    dataset: PretrainDataset
-    model: torch.nn.Module
-    """Prepared by accelerate; ``bare_model`` is the FCMAE inside."""
-    bare_model: FCMAE
-    optimizer: torch.optim.Optimizer
-    start: ckpt.TrainState
-    total_steps: int
-    monitor: Monitor
-    lock: FileLock | None
-    """Held by the main process while it writes to the folder."""
-    peers: Peers
-    resumed_settings: dict[str, Any] | None
-    """By dotted name: those of this folder's checkpoint that the run resumes from. None: from none, or another's."""
-
-    def epochs_done(self, step: int) -> float:
-        """Epochs completed after this many steps."""
-        return step * self.start.effective_batch / self.start.samples_per_epoch
-
-    def completes_epochs(self, step: int, every: int) -> bool:
-        """Whether this step completed another ``every`` epochs; 0: never."""
-        if not every:
-            return False
-        samples, batch = every * self.start.samples_per_epoch, self.start.effective_batch
-        return step * batch // samples > (step - 1) * batch // samples
-
-
-def set_up(config: PretrainConfig) -> Run:
+def set_up(config: PretrainConfig) -> PretrainRun:
     """Check everything, then create data, model and optimizer, and load the checkpoint to resume.
 
     Raises:
@@ -97,7 +64,7 @@ def set_up(config: PretrainConfig) -> Run:
         raise
 
 
-def _set_up(config: PretrainConfig, peers: Peers) -> Run:
+def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
     accelerator = make_accelerator(config)
     if not accelerator.is_main_process:
         logging.getLogger("fcmae").setLevel(logging.ERROR)
@@ -130,7 +97,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
         images_digest=digest(images),
         settings=config.as_dict(),
     )
-    _check_same_everywhere(start.images_digest, accelerator)
+    check_same_everywhere(start.images_digest, accelerator)
     optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
@@ -160,9 +127,9 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
         lock = make_and_lock(folder)
         if ckpt.last_checkpoint(folder) != newest:  # written after we looked and before we had the lock
             raise UserError(f"another process just wrote a checkpoint to --output {folder}; run again to resume")
-        _write_settings(config, folder, accelerator.num_processes)
+        write_settings(config, folder, accelerator.num_processes)
         if start.step < total_steps:
-            record_start(folder, _start(config, accelerator, start.step, batch))
+            record_start(folder, started(config, accelerator, start.step, batch))
     logger.info(
         "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
         config.model.name, device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
@@ -175,12 +142,12 @@ def _set_up(config: PretrainConfig, peers: Peers) -> Run:
     if resume_from is not None:
         logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
     return Run(
-        config, batch, accelerator, folder, dataset, model, bare_model, optimizer, start, total_steps, monitor, lock,
-        peers, None if newest is None else before,
+        config, Pretraining(dataset, monitor), batch, accelerator, folder, model, bare_model, optimizer, start,
+        total_steps, lock, peers, None if newest is None else before,
     )  # fmt: skip
 
 
-def _check_same_everywhere(images_digest: str, accelerator: Accelerator) -> None:
+def check_same_everywhere(images_digest: str, accelerator: Accelerator) -> None:
     """UserError if processes on several machines list other images: each would train on what it takes for a sample."""
     if accelerator.num_processes > 1:
         names_and_sizes = images_digest.split()[:3]
@@ -227,19 +194,20 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
         raise UserError(f"--model.backend {config.model.backend} needs {missing}; take auto or torch")
     if config.model.init_from is not None and fresh:
         try:
-            load_encoder(model, config.model.init_from, bands=config.data.bands)
+            load_encoder(model, config.model.init_from, use_ema=config.model.use_ema, bands=config.data.bands)
         except UserError as error:
             raise UserError(f"--model.init_from: {error}") from None
     return model
 
 
-def _start(config: PretrainConfig, accelerator: Accelerator, step: int, batch: Batch) -> Start:
+def started(config: RunConfig, accelerator: Accelerator, step: int, batch: Batch) -> Start:
+    """What this start of a run runs on."""
     peak = peak_learning_rate(config.train, batch.effective)
     hardware, precision = hardware_name(accelerator), precision_name(accelerator)
     return Start(step, hardware, precision, peak, batch.effective, accelerator.num_processes)
 
 
-def _write_settings(config: PretrainConfig, folder: Path, num_processes: int) -> None:
+def write_settings(config: Any, folder: Path, num_processes: int) -> None:
     """Write RUN/config.yaml, which resumes the run from any working directory."""
     resolved = replace(config, output=str(folder), resume="auto").with_absolute_paths()
     header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {num_processes} process(es)\n"

@@ -10,6 +10,7 @@ from timm.layers import LayerNorm2d
 from timm.models import FeatureListNet
 from torch import nn
 
+from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.models import isotropic  # noqa: F401  # registers its names with timm
 from fcmae.models.layers import LAYER_NORM_EPS
@@ -50,7 +51,13 @@ def create_dense(
         ValueError: as :func:`fcmae.convert_to_dense`.
     """
     weights = read_weights(ckpt, allow_pickle, use_ema)
+    in_chans = timm_kwargs.get("in_chans", weights.config.in_chans)
     num_classes = weights.num_classes if num_classes is None else num_classes
+    return dense_network(weights, normalization(ckpt, in_chans), num_classes, **timm_kwargs)
+
+
+def dense_network(weights: Weights, pixels: Normalizer, num_classes: int = 0, **timm_kwargs: Any) -> nn.Module:
+    """As :func:`create_dense`, of weights that have been read, with the mean and standard deviation of ``pixels``."""
     features_only = timm_kwargs.pop("features_only", False)
     out_indices: Sequence[int] | int | None = timm_kwargs.pop("out_indices", None)
     in_chans = timm_kwargs.pop("in_chans", weights.config.in_chans)
@@ -74,7 +81,6 @@ def create_dense(
         )
     if fresh := [name for name in loaded.missing_keys if not features_only]:
         logger.info("%s: %s start(s) fresh", weights.origin, ", ".join(fresh))
-    pixels = normalization(ckpt, in_chans)
     config = dict(model.pretrained_cfg, mean=pixels.mean, std=pixels.std, num_classes=num_classes)
     config["input_size"] = (in_chans, *weights.config.image_hw)
     config |= {"url": "", "hf_hub_id": None}  # those are of timm's own weights

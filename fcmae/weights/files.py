@@ -1,8 +1,6 @@
 """Opens whatever holds weights: folders, safetensors, shards, pickles (without running their code), nested dicts."""
 
 import logging
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,25 +10,15 @@ from torch import Tensor, nn
 
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
-from fcmae.runs.checkpoint import LAST, MODEL, read_model, resolve_checkpoint
-from fcmae.weights.entries import find_state_dict
-from fcmae.weights.shards import INDEX, index_of, indexed_shards
+from fcmae.runs.checkpoint import read_model
+from fcmae.runs.find import AVERAGE
+from fcmae.weights.entries import find_state_dict, say_which
+from fcmae.weights.lookalikes import TORCH
+from fcmae.weights.place import INDEX, check_file, weights_file
+from fcmae.weights.shards import index_of, indexed_shards
 from fcmae.weights.unpickle import unpickled
 
 logger = logging.getLogger(__name__)
-
-PICKLED, OPENMMLAB = "pytorch_model.bin", "model.pth"
-ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-
-# The beginnings of files that are taken for weights, and what they are
-LOOKALIKES = (
-    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with git lfs pull"),
-    (rb"\s*<(!doctype|html|\?xml)", "a web page, not weights; download the file itself"),
-    (rb"\x93NUMPY", "a NumPy array, not weights"),
-    (rb"\x89HDF", "an HDF5 file; weights of TensorFlow and Keras are not read"),
-    (rb"GGUF", "a GGUF file, which is not read"),
-    (rb"(\x89PNG|\xff\xd8\xff|II\*\0|MM\0\*)", "an image, not weights"),
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,10 @@ def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False
         return _from_object(ckpt, "the state dict", use_ema)
     if not isinstance(ckpt, str | Path):
         raise UserError(f"weights come as a path or a state dict, got {type(ckpt).__name__}")
-    file = _file_of(Path(ckpt))
+    file = weights_file(Path(ckpt))
+    if (average := file.with_name(AVERAGE)).is_file() and file != Path(ckpt):  # of a run of fine-tuning
+        say_which(str(file.parent), AVERAGE, file.name, use_ema)
+        file = average if use_ema else file
     if file.name.endswith(INDEX):
         found: dict[str, Any] = {}
         for shard in indexed_shards(file):
@@ -87,39 +78,15 @@ def model_config(plain: dict[str, Any], backend: str = "auto") -> ModelConfig:
 
 def _contents(file: Path, allow_pickle: bool) -> tuple[Any, dict[str, Any] | None]:
     """What a file holds, and the configuration in its header."""
-    if file.stat().st_size == 0:
-        raise UserError(f"{file} is empty")
+    if file.is_file():  # what is missing is read_model's to say
+        check_file(file)
     with file.open("rb") as opened:
-        start = opened.read(64)
+        start = opened.read(16)
     if start[8:9] == b"{":  # safetensors: a length, then JSON. Either kind is found under the other's name
         return read_model(file)
-    if what := next((what for pattern, what in LOOKALIKES if re.match(pattern, start, re.IGNORECASE)), None):
-        raise UserError(f"{file} cannot be read: it is {what}")
-    if file.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")):
+    if file.suffix == ".safetensors" and not start.startswith(TORCH):
         return read_model(file)
-    if start.startswith(b"PK") and not _is_of_torch(file):
-        raise UserError(f"{file} cannot be read: it is a zip archive without torch's data")
     return unpickled(file, allow_pickle), None
-
-
-def _is_of_torch(file: Path) -> bool:
-    """Whether a zip archive was written by torch; True for one that is damaged, of which torch's reader says more."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return True
-
-
-def _file_of(path: Path) -> Path:
-    if path.is_file() and path.name != LAST:
-        return path
-    for name in (MODEL, MODEL + INDEX, PICKLED, PICKLED + INDEX, OPENMMLAB):
-        if (path / name).is_file():
-            return path / name
-    if path.suffix in ENDINGS and not path.exists():
-        raise UserError(f"{path} does not exist")
-    return resolve_checkpoint(path) / MODEL
 
 
 def _from_object(found: Any, origin: str, use_ema: bool) -> Source:

@@ -31,6 +31,18 @@ def pixels(ckpt: object, in_chans: int) -> Pixels:
     return Pixels(normalization(ckpt, in_chans), pixel_reading(ckpt, in_chans))
 
 
+def stated_pixels(ckpt: str | Path) -> dict[str, Any]:
+    """What is stated next to weights, by the names of ``--data``: value_range, bands, nodata, stack, mean and std.
+
+    Only what is stated; so nothing for plain 8-bit images, and nothing for a path that does not exist.
+    """
+    if not Path(ckpt).exists():
+        return {}
+    found = {name: value for name, value in _stated_pixels(ckpt).items() if name in PIXEL_FIELDS}
+    found |= dict(zip(("mean", "std"), _mean_std(ckpt), strict=True))
+    return _with_tuples({name: value for name, value in found.items() if value is not None})
+
+
 def pixel_reading(ckpt: object, in_chans: int) -> PixelReading:
     """How the files of a network were read: its value range, bands, nodata and stack."""
     stated = _stated_pixels(ckpt) if isinstance(ckpt, str | Path) else {}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fcmae.errors import UserError
 from fcmae.weights.formats.base import read_json
+from fcmae.weights.place import INDEX
 
-INDEX = ".index.json"
 SHARD = re.compile(r"(.+)-\d+-of-\d+(\.\w+)")
 
 

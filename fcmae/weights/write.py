@@ -8,22 +8,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcmae.errors import UserError
 from fcmae.files import replacing, write_text
-from fcmae.runs.checkpoint import FOLDER, MODEL, OPTIMIZER, STATE
+from fcmae.runs.find import MODEL
 from fcmae.weights.card import has_our_card, write_card
 from fcmae.weights.convert import Conversion
+from fcmae.weights.destination import FILES, check_destination
 from fcmae.weights.formats import Format, targets
 from fcmae.weights.recognize import full_name
 from fcmae.weights.settings import pixels
-
-FILES = (".safetensors", ".pt", ".pth", ".bin")
-# Endings of files that are not written here; a folder of such a name would surprise
-OTHER_FILES = frozenset({
-    ".onnx", ".ort", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".pb", ".engine", ".trt", ".plan", ".torchscript",
-    ".ptl", ".mlmodel", ".mlpackage", ".npz", ".npy", ".msgpack", ".gguf", ".pkl", ".pickle", ".zip", ".tar", ".gz",
-    ".tgz", ".json", ".yaml", ".yml", ".txt", ".md", ".py",
-})  # fmt: skip
 
 
 def write(
@@ -43,25 +35,12 @@ def write(
         UserError: the destination already exists, or the library cannot build this network from a folder.
     """
     names, target = targets()[format]
-    inside = dst.parent if dst.name in (MODEL, OPTIMIZER, STATE) else dst  # a file of a checkpoint, or a folder
-    if (inside / STATE).exists() or (dst / FOLDER).exists():
-        raise UserError(f"{inside} holds a run or a checkpoint, which would be lost; give another DST")
-    suffix = dst.suffix.lower()
-    if suffix in OTHER_FILES and not dst.is_dir():
-        raise UserError(
-            f"{dst}: {suffix} files are not written; give a folder, or a name that ends in {' '.join(FILES)}"
-        )
-    if dst.exists() and not overwrite and not (dst.is_dir() and not any(dst.iterdir())):
-        raise UserError(f"{dst} exists; give another DST, or --overwrite")
+    check_destination(dst, overwrite)
     state = _with_norm(conversion, names) if target.final_norm else conversion.state
-    if suffix in FILES:
-        if dst.is_dir():
-            raise UserError(f"{dst} is a folder; a name that ends in {dst.suffix} means a file")
+    if (suffix := dst.suffix.lower()) in FILES:
         with replacing(dst) as file:
             _save(state, file, suffix, target.entry)
         return [dst], state
-    if dst.is_file():
-        raise UserError(f"{dst} is a file; give a folder, or a name that ends in {' '.join(FILES)}")
     read_as = pixels(ckpt, conversion.weights.config.in_chans)
     texts = {name: values(conversion.weights, read_as) for name, values in target.folder_files.items()}
     dst.mkdir(parents=True, exist_ok=True)

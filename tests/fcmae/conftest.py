@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcmae.cli import progress
+from fcmae import progress
 from fcmae.models import sizes
 from tests.fcmae.analysis.literal import SMALL_CONVNEXT
 from tests.fcmae.labeled_images import COLORS, fill

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fcmae.data.images import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS
 from fcmae.data.sources.first_bytes import OTHERS, recognized
 
 NO_ENDING = "without an ending"

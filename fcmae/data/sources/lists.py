@@ -5,7 +5,7 @@ import csv
 import os
 from pathlib import Path
 
-from fcmae.data.images import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS
 from fcmae.errors import UserError
 
 TEXT, TABLES = (".txt", ".lst", ".list"), (".csv", ".tsv")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from fcmae.data.images import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS
 from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
 from fcmae.data.sources.lists import is_list, listed_paths
 from fcmae.data.sources.walk import walk

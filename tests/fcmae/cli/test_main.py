@@ -13,6 +13,7 @@ import pytest
 import fcmae
 from fcmae.cli.command import exit_status
 from fcmae.cli.main import COMMANDS, main
+from fcmae.cli.main import run as start
 from fcmae.errors import UserError
 from tests.fcmae.small_runs import save_run
 
@@ -26,16 +27,16 @@ def run(*args: str) -> subprocess.CompletedProcess:
 def test_the_entry_point_is_this_function() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["fcmae"].partition(":")
-    assert getattr(import_module(module), name) is main
+    assert getattr(import_module(module), name) is start
 
 
 def test_every_command_is_listed_and_every_one_listed_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     modules = {file.stem for file in (ROOT / "fcmae").glob("*.py")} - {
         "__init__",
         "__main__",
-        "config",
         "errors",
         "files",
+        "progress",
     }
     assert set(COMMANDS) == modules
     for arguments in (["--help"], []):

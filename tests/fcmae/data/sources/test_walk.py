@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
+from fcmae.data.endings import EXTENSIONS
 from fcmae.data.folder import image_files
-from fcmae.data.images import EXTENSIONS
 from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
 

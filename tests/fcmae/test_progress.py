@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fcmae.cli.progress import Progress, duration, tracked
+from fcmae.progress import Progress, duration, tracked
 
 
 def test_lines_come_now_and_then_with_the_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:

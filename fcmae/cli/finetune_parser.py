@@ -1,0 +1,73 @@
+"""Settings of fine-tuning: WEIGHTS, recipes by name, and the recipe that suits the number of labeled images."""
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from fcmae.cli.pretrain_parser import FINETUNING
+from fcmae.cli.recipes import Recipes
+from fcmae.errors import UserError
+from fcmae.finetuning.config import FinetuneConfig
+
+PROG = "python -m fcmae.finetune"
+DESCRIPTION = """Fine-tune pretrained weights on labeled images, and export the result for timm and transformers.
+
+Without --config the number of training images decides: few_labels below 10,000, else the paper's recipe for the size of
+the network. Options override the configuration file; later files override earlier ones."""
+
+FIRST = [
+    inspect.Parameter(
+        "weights",
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=FinetuneConfig | str | PathLike[str] | None,
+    ),
+    inspect.Parameter(
+        "config",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=FinetuneConfig | str | Path | Sequence[str | Path] | None,
+    ),
+]
+"""The parameters of the function that are no plain settings."""
+
+RECIPES = Recipes(FinetuneConfig, DESCRIPTION, lambda name: name.startswith(FINETUNING))
+
+
+def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> FinetuneConfig:
+    """Parse arguments, by default ``sys.argv[1:]``, into a configuration.
+
+    Raises:
+        UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    config = RECIPES.parse(given, prog)
+    if any(argument.partition("=")[0] == "--config" for argument in given):
+        return config
+    return RECIPES.parse(["--config", _recipe(config), *given], prog)
+
+
+def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> FinetuneConfig:
+    """The configuration for a call from Python, by the same rules as on the command line.
+
+    Raises:
+        UserError: as for :func:`parse_config`.
+    """
+    given = dict(keywords)
+    if args and not isinstance(args[0], FinetuneConfig):
+        if "weights" in given or len(args) > 1:
+            raise UserError("finetune takes one argument by position, the weights; the others by name")
+        args, given["weights"] = (), fspath(args[0]) if isinstance(args[0], PathLike) else args[0]
+    config = RECIPES.from_call(args, given)
+    if args or given.get("config") is not None:
+        return config
+    return RECIPES.from_call((), given | {"config": _recipe(config)})
+
+
+def _recipe(config: FinetuneConfig) -> str:
+    from fcmae.finetuning.recipes import recipe_for  # here, because it lists the images
+
+    return recipe_for(config)

@@ -1,0 +1,1 @@
+"""Fine-tuning: labels, augmentation, layer decay, the network with its classifier, and its scores."""

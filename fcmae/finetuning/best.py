@@ -1,0 +1,62 @@
+"""The weights with the best validation score: RUN/checkpoints/best, beside the checkpoints to resume from."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fcmae.errors import UserError
+from fcmae.files import make_folder, sync
+from fcmae.finetuning.scores import MAIN
+from fcmae.runs.checkpoint import save_model
+from fcmae.runs.find import FOLDER, MODEL, STATE
+from fcmae.runs.layout import METRICS
+from fcmae.runs.mark import MARK, write_mark
+from fcmae.runs.reader import read_metrics
+from fcmae.runs.state import write_state
+from fcmae.training.run import Run
+
+BEST, PARTIAL, OLD = "best", ".partial-best", ".deleted-best"
+
+
+def best_folder(run: Path) -> Path:
+    """Where the best weights of a run are."""
+    return run / FOLDER / BEST
+
+
+def best_score(run: Path) -> tuple[float | None, int | None]:
+    """The best validation score in metrics.jsonl and its step; None: there was no validation."""
+    series, _ = read_metrics(run / METRICS)
+    for name in MAIN:
+        if name in series and np.isfinite(series[name].value).any():
+            place = int(np.nanargmax(series[name].value))
+            return float(series[name].value[place]), int(series[name].step[place])
+    return None, None
+
+
+def save_best(run: Run[Any], network: nn.Module, described: dict[str, Any], step: int) -> None:
+    """Write the weights, and what they are, in place of the best so far.
+
+    Raises:
+        UserError: a folder of that name is there that no run of fine-tuning wrote.
+    """
+    target = best_folder(run.folder)
+    if target.exists() and not (target / MARK).is_file():
+        raise UserError(f"{target} is not this run's; move it away")
+    partial, old = target.with_name(PARTIAL), target.with_name(OLD)
+    for folder in (partial, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    make_folder(partial)
+    save_model(partial / MODEL, network, described)
+    write_state(partial / STATE, replace(run.start, step=step, pending_losses=[]))
+    write_mark(partial, run.folder.name, BEST)
+    for file in partial.iterdir():
+        sync(file)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""The best weights for other libraries: RUN/export/timm and RUN/export/transformers, with the names of the classes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fcmae.errors import UserError
+from fcmae.files import write_text
+from fcmae.finetuning.best import best_folder
+from fcmae.finetuning.config import FinetuneConfig
+from fcmae.finetuning.labels import LabeledSet
+from fcmae.finetuning.samples import CenterCrops
+from fcmae.weights.convert import convert
+from fcmae.weights.formats.base import read_json
+from fcmae.weights.write import write
+
+EXPORT = "export"
+USE = {
+    "timm": 'timm.create_model("local-dir:{folder}", pretrained=True)',
+    "transformers": 'transformers.AutoModelForImageClassification.from_pretrained("{folder}")',
+}
+
+
+def export(run: Path, data: LabeledSet, crops: CenterCrops, config: FinetuneConfig) -> list[str]:
+    """Write both folders; returns a line for each, how it is loaded, or why it could not be written."""
+    lines = []
+    for name, use in USE.items():
+        folder = run / EXPORT / name
+        try:
+            write(convert(best_folder(run), name), best_folder(run), folder, name, overwrite=True)
+        except UserError as error:
+            lines.append(f"not exported for {name}: {error}")
+            continue
+        for file, change in (("config.json", _with_names), ("preprocessor_config.json", _with_crop)):
+            if (folder / file).is_file():
+                content = change(read_json(folder / file), name, data, crops)
+                write_text(folder / file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        lines.append(f"  {use.format(folder=folder)}")
+    return lines
+
+
+def _with_names(content: dict[str, Any], format: str, data: LabeledSet, crops: CenterCrops) -> dict[str, Any]:
+    if format == "timm":
+        pretrained = content["pretrained_cfg"] | {"crop_pct": crops.crop_pct}
+        return content | {"label_names": list(data.classes), "pretrained_cfg": pretrained}
+    names = {str(number): name for number, name in enumerate(data.classes)}
+    kind = {"problem_type": "multi_label_classification"} if data.is_multi_label else {}
+    return content | {"id2label": names, "label2id": {name: int(n) for n, name in names.items()}} | kind
+
+
+def _with_crop(content: dict[str, Any], _format: str, _data: LabeledSet, crops: CenterCrops) -> dict[str, Any]:
+    return content | {"crop_pct": crops.crop_pct}

@@ -1,0 +1,157 @@
+"""The network to fine-tune: a timm ConvNeXt with pretrained or random weights, a new classifier, and frozen stages."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from fcmae.data.normalizer import Normalizer
+from fcmae.errors import UserError
+from fcmae.finetuning.classes import stated_classes
+from fcmae.finetuning.config import SCRATCH, FinetuneConfig, FinetuneModelConfig
+from fcmae.models import ModelConfig, SparseConvNeXt
+from fcmae.models.sizes import SIZES
+from fcmae.weights.dense import dense_network
+from fcmae.weights.read import read_weights
+from fcmae.weights.weights import Weights
+
+logger = logging.getLogger("fcmae")
+
+DEFAULT = "convnextv2_atto"
+ACCEPTED = "give a run, a file or folder of weights, a ConvNeXt of timm, or the word scratch"
+
+
+def starting_weights(config: FinetuneConfig) -> Weights:
+    """What the run starts from: read from a file, of timm, or random.
+
+    Raises:
+        UserError: no such weights, or not those of a ConvNeXt.
+    """
+    given, model = config.weights, config.model
+    if given is None:
+        raise UserError(f"WEIGHTS is missing: {ACCEPTED}")
+    if given == SCRATCH:
+        return random_weights(model, config.seed)
+    if Path(given).exists():
+        weights = read_weights(given)
+    elif given.partition(".")[0] in SIZES:
+        weights = _of_timm(given)
+    else:
+        raise UserError(f"WEIGHTS {given} does not exist, and is no ConvNeXt of timm; {ACCEPTED}")
+    for name, of_weights in (("name", weights.config.name), ("stem_stride", weights.config.stem_stride)):
+        if getattr(model, name) not in (None, of_weights):
+            raise UserError(
+                f"--model.{name} is {getattr(model, name)}, but {given} has {of_weights}; leave it out, or fine-tune "
+                f"from {SCRATCH}"
+            )
+    return weights
+
+
+def random_weights(model: FinetuneModelConfig, seed: int) -> Weights:
+    """The initial weights of pretraining, which are the papers'."""
+    described = ModelConfig(
+        name=model.name or DEFAULT, in_chans=model.in_chans or 3, stem_stride=model.stem_stride or 4,
+        use_grn=model.use_grn, img_size=56 * (model.stem_stride or 4), backend="torch",
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    return Weights(SCRATCH, SCRATCH, described, encoder=SparseConvNeXt(described).state_dict())
+
+
+def _of_timm(name: str) -> Weights:
+    try:
+        model: Any = timm.create_model(name, pretrained=True)
+    except Exception as error:  # unknown tag, no pretrained weights, no network
+        raise UserError(f"WEIGHTS {name}: timm cannot load it: {' '.join(str(error).split())[:200]}") from None
+    weights = read_weights(model.state_dict())
+    weights.origin = name
+    return weights
+
+
+def described(weights: Weights, model: FinetuneModelConfig) -> ModelConfig:
+    """The network of a run, without a decoder's meaning.
+
+    Raises:
+        UserError: an image size that is no multiple of the network's total stride.
+    """
+    changes: dict[str, Any] = {
+        "img_size": weights.config.img_size if model.img_size is None else model.img_size,
+        "in_chans": weights.config.in_chans if model.in_chans is None else model.in_chans,
+        "drop_path_rate": model.drop_path_rate,
+        "checkpoint_stages": (),
+        "backend": "auto",
+    }
+    if model.use_grn is not None:
+        changes["use_grn"] = model.use_grn
+    try:
+        return replace(weights.config, **changes)
+    except ValueError as error:
+        raise UserError(f"--model.{error}") from None
+
+
+def build(
+    weights: Weights, network: ModelConfig, model: FinetuneModelConfig, classes: Sequence[str], pixels: Normalizer,
+    seed: int,
+) -> nn.Module:  # fmt: skip
+    """The network with the weights, and with their classifier if it is for the same classes; otherwise with a new one.
+
+    Args:
+        weights: what it starts from.
+        network: what it shall be, :func:`described`.
+        model: settings of the run.
+        classes: names of the outputs.
+        pixels: the normalization of the images.
+        seed: of the new classifier's weights.
+
+    Raises:
+        UserError: weights of another number of channels that cannot be adapted.
+    """
+    start = _with_grn(weights, network.with_grn)
+    if start.num_classes:
+        names = stated_classes(weights.origin)
+        if start.num_classes != len(classes) or (names is not None and list(names) != list(classes)):
+            what = f"of {start.num_classes} classes" if start.num_classes != len(classes) else "of other classes"
+            logger.warning(
+                "%s: its classifier is %s, and the labeled images have %d classes: a new classifier is trained",
+                weights.origin, what, len(classes),
+            )  # fmt: skip
+            kept = {name: tensor for name, tensor in start.head.items() if not name.startswith("head.fc.")}
+            start = replace(start, head=kept)
+    torch.manual_seed(seed)
+    built: Any = dense_network(
+        start, pixels, len(classes), in_chans=network.in_chans, drop_path_rate=network.drop_path_rate,
+        head_init_scale=model.head_init_scale,
+    )  # fmt: skip
+    built.set_grad_checkpointing(model.checkpoint_activations)
+    return built
+
+
+def _with_grn(weights: Weights, with_grn: bool) -> Weights:
+    """The weights with their GRN dropped, or with a new one, which changes nothing at first."""
+    if weights.config.with_grn == with_grn:
+        return weights
+    config = replace(weights.config, use_grn=with_grn)
+    encoder = {name: tensor for name, tensor in weights.encoder.items() if ".mlp.grn." not in name}
+    if with_grn:
+        for name, tensor in weights.encoder.items():
+            if name.endswith(".mlp.fc1.bias"):
+                for kind in ("weight", "bias"):
+                    encoder[name.replace("fc1.bias", f"grn.{kind}")] = torch.zeros_like(tensor)
+    logger.info("%s: its GRN is %s", weights.origin, "new" if with_grn else "dropped")
+    return replace(weights, config=config, encoder=encoder)
+
+
+def freeze(model: Any, stages: int) -> None:
+    """Leave the stem and the first ``stages`` stages as they are, without drop path; 0: train everything."""
+    if not stages:
+        return
+    for part in (model.stem, *model.stages[:stages]):
+        part.requires_grad_(False)
+        for module in part.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = 0.0

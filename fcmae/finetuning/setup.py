@@ -1,0 +1,208 @@
+"""Set-up of a fine-tuning run: all checks, then everything that training needs."""
+
+import logging
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+
+from fcmae.data.normalizer import Normalizer
+from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.sources.digest import digest
+from fcmae.errors import UserError
+from fcmae.finetuning.augmentation import CHANNELS
+from fcmae.finetuning.classes import write_classes
+from fcmae.finetuning.config import FinetuneConfig
+from fcmae.finetuning.labels import LabeledSet, labeled_set
+from fcmae.finetuning.layer_decay import param_groups
+from fcmae.finetuning.network import build, described, freeze, starting_weights
+from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, crop_share
+from fcmae.finetuning.targets import Targets
+from fcmae.finetuning.task import FinetuneRun, Finetuning
+from fcmae.models import ModelConfig
+from fcmae.runs import checkpoint as ckpt
+from fcmae.runs.find import AVERAGE
+from fcmae.runs.starts import record_start
+from fcmae.training.accelerator import device_name, make_accelerator
+from fcmae.training.batch import Batch, divide_batch, peak_learning_rate
+from fcmae.training.fitting import CPU_LIMIT
+from fcmae.training.peers import Peers
+from fcmae.training.pixels import measured_pixels, recorded_pixels
+from fcmae.training.resume import (
+    check_same_run,
+    check_same_stream,
+    checkpoint_to_resume,
+    filled_in,
+    log_if_moved,
+    make_and_lock,
+    recorded_settings,
+    run_folder,
+)
+from fcmae.training.run import Run
+from fcmae.training.setup import check_same_everywhere, started, write_settings
+from fcmae.weights.read import read_weights
+from fcmae.weights.settings import stated_pixels
+from fcmae.weights.weights import Weights
+
+logger = logging.getLogger("fcmae")
+
+OF_PRETRAINING = "train.mask_ratio"  # a setting that only runs of pretraining have
+GPU_BATCH = 128  # images per device where effective_batch alone is given
+
+
+def set_up(config: FinetuneConfig) -> FinetuneRun:
+    """Check everything, then create data, model and optimizer, and load the checkpoint to resume.
+
+    Raises:
+        UserError: something the user can fix. Nothing has been written to the run folder then.
+    """
+    peers = Peers()
+    try:
+        return _set_up(config, peers)
+    except BaseException:
+        peers.close()
+        raise
+
+
+def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
+    accelerator = make_accelerator(config)
+    if not accelerator.is_main_process:
+        logging.getLogger("fcmae").setLevel(logging.ERROR)
+    peers.meet(accelerator)
+    folder = run_folder(config, accelerator)
+    resume_from = checkpoint_to_resume(config, folder)
+    newest = ckpt.last_checkpoint(folder)
+    before = {} if resume_from is None else recorded_settings(resume_from)
+    if OF_PRETRAINING in before:
+        raise UserError(f"{resume_from} is of pretraining; fine-tune it as WEIGHTS, into another --output")
+
+    data = labeled_set(config.data, config.seed)
+    weights = starting_weights(config) if resume_from is None else read_weights(resume_from)
+    network = described(weights, config.model)
+    config = _resolved(config, network, before, weights if resume_from is None else None, data)
+    reading, normalize = _pixels(config, network)
+    data.check_readable(reading, network.image_hw)
+    if resume_from is not None:
+        check_same_run(config, resume_from, before)
+
+    on_gpu = accelerator.device.type == "cuda"
+    batch = divide_batch(
+        config.train, accelerator.num_processes, recorded=before.get("train.batch_size"),
+        largest=lambda: GPU_BATCH if on_gpu else CPU_LIMIT,
+    )  # fmt: skip
+    _check_mixing(config, batch)
+    config = replace(config, train=filled_in(config.train, batch, before))
+    total_steps = math.ceil(config.train.epochs * len(data.train) / batch.effective)
+    images = data.train.as_files()
+    start = ckpt.TrainState(
+        step=0, effective_batch=batch.effective, samples_per_epoch=len(data.train), images_digest=digest(images),
+        settings=config.as_dict(),
+    )  # fmt: skip
+    check_same_everywhere(start.images_digest, accelerator)
+
+    bare_model = build(weights, network, config.model, data.classes, normalize, config.seed)
+    bare_model = bare_model.to(accelerator.device, memory_format=torch.channels_last)
+    freeze(bare_model, config.train.frozen_stages)
+    optimizer = make_optimizer(bare_model, network, config, batch.effective)
+    if resume_from is not None:
+        check_same_stream(ckpt.read_state(resume_from), start, batch, images)
+    ema = ModelEmaV3(bare_model, decay=config.train.ema) if config.train.ema else None
+    if config.train.compile:
+        bare_model.compile()
+    model, optimizer = accelerator.prepare(bare_model, optimizer)
+    if resume_from is not None:
+        has_average = (resume_from / AVERAGE).is_file()
+        average = ema.module if ema is not None and has_average else None
+        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer, average)
+        if ema is not None and not has_average:
+            ema.set(bare_model)
+        start = replace(start, step=state.step, pending_losses=state.pending_losses)
+        log_if_moved(folder)
+        if start.step >= total_steps and newest is None:
+            raise UserError(
+                f"{resume_from} is at step {start.step}, and --train.epochs {config.train.epochs} ends at step "
+                f"{total_steps}: nothing is left to train; give more epochs"
+            )
+
+    lock = None
+    if accelerator.is_main_process:
+        lock = make_and_lock(folder)
+        if ckpt.last_checkpoint(folder) != newest:  # written after we looked and before we had the lock
+            raise UserError(f"another process just wrote a checkpoint to --output {folder}; run again to resume")
+        write_settings(config, folder, accelerator.num_processes)
+        write_classes(folder, data.classes, data.is_multi_label)
+        if start.step < total_steps:
+            record_start(folder, started(config, accelerator, start.step, batch))
+    logger.info(
+        "%s from %s on %s: %s images of %d classes to train on, %s to validate on, %s steps of %d (%g epochs), peak "
+        "learning rate %.3g → %s",
+        network.name, weights.origin, device_name(accelerator), f"{len(data.train):,}", len(data.classes),
+        f"{len(data.val):,}", f"{total_steps:,}", batch.effective, config.train.epochs,
+        peak_learning_rate(config.train, batch.effective), folder,
+    )  # fmt: skip
+    if resume_from is not None:
+        logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
+    crops = CenterCrops(
+        data.val, network.image_hw, crop_share(config.data.crop_pct, network.image_hw), reading, normalize
+    )
+    samples = LabeledSamples(data.train, config.data, config.augment, network.image_hw, reading, normalize, config.seed)
+    collate = Collate(Targets(config.augment, len(data.classes), data.is_multi_label))
+    task = Finetuning(data, samples, collate, crops, network, ema)
+    return Run(
+        config, task, batch, accelerator, folder, model, bare_model, optimizer, start, total_steps, lock, peers,
+        None if newest is None else before,
+    )  # fmt: skip
+
+
+def make_optimizer(
+    model: torch.nn.Module, network: ModelConfig, config: FinetuneConfig, effective_batch: int
+) -> torch.optim.AdamW:
+    """AdamW at the peak learning rate, with a group for every layer and kind of parameter."""
+    train = config.train
+    groups = param_groups(model, network.size.depths, train.weight_decay, train.layer_decay, train.layer_decay_by)
+    return torch.optim.AdamW(groups, lr=peak_learning_rate(train, effective_batch), betas=train.betas, fused=True)
+
+
+def _resolved(
+    config: FinetuneConfig, network: ModelConfig, before: dict[str, Any], weights: Weights | None, data: LabeledSet
+) -> FinetuneConfig:
+    """The settings with what was unset: of the checkpoint to resume, of the weights, or measured on the images."""
+    size = network.image_hw[0] if network.image_hw[0] == network.image_hw[1] else network.image_hw
+    model = replace(
+        config.model, name=network.name, img_size=size, in_chans=network.in_chans, stem_stride=network.stem_stride,
+        use_grn=network.with_grn,
+    )  # fmt: skip
+    config = recorded_pixels(replace(config, model=model), before)
+    if weights is None:
+        return config
+    images = config.data
+    stated = stated_pixels(weights.origin)
+    changes = {name: value for name, value in stated.items() if getattr(images, name) in (None, "auto")}
+    if stated.get("stack") is not None and images.stack == "auto":
+        changes["stack"] = stated["stack"]
+    try:
+        config = replace(config, data=replace(images, **changes))
+        config.data.reading(network.in_chans)
+        config.data.normalizer(network.in_chans)
+    except ValueError as error:
+        raise UserError(f"--data.{error}") from None
+    return measured_pixels(config, data.train.paths) if data.train.paths else config
+
+
+def _pixels(config: FinetuneConfig, network: ModelConfig) -> tuple[PixelReading, Normalizer]:
+    try:
+        return config.data.reading(network.in_chans), config.data.normalizer(network.in_chans)
+    except ValueError as error:
+        raise UserError(f"--data.{error}") from None
+
+
+def _check_mixing(config: FinetuneConfig, batch: Batch) -> None:
+    if config.augment.mixes and batch.size % 2:
+        raise UserError(
+            f"--augment.mixup and --augment.cutmix need an even --train.batch_size, got {batch.size}; change it, or "
+            f"set both to 0"
+        )
+    if config.augment.rand_augment is not None and config.model.in_chans not in CHANNELS:
+        logger.warning("--augment.rand_augment is left out: it takes images of 1 or 3 channels")

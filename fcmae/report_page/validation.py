@@ -1,0 +1,94 @@
+"""What the report of a fine-tuning run shows of its best validation: confusion matrix, confused pairs, mistakes."""
+
+import base64
+import io
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+FOLDER, SCORES, MISTAKES = "validation", "scores.json", "mistakes.png"
+LARGEST = 30  # classes; of more, the pairs that are confused most often are listed instead of a matrix
+PAIRS = 15
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix."""
+
+    count: int
+    share: float
+    """Of the images of the row's class."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation whose weights are the best."""
+
+    summary: str
+    classes: list[str]
+    matrix: list[tuple[str, list[Cell]]]
+    """Rows of the true classes; empty if there are too many classes, or an image may have several."""
+    pairs: list[tuple[str, str, int]]
+    """True class, what it was taken for, how often; the most frequent first."""
+    mistakes: str | None
+    """The picture as a data: URI."""
+    mistakes_size: tuple[int, int]
+
+
+def read_validation(run: Path) -> Validation | None:
+    """RUN/validation; None if there is none, or it is damaged, which the log says."""
+    file = run / FOLDER / SCORES
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        classes = [str(name) for name in content["classes"]]
+        counts = [[int(count) for count in row] for row in content.get("confusion", [])]
+        if any(len(row) != len(classes) for row in counts) or len(counts) not in (0, len(classes)):
+            raise ValueError("the confusion matrix is not square")
+        summary = _summary(content)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.warning("%s cannot be read and is left out: %s", file, error)
+        return None
+    mistakes, size = _picture(run / FOLDER / MISTAKES)
+    pairs = [
+        (classes[n], classes[m], count)
+        for n, row in enumerate(counts)
+        for m, count in enumerate(row)
+        if n != m and count
+    ]
+    pairs.sort(key=lambda pair: -pair[2])
+    matrix = []
+    if len(classes) <= LARGEST:
+        for name, row in zip(classes, counts, strict=False):
+            whole = max(1, sum(row))
+            matrix.append((name, [Cell(count, round(count / whole, 4)) for count in row]))
+    return Validation(summary, classes, matrix, pairs[:PAIRS], mistakes, size)
+
+
+def _summary(content: dict[str, Any]) -> str:
+    scores, place = content["scores"], f"after step {content['step']:,}, on {content['images']:,} images"
+    if "val_top1" in scores:
+        share, low, high = (100 * float(scores[name]) for name in ("val_top1", "val_top1_low", "val_top1_high"))
+        return f"{share:.1f}% correct [95% interval {low:.1f} to {high:.1f}], {place}"
+    return f"mean average precision {100 * float(scores['val_map']):.1f}%, {place}"
+
+
+def _picture(file: Path) -> tuple[str | None, tuple[int, int]]:
+    if not file.is_file():
+        return None, (0, 0)
+    try:
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        logger.warning("%s cannot be read and is skipped: %s", file, error)
+        return None, (0, 0)
+    png = io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii"), picture.size

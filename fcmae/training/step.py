@@ -1,0 +1,36 @@
+"""One optimizer step: gradients of all its micro-batches, clipping, the optimizer."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcmae.training.run import Inputs, Run
+
+
+class EagerStep:
+    """Launches its operations one by one. With several processes accelerate exchanges the gradients."""
+
+    def __init__(self, run: Run[Any]) -> None:
+        self.run = run
+
+    def __call__(self, micro_batches: Iterator[Inputs], done: Callable[[], None]) -> Tensor:
+        """This process's loss, averaged over the micro-batches of the step; ``done`` is called after each of them."""
+        run, accumulate = self.run, self.run.batch.accumulation_steps
+        total = torch.zeros((), device=run.accelerator.device)
+        for micro_batch in range(accumulate):
+            inputs = next(micro_batches)
+            is_last = micro_batch == accumulate - 1
+            # processes exchange gradients once per step, with the last micro-batch
+            with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.model):
+                loss = run.task.loss(run.model, inputs) / accumulate
+                run.accelerator.backward(loss)
+            total += loss.detach()
+            done()
+        if run.config.train.clip_grad is not None:
+            run.accelerator.clip_grad_norm_(run.model.parameters(), run.config.train.clip_grad)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        return total

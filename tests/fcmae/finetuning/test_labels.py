@@ -1,0 +1,125 @@
+"""Labeled sets: where labels come from, how they are split, and the one line that each mistake gets."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcmae.data.pixel_reading import PixelReading
+from fcmae.errors import UserError
+from fcmae.finetuning.config import FinetuneDataConfig
+from fcmae.finetuning.labels import LabeledSet, labeled_set, share_of_each
+from tests.fcmae.labeled_images import COLORS, fill
+
+
+def of(path: Path | str, seed: int = 0, **options: object) -> LabeledSet:
+    return labeled_set(FinetuneDataConfig(path=str(path), **options), seed)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_classes_is_split_by_class_and_seed(colors: Path) -> None:
+    found = of(colors)
+    assert found.classes == ("blue", "green", "red")
+    assert [np.bincount(part.labels).tolist() for part in (found.train, found.val)] == [[9, 8, 8], [2, 2, 2]]
+    assert not set(found.train.names) & set(found.val.names)
+    assert set(of(colors, 1).val.names) != set(found.val.names)
+    for images in (found.train, found.val):
+        for index, (name, label) in enumerate(zip(images.names, images.labels, strict=True)):
+            assert name.startswith(found.classes[label])
+            if "broken" not in name:
+                assert images.open(index, PixelReading()).path == colors / name
+
+
+def test_train_and_val_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part, count in (("train", 4), ("val", 2)):
+        for name, color in COLORS.items():
+            fill(tmp_path / part / name, color, count)
+    found = of(tmp_path)
+    assert [np.bincount(part.labels).tolist() for part in (found.train, found.val)] == [[4] * 3, [2] * 3]
+    fill(tmp_path / "train" / "violet", (90, 0, 90), 1)
+    with caplog.at_level(logging.WARNING):
+        of(tmp_path, 1)
+    assert "no images to validate on of 1 class(es): violet" in caplog.text
+    fill(tmp_path / "val" / "Red", (90, 0, 0), 1)
+    with pytest.raises(UserError, match=r"val has classes that .*train lacks: Red; .* has blue, green, red, violet"):
+        of(tmp_path, 2)
+
+
+def test_a_table_with_numbers_splits_and_several_labels(tmp_path: Path) -> None:
+    fill(tmp_path / "images", (200, 40, 40), 12)
+    file = tmp_path / "t.csv"
+    file.write_text(
+        "path,label,split\n" + "".join(f"images/{n}.png,{n},{('train', 'val')[n > 9]}\n" for n in range(10))
+    )
+    file.write_text(file.read_text() + "images/10.png,9,val\nimages/11.png,10,test\nimages/0.png,10,train\n")
+    found = of(file)
+    assert found.classes == tuple(map(str, range(11)))  # 10 after 9
+    assert (len(found.train), len(found.val)) == (11, 1)  # test is left alone where there is val
+    file.write_text("path,labels\n" + "".join(f"images/{n}.png,{'a;b' if n % 2 else ''}\n" for n in range(10)))
+    several = of(file, 1)
+    assert several.is_multi_label
+    assert several.classes == ("a", "b")
+    assert several.train.labels.dtype == bool
+    assert (len(several.train), len(several.val)) == (8, 2)
+    assert all(several.train.labels[n].all() == int(Path(several.train.names[n]).stem) % 2 for n in range(8))
+
+
+def test_digits_need_no_files() -> None:
+    found = of("digits")
+    assert len(found.train) + len(found.val) == 1797
+    assert found.train.open(5, PixelReading(3)).decode().shape == (3, 8, 8)
+    few = of("digits", train_share=0.01)
+    assert np.bincount(few.train.labels).tolist() == [1] * 10
+    assert few.val.names == found.val.names
+
+
+def test_a_dataset_of_timm(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name, color in COLORS.items():
+            fill(tmp_path / part / name, color, 3)
+    found = of(tmp_path, dataset="torch/image_folder", train_split="train", val_split="val")
+    assert found.classes == ("blue", "green", "red")
+    assert len(found.train) == 9
+    pixels = found.train.open(0, PixelReading(3)).decode().float().mean((1, 2))
+    assert pixels.argmax() == 2  # blue
+    with pytest.raises(UserError, match=r"--data\.dataset torch/nothing, split train"):
+        of(tmp_path, dataset="torch/nothing")
+
+
+def test_a_smaller_share_is_part_of_a_larger() -> None:
+    labels = np.repeat([0, 1, 2], [100, 10, 1])
+    shares = [set(share_of_each(labels, share, 3).tolist()) for share in (0.01, 0.1, 0.5)]
+    assert shares[0] < shares[1] < shares[2]
+    assert np.bincount(labels[sorted(shares[1])]).tolist() == [10, 1, 1]
+
+
+def test_each_mistake_gets_its_line(tmp_path: Path) -> None:
+    fill(tmp_path / "one" / "cat", (0, 0, 0), 3)
+    fill(tmp_path / "flat", (0, 0, 0), 2)
+    fill(tmp_path / "few" / "cat", (0, 0, 0), 2)
+    fill(tmp_path / "few" / "dog", (0, 0, 0), 1)
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\n1.png,cat\n2.png,dog\n")
+    (tmp_path / "notes.txt").write_text("a")
+    for path, message in {
+        tmp_path / "one": "holds one class, cat; it needs a subfolder for each class",
+        tmp_path / "flat": "has no subfolders with images; it needs one per class",
+        tmp_path / "few": "to be split, a class needs at least 2 images; too few in dog",
+        tmp_path / "nowhere": "does not exist; give a folder with a subfolder for each class",
+        tmp_path / "notes.txt": "is neither a folder nor a table",
+        table: "none of the 2 images in the table is there; the first: .*1.png",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            of(path)
+    with pytest.raises(UserError, match=r"--data\.path is missing"):
+        labeled_set(FinetuneDataConfig(), 0)
+
+
+def test_a_class_whose_images_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / name, (0, 0, 0), 4)
+    for n in range(4):
+        (tmp_path / "dog" / f"{n}.png").write_bytes(b"no image")
+    message = "none of the 3 images of the class dog to train on can be read; the first: .*dog"
+    with pytest.raises(UserError, match=message):
+        of(tmp_path).check_readable(PixelReading(), (16, 16))

@@ -1,0 +1,119 @@
+"""The network that is fine-tuned: its weights, its classifier, its frozen stages."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from timm.layers import DropPath
+
+from fcmae.data.normalizer import Normalizer
+from fcmae.errors import UserError
+from fcmae.finetuning.classes import stated_classes, write_classes
+from fcmae.finetuning.config import FinetuneConfig, FinetuneModelConfig
+from fcmae.finetuning.network import build, described, freeze, random_weights, starting_weights
+from tests.fcmae.small_runs import save_run
+
+PLAIN = Normalizer((0.5,) * 3, (0.25,) * 3)
+SMALL = FinetuneModelConfig(name="convnextv2_atto", img_size=32)
+
+
+def network(classes: int = 3, model: FinetuneModelConfig = SMALL, **config: Any) -> Any:
+    weights = starting_weights(FinetuneConfig(model=model, **{"weights": "scratch"} | config))
+    names = [f"class {n}" for n in range(classes)]
+    return build(weights, described(weights, model), model, names, PLAIN, seed=0)
+
+
+def test_a_new_classifier_starts_small_and_drop_path_grows() -> None:
+    plain, scaled = (network(5, FinetuneModelConfig(img_size=32, head_init_scale=s)) for s in (1.0, 0.001))
+    assert torch.allclose(scaled.head.fc.weight, 0.001 * plain.head.fc.weight)
+    assert torch.equal(scaled.stages[2].blocks[3].conv_dw.weight, plain.stages[2].blocks[3].conv_dw.weight)
+    rates = [one.drop_prob for one in network().modules() if isinstance(one, DropPath)]
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates == sorted(rates)
+
+
+def test_a_run_s_encoder_is_where_training_starts(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", in_chans=2)
+    weights = starting_weights(FinetuneConfig(weights=str(run)))
+    found = described(weights, FinetuneModelConfig())
+    assert (found.name, found.image_hw, found.in_chans, found.stem_stride) == ("convnextv2_atto", (32, 32), 2, 1)
+    built: Any = build(weights, found, FinetuneModelConfig(), ["a", "b"], Normalizer((0.5,) * 2, (0.2,) * 2), 0)
+    assert torch.equal(built.stages[1].blocks[0].mlp.grn.weight, weights.encoder["stages.1.blocks.0.mlp.grn.weight"])
+    assert built.head.fc.weight.shape == (2, 320)
+
+
+def test_grn_dropped_and_new() -> None:
+    without = network(model=FinetuneModelConfig(img_size=32, use_grn=False))
+    assert not any("grn" in name for name, _ in without.named_parameters())
+    weights = random_weights(FinetuneModelConfig(use_grn=False), 0)
+    model = FinetuneModelConfig(img_size=32, use_grn=True)
+    added = build(weights, described(weights, model), model, ["a", "b", "c"], PLAIN, 0).eval()
+    assert added.stages[0].blocks[0].mlp.grn.weight.eq(0).all()  # type: ignore[index, union-attr]
+    same = build(weights, described(weights, FinetuneModelConfig(img_size=32)), model, ["a", "b", "c"], PLAIN, 0).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(added(images), same(images), atol=1e-6)  # a GRN of zeros passes its input on
+
+
+@pytest.mark.parametrize(("stages", "trained"), [(0, 162), (2, None), (4, 4)])
+def test_frozen_stages_have_neither_gradients_nor_drop_path(stages: int, trained: int | None) -> None:
+    model = network()
+    freeze(model, stages)
+    free = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    fixed = ("stem.", *(f"stages.{n}." for n in range(stages)))
+    assert not any(name.startswith(fixed) for name in free) or not stages
+    assert trained in (None, len(free)) or stages == 0
+    dropping = [name for name, one in model.named_modules() if isinstance(one, DropPath) and one.drop_prob]
+    assert not any(name.startswith(fixed) for name in dropping) or not stages
+    if stages == 4:
+        assert sorted(free) == ["head.fc.bias", "head.fc.weight", "head.norm.bias", "head.norm.weight"]
+
+
+def with_head(folder: Path, classes: list[str] | None, outputs: int) -> Path:
+    """A state dict with a classifier, beside the names of its classes."""
+    from safetensors.torch import save_file
+
+    model = network(outputs)
+    torch.nn.init.constant_(model.head.fc.weight, 7.0)
+    folder.mkdir()
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    if classes is not None:
+        write_classes(folder, classes, False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("classes", "outputs", "says"),
+    [
+        (None, 3, ""),
+        (["class 0", "class 1", "class 2"], 3, ""),
+        (None, 5, "its classifier is of 5 classes, and the labeled images have 3 classes"),
+        (["class 0", "cat", "dog"], 3, "its classifier is of other classes"),
+    ],
+)
+def test_a_classifier_is_kept_for_the_same_classes_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, classes: list[str] | None, outputs: int, says: str
+) -> None:
+    folder = with_head(tmp_path / "weights", classes, outputs)
+    assert stated_classes(folder / "model.safetensors") == classes
+    with caplog.at_level(logging.WARNING):
+        built = network(3, weights=str(folder))
+    assert (built.head.fc.weight == 7).all() == (not says)
+    assert says in caplog.text
+
+
+def test_wrong_weights_get_a_line(tmp_path: Path) -> None:
+    for config, message in (
+        (FinetuneConfig(), "WEIGHTS is missing: give a run, a file or folder of weights"),
+        (FinetuneConfig(weights="nowhere"), "WEIGHTS nowhere does not exist, and is no ConvNeXt of timm"),
+        (
+            FinetuneConfig(weights=str(save_run(tmp_path)), model=FinetuneModelConfig(name="convnext_tiny")),
+            r"--model\.name is convnext_tiny, but .* has convnextv2_atto",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            starting_weights(config)
+    with pytest.raises(UserError, match=r"--model\.img_size must be a multiple of the patch size 32"):
+        network(model=FinetuneModelConfig(img_size=40))

@@ -1,0 +1,39 @@
+"""Scores against values by hand."""
+
+import pytest
+import torch
+
+from fcmae.analysis.accuracy import Accuracy
+from fcmae.finetuning.scores import Predictions, confusion_matrix, mean_average_precision, scores_of
+
+
+def test_accuracy_loss_and_what_goes_into_the_metrics() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.0]])
+    labels = torch.tensor([0, 1, 1, 0])
+    found = scores_of(Predictions(torch.arange(4), logits, labels))
+    assert found.top1 == Accuracy(3, 4)
+    assert found.top5 is None
+    expected = -logits.log_softmax(1)[torch.arange(4), labels].mean()
+    assert found.loss == pytest.approx(float(expected))
+    assert found.main == 0.75
+    assert found.as_dict() == {
+        "val_loss": found.loss, "val_top1": 0.75, "val_top1_low": Accuracy(3, 4).interval[0],
+        "val_top1_high": Accuracy(3, 4).interval[1],
+    }  # fmt: skip
+    assert "75.0% correct [30.1, 95.4] of 4" in found.in_words()
+
+
+def test_mean_average_precision_by_hand() -> None:
+    """Precision at each positive, averaged: (1 + 2/3) / 2 and 1/2; a class that no image has does not count."""
+    scores = torch.tensor([[0.9, 0.2, 0.1], [0.8, 0.9, 0.3], [0.7, 0.1, 0.2]])
+    labels = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    assert mean_average_precision(scores, labels) == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    found = scores_of(Predictions(torch.arange(3), scores.logit(), labels))
+    assert found.top1 is None
+    assert found.as_dict().keys() == {"val_loss", "val_map"}
+    assert found.main == pytest.approx(0.6666667)
+
+
+def test_confusion_has_a_row_for_each_true_class() -> None:
+    matrix = confusion_matrix(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, 1]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]

@@ -1,0 +1,69 @@
+"""Tables of paths and labels."""
+
+from pathlib import Path
+
+import pytest
+
+from fcmae.errors import UserError
+from fcmae.finetuning.tables import read_table
+
+
+def table(folder: Path, text: str, name: str = "t.csv") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def test_a_label_each_with_paths_beside_the_table(tmp_path: Path) -> None:
+    found = read_table(table(tmp_path, "image,label\na/1.png,cat\nb.png, dog\n"))
+    assert not found.has_several
+    assert [(row.path, row.labels, row.split) for row in found.rows] == [
+        (str(tmp_path / "a/1.png"), ("cat",), None), (str(tmp_path / "b.png"), ("dog",), None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", [";", "|"])
+def test_several_labels(tmp_path: Path, separator: str) -> None:
+    found = read_table(table(tmp_path, f"path,labels\n1.png,cat{separator} dog\n2.png,\n3.png,dog\n"))
+    assert found.has_several
+    assert [row.labels for row in found.rows] == [("cat", "dog"), (), ("dog",)]
+
+
+def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
+    file = table(tmp_path, "id\tlabel\tfile\tsplit\tgrade\n0\tx\t1.png\tTrain\t2\n1\ty\t2.png\tval\t3\n", "t.tsv")
+    assert [row.labels for row in read_table(file).rows] == [("x",), ("y",)]
+    assert [row.labels for row in read_table(file, label_column="grade").rows] == [("2",), ("3",)]
+    assert [row.split for row in read_table(file).rows] == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("path,label\na.png,cat\nb.png,\n", {}, r"the label is missing in row 2 \(b.png\)"),
+        ("path,label\n,cat\n", {}, "row 1 has no path"),
+        (
+            "path,thing\na.png,cat\n",
+            {},
+            r"no column of labels; name it label, or give .* \(path, thing",
+        ),
+        ("x,label\na.png,cat\n", {}, "no column of paths"),
+        ("path,label\na.png,cat\n", {"label_column": "kind"}, "--data.label_column kind is no column of"),
+        ("path,label\na.png,cat\n", {"split_column": "part"}, "--data.split_column part is no column of"),
+        ("path,label\n", {}, "has no rows"),
+        ("", {}, "is empty"),
+    ],
+)
+def test_what_is_missing_gets_a_line(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_table(table(tmp_path, text), **options)
+
+
+def test_parquet_with_lists_of_labels(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet is an extra: fcmae[parquet]")
+    from pyarrow import parquet
+
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "labels": [["cat", "dog"], []]}), file)
+    assert [row.labels for row in read_table(file).rows] == [("cat", "dog"), ()]
+    parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "label": [3, 10]}), file)
+    assert [row.labels for row in read_table(file).rows] == [("3",), ("10",)]
