@@ -9,7 +9,7 @@ import torch
 
 from fcmae import load_model
 from fcmae.analysis.features import Embedder, embedder, fresh_weights, pixels
-from fcmae.analysis.subjects import parse_names
+from fcmae.analysis.names import parse_names
 from fcmae.data.labeled import labeled_digits
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
