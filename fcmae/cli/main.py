@@ -11,6 +11,7 @@ from fcmae.cli.fields import nearest
 COMMANDS = {
     "pretrain": "pretrain a ConvNeXt on unlabeled images with FCMAE",
     "finetune": "fine-tune weights on labeled images, and export the classifier",
+    "predict": "label images with a fine-tuned run",
     "evaluate": "score pretrained features on labeled images: kNN and linear probe",
     "collapse": "measure feature collapse, block by block",
     "reconstruct": "draw reconstructions of masked images",

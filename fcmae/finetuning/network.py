@@ -44,7 +44,7 @@ def starting_weights(config: FinetuneConfig) -> Weights:
         weights = _of_timm(given)
     else:
         raise UserError(f"WEIGHTS {given} does not exist, and is no ConvNeXt of timm; {ACCEPTED}")
-    for name, of_weights in (("name", weights.config.name), ("stem_stride", weights.config.stem_stride)):
+    for name, of_weights in (("name", weights.config.name), ("stem_stride", weights.config.stride)):
         if getattr(model, name) not in (None, of_weights):
             raise UserError(
                 f"--model.{name} is {getattr(model, name)}, but {given} has {of_weights}; leave it out, or fine-tune "
@@ -55,10 +55,15 @@ def starting_weights(config: FinetuneConfig) -> Weights:
 
 def random_weights(model: FinetuneModelConfig, seed: int) -> Weights:
     """The initial weights of pretraining, which are the papers'."""
-    described = ModelConfig(
-        name=model.name or DEFAULT, in_chans=model.in_chans or 3, stem_stride=model.stem_stride or 4,
-        use_grn=model.use_grn, img_size=56 * (model.stem_stride or 4), backend="torch",
-    )  # fmt: skip
+    size = SIZES[model.name or DEFAULT]
+    stride = model.stem_stride or size.stem_stride
+    try:
+        described = ModelConfig(
+            name=model.name or DEFAULT, in_chans=model.in_chans or 3, stem_stride=stride,
+            use_grn=model.use_grn, img_size=224 // size.stem_stride * stride, backend="torch",
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(f"--model.{error}") from None
     torch.manual_seed(seed)
     return Weights(SCRATCH, SCRATCH, described, encoder=SparseConvNeXt(described).state_dict())
 

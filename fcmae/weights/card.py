@@ -30,9 +30,9 @@ def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, 
     return card
 
 
-def needs_import(conversion: Conversion, format: str) -> bool:
-    """Whether timm can build the network from a folder only where fcmae.models.isotropic is imported."""
-    return format == "timm" and conversion.weights.config.size.is_isotropic
+def imports_first(conversion: Conversion, format: str) -> list[str]:
+    """What must be imported before a folder is loaded: timm learns of isotropic networks from us."""
+    return ["import fcmae.models.isotropic"] if format == "timm" and conversion.weights.config.size.is_isotropic else []
 
 
 def has_our_card(folder: Path) -> bool:
@@ -80,7 +80,7 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
             *(f"| {name} | {value} |" for name, value in facts),
             "",
             "```python",
-            *(["import fcmae.models.isotropic  # registers it with timm"] if needs_import(conversion, format) else []),
+            *imports_first(conversion, format),
             USE.get(format, ""),
             "```",
             "",

@@ -140,18 +140,6 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
     return next((mean_std for mean_std in stated if mean_std is not None), (None, None))
 
 
-def class_names(ckpt: str | Path, count: int) -> list[str] | None:
-    """The names of ``count`` classes that a folder of timm or transformers states beside its weights."""
-    path = Path(ckpt)
-    config = read_json((path if path.is_dir() else path.parent) / EXPORTED)
-    pretrained, named = config.get("pretrained_cfg"), config.get("id2label")
-    names = config.get("label_names") or (pretrained.get("label_names") if isinstance(pretrained, dict) else None)
-    if names is None and isinstance(named, dict):
-        names = [named.get(str(place)) for place in range(count)]
-    fits = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
-    return names if fits else None
-
-
 def model_file(ckpt: str | Path) -> Path:
     """The model.safetensors of a run folder or a checkpoint folder; a file stays; UserError if there is none."""
     path = Path(ckpt)

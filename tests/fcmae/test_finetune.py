@@ -1,6 +1,8 @@
 """Fine-tuning as a whole: a run and its files, resuming bit for bit, exports that give the same logits."""
 
+import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from fcmae.data.images import open_image
+from fcmae.data.normalizer import Normalizer
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.finetuning.config import FinetuneConfig
+from fcmae.finetuning.samples import validation_crop
+from fcmae.models import create_model
+from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
 from tests.fcmae.finished_runs import metrics, stop_after
-from tests.fcmae.small_runs import save_run
 
 ALL: dict[str, Any] = {
     "augment": {
@@ -67,11 +74,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
 
 def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Path) -> None:
     """From a run whose pixel settings it takes over, to folders that timm and transformers load by themselves."""
-    pretrained = save_run(tmp_path / "pretrained", stem_stride=4)
+    pretrained = _pretrained(tmp_path / "pretrained")
     mean = "mean: [0.1, 0.2, 0.3], std: [0.3, 0.2, 0.25]"
     (pretrained / "config.yaml").write_text(f"# fcmae 0\ndata: {{{mean}, value_range: [0, 200]}}\n")
     folder = tmp_path / "run"
-    found = run(colors, folder, weights=pretrained, epochs=4, base_lr=0.03)
+    found = run(colors, folder, weights=pretrained, epochs=4, base_lr=0.1, layer_decay=1)
     assert found.best is not None
     assert found.best > 0.6
     scored = [line for line in metrics(folder) if "val_top1" in line]
@@ -87,7 +94,7 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     best = folder / "checkpoints" / "best"
     import fcmae
 
-    dense = fcmae.create_dense(best, 3).eval()
+    dense: Any = fcmae.create_dense(best, 3).eval()
     images = torch.randn(2, 3, 32, 32)
     expected = dense(images)
     of_timm: Any = timm.create_model(f"local-dir:{folder / 'export' / 'timm'}", pretrained=True).eval()
@@ -103,9 +110,43 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     assert processor["size"] == {"shortest_edge": 32}
     assert processor["rescale_factor"] == pytest.approx(1 / 200)
 
+    table = tmp_path / "table.csv"
+    predicted = predict(folder, colors, output=table, features=tmp_path / "features.npz", num_workers=0)
+    assert predicted.unreadable == 1
+    assert len(predicted.paths) == 30
+    with table.open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["label"] for row in rows] == list(predicted.labels)
+    assert np.mean([row["path"].startswith(row["label"]) for row in rows]) > 0.6
+    read = PixelReading(value_range=(0.0, 200.0))
+    normalize = Normalizer((0.1, 0.2, 0.3), (0.3, 0.2, 0.25))
+    crop = normalize(validation_crop(open_image(colors / predicted.paths[4], read), (32, 32), 0.875))
+    assert torch.allclose(dense(crop[None]).softmax(1)[0], predicted.probabilities[4], atol=1e-5)
+    assert float(rows[4]["p_green"]) == pytest.approx(predicted.probabilities[4, 1].item(), abs=1e-5)
+    features = np.load(tmp_path / "features.npz")
+    assert features["features"].shape == (30, 320)
+    logits = dense.head.fc(torch.from_numpy(features["features"]))
+    assert torch.allclose(logits.softmax(1), predicted.probabilities, atol=1e-5)
+    for wrong, message in (
+        ({"run": pretrained}, "is no run of fcmae finetune with weights"),
+        ({"output": table}, "--output .* exists; give another, or --overwrite"),
+        ({"output": tmp_path / "x.txt"}, "must end in .csv or .parquet"),
+        ({"images": tmp_path / "nothing"}, "IMAGES .* does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict(**{"run": folder, "images": colors} | wrong)
+
+    (pretrained / "config.yaml").write_text("# fcmae 0\ntrain: {mask_ratio: 0.6}\n")
     with pytest.raises(UserError, match="of pretraining; fine-tune it as WEIGHTS"):
-        (pretrained / "config.yaml").write_text("# fcmae 0\ntrain: {mask_ratio: 0.6}\n")
         run(colors, pretrained)
+
+
+def _pretrained(folder: Path) -> Path:
+    """A run of pretraining before its first step."""
+    model = create_model("convnextv2_atto", img_size=32, decoder_dim=16)
+    state = ckpt.TrainState(1, 1, 1)
+    ckpt.save_checkpoint(folder, model, asdict(model.config), torch.optim.SGD(model.parameters()), state)
+    return folder
 
 
 def test_several_labels_and_only_the_classifier_is_trained(tmp_path: Path) -> None:

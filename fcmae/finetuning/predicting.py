@@ -1,0 +1,102 @@
+"""Predictions and features of a fine-tuned run for any images, read and cropped as in validation."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcmae.cli.devices import choose_device
+from fcmae.data.images import ImageFile, open_image
+from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.sources.files import collect
+from fcmae.data.unreadable import UnreadableFiles
+from fcmae.errors import UserError
+from fcmae.finetuning.best import best_folder
+from fcmae.finetuning.classes import CLASSES
+from fcmae.finetuning.labels import LabeledImages
+from fcmae.finetuning.samples import CenterCrops, crop_share
+from fcmae.finetuning.validation import predict
+from fcmae.runs.find import FOLDER, MODEL
+from fcmae.weights.dense import dense_network
+from fcmae.weights.formats.base import read_json
+from fcmae.weights.read import read_weights
+from fcmae.weights.settings import pixels, run_setting
+
+if TYPE_CHECKING:
+    from fcmae.predict import PredictConfig, Predicted
+
+logger = logging.getLogger("fcmae")
+
+
+class Found(NamedTuple):
+    """Predictions, and whether an image may have several labels."""
+
+    predicted: "Predicted"
+    several: bool
+
+
+class _WithFeatures(nn.Module):
+    """Logits and, after them, the features that the classifier sees: [B, classes + width]."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.network.forward_head(self.network.forward_features(images), pre_logits=True)
+        return torch.cat([self.network.head.fc(features), features], dim=1)
+
+
+def predictions(config: "PredictConfig") -> Found:
+    """As :func:`fcmae.predict.predict`, without writing files."""
+    from fcmae.predict import Predicted
+
+    run, checkpoint = _places(Path(config.run))
+    stated = read_json(run / CLASSES)
+    classes = [str(name) for name in stated.get("classes", [])]
+    several = bool(stated.get("multi_label"))
+    weights = read_weights(checkpoint)
+    if not classes or weights.num_classes != len(classes):
+        raise UserError(f"{checkpoint} has {weights.num_classes} outputs, but {run / CLASSES} names {len(classes)}")
+    device = choose_device(config.device)
+    described = weights.config
+    read_as = pixels(checkpoint, described.in_chans)
+    network = dense_network(weights, read_as.normalize, len(classes)).to(device, memory_format=torch.channels_last)
+    images = collect(list(config.images) if len(config.images) > 1 else config.images[0], flag="IMAGES")
+    crop_pct = crop_share(run_setting(checkpoint / MODEL, "data", "crop_pct", float), described.image_hw)
+    unlabeled = LabeledImages(partial(_open, images.paths), images.names, np.zeros(len(images), np.int64))
+    crops = CenterCrops(unlabeled, described.image_hw, crop_pct, read_as.reading, read_as.normalize)
+    unreadable = UnreadableFiles()
+    places, outputs = predict(
+        _WithFeatures(network), crops, range(len(crops)), device, config.batch_size, config.num_workers, unreadable
+    )
+    unreadable.share(1)
+    if not len(places):
+        raise UserError(f"none of the {len(images)} images can be read; each is named above")
+    logits, features = outputs[:, : len(classes)], outputs[:, len(classes) :]
+    p = logits.sigmoid() if several else logits.softmax(1)
+    if several:
+        labels = [";".join(classes[int(c)] for c in (row > config.threshold).nonzero()[:, 0]) for row in p]
+    else:
+        labels = [classes[int(c)] for c in p.argmax(1)]
+    names = tuple(images.names[int(place)] for place in places)
+    return Found(Predicted(names, tuple(labels), tuple(classes), p, features, len(unreadable.seen)), several)
+
+
+def _places(given: Path) -> tuple[Path, Path]:
+    """The run folder, and the checkpoint folder in it."""
+    for run, checkpoint in ((given, best_folder(given)), (given.parent.parent, given)):
+        if (run / CLASSES).is_file() and (checkpoint / MODEL).is_file():
+            return run, checkpoint
+    raise UserError(
+        f"{given} is no run of fcmae finetune with weights: it lacks {CLASSES} or {FOLDER}/best/{MODEL}; a pretrained "
+        f"run has no classifier"
+    )
+
+
+def _open(paths: list[Path], index: int, reading: PixelReading) -> ImageFile:
+    return open_image(paths[index], reading)

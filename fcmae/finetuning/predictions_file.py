@@ -1,0 +1,79 @@
+"""Tables of predictions and of features: CSV, Parquet or .npz."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fcmae.errors import UserError
+from fcmae.files import replacing, write_text
+
+TABLES, ARRAYS, PARQUET = (".csv",), (".npz",), (".parquet",)
+DIGITS = 6
+
+
+def check_name(file: Path, flag: str, endings: Sequence[str], overwrite: bool) -> None:
+    """UserError for another ending, a folder, or a file that is there and may not be replaced."""
+    if file.suffix.lower() not in endings:
+        raise UserError(f"{flag} {file} must end in {' or '.join(endings)}")
+    if file.suffix.lower() in PARQUET:
+        _pyarrow(flag)
+    if file.is_dir():
+        raise UserError(f"{flag} {file} is a folder; give a file")
+    if file.exists() and not overwrite:
+        raise UserError(f"{flag} {file} exists; give another, or --overwrite")
+
+
+def write_predictions(
+    file: Path, names: Sequence[str], classes: Sequence[str], probabilities_NC: Tensor, several: bool, threshold: float
+) -> None:
+    """A row for each image: path, label(s), and the probability of every class."""
+    rows = probabilities_NC.numpy().astype(np.float64).round(DIGITS)
+    if several:
+        labels = [";".join(classes[c] for c in np.flatnonzero(row > threshold)) for row in rows]
+    else:
+        labels = [classes[int(row.argmax())] for row in rows]
+    if file.suffix.lower() in PARQUET:
+        columns: dict[str, Any] = {"path": list(names), "label": labels}
+        columns |= {f"p_{name}": rows[:, n] for n, name in enumerate(classes)}
+        _write_parquet(file, columns)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", *(f"p_{name}" for name in classes)])
+    for name, label, row in zip(names, labels, rows, strict=True):
+        writer.writerow([name, label, *(f"{p:.{DIGITS}g}" for p in row)])
+    write_text(file, text.getvalue())
+
+
+def write_features(file: Path, names: Sequence[str], features_NC: Tensor) -> None:
+    """.npz with ``path`` [N] and ``features`` float32 [N, C], or Parquet with a list of numbers in each row."""
+    array = features_NC.numpy().astype(np.float32)
+    if file.suffix.lower() in PARQUET:
+        _write_parquet(file, {"path": list(names), "features": list(array)})
+        return
+    with replacing(file) as temporary, temporary.open("wb") as opened:
+        np.savez_compressed(opened, path=np.array(names), features=array)
+
+
+def _write_parquet(file: Path, columns: dict[str, Any]) -> None:
+    pyarrow = _pyarrow("--output")
+    from pyarrow import parquet
+
+    with replacing(file) as temporary:
+        parquet.write_table(pyarrow.table(columns), temporary)
+
+
+def _pyarrow(flag: str) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(
+            f"{flag}: Parquet needs pyarrow; pip install 'fcmae[parquet]', or give another ending"
+        ) from None
+    return pyarrow

@@ -1,0 +1,126 @@
+"""Labels for images by a fine-tuned run, as a command (``fcmae predict RUN IMAGES``) and as a function.
+
+from fcmae.predict import predict
+
+found = predict("runs/classifier", "images/", output="predictions.csv")
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcmae.cli.command import exit_status, say
+from fcmae.cli.keywords import keyword_function
+from fcmae.cli.parser import parse
+from fcmae.config import check_least
+from fcmae.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROG = "python -m fcmae.predict"
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Predict the labels of images with a fine-tuned run: its best weights, read and cropped as in validation."""
+
+    run: str
+    """Run folder of fcmae finetune, or one of its checkpoints."""
+    images: tuple[str, ...]
+    """Images: a folder, a glob in quotes, a list of paths (.txt, .csv), or several of these."""
+    output: str | None = None
+    """File to write, .csv or .parquet: path, label, and the probability of every class. Unset: the table is printed."""
+    features: str | None = None
+    """File for the features, .npz or .parquet: the last stage's, averaged over the image and normalized, which the
+    classifier sees."""
+    threshold: float = 0.5
+    """Probability from which on a label is given, where an image may have several."""
+    batch_size: int = 64
+    """Images per batch; does not change results."""
+    num_workers: int = 4
+    """Processes that read the images; 0: the main process reads them."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one."""
+    overwrite: bool = False
+    """Replace files that are there."""
+
+    def __post_init__(self) -> None:
+        check_least(self, batch_size=1, num_workers=0)
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions for the images that could be read."""
+
+    paths: tuple[str, ...]
+    """N images, relative to their source."""
+    labels: tuple[str, ...]
+    """The most probable class; of several labels, those above the threshold, joined by ``;``."""
+    classes: tuple[str, ...]
+    probabilities: "Tensor" = field(repr=False)
+    """float32 [N, classes]."""
+    features: "Tensor" = field(repr=False)
+    """float32 [N, width]."""
+    unreadable: int
+    """How many images could not be read; each is named in the log."""
+
+
+@keyword_function(PredictConfig)
+def predict(config: PredictConfig) -> Predicted:
+    """Predict the labels of images.
+
+    The settings are keywords, which :class:`PredictConfig` explains; a whole ``PredictConfig`` is accepted too.
+
+    Raises:
+        UserError: no fine-tuned run, no images, none that can be read, files that would be overwritten.
+    """
+    from fcmae.finetuning import predictions_file as written  # here, because these imports take seconds
+    from fcmae.finetuning.predicting import predictions
+
+    for given, flag, endings in (
+        (config.output, "--output", (*written.TABLES, *written.PARQUET)),
+        (config.features, "--features", (*written.ARRAYS, *written.PARQUET)),
+    ):
+        if given is not None:
+            written.check_name(Path(given), flag, endings, config.overwrite)
+    if not Path(config.run).exists():
+        raise UserError(f"{config.run} does not exist; give a run folder of fcmae finetune")
+    found = predictions(config)
+    if config.output is not None:
+        several = found.several
+        written.write_predictions(
+            Path(config.output), found.predicted.paths, found.predicted.classes, found.predicted.probabilities, several,
+            config.threshold,
+        )  # fmt: skip
+    if config.features is not None:
+        written.write_features(Path(config.features), found.predicted.paths, found.predicted.features)
+    return found.predicted
+
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run the command line; returns the exit status: 0, or 1 after an error."""
+
+    def work() -> None:
+        config = parse(PredictConfig, argv, prog)
+        _show(predict(config), config)
+
+    return exit_status(prog, work)
+
+
+def _show(found: Predicted, config: PredictConfig) -> None:
+    if config.output is None:
+        width = max(map(len, found.paths))
+        best = found.probabilities.max(1).values.tolist()
+        rows = zip(found.paths, found.labels, best, strict=True)
+        say("".join(f"{path:{width}}  {label}  {share:.0%}\n" for path, label, share in rows))
+    for file in filter(None, (config.output, config.features)):
+        say(f"{len(found.paths):,} images: {file}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

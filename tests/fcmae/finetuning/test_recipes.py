@@ -1,0 +1,65 @@
+"""The shipped recipes hold the papers' values: tables 9 to 13 of arXiv 2301.00808, and V1's."""
+
+from typing import Any
+
+import pytest
+
+from fcmae.cli.finetune_parser import RECIPES, parse_config
+from fcmae.cli.pretrain_parser import recipe_names
+from fcmae.finetuning.recipes import of_size
+from fcmae.models.sizes import SIZES
+from fcmae.training.batch import peak_learning_rate
+
+# size: base lr, weight decay, layer decay, groups of three, epochs, warm-up, smoothing, mixup, cutmix, drop path
+IMAGENET_1K: dict[str, tuple[Any, ...]] = {
+    "atto": (2e-4, 0.3, 0.9, False, 600, 0, 0.2, 0.0, 0.0, 0.1),
+    "femto": (2e-4, 0.05, 0.9, False, 600, 0, 0.2, 0.3, 0.3, 0.0),
+    "pico": (2e-4, 0.3, 0.9, False, 600, 0, 0.2, 0.3, 0.3, 0.0),
+    "nano": (2e-4, 0.3, 0.9, False, 600, 0, 0.2, 0.5, 0.5, 0.1),
+    "tiny": (8e-4, 0.05, 0.9, False, 300, 40, 0.1, 0.8, 1.0, 0.2),
+    "base": (6.25e-4, 0.05, 0.6, True, 100, 20, 0.1, 0.8, 1.0, 0.1),
+    "large": (6.25e-4, 0.05, 0.6, True, 100, 20, 0.1, 0.8, 1.0, 0.2),
+    "huge": (1.25e-3, 0.05, 0.75, True, 50, 10, 0.1, 0.8, 1.0, 0.3),
+}
+
+
+def values(recipe: str) -> tuple[Any, ...]:
+    config = parse_config(["--config", recipe])
+    train, augment = config.train, config.augment
+    assert augment.rand_augment == "rand-m9-mstd0.5-inc1"
+    assert augment.random_erasing == 0.25
+    assert train.betas == (0.9, 0.999)
+    return (
+        train.base_lr, train.weight_decay, train.layer_decay, train.layer_decay_by == "three", train.epochs,
+        train.warmup_epochs, augment.label_smoothing, augment.mixup, augment.cutmix, config.model.drop_path_rate,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", IMAGENET_1K)
+def test_imagenet_1k(size: str) -> None:
+    assert values(f"finetune_{size}") == IMAGENET_1K[size]
+    config = parse_config(["--config", f"finetune_{size}"])
+    assert (config.train.effective_batch, config.train.ema, config.model.head_init_scale) == (1024, 0.9999, 0.001)
+
+
+@pytest.mark.parametrize(("recipe", "decay", "drop_path"), [("nano", 0.9, 0.0), ("base", 0.8, 0.1), ("huge", 0.8, 0.3)])
+def test_imagenet_22k_and_back(recipe: str, decay: float, drop_path: float) -> None:
+    three = recipe != "nano"
+    assert values(f"finetune_22k_{recipe}") == (2.5e-4, 0.05, decay, three, 90, 5, 0.1, 0.8, 1.0, drop_path)
+    epochs = 90 if recipe == "nano" else 30
+    assert values(f"finetune_22k_1k_{recipe}") == (2.5e-5, 1e-8, decay, three, epochs, 0, 0.1, 0.0, 0.0, drop_path)
+
+
+def test_v1() -> None:
+    assert values("finetune_v1") == (2.5e-4, 0.05, 1.0, False, 300, 20, 0.1, 0.8, 1.0, 0.1)
+    train = parse_config(["--config", "finetune_v1"]).train
+    assert peak_learning_rate(train, train.effective_batch or 0) == pytest.approx(4e-3)
+    assert values("finetune_v1_384") == (2.5e-5, 1e-8, 0.7, True, 30, 0, 0.1, 0.0, 0.0, 0.8)
+    large = parse_config(["--config", "finetune_v1_384"])
+    assert peak_learning_rate(large.train, large.train.effective_batch or 0) == pytest.approx(5e-5)
+    assert large.model.img_size == 384
+
+
+def test_every_size_has_a_recipe_and_pretraining_keeps_its_own() -> None:
+    assert {of_size(name) for name in SIZES if not name.startswith("convnext_isotropic")} <= set(RECIPES.names())
+    assert not set(recipe_names()) & set(RECIPES.names())
