@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import timing
+from fcmae.models.config import ModelConfig
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
 from fcmae.sparse import ActiveSites, resolve_backend
-
-PATCH = 32
 
 
 def main() -> None:
@@ -26,7 +25,7 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    grid = args.img_size // PATCH
+    grid, dims = args.img_size // ModelConfig(args.model).patch_size, SIZES[args.model].dims
     kept = count_visible(grid * grid, args.mask_ratio)
     sites = ActiveSites(random_visible(args.batch_size, (grid, grid), kept))
     print(timing.machine())
@@ -34,7 +33,7 @@ def main() -> None:
         f"depthwise 7×7 of {args.model}, batch {args.batch_size}, {args.img_size}², "
         f"{kept} of {grid * grid} patches visible, float32"
     )
-    for side, channels in zip((8, 4, 2, 1), SIZES[args.model].dims, strict=True):
+    for side, channels in zip((8, 4, 2, 1)[-len(dims) :], dims, strict=True):
         x, dy = torch.randn(2, sites.num_sites(side), channels)
         tensors = [x.requires_grad_(), torch.randn(channels, 1, 7, 7).requires_grad_(), torch.zeros(channels)]
         paths: dict[str, Callable[[], tuple[Tensor, ...]]] = {}

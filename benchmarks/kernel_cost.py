@@ -95,7 +95,7 @@ def make_cases(dims: tuple[int, ...], grid: int, visible: int, batch: int, width
     """All kernels at the shapes of a network's stages; ``width`` in bytes is that of a feature."""
     sites = ActiveSites(random_visible(batch, (grid, grid), visible))
     cases = [_neighbors(sites)]
-    for side, channels in zip((8, 4, 2, 1), dims, strict=True):
+    for side, channels in zip((8, 4, 2, 1)[-len(dims) :], dims, strict=True):
         cases += [*_depthwise(sites, side, channels, width), *_layer_norm(sites.num_sites(side), side, channels, width)]
         cases += _gelu_grn(sites, side, channels, width)
     return cases

@@ -69,10 +69,10 @@ class MatrixProducts(TorchDispatchMode):
             function(*operands)
 
 
-def matmul_peak(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
-    """A large square product, 2 · PEAK_SIZE³ FLOP; its speed is taken as the machine's peak."""
-    a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, device=device).to(dtype) for _ in range(2))
-    return lambda: a @ b
-
-
 PEAK_SIZE = 2048
+
+
+def matmul_peak(dtype: torch.dtype, device: torch.device, size: int = PEAK_SIZE) -> Callable[[], object]:
+    """A large square product, 2 · size³ FLOP; its speed is taken as the machine's peak."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return lambda: a @ b

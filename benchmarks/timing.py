@@ -31,7 +31,9 @@ def batch_options(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def alternate(paths: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def alternate(
+    paths: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each run: one warm-up, then ``repeats`` rounds that run every path once."""
     keep_freed_memory()  # as every command does
     for run in paths.values():
@@ -39,9 +41,9 @@ def alternate(paths: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     for _ in range(repeats):
         for name, run in paths.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 

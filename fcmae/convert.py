@@ -90,6 +90,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
     check_destination(dst, config.overwrite)
     from fcmae.progress import Progress  # here, because these imports take seconds
     from fcmae.weights import convert as weights_convert
+    from fcmae.weights.card import needs_import
     from fcmae.weights.write import write
 
     with Progress("converted and written", 2) as progress:
@@ -99,6 +100,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
         progress.update()
         files, state = write(conversion, config.src, dst, config.format, config.overwrite)
         progress.update()
+    imported = "import fcmae.models.isotropic; " if needs_import(conversion, config.format) else ""
     return ConvertResult(
         model=conversion.weights.config.name,
         source_format=conversion.weights.format,
@@ -107,7 +109,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
         state=state,
         source_names={name: conversion.source_names.get(name) for name in state},
         left=tuple(conversion.left),
-        usage=USE[config.format].format(dst=dst) if dst.is_dir() else None,
+        usage=imported + USE[config.format].format(dst=dst) if dst.is_dir() else None,
     )
 
 

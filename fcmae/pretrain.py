@@ -48,6 +48,10 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         Exception: anything else that ended the training (memory, a process that was killed), with a note that says
             what to do and where the traceback is. No data loading process is left.
     """
+    from fcmae.data.sources.source import check_there
+
+    check_there(config.data.path)
+
     import torch  # here, so that wrong arguments are refused and --help is shown without seconds of imports
     from accelerate.state import AcceleratorState
 

@@ -119,8 +119,10 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
 
     check_weights(config.ckpt)
     if config.mask and not Path(config.mask).is_file():
-        raise UserError(f"--mask {config.mask} {'is not a file' if Path(config.mask).exists() else 'does not exist'}")
+        what = "is not a file" if Path(config.mask).exists() else "does not exist"
+        raise UserError(f"--mask {config.mask} {what}; give an image, white = visible, or a .npy file of bool")
     paths = images_to_look_at(config.data.path, config.images)
+
     import torch  # here, because these imports take seconds
 
     from fcmae.analysis.masks import random_masks, read_mask

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 from fcmae.models.sizes import SIZES, Size, list_models, version_of
 from fcmae.sparse.backends.names import BackendName as SparseBackendName
 
-STEM_STRIDES = (1, 2, 4)
 MASKED = "masked"
 BackendName = Literal[SparseBackendName, "masked", "grid"]
 
@@ -19,14 +18,15 @@ class ModelConfig:
 
     name: str = "convnextv2_atto"
     """Encoder size, a timm name: convnextv2_{atto,femto,pico,nano,tiny,base,large,huge} or
-    convnext_{tiny,small,base,large,xlarge}."""
+    convnext_{tiny,small,base,large,xlarge}; or the V1 paper's convnext_isotropic_{small,base,large}."""
     img_size: int | tuple[int, int] = 224
     """Height and width of the (cropped) images in pixels; one number for a square. A multiple of the patch size."""
     in_chans: int = 3
     """Channels of the images."""
-    stem_stride: int = 4
+    stem_stride: int | None = None
     """Kernel and stride of the stem: 1, 2 or 4. The side of a mask patch is 8 times the stride (8, 16, 32 pixels); use
-    1 or 2 for small images."""
+    1 or 2 for small images. Isotropic networks: 4, 8, 16 or 32, the side of a mask patch itself. Unset: 4, isotropic
+    16."""
     use_grn: bool | None = None
     """Global response normalization in the blocks; unset: the default of the size (V2 with, V1 without)."""
     use_layer_scale: bool | None = None
@@ -54,13 +54,17 @@ class ModelConfig:
             near = difflib.get_close_matches(self.name.lower(), list_models(), n=1)
             hint = f"; the nearest is {near[0]}" if near else ""
             raise ValueError(f"name {self.name!r} is not known; choose one of {', '.join(list_models())}{hint}")
-        if self.stem_stride not in STEM_STRIDES:
-            raise ValueError(f"stem_stride must be 1, 2 or 4, got {self.stem_stride}")
+        if self.stem_stride is None:
+            object.__setattr__(self, "stem_stride", self.size.stem_stride)  # so that a run's files name it
+        *others, last = self.size.stem_strides
+        if self.stem_stride not in self.size.stem_strides:
+            of = f" for {self.name}" if self.size.is_isotropic else ""
+            raise ValueError(f"stem_stride must be {', '.join(map(str, others))} or {last}{of}, got {self.stem_stride}")
         for size in self.image_hw:
             if size < self.patch_size or size % self.patch_size:
                 raise ValueError(
-                    f"img_size must be a multiple of the patch size {self.patch_size} (8 × stem_stride), "
-                    f"got {self.img_size}"
+                    f"img_size must be a multiple of the patch size {self.patch_size} "
+                    f"({'' if self.size.is_isotropic else '8 × '}stem_stride), got {self.img_size}"
                 )
         if self.backend not in get_args(BackendName):
             raise ValueError(f"backend must be one of {', '.join(get_args(BackendName))}, got {self.backend!r}")
@@ -79,6 +83,11 @@ class ModelConfig:
     def size(self) -> Size:
         """Depths and dims of the encoder."""
         return SIZES[self.name]
+
+    @property
+    def stride(self) -> int:
+        """Kernel and stride of the stem in pixels: ``stem_stride``, which is set by then."""
+        return self.stem_stride or self.size.stem_stride
 
     @property
     def with_grn(self) -> bool:
@@ -110,7 +119,7 @@ class ModelConfig:
     @property
     def patch_size(self) -> int:
         """Pixels along one side of a mask patch: the encoder's total stride."""
-        return self.stem_stride * 2 ** (len(self.size.depths) - 1)
+        return self.stride * 2 ** (len(self.size.depths) - 1)
 
     @property
     def grid_hw(self) -> tuple[int, int]:

@@ -40,7 +40,8 @@ class Stage(nn.Module):
 class SparseConvNeXt(nn.Module):
     """ConvNeXt V1 or V2 on the visible patches of masked images.
 
-    With every patch visible it matches ``timm.create_model(name).forward_features`` with the same state dict.
+    With every patch visible it matches ``timm.create_model(name).forward_features`` with the same state dict; isotropic
+    networks are in :mod:`fcmae.models.isotropic`.
     """
 
     ops: Backend = PLAIN
@@ -52,7 +53,8 @@ class SparseConvNeXt(nn.Module):
         self.config = config
         self.num_features = dims[-1]
         self.patch_size = config.patch_size
-        self.stem = nn.ModuleList([Stem(config.in_chans, dims[0], config.stem_stride), LayerNorm(dims[0])])
+        norm = [] if config.size.is_isotropic else [LayerNorm(dims[0])]
+        self.stem = nn.ModuleList([Stem(config.in_chans, dims[0], config.stride), *norm])
         self.stages = nn.ModuleList(
             Stage(
                 in_dim=dims[i - 1] if i else None,
@@ -72,7 +74,7 @@ class SparseConvNeXt(nn.Module):
             for i in range(len(depths))
         )
         self.sides = tuple(2**i for i in reversed(range(len(depths))))
-        """s, sites along one side of a patch, for each stage: 8, 4, 2, 1."""
+        """s, sites along one side of a patch, for each stage: 8, 4, 2, 1; isotropic: 1."""
         self.apply(init_weights)
         self.backend_name = config.sparse_backend
         use_backend_anew(self)
@@ -112,8 +114,10 @@ class SparseConvNeXt(nn.Module):
             raise ValueError(f"the encoder takes images of {in_chans} channels, got {images.shape[1]}")
         if self.is_masked_dense:
             return gather_sites(masked_forward(self.stem, self.stages, images, sites), sites, side=1)
-        stem, norm = self.stem
-        x = norm(stem(images, sites, self.sides[0]))
+        stem, *norms = self.stem
+        x = stem(images, sites, self.sides[0])
+        for norm in norms:
+            x = norm(x)
         for stage, side in zip(self.stages, self.sides, strict=True):
             x = stage(x, sites, side)
         return x

@@ -21,12 +21,15 @@ from fcmae.sparse.backends.pytorch import GRN_EPS
 
 def masked_forward(stem: Any, stages: Any, images: Tensor, sites: ActiveSites) -> Tensor:
     """[B, C, H, W] → the last stage's features [B, C_last, h, w], zero where not visible."""
-    (conv, norm), visible = stem, sites.visible
+    (conv, *norms), visible = stem, sites.visible
     patch_size = conv.stride[0] * 2 ** (len(stages) - 1)
     check_images(images, sites, patch_size)
     seen = enlarge_mask(visible, patch_size)
     x = images.masked_fill(~seen, 0).contiguous(memory_format=torch.channels_last)
-    x = _masked(norm(_conv(conv, x.permute(0, 2, 3, 1))), visible)
+    x = _conv(conv, x.permute(0, 2, 3, 1))
+    for norm in norms:
+        x = norm(x)
+    x = _masked(x, visible)
     for stage in stages:
         if stage.downsample:
             norm, conv = stage.downsample

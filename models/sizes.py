@@ -5,12 +5,24 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """Depth and width of the four stages."""
+    """Depth and width of the stages: four, or one in an isotropic network."""
 
-    depths: tuple[int, int, int, int]
-    dims: tuple[int, int, int, int]
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
     conv_mlp: bool = False
     """Whether timm stores the block's Linear layers as 1×1 convolutions, [out, in, 1, 1]; the values are the same."""
+    stem_stride: int = 4
+    """Kernel and stride of the stem, unless it is set."""
+
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether there is one stage (V1 paper, section 3.3): no downsampling, and no norm in the stem."""
+        return len(self.depths) == 1
+
+    @property
+    def stem_strides(self) -> tuple[int, ...]:
+        """The strides that the stem may have. Those of isotropic networks are a whole patch."""
+        return (4, 8, 16, 32) if self.is_isotropic else (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,7 @@ class Version:
 
 V1 = Version(use_grn=False, use_layer_scale=True)
 V2 = Version(use_grn=True, use_layer_scale=False)
+WITHOUT_SCALE = Version(use_grn=False, use_layer_scale=False)
 
 SIZES: dict[str, Size] = {
     "convnextv2_atto": Size((2, 2, 6, 2), (40, 80, 160, 320), conv_mlp=True),
@@ -38,14 +51,19 @@ SIZES: dict[str, Size] = {
     "convnext_base": Size((3, 3, 27, 3), (128, 256, 512, 1024)),
     "convnext_large": Size((3, 3, 27, 3), (192, 384, 768, 1536)),
     "convnext_xlarge": Size((3, 3, 27, 3), (256, 512, 1024, 2048)),
+    "convnext_isotropic_small": Size((18,), (384,), stem_stride=16),
+    "convnext_isotropic_base": Size((18,), (768,), stem_stride=16),
+    "convnext_isotropic_large": Size((36,), (1024,), stem_stride=16),
 }
+# trained without LayerScale, unlike isotropic_large and the others of V1
+VERSIONS = {"convnext_isotropic_small": WITHOUT_SCALE, "convnext_isotropic_base": WITHOUT_SCALE}
 
 
 def list_models() -> list[str]:
-    """Names that :func:`fcmae.create_model` accepts; they are timm's names."""
+    """Names that :func:`fcmae.create_model` accepts: timm's, and the official code's for isotropic networks."""
     return list(SIZES)
 
 
 def version_of(name: str) -> Version:
-    """V1 or V2, from the model name."""
-    return V2 if name.startswith("convnextv2_") else V1
+    """What the blocks of a size have, from its name."""
+    return VERSIONS.get(name, V2 if name.startswith("convnextv2_") else V1)

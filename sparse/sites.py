@@ -44,17 +44,18 @@ class ActiveSites:
         ValueError: ``visible`` is not such a tensor, or its images keep different numbers of patches.
     """
 
-    def __init__(self, visible: Tensor, num_visible: int | None = None) -> None:
+    def __init__(
+        self, visible: Tensor, num_visible: int | None = None, _patches: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         if visible.dtype != torch.bool or visible.ndim != 3:
             raise ValueError(f"visible must be bool [B, h, w], got {visible.dtype} {list(visible.shape)}")
-        if num_visible is None or (visible.device.type == "cpu" and not torch.compiler.is_compiling()):
+        may_check = _patches is None and visible.device.type == "cpu" and not torch.compiler.is_compiling()
+        if num_visible is None or may_check:
             num_visible = _count_visible(visible, num_visible)
         self.visible = visible
         self.batch_size, self.height, self.width = visible.shape
         self.num_visible = num_visible
-        # stable: the visible patches of an image come first, in raster order
-        order_BL = visible.flatten(1).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        self.patches = order_BL[:, :num_visible]
+        self.patches, self._masked = self._split() if _patches is None else _patches
         """int64 [B, K]: raster index of each visible patch in its image's grid."""
         self._kept: dict[Hashable, Any] = {}
 
@@ -67,7 +68,7 @@ class ActiveSites:
     def complement(self) -> "ActiveSites":
         """The masked patches as sites, possibly none."""
         masked = self.height * self.width - self.num_visible
-        return self.keep("complement", lambda: ActiveSites(~self.visible, masked))
+        return self.keep("complement", lambda: ActiveSites(~self.visible, masked, (self._masked, self.patches)))
 
     @property
     def is_full(self) -> bool:
@@ -108,8 +109,19 @@ class ActiveSites:
             self._kept[key] = make()
         return self._kept[key]
 
+    def _split(self) -> tuple[Tensor, Tensor]:
+        """Raster indices of each image's visible and masked patches, int64 [B, K] and [B, h·w − K]."""
+        if self.is_full:
+            order_BL = torch.arange(self.height * self.width, device=self.visible.device).expand(self.batch_size, -1)
+        else:  # stable: both kinds in raster order
+            order_BL = self.visible.flatten(1).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        return order_BL[:, : self.num_visible], order_BL[:, self.num_visible :]
+
     def _make_grid_index(self, side: int) -> Tensor:
         _, height, width = self.grid_shape(side)
+        if side == 1:
+            image_B1 = torch.arange(self.batch_size, device=self.patches.device)[:, None]
+            return (image_B1 * (height * width) + self.patches).flatten()
         image, y, x = self.coordinates(side)
         return (image * height + y) * width + x
 

@@ -74,7 +74,7 @@ def load_subject(
         allow_pickle: as for :func:`fcmae.create_dense`.
         use_ema: as for :func:`fcmae.create_dense`.
         img_size: side of the images; None: the run's own, a timm network's own if that is fixed, otherwise 224 (for a
-            checkpoint: 56 times its stem's stride).
+            checkpoint: 56 times its stem's stride, isotropic 14 times).
         seed: seed of random weights.
         pixels: how images are read, in place of what the weights say.
         device: device to run on.

@@ -16,6 +16,7 @@ COMMANDS = {
     "collapse": "measure feature collapse, block by block",
     "reconstruct": "draw reconstructions of masked images",
     "convert": "convert weights between fcmae, timm, transformers and the official code",
+    "export": "write a network as an ONNX file, checked",
     "report": "write a run's report as one HTML file",
 }
 USAGE = "usage: fcmae COMMAND …    (fcmae COMMAND --help lists a command's options)"

@@ -87,6 +87,12 @@ class TrainingImagesConfig:
         Raises:
             ValueError: mean or std has another number of values.
         """
+        from fcmae.data.normalizer import Normalizer
+
+        return Normalizer(*self.mean_std(in_chans))
+
+    def mean_std(self, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What :meth:`normalizer` subtracts and divides by; raises as it does, without importing torch."""
 
         def per_channel(
             given: tuple[float, ...] | Literal["auto"] | None, imagenet: tuple[float, ...], what: str
@@ -97,9 +103,7 @@ class TrainingImagesConfig:
                 raise ValueError(f"{what} must have one value per channel: model.in_chans is {in_chans}, got {given}")
             return given
 
-        from fcmae.data.normalizer import Normalizer
-
-        return Normalizer(per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std"))
+        return per_channel(self.mean, IMAGENET_MEAN, "mean"), per_channel(self.std, IMAGENET_STD, "std")
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,15 @@ class DataConfig(TrainingImagesConfig):
     """The images and how they are cropped."""
 
     repeat: int = 1
-    """Crops per image and epoch."""
+    """Passes over the images per epoch, each with new crops."""
+    crops_per_image: int = 1
+    """Crops taken each time an image is decoded, for GPUs that wait for images. Each is a sample with its own mask;
+    they come in as many steps in a row, so that an epoch is as many times longer. All but one crop of each image of a
+    step wait in memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least(self, repeat=1)
+        check_least(self, repeat=1, crops_per_image=1)
 
 
 def _check_range(pair: tuple[float, float], name: str, highest: float) -> None:

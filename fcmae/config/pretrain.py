@@ -54,7 +54,7 @@ class PretrainConfig:
         if self.resume == "":
             raise ValueError("resume is empty; it takes auto, none or a path")
         try:
-            self.data.normalizer(self.model.in_chans)
+            self.data.mean_std(self.model.in_chans)
             self.data.reading(self.model.in_chans)
         except ValueError as error:
             raise ValueError(f"data.{error}") from None

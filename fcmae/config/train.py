@@ -45,6 +45,9 @@ class OptimizationConfig:
     """bf16 autocast or float32. auto: bf16 on GPUs that support it, float32 elsewhere."""
     compile: bool = False
     """Compile the network with torch.compile. Needs a C++ compiler on a CPU."""
+    cuda_graphs: bool = True
+    """On CUDA, capture a training step once as CUDA graphs and replay it, so that kernels do not wait for the CPU. One
+    that cannot be captured runs without, and a line says so. Without effect on other devices."""
 
     def __post_init__(self) -> None:
         check_finite(self)

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 
-__all__ = ["ImageFile", "UnreadableImageError", "decoded", "open_image", "read_image"]
+__all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MIDDLE = 4096  # pixels
@@ -62,7 +62,7 @@ class ImageFile:
             UnreadableImageError: damaged, truncated, or larger than ``max_pixels``.
         """
         with _one_error(self.path):
-            return self._in_unit_range(self._own(reduce, None, 0), 0)
+            return self._in_unit_range(self._own(reduce, None, 0), 0, None)
 
     def crop(self, crop: tuple[int, int, int, int], reduce: int = 1, plane: int = 0) -> Tensor:
         """(top, left, height, width) of an image, with ``reduce`` as for :meth:`decode`.
@@ -71,14 +71,15 @@ class ImageFile:
         """
         with _one_error(self.path):
             if self.opened.windowed:
-                return self._in_unit_range(self._own(1, Window(*crop), plane), plane)
+                return self._in_unit_range(self._own(1, Window(*crop), plane), plane, Window(*crop))
             array = self._own(reduce, None, plane)
             longer = 1 if self.height > self.width else 2
             decoded_to, full = array.shape[longer], max(self.height, self.width)
             reduced = min(jpeg.SCALES, key=lambda n: abs(n * decoded_to - full))
             top, left, height, width = (round(length / reduced) for length in crop)
             height, width = min(height, array.shape[1] - top), min(width, array.shape[2] - left)
-            return self._in_unit_range(array[:, top : top + height, left : left + width], plane)
+            part = array[:, top : top + height, left : left + width]
+            return self._in_unit_range(part, plane, Window(top, left, height, width))
 
     def own_values(self, window: Window | None, plane: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
         """The file's own values in the network's channels, [in_chans, h, w], and where they are missing.
@@ -89,8 +90,7 @@ class ImageFile:
             array = self._own(1, window if self.opened.windowed else None, plane)
             if window is not None and not self.opened.windowed:
                 array = array[:, window.top : window.top + window.height, window.left : window.left + window.width]
-            taken = self.channels.picked(array)
-            return self.channels(array), self.channels.spread(values.missing(taken, self.nodata))
+            return self.channels(array), self._missing(array, window)
 
     @property
     def nodata(self) -> float | None:
@@ -106,12 +106,28 @@ class ImageFile:
         array = self.opened.decode(reduce, window, plane)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
-    def _in_unit_range(self, array: np.ndarray, plane: int) -> Tensor:
-        """[C, h, w] of the file → the network's channels, uint8 or float32 in 0 … 1."""
+    def _missing(self, array: np.ndarray, window: Window | None) -> np.ndarray | None:
+        """Where this window of the file, [C, h, w], has no value in the network's channels; None: nowhere."""
+        picked = self.channels.picked(array)
+        found = values.missing(picked, self.nodata)
+        if self.opened.mask is not None and not (there := self._masked(window)).all():
+            found = np.broadcast_to(~there, picked.shape) | (False if found is None else found)
+        return self.channels.spread(found)
+
+    def _masked(self, window: Window | None) -> np.ndarray:
+        """The part of the file's own mask."""
+        assert self.opened.mask is not None
+        part = self.opened.mask(window)
+        if window is None or part.shape[1:] == window[2:]:
+            return part
+        return part[:, window.top : window.top + window.height, window.left : window.left + window.width]
+
+    def _in_unit_range(self, array: np.ndarray, plane: int, window: Window | None) -> Tensor:
+        """This window of the file, [C, h, w] → the network's channels, uint8 or float32 in 0 … 1."""
         pairs, full_scale = self.reading.pairs(), self.opened.full_scale
         if pairs is None and full_scale is None:
             pairs = self._stretch(plane)
-        gone = self.channels.spread(values.missing(self.channels.picked(array), self.nodata))
+        gone = self._missing(array, window)
         return values.in_unit_range(self.channels(array), gone, pairs, full_scale)
 
     def _stretch(self, plane: int) -> values.Pairs | None:
@@ -119,8 +135,9 @@ class ImageFile:
         if plane not in self._own_pairs:
             rows, columns = min(self.height, MIDDLE), min(self.width, MIDDLE)
             middle = Window((self.height - rows) // 2, (self.width - columns) // 2, rows, columns)
-            array = self._own(1, middle if self.opened.windowed else None, plane)
-            gone = self.channels.spread(values.missing(self.channels.picked(array), self.nodata))
+            window = middle if self.opened.windowed else None
+            array = self._own(1, window, plane)
+            gone = self._missing(array, window)
             self._own_pairs[plane] = values.own_pairs(self.channels(array), gone)
         return self._own_pairs[plane]
 
@@ -130,6 +147,26 @@ def decoded(file: ImageFile) -> ImageFile:
     with _one_error(file.path):
         planes = np.stack([file._own(1, None, plane) for plane in range(file.planes)])
         return replace(file, opened=replace(file.opened, decode=pillow.in_memory(planes).decode, windowed=False))
+
+
+def decoded_once(file: ImageFile) -> ImageFile:
+    """The same image. What was decoded for one crop serves the next ones; files read by windows stay as they are."""
+    opened = file.opened
+    return file if opened.windowed else replace(file, opened=replace(opened, decode=_Remembered(opened.decode)))
+
+
+@dataclass
+class _Remembered:
+    """A decoder that keeps its results, one for each plane and reduction."""
+
+    decode: Callable[[int, Window | None, int], np.ndarray]
+    results: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, reduce: int, window: Window | None, plane: int) -> np.ndarray:
+        key = plane, max(factor for factor in jpeg.SCALES if factor <= max(1, reduce))
+        if key not in self.results:
+            self.results[key] = self.decode(reduce, window, plane)
+        return self.results[key]
 
 
 def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:

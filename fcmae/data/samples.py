@@ -14,7 +14,7 @@ from fcmae.config import DataConfig
 from fcmae.data.crops import center_crop, resized_crop
 from fcmae.data.draws import random_crop, random_mask, sample_seed
 from fcmae.data.folder import evenly_spaced
-from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_image
+from fcmae.data.images import ImageFile, UnreadableImageError, decoded, decoded_once, open_image
 from fcmae.data.nodata import moved_to, scored_patches
 from fcmae.data.unreadable import Unreadable
 from fcmae.errors import UserError
@@ -50,15 +50,16 @@ class PretrainDataset(Dataset):
         self.normalize = data.normalizer(model.in_chans)
         self.reading = data.reading(model.in_chans)
         self._cache: dict[int, ImageFile] = {}
+        self._last: tuple[int, ImageFile] | None = None  # opened, with its pixels: more crops of it may follow
         self._damaged: dict[int, Unreadable] = {}
 
     def use(self, data: DataConfig) -> None:
         """Replace the settings of the pixels, once they are measured."""
-        self.data, self._cache = data, {}
+        self.data, self._cache, self._last = data, {}, None
         self.normalize, self.reading = data.normalizer(self.model.in_chans), data.reading(self.model.in_chans)
 
     def __len__(self) -> int:
-        return len(self.paths) * self.data.repeat
+        return len(self.paths) * self.data.repeat * self.data.crops_per_image
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
@@ -152,9 +153,15 @@ class PretrainDataset(Dataset):
     def _open(self, index: int) -> ImageFile:
         if index in self._cache:
             return self._cache[index]
+        if self._last is not None and self._last[0] == index:
+            return self._last[1]
+        self._last = None  # no two decoded images at once
         file = open_image(self.paths[index], self.reading)
         if self.data.cache:
             file = self._cache[index] = decoded(file)
+        elif self.data.crops_per_image > 1:
+            file = decoded_once(file)
+            self._last = index, file
         return file
 
 
@@ -163,21 +170,27 @@ def _may_pass(error: UnreadableImageError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
 
 
-def collate(samples: list[Sample]) -> Sample:
+def collate(samples: list[Sample], pin_memory: bool = False) -> Sample:
     """Samples → a batch; uint8 and channels-last in memory, or float32 if one of its images has more than 8 bits."""
     images = [s.image for s in samples]
     if len({image.dtype for image in images}) > 1:
         images = [TF.to_dtype(image, torch.float32, scale=True) for image in images]
     are_bytes = images[0].dtype == torch.uint8
+    if are_bytes:
+        images = [i.movedim(0, -1) for i in images]
+    batch = _stacked(images, pin_memory)
+    scored = None
+    if any(s.scored is not None for s in samples):
+        masks = [torch.ones_like(s.visible) if s.scored is None else s.scored for s in samples]
+        scored = _stacked(masks, pin_memory)
     return Sample(
-        torch.stack([i.movedim(0, -1) for i in images]).movedim(-1, 1) if are_bytes else torch.stack(images),
-        torch.stack([s.visible for s in samples]),
+        batch.movedim(-1, 1) if are_bytes else batch,
+        _stacked([s.visible for s in samples], pin_memory),
         [file for s in samples for file in s.unreadable],
-        _scored(samples),
+        scored,
     )
 
 
-def _scored(samples: list[Sample]) -> Tensor | None:
-    if all(s.scored is None for s in samples):
-        return None
-    return torch.stack([torch.ones_like(s.visible) if s.scored is None else s.scored for s in samples])
+def _stacked(tensors: list[Tensor], pin_memory: bool) -> Tensor:
+    shape = len(tensors), *tensors[0].shape
+    return torch.stack(tensors, out=torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pin_memory))

@@ -5,9 +5,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children, parent_process
+from dataclasses import dataclass
+from multiprocessing import active_children, get_start_method, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -25,16 +26,28 @@ TO_DIE = 3.0  # seconds; a process that waits for a dead network drive cannot be
 _running: set[BaseProcess] = set()
 
 
+@dataclass(frozen=True)
+class Arranged:
+    """A loader whose processes return something other than batches, such as parts of several."""
+
+    loader: DataLoader
+    arrange: Callable[[Iterator[Any]], Iterator[Any]]
+    """What they return → batches, in this process."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.arrange(iter(self.loader))
+
+
 @contextmanager
-def batches_of(loader: DataLoader) -> Iterator[Iterator[Any]]:
+def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
     """The loader's batches. When the block ends, so do the loading processes; after an error they are killed."""
     others = active_children()
     batches: Any = None
     try:
         with _no_signals():  # until the new processes ignore them
-            batches = iter(loader)
+            batches = iter(loader.loader if isinstance(loader, Arranged) else loader)
         _running.update(process for process in active_children() if process not in others)
-        yield batches
+        yield loader.arrange(batches) if isinstance(loader, Arranged) else batches
         with suppress(AttributeError):  # no loading processes
             batches._shutdown_workers()
     except BaseException:
@@ -73,8 +86,10 @@ def _end_unsent(error: Exception, _batch: object) -> None:
 
 
 def _watch_parent() -> None:
-    started_by, parent = parent_process(), os.getppid()
-    # the sentinel is a pipe, which forked siblings may hold open too; an orphan's parent is another process
+    started_by = parent_process()
+    # an orphan's parent is another process; a forked one may have become an orphan before this line
+    parent = started_by.pid if started_by and get_start_method() == "fork" else os.getppid()
+    # the sentinel is a pipe, which forked siblings may hold open too
     while started_by and not wait([started_by.sentinel], timeout=BETWEEN_LOOKS) and os.getppid() == parent:
         pass
     os._exit(1)

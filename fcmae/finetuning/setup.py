@@ -25,7 +25,7 @@ from fcmae.models import ModelConfig
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.find import AVERAGE
 from fcmae.runs.starts import record_start
-from fcmae.training.accelerator import device_name, make_accelerator
+from fcmae.training.accelerator import captures, device_name, make_accelerator, prepare
 from fcmae.training.batch import Batch, divide_batch, peak_learning_rate
 from fcmae.training.fitting import CPU_LIMIT
 from fcmae.training.peers import Peers
@@ -111,7 +111,7 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     ema = ModelEmaV3(bare_model, decay=config.train.ema) if config.train.ema else None
     if config.train.compile:
         bare_model.compile()
-    model, optimizer = accelerator.prepare(bare_model, optimizer)
+    model, optimizer = prepare(accelerator, bare_model, optimizer, captures(config.train, accelerator))
     if resume_from is not None:
         has_average = (resume_from / AVERAGE).is_file()
         average = ema.module if ema is not None and has_average else None

@@ -11,7 +11,7 @@ from fcmae.analysis.collapse_file import DepthCurve
 from fcmae.report_page.curves import SMOOTH_FROM, indices_to_draw, running_mean
 from fcmae.runs.reader import HOLDOUT_LOSS, KNN, STAGE_DISTANCE, RunFolder, Series
 
-LOSS, LR, RATE = "loss", "lr", "images_per_second"
+LOSS, LR, RATE, WAIT = "loss", "lr", "images_per_second", "data_wait"
 COLORS = 6  # colors in report.css, and as many dash patterns
 RUNNING_MEAN = "running mean of"
 HELD_OUT = "held-out images"

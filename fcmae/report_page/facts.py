@@ -9,7 +9,7 @@ import numpy as np
 from fcmae.config import BASE_BATCH, BATCH_SIZE, PretrainConfig, TrainConfig
 from fcmae.finetuning.config import FinetuneConfig, FinetuneTrainConfig
 from fcmae.progress import duration
-from fcmae.report_page.charts import LOSS, RATE
+from fcmae.report_page.charts import LOSS, RATE, WAIT
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder
 from fcmae.training.batch import base_learning_rate
@@ -165,7 +165,10 @@ def _throughput(run: RunFolder) -> Fact | None:
     if rate is None or not np.isfinite(rate.value).any():
         return None
     batch = f", {run.stream.effective_batch:,} per step" if run.stream else ""
-    return Fact("Throughput", f"{np.nanmedian(rate.value):,.4g} images/s", f"median{batch}")
+    wait = run.series.get(WAIT)
+    lost = float(np.nanmedian(wait.value)) if wait is not None and np.isfinite(wait.value).any() else 0.0
+    waiting = f", {lost:.0%} of the time waiting for data" if lost >= 0.01 else ""
+    return Fact("Throughput", f"{np.nanmedian(rate.value):,.4g} images/s", f"median{batch}{waiting}")
 
 
 def _images(run: RunFolder) -> Fact | None:
@@ -178,10 +181,12 @@ def _images(run: RunFolder) -> Fact | None:
         note += f", {bad.value[-1]:,.0f} unreadable"
     if run.stream is None:
         return Fact("Images", "not known yet", note) if run.config else None
-    repeat = run.config.get("data.repeat")
-    repeat = repeat if isinstance(repeat, int) and repeat > 0 else 1
-    crops = f"{repeat} crops of each per epoch" if repeat > 1 else ""
-    return Fact("Images", f"{run.stream.samples_per_epoch // repeat:,}", ", ".join(filter(None, (note, crops))))
+    crops = 1
+    for name in ("data.repeat", "data.crops_per_image"):
+        count = run.config.get(name)
+        crops *= count if isinstance(count, int) and count > 0 else 1
+    of_each = f"{crops} crops of each per epoch" if crops > 1 else ""
+    return Fact("Images", f"{run.stream.samples_per_epoch // crops:,}", ", ".join(filter(None, (note, of_each))))
 
 
 def _time(run: RunFolder) -> Fact | None:

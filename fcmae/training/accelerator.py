@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
+from torch import nn
 
 from fcmae.cli.devices import choose_device
 from fcmae.config.run import RunConfig
 from fcmae.errors import UserError
+from fcmae.training.run import TrainSettings
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 
@@ -40,8 +43,10 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def _accelerator(config: RunConfig, device: torch.device) -> Accelerator:
+    # every weight is cast once a step, so a cache of casts saves nothing, and CUDA graphs cannot have one
+    casts = AutocastKwargs(cache_enabled=False)
     # accelerate finds torchrun's CPU processes only with cpu=True
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=_precision(config, device))
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=_precision(config, device), kwargs_handlers=[casts])
 
 
 @contextmanager
@@ -63,6 +68,24 @@ def _precision(config: RunConfig, device: torch.device) -> str:
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         wanted = "bf16" if has_bf16 else "fp32"
     return {"fp32": "no", "bf16": "bf16"}[wanted]
+
+
+def captures(train: TrainSettings, accelerator: Accelerator) -> bool:
+    """Whether the training step is to be captured as CUDA graphs."""
+    return train.cuda_graphs and accelerator.device.type == "cuda"
+
+
+def prepare(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, captured: bool
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Model and optimizer on the device, in its precision.
+
+    With several processes the model is wrapped to exchange gradients, unless the step is captured: that exchanges them
+    itself.
+    """
+    if captured:
+        return accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_optimizer(optimizer)
+    return accelerator.prepare(model, optimizer)
 
 
 def precision_name(accelerator: Accelerator) -> str:

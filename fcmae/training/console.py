@@ -1,13 +1,13 @@
 """The progress of a run, and signals turned into a flag that is checked between steps."""
 
 import contextlib
-import itertools
 import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from fcmae.data.workers import ENDING_SIGNALS
@@ -15,31 +15,28 @@ from fcmae.progress import Progress, duration
 
 logger = logging.getLogger(__name__)
 
-STEPS_BETWEEN_QUESTIONS = 8
+STEPS_BETWEEN_QUESTIONS = 8  # at most
+SECONDS_BETWEEN_QUESTIONS = 1.0  # as long as a step takes less
 
 
 @contextlib.contextmanager
 def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") -> Iterator[Callable[[], bool]]:
     """While open, Ctrl-C, SIGTERM and SIGHUP only set a flag. The function returns whether any process received one.
 
-    All processes must call it once per step. Several processes exchange their flags only every few steps, because a GPU
-    has to wait for the exchange. A second Ctrl-C interrupts at once.
+    All processes must call it once per step. Several processes exchange their flags after each step, or every few steps
+    if these are short, because a GPU has to wait for the exchange. A second Ctrl-C interrupts at once.
     """
     received: list[int] = []
-    calls = itertools.count(1)
+    exchange = _Exchange(accelerator)
 
     def is_asked_to_stop() -> bool:
-        if accelerator.num_processes == 1:
-            return bool(received)
-        return next(calls) % STEPS_BETWEEN_QUESTIONS == 0 and accelerator.check_trigger()
+        return bool(received) if accelerator.num_processes == 1 else exchange.is_asked(bool(received))
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
-        accelerator.set_trigger()
-        steps = 1 if accelerator.num_processes == 1 else STEPS_BETWEEN_QUESTIONS
         logger.warning(
             "%s: %s; Ctrl-C again stops at once and loses what is not saved",
-            signal.Signals(number).name, progress.until_stopped(steps),
+            signal.Signals(number).name, progress.until_stopped(exchange.steps_left),
         )  # fmt: skip
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -51,6 +48,27 @@ def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Exchange:
+    """Whether any process received a signal, asked after as many steps as the main process does in about a second."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator, self.steps_left = accelerator, 1
+        self._steps, self._since = 1, 0.0  # of the interval that is running; since 0: unknown
+
+    def is_asked(self, received: bool) -> bool:
+        """Called once per step by all processes."""
+        self.steps_left -= 1
+        if self.steps_left:
+            return False
+        now = time.monotonic()
+        seconds, self._since = (now - self._since) / self._steps if self._since else float("inf"), now
+        steps = min(STEPS_BETWEEN_QUESTIONS, max(1, int(SECONDS_BETWEEN_QUESTIONS / max(seconds, 1e-3))))
+        mine = [int(received), steps if self.accelerator.is_main_process else 0]
+        anyone, self._steps = self.accelerator.reduce(torch.tensor(mine, device=self.accelerator.device)).tolist()
+        self.steps_left = self._steps
+        return anyone > 0
 
 
 class TrainingProgress(Progress):
@@ -86,6 +104,8 @@ class TrainingProgress(Progress):
             f"epoch {values['epoch']:.2f}, loss {values['loss']:.4f}, lr {values['lr']:.2e}, "
             f"{values['images_per_second']:.1f} images/s"
         )
+        if (waited := values.get("data_wait", 0.0)) >= 0.01:
+            self._details += f", {waited:.0%} waiting for data"
 
     def seconds_to_stop(self, steps: int = 1) -> float | None:
         """Seconds until the step that is being computed is done, and ``steps`` − 1 more; None: not known yet."""

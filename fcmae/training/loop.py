@@ -17,12 +17,14 @@ from fcmae.data.workers import batches_of
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.console import TrainingProgress, signals_as_question
+from fcmae.training.graphs import make_step
 from fcmae.training.optimizer import make_schedule
 from fcmae.training.prefetch import Prefetch
 from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import checkpoint_bytes, non_finite
 from fcmae.training.saving import save as _save
-from fcmae.training.step import EagerStep
+from fcmae.training.step import Step
+from fcmae.training.waiting import SlowData, advice, cores_of_a_process
 
 logger = logging.getLogger("fcmae")
 
@@ -42,11 +44,12 @@ def fit(run: Run[Any]) -> Fitted:
     """Train from ``run.start`` to the end, or until a signal, and write the files of the run folder."""
     config, task, accelerator = run.config, run.task, run.accelerator
     schedule = make_schedule(run.optimizer, config.train, run.total_steps)
-    train_step = EagerStep(run)
+    train_step = make_step(run)
     step = run.start.step
     losses: list[torch.Tensor] = []  # not logged yet, on the device: reading them at each step would stall a GPU
     pending = list(run.start.pending_losses)
     last_loss: float | None = None
+    slow_data = SlowData()
 
     run.model.train()
     with contextlib.ExitStack() as stack:
@@ -83,19 +86,22 @@ def fit(run: Run[Any]) -> Fitted:
                 pending += _read_losses(run, losses, step)
                 losses = []
             if log_now:
-                rate = window_steps * run.start.effective_batch / (time.perf_counter() - window_start)
+                elapsed, waited = time.perf_counter() - window_start, _longest(run, batches.wait.take())
                 last_loss = sum(pending) / len(pending)
                 values = {
                     "step": step,
                     "epoch": round(run.epochs_done(step), 4),
                     "loss": last_loss,
                     "lr": max(float(group["lr"]) for group in run.optimizer.param_groups),  # of the last layer
-                    "images_per_second": round(rate, 2),
+                    "images_per_second": round(window_steps * run.start.effective_batch / elapsed, 2),
+                    "data_wait": round(waited / elapsed, 4),
                     **more,
                 }
                 if metrics:
                     metrics.write(values)
                 bar.show(values)
+                if (share := slow_data.share(waited, elapsed)) is not None:
+                    logger.info("%s", advice(share, config.data, cores_of_a_process()))
                 pending, window_start, window_steps = [], time.perf_counter(), 0
             if save_now:
                 if metrics:
@@ -116,7 +122,7 @@ def fit(run: Run[Any]) -> Fitted:
     return Fitted(step, last_loss, is_complete=step == run.total_steps)
 
 
-def _train_step(step: EagerStep, batches: Iterator[Inputs], done: Callable[[], None]) -> torch.Tensor:
+def _train_step(step: Step, batches: Iterator[Inputs], done: Callable[[], None]) -> torch.Tensor:
     """One optimizer step. Returns this process's loss, averaged over its micro-batches."""
     return step(batches, done)
 
@@ -128,6 +134,13 @@ def _read_losses(run: Run[Any], losses: list[torch.Tensor], step: int) -> list[f
         if not math.isfinite(loss) and all(map(math.isfinite, means[: len(means) - 1 - behind])):
             raise non_finite(run, f"the loss is {loss} at step {step - behind}")
     return means
+
+
+def _longest(run: Run[Any], seconds: float) -> float:
+    """The largest of all processes: the others wait for it."""
+    if run.accelerator.num_processes == 1:
+        return seconds
+    return float(run.accelerator.gather(torch.tensor([seconds], device=run.accelerator.device)).max())
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

@@ -72,8 +72,8 @@ class Peers:
 
     def part(self) -> None:
         """Stop watching, all together: from here on each process may end. All of them must call it."""
+        self._wait_for_everyone()  # watched too; who passes it first has TO_END to be missed by nobody
         self.close()
-        self._wait_for_everyone()
 
     def _watch(self) -> None:
         while not self._over.wait(BETWEEN_LOOKS):

@@ -11,8 +11,9 @@ from torchvision.transforms.v2 import functional as TF
 
 from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
 from fcmae.config import PretrainConfig
+from fcmae.data.loader import make_loader
 from fcmae.data.samples import PretrainDataset, Sample
-from fcmae.data.stream import SampleStream, make_loader
+from fcmae.data.stream import SampleStream
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.errors import UserError
 from fcmae.models.patches import enlarge_mask
@@ -44,6 +45,7 @@ class Pretraining:
             run.start.samples_per_epoch, batch_size=run.batch.size, accumulation_steps=run.batch.accumulation_steps,
             rank=run.accelerator.process_index, world_size=run.accelerator.num_processes,
             seed=run.config.seed, start_step=run.start.step, total_steps=run.total_steps,
+            num_images=len(self.dataset.paths), crops_per_image=run.config.data.crops_per_image,
         )  # fmt: skip
         return make_loader(self.dataset, stream, pin_memory=run.accelerator.device.type == "cuda")
 

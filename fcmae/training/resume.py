@@ -32,10 +32,11 @@ FREE_TO_CHANGE = {
     *("output", "resume", "device", "data.path", "data.num_workers", "data.max_pixels"),
     *("model.backend", "model.checkpoint_stages", "model.init_from", "model.use_ema"),
     *("weights", "data.download", "model.checkpoint_activations"),  # of fine-tuning
-    *("train.compile", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
+    *("train.compile", "train.cuda_graphs", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
 }
 # what an unset one is depends on the run, which therefore keeps its own
 KEPT_IF_UNSET = ("train.warmup_epochs", "train.base_lr")
+ADDED = {"data.crops_per_image": 1}  # what runs did that are older than the setting
 
 
 def run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
@@ -129,6 +130,7 @@ def log_if_moved(folder: Path) -> None:
 
 def check_same_run(config: RunConfig, checkpoint: Path, before: dict[str, Any]) -> None:
     """UserError if a setting that shapes the numbers differs from ``before``, the settings of the checkpoint's run."""
+    before = before and ADDED | before
     settings = flat(config.as_dict())
     changed = {
         key: now

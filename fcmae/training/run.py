@@ -19,6 +19,7 @@ from fcmae.runs.state import TrainState
 from fcmae.training.batch import Batch
 from fcmae.training.optimizer import ScheduleSettings
 from fcmae.training.peers import Peers
+from fcmae.training.waiting import LoadingSettings
 
 Inputs: TypeAlias = tuple[Tensor | None, ...]
 """The tensors of a micro-batch that the loss needs, in an order that the task knows. Those of a place are of one shape
@@ -31,6 +32,10 @@ class TrainSettings(ScheduleSettings, Protocol):
     @property
     def clip_grad(self) -> float | None:
         """Maximum gradient norm."""
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether a step on CUDA is captured and replayed."""
 
 
 class LogSettings(Protocol):
@@ -55,6 +60,10 @@ class Settings(Protocol):
     @property
     def seed(self) -> int:
         """Of everything random."""
+
+    @property
+    def data(self) -> LoadingSettings:
+        """How data is loaded."""
 
     @property
     def train(self) -> TrainSettings:

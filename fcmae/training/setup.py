@@ -25,8 +25,15 @@ from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.runs.starts import Start, record_start
-from fcmae.sparse import BackendError
-from fcmae.training.accelerator import device_name, hardware_name, make_accelerator, precision_name
+from fcmae.sparse import BackendError, resolve_backend
+from fcmae.training.accelerator import (
+    captures,
+    device_name,
+    hardware_name,
+    make_accelerator,
+    precision_name,
+    prepare,
+)
 from fcmae.training.batch import Batch, divide_batch, learning_rate_advice, peak_learning_rate
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
@@ -103,7 +110,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     if config.train.compile:
         bare_model.compile()
-    model, optimizer = accelerator.prepare(bare_model, optimizer)
+    model, optimizer = prepare(accelerator, bare_model, optimizer, captures(config.train, accelerator))
     if resume_from is not None:
         state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
@@ -187,10 +194,11 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
     """The network with its initial weights; with ``fresh`` False they are not loaded, because a checkpoint follows."""
     torch.manual_seed(config.seed)
     try:
-        model = FCMAE(config.model, config.train.mask_ratio)
-    except BackendError as error:  # not installed
+        model = FCMAE(config.model, config.train.mask_ratio)  # on the CPU
+        ops = resolve_backend(config.model.sparse_backend, device)
+    except BackendError as error:  # not installed, or of other devices
         raise UserError(f"--model.{error}") from None
-    if missing := model.encoder.ops.missing_on(device):
+    if missing := ops.missing_on(device):
         raise UserError(f"--model.backend {config.model.backend} needs {missing}; take auto or torch")
     if config.model.init_from is not None and fresh:
         try:

@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcmae.training.rates import Rates
 from fcmae.training.run import Inputs, Run
+
+Step = Callable[[Iterator[Inputs], Callable[[], None]], Tensor]
+"""(micro-batches, what to call after each) → this process's loss, averaged over the micro-batches of the step."""
 
 
 class EagerStep:
@@ -15,9 +19,11 @@ class EagerStep:
 
     def __init__(self, run: Run[Any]) -> None:
         self.run = run
+        # as tensors they are rounded to float32: a GPU computes the same numbers as from a graph
+        self.rates = Rates(run.optimizer, run.accelerator.device) if run.accelerator.device.type == "cuda" else None
 
     def __call__(self, micro_batches: Iterator[Inputs], done: Callable[[], None]) -> Tensor:
-        """This process's loss, averaged over the micro-batches of the step; ``done`` is called after each of them."""
+        """See :data:`Step`."""
         run, accumulate = self.run, self.run.batch.accumulation_steps
         total = torch.zeros((), device=run.accelerator.device)
         for micro_batch in range(accumulate):
@@ -31,6 +37,11 @@ class EagerStep:
             done()
         if run.config.train.clip_grad is not None:
             run.accelerator.clip_grad_norm_(run.model.parameters(), run.config.train.clip_grad)
-        run.optimizer.step()
+        if self.rates is None:
+            run.optimizer.step()
+        else:
+            self.rates.update()
+            with self.rates.in_groups():
+                run.optimizer.step()
         run.optimizer.zero_grad()
         return total

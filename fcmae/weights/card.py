@@ -8,8 +8,7 @@ from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs.checkpoint import read_state
 from fcmae.weights.convert import Conversion
-from fcmae.weights.formats import KNOWN
-from fcmae.weights.settings import run_setting
+from fcmae.weights.settings import run_setting, says_normalization
 
 CARD = "README.md"
 MARK = "<!-- Written by fcmae convert; a card without this line is not replaced. -->"
@@ -31,6 +30,11 @@ def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, 
     return card
 
 
+def needs_import(conversion: Conversion, format: str) -> bool:
+    """Whether timm can build the network from a folder only where fcmae.models.isotropic is imported."""
+    return format == "timm" and conversion.weights.config.size.is_isotropic
+
+
 def has_our_card(folder: Path) -> bool:
     """Whether a folder has a card that was written here."""
     card = folder / CARD
@@ -48,7 +52,7 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
     training = _training(file)
     tags = [f"- {version}", *(["- fcmae"] if training else [])]
     head = ["---", *library, f"pipeline_tag: {task}", "tags:", *tags, "---", MARK]
-    is_stated = training or (file is not None and any(one.mean_std(file.parent) for one in KNOWN))
+    is_stated = training or says_normalization(ckpt)
     channels = "channel" if config.in_chans == 1 else "channels"
     facts = [
         ("Network", f"{config.name}, {_millions(conversion)} parameters"),
@@ -76,6 +80,7 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
             *(f"| {name} | {value} |" for name, value in facts),
             "",
             "```python",
+            *(["import fcmae.models.isotropic  # registers it with timm"] if needs_import(conversion, format) else []),
             USE.get(format, ""),
             "```",
             "",
@@ -95,14 +100,14 @@ def _training(file: Path | None) -> list[tuple[str, str]]:
     paths = path if isinstance(path, list) else [path]
     # Names alone: a card is published, and where the images lie is nobody's business
     names = " and ".join(f"`{Path(str(one)).name}`" for one in paths if one) or "the photos that ship with scikit-image"
-    repeat = run_setting(file, "data", "repeat", int) or 1
+    crops = (run_setting(file, "data", "repeat", int) or 1) * (run_setting(file, "data", "crops_per_image", int) or 1)
     ratio = run_setting(file, "train", "mask_ratio", float)
     try:
         state = read_state(file.parent)
     except UserError:
         return [("Data", names)]
     length = f"{state.step:,} steps of {state.effective_batch:,} images, {ratio:.0%} masked"
-    return [("Data", f"{state.samples_per_epoch // repeat:,} images of {names}"), ("Pretraining", length)]
+    return [("Data", f"{state.samples_per_epoch // crops:,} images of {names}"), ("Pretraining", length)]
 
 
 def _license(conversion: Conversion, file: Path | None) -> str:

@@ -46,7 +46,7 @@ def convert_to_dense(
 
     ``timm.create_model(name, num_classes=0).load_state_dict(state, strict=False)`` then lacks only ``head.norm``,
     which a pretrained encoder does not have. :func:`fcmae.create_dense` does this, and handles other stems, channels
-    and classifiers.
+    and classifiers. (timm has isotropic networks once ``fcmae.models.isotropic`` is imported.)
 
     Args:
         ckpt: a run folder, a checkpoint folder (also of transformers or timm, in one file or in shards), a
@@ -84,6 +84,7 @@ def convert(
     weights = read_weights(ckpt, allow_pickle, use_ema)
     names, target = known[format]
     target.check(weights)
+    names = names.variant(weights) or names
     prefix = target.prefix(weights)
     state, source_names = {}, {}
     for name, tensor in {**weights.encoder, **weights.head}.items():

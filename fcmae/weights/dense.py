@@ -12,9 +12,10 @@ from torch import nn
 
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
+from fcmae.models import isotropic  # noqa: F401  # registers its names with timm
 from fcmae.models.layers import LAYER_NORM_EPS
 from fcmae.weights.channels import to_channels
-from fcmae.weights.formats.timm import STEM_STRIDE, model_args
+from fcmae.weights.formats.timm import model_args
 from fcmae.weights.read import read_weights
 from fcmae.weights.settings import normalization
 from fcmae.weights.weights import Weights
@@ -24,23 +25,23 @@ logger = logging.getLogger(__name__)
 
 def create_dense(
     ckpt: str | Path | Mapping[str, Any],
-    num_classes: int = 0,
+    num_classes: int | None = 0,
     *,
     allow_pickle: bool = False,
     use_ema: bool = True,
     **timm_kwargs: Any,
 ) -> nn.Module:
-    """A timm ConvNeXt with a checkpoint's weights in it.
+    """A timm ConvNeXt with a checkpoint's weights in it (of isotropic ones, that of :mod:`fcmae.models.isotropic`).
 
     Args:
         ckpt: as of :func:`fcmae.convert_to_dense`, in any of its formats.
-        num_classes: outputs of the classifier; 0: none, the network gives pooled features. The checkpoint's classifier
-            is used if it has as many, otherwise a fresh one.
+        num_classes: outputs of the classifier; 0: none, the network gives pooled features; None: as many as the
+            checkpoint's. The checkpoint's classifier is used if it has as many, otherwise a fresh one.
         allow_pickle: as of :func:`fcmae.convert_to_dense`.
         use_ema: as there: False takes weights that are not averaged, where a checkpoint has both.
         timm_kwargs: for ``timm.create_model``: ``drop_path_rate``, … For another ``in_chans`` than the checkpoint's the
             first convolution is adapted as timm does. ``features_only=True`` gives a list of feature maps,
-            [B, C, H / reduction, W / reduction], of the stages ``out_indices`` (all four).
+            [B, C, H / reduction, W / reduction], of the stages ``out_indices`` (all: four, or one if isotropic).
 
     Returns:
         The network in training mode, as timm gives it. ``model.pretrained_cfg`` has the mean and standard deviation of
@@ -51,6 +52,7 @@ def create_dense(
     """
     weights = read_weights(ckpt, allow_pickle, use_ema)
     in_chans = timm_kwargs.get("in_chans", weights.config.in_chans)
+    num_classes = weights.num_classes if num_classes is None else num_classes
     return dense_network(weights, normalization(ckpt, in_chans), num_classes, **timm_kwargs)
 
 
@@ -83,7 +85,7 @@ def dense_network(weights: Weights, pixels: Normalizer, num_classes: int = 0, **
     config["input_size"] = (in_chans, *weights.config.image_hw)
     config |= {"url": "", "hf_hub_id": None}  # those are of timm's own weights
     if features_only:
-        indices = (0, 1, 2, 3) if out_indices is None else out_indices
+        indices = tuple(range(len(weights.config.size.depths))) if out_indices is None else out_indices
         model = FeatureListNet(model, out_indices=indices, flatten_sequential=True)
     model.pretrained_cfg = model.default_cfg = config
     return model
@@ -91,7 +93,7 @@ def dense_network(weights: Weights, pixels: Normalizer, num_classes: int = 0, **
 
 def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
     """Replace timm's stem by the one of the weights, and correct the reductions in ``feature_info``."""
-    stride, dim = weights.config.stem_stride, weights.config.size.dims[0]
+    stride, usual, dim = weights.config.stride, weights.config.size.stem_stride, weights.config.size.dims[0]
     if weights.has_mmearth_stem:
         model.stem = nn.Sequential(
             nn.Conv2d(in_chans, dim, 3),
@@ -100,10 +102,10 @@ def _make_stem(model: Any, weights: Weights, in_chans: int) -> None:
             nn.Conv2d(dim, dim, stride, stride, padding=stride // 2, groups=dim),
             LayerNorm2d(dim, eps=LAYER_NORM_EPS),
         )
-    elif stride != STEM_STRIDE:
+    elif stride != usual:
         model.stem[0] = nn.Conv2d(in_chans, dim, stride, stride)
     for info in model.feature_info:
-        info["reduction"] = info["reduction"] * stride // STEM_STRIDE
+        info["reduction"] = info["reduction"] * stride // usual
 
 
 def _head_for(weights: Weights, model: nn.Module, features_only: bool) -> dict[str, Any]:

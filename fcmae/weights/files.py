@@ -51,7 +51,7 @@ def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False
         return _from_object(ckpt, "the state dict", use_ema)
     if not isinstance(ckpt, str | Path):
         raise UserError(f"weights come as a path or a state dict, got {type(ckpt).__name__}")
-    file = weights_file(Path(ckpt))
+    file = weights_file(ckpt)
     if (average := file.with_name(AVERAGE)).is_file() and file != Path(ckpt):  # of a run of fine-tuning
         say_which(str(file.parent), AVERAGE, file.name, use_ema)
         file = average if use_ema else file

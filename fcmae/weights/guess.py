@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
-from fcmae.models.config import STEM_STRIDES
 from fcmae.models.sizes import SIZES, version_of
 from fcmae.weights.recognize import Recognized
 
@@ -34,32 +33,38 @@ def guess_config(encoder: Mapping[str, Tensor], recognized: Recognized, origin: 
     ]
     depths = tuple(sum(stage == s for stage, _ in blocks) for s in range(4))
     dims = tuple(width[0][0] if width else 0 for width in widths)
-    names = [name for name, size in SIZES.items() if (size.depths, size.dims) == (depths, dims)]
+    names = [name for name, size in SIZES.items() if (_of_four(size.depths), _of_four(size.dims)) == (depths, dims)]
     whole = f"{origin} ({recognized.format.name}) does not hold one whole encoder"
     if not names:
         raise UserError(f"{whole}: no size has depths {depths} and dims {dims}")
+    size = SIZES[names[0]]
     # MMEarth's own stem has its stride in the second convolution
     stem_names = ("stem.3.weight", "stem.0.weight") if "stem.3.weight" in encoder else ("stem.0.weight",)
     for name in stem_names:
         if name not in encoder:
             raise UserError(f"{whole}: missing {recognized.source_name(name)}")
         shape = list(encoder[name].shape)
-        if len(shape) != 4 or (name == stem_names[0] and shape[-1] not in STEM_STRIDES):
+        if len(shape) != 4 or (name == stem_names[0] and shape[-1] not in size.stem_strides):
             original = next(found.source_name for found in recognized.found if found.ours == name)
             raise UserError(
                 f"{whole}: {original} is {shape}, expected [{dims[0]}, channels, s, s] with s of "
-                f"{', '.join(map(str, STEM_STRIDES))}"
+                f"{', '.join(map(str, size.stem_strides))}"
             )
     stride = encoder[stem_names[0]].shape[-1]
     with_grn = _most(blocks, ".mlp.grn.weight")
     return ModelConfig(
         name=next((n for n in names if version_of(n).use_grn == with_grn), names[0]),
-        img_size=56 * stride,
+        img_size=224 // size.stem_stride * stride,
         in_chans=encoder["stem.0.weight"].shape[1],
         stem_stride=stride,
         use_grn=with_grn,
         use_layer_scale=_most(blocks, ".gamma"),
     )
+
+
+def _of_four(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Depths or widths of four stages; those that an isotropic network lacks are 0."""
+    return (*values, 0, 0, 0)[:4]
 
 
 def _most(blocks: dict[tuple[int, int], list[str]], ending: str) -> bool:

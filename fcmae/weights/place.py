@@ -12,14 +12,15 @@ INDEX = ".index.json"
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
-def weights_file(path: Path) -> Path:
+def weights_file(path: str | Path) -> Path:
     """The file with the weights of a run folder, a checkpoint folder, a folder of another library, or a file itself.
 
     Raises:
         UserError: nothing there, or a folder without weights.
     """
-    if path == Path():
+    if path == "":
         raise UserError(f"the path of the weights is empty; give {ACCEPTED}")
+    path = Path(path)
     if path.is_file() and path.name != LAST:
         return path
     for name in (MODEL, MODEL + INDEX, PICKLED, PICKLED + INDEX, OPENMMLAB):
@@ -42,7 +43,7 @@ def _weights_in(folder: Path) -> list[Path]:
 
 def check_weights(path: str | Path) -> None:
     """UserError if a path names no file or folder of weights, as far as names and first bytes tell."""
-    file = weights_file(Path(path))
+    file = weights_file(path)
     if not file.is_file():
         raise UserError(f"{file} does not exist; give {ACCEPTED}")
     if not file.name.endswith(INDEX):

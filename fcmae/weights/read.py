@@ -129,7 +129,7 @@ def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in SparseConvNeXt(config).state_dict().items()}
     if weights.has_mmearth_stem:
-        dim, side = config.size.dims[0], config.stem_stride
+        dim, side = config.size.dims[0], config.stride
         vectors = (f"{n}.{kind}" for n in (0, 1, 3, 4) for kind in ("weight", "bias"))
         stem: dict[str, tuple[int, ...]] = dict.fromkeys(vectors, (dim,))
         stem |= {"0.weight": (dim, config.in_chans, 3, 3), "3.weight": (dim, 1, side, side)}

@@ -1,17 +1,20 @@
-"""Settings stored next to weights: a run's config.yaml, or the configuration of a timm or transformers folder."""
+"""Settings stored with weights: a run's config.yaml, a timm or transformers folder, a .safetensors file's metadata."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from safetensors import safe_open
 
 from fcmae.config import DataConfig
 from fcmae.data.normalizer import Normalizer, Pixels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
-from fcmae.runs.checkpoint import FOLDER, MODEL, resolve_checkpoint
+from fcmae.runs.find import FOLDER, LAST, MODEL, resolve_checkpoint
 from fcmae.runs.layout import CONFIG, HEADER
+from fcmae.runs.utf8_path import utf8_path
 from fcmae.weights import formats
 from fcmae.weights.formats.base import EXPORTED_KEY, read_json
 
@@ -20,13 +23,17 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 EXPORTED = "config.json"
-PIXEL_FIELDS = ("value_range", "bands", "nodata", "stack", "max_pixels")
+PIXEL_FIELDS: dict[str, Any] = {
+    "value_range": list, "bands": list, "nodata": int | float, "stack": str, "max_pixels": int,
+}  # fmt: skip
+PIXELS_KEY = "fcmae_pixels"
+"""In the metadata of a .safetensors file, for formats and files that have no other place for it."""
 
 
 def pixels(ckpt: object, in_chans: int) -> Pixels:
     """How the images of a network were read and normalized; plain 8-bit images by ImageNet's if nothing says.
 
-    Known for runs of this toolkit, and for folders of timm and transformers.
+    Known for runs of this toolkit, for folders of timm and transformers, and for files of ``fcmae convert``.
     """
     return Pixels(normalization(ckpt, in_chans), pixel_reading(ckpt, in_chans))
 
@@ -43,10 +50,31 @@ def stated_pixels(ckpt: str | Path) -> dict[str, Any]:
     return _with_tuples({name: value for name, value in found.items() if value is not None})
 
 
+def metadata_of(ckpt: object, pixels: Pixels) -> dict[str, str]:
+    """Metadata of a .safetensors file that says how pixels are read; empty if the source does not say."""
+    if not says_normalization(ckpt) and not (isinstance(ckpt, str | Path) and _stated_pixels(ckpt)):
+        return {}
+    return {PIXELS_KEY: json.dumps(pixels.reading.exported() | {"mean": pixels.mean, "std": pixels.std})}
+
+
+def says_normalization(ckpt: object) -> bool:
+    """Whether a checkpoint states a mean or a standard deviation."""
+    return isinstance(ckpt, str | Path) and any(_mean_std(ckpt))
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """What :func:`metadata_of` wrote into a file; empty for any other."""
+    try:
+        with utf8_path(file) as path, safe_open(path, framework="np") as opened:
+            found = json.loads((opened.metadata() or {}).get(PIXELS_KEY, "null"))
+    except Exception:  # safetensors' own error class, OSError, ValueError: a file of another kind, or damaged
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def pixel_reading(ckpt: object, in_chans: int) -> PixelReading:
     """How the files of a network were read: its value range, bands, nodata and stack."""
-    stated = _stated_pixels(ckpt) if isinstance(ckpt, str | Path) else {}
-    fields: dict[str, Any] = {name: stated[name] for name in PIXEL_FIELDS if stated.get(name) is not None}
+    fields = _stated_pixels(ckpt) if isinstance(ckpt, str | Path) else {}
     try:
         return PixelReading(in_chans, **_with_tuples(fields))
     except (TypeError, ValueError) as error:
@@ -59,26 +87,26 @@ def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stated_pixels(ckpt: str | Path) -> dict[str, Any]:
-    """``data`` of a run's config.yaml, or what an exported folder says of the same name."""
-    try:
-        file = model_file(ckpt)
-    except UserError:  # of another toolkit
-        file = Path(ckpt) / MODEL
-    kinds: dict[str, Any] = {"value_range": list, "bands": list, "nodata": int | float, "stack": str, "max_pixels": int}
-    found = {name: run_setting(file, "data", name, kind) for name, kind in kinds.items()}
-    if any(value is not None for value in found.values()):
-        return found
-    exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
-    if isinstance(exported, dict):
-        return exported
+    """``data`` of a run's config.yaml, or what an exported folder or file says of the same name; only what is set."""
+    file = _file_of(ckpt)
+    found = _header(file)
+    if not found:
+        settings = {name: run_setting(file, "data", name, kind) for name, kind in PIXEL_FIELDS.items()}
+        found = {name: value for name, value in settings.items() if value is not None}
+    if not found:
+        exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+        found = exported if isinstance(exported, dict) else {}
+    if found:
+        return {name: found[name] for name, kind in PIXEL_FIELDS.items() if isinstance(found.get(name), kind)}
     ranges = (format.value_range(file.parent) for format in formats.KNOWN)
-    return {"value_range": next((one for one in ranges if one is not None), None)}
+    stated = next((one for one in ranges if one is not None), None)
+    return {} if stated is None else {"value_range": stated}
 
 
 def normalization(ckpt: object, in_chans: int) -> Normalizer:
     """How the images were normalized; ImageNet's mean and standard deviation if nothing says.
 
-    Known for runs of this toolkit, and for folders of timm and transformers.
+    Known as for :func:`pixels`.
     """
     mean, std = _mean_std(ckpt) if isinstance(ckpt, str | Path) else (None, None)
     try:
@@ -88,11 +116,20 @@ def normalization(ckpt: object, in_chans: int) -> Normalizer:
         return DataConfig().normalizer(in_chans)
 
 
-def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
+def _file_of(ckpt: str | Path) -> Path:
+    """The file of the weights; one beside the configuration, of which there may be none, for another toolkit's."""
+    if Path(ckpt).is_file() and Path(ckpt).name != LAST:
+        return Path(ckpt)
     try:
-        file = model_file(ckpt)
-    except UserError:  # of another toolkit
-        file = Path(ckpt) / MODEL
+        return model_file(ckpt)
+    except UserError:
+        return Path(ckpt) / MODEL
+
+
+def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
+    file = _file_of(ckpt)
+    if header := _header(file):
+        return header.get("mean"), header.get("std")
     found = [run_setting(file, "data", name, list) for name in ("mean", "std")]
     if any(found):
         return found[0], found[1]
@@ -101,6 +138,18 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
         return exported["mean"], exported.get("std")
     stated = (format.mean_std(file.parent) for format in formats.KNOWN)
     return next((mean_std for mean_std in stated if mean_std is not None), (None, None))
+
+
+def class_names(ckpt: str | Path, count: int) -> list[str] | None:
+    """The names of ``count`` classes that a folder of timm or transformers states beside its weights."""
+    path = Path(ckpt)
+    config = read_json((path if path.is_dir() else path.parent) / EXPORTED)
+    pretrained, named = config.get("pretrained_cfg"), config.get("id2label")
+    names = config.get("label_names") or (pretrained.get("label_names") if isinstance(pretrained, dict) else None)
+    if names is None and isinstance(named, dict):
+        names = [named.get(str(place)) for place in range(count)]
+    fits = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+    return names if fits else None
 
 
 def model_file(ckpt: str | Path) -> Path:

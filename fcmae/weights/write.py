@@ -15,7 +15,7 @@ from fcmae.weights.convert import Conversion
 from fcmae.weights.destination import FILES, check_destination
 from fcmae.weights.formats import Format, targets
 from fcmae.weights.recognize import full_name
-from fcmae.weights.settings import pixels
+from fcmae.weights.settings import metadata_of, pixels
 
 
 def write(
@@ -27,6 +27,7 @@ def write(
     ``model.safetensors`` and ``config.json``, and for transformers also the preprocessor's config; one for mmpretrain
     holds ``model.pth``. Each has a model card, README.md. The networks of these libraries have a final norm. If the
     checkpoint has none, it is written with its initial values, weight 1 and bias 0: in folders and in single files.
+    A .safetensors file without a configuration beside it says in its metadata how pixels are read.
 
     Returns:
         The files written, and the tensors in them.
@@ -37,16 +38,17 @@ def write(
     names, target = targets()[format]
     check_destination(dst, overwrite)
     state = _with_norm(conversion, names) if target.final_norm else conversion.state
+    read_as = pixels(ckpt, conversion.weights.config.in_chans)
     if (suffix := dst.suffix.lower()) in FILES:
         with replacing(dst) as file:
-            _save(state, file, suffix, target.entry)
+            _save(state, file, suffix, target.entry, metadata_of(ckpt, read_as))
         return [dst], state
-    read_as = pixels(ckpt, conversion.weights.config.in_chans)
     texts = {name: values(conversion.weights, read_as) for name, values in target.folder_files.items()}
     dst.mkdir(parents=True, exist_ok=True)
     _remove_other_formats(dst, {target.weights_file, *texts})
+    header = {} if texts else metadata_of(ckpt, read_as)
     with replacing(dst / target.weights_file) as file:
-        _save(state, file, Path(target.weights_file).suffix, target.entry)
+        _save(state, file, Path(target.weights_file).suffix, target.entry, header)
     for name, values in texts.items():
         write_text(dst / name, json.dumps(values, indent=2) + "\n")
     written = [dst / target.weights_file, *(dst / name for name in texts)]
@@ -65,7 +67,7 @@ def _remove_other_formats(folder: Path, written: set[str]) -> None:
         (folder / stale).unlink(missing_ok=True)
 
 
-def _save(state: dict[str, Tensor], file: Path, suffix: str, entry: str | None = None) -> None:
+def _save(state: dict[str, Tensor], file: Path, suffix: str, entry: str | None, metadata: dict[str, str]) -> None:
     seen: set[int] = set()
     separate = {}
     for name, tensor in state.items():
@@ -74,7 +76,7 @@ def _save(state: dict[str, Tensor], file: Path, suffix: str, entry: str | None =
         seen.add(place)
     try:
         if suffix == ".safetensors":
-            save_file(separate, file, metadata={"format": "pt"})
+            save_file(separate, file, metadata={"format": "pt"} | metadata)
         else:
             torch.save(separate if entry is None else {entry: separate}, file)
     except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk

@@ -4,7 +4,7 @@
     numba       CPU kernels, compiled when they first run
     triton      block-sparse GPU kernels over the visible patches
     minkowski   MinkowskiEngine, depthwise and strided convolutions; installed apart (``make minkowski``)
-    auto        the fastest on the device: numba on a CPU, else torch
+    auto        the fastest on the device: numba on a CPU, triton on CUDA, else torch
 
 To add one, write a module with functions named as the fields of :class:`Backend`, and add it to ``BackendName``
 (names.py) and ``MODULES``. CONTRIBUTING.md has the steps.
@@ -29,6 +29,8 @@ MODULES = {
     "triton": "fcmae.sparse.backends.triton",
     "minkowski": "fcmae.sparse.backends.minkowski",
 }
+FASTEST = {"cpu": "numba", "cuda": "triton"}
+"""By type of device."""
 INSTALL = {
     "numba": "pip install numba",
     "triton": "pip install triton (it comes with torch's CUDA build)",
@@ -62,11 +64,16 @@ def resolve_backend(name: str, device: torch.device | str = "cpu") -> Backend:
 
 
 def _fastest(device: torch.device) -> Backend:
-    if device.type == "cpu":
+    if (name := FASTEST.get(device.type)) is not None:
         try:
-            return _load("numba")
+            backend = _load(name)
         except BackendError as error:
-            _warn_once(f"{error}; PyTorch alone is slower on a CPU")
+            _warn_once(f"{error}; PyTorch alone serves, and is slower")
+        else:
+            missing = backend.missing_on(device)
+            if missing is None:
+                return backend
+            _warn_once(f"backend {name!r} needs {missing}; PyTorch alone serves, and is slower")
     return _load("torch")
 
 

@@ -21,7 +21,8 @@ from fcmae.analysis.collapse_networks import with_taps
 from fcmae.analysis.collapse_table import collapse_table
 from fcmae.analysis.feature_maps import NoGridError
 from fcmae.analysis.forward import Forward
-from fcmae.analysis.subjects import load_subject, parse_names
+from fcmae.analysis.names import parse_names
+from fcmae.analysis.subjects import load_subject
 from fcmae.collapse import collapse, main
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.folder import image_files

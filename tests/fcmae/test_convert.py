@@ -231,3 +231,20 @@ def test_from_python(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         convert(source, tmp_path / "x", format="onnx")
     with pytest.raises(UserError, match=r"alone.safetensors exists"):
         convert(source, tmp_path / "alone.safetensors")
+
+
+@torch.no_grad()
+def test_an_isotropic_network_in_a_timm_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """timm builds it once fcmae.models.isotropic is imported, which the card and the command say."""
+    model = fcmae.create_model("convnext_isotropic_small", stem_stride=8, in_chans=2, use_grn=True, decoder_dim=4)
+    randomize(model.eval())
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    assert main([str(tmp_path / "a.safetensors"), str(tmp_path / "out")]) == 0
+    assert "to use it: import fcmae.models.isotropic; timm.create_model" in capsys.readouterr().out
+    assert "import fcmae.models.isotropic  # registers it" in (tmp_path / "out" / "README.md").read_text()
+    images = torch.randn(1, 2, 16, 24)
+    wanted = model.encoder(images, torch.ones(1, 2, 3, dtype=torch.bool))
+    for options in ({}, {"features_only": True}):
+        loaded = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, **options).eval()
+        got = loaded(images)[0] if options else loaded.forward_features(images)
+        assert (got - wanted).norm() < 1e-5 * wanted.norm()

@@ -11,7 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from fcmae.analysis.subjects import load_subject, parse_names
+from fcmae.analysis.names import parse_names
+from fcmae.analysis.subjects import load_subject
 from fcmae.convert import convert
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.pretrain import main

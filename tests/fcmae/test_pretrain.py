@@ -41,7 +41,8 @@ def test_a_run_folder_holds_what_the_readme_says(tiny_args: Args, tmp_path: Path
     lines = metrics(run)
     assert [m["step"] for m in lines] == list(range(1, 11))  # ceil(10 images × 4 epochs / 4)
     assert lines[-1]["epoch"] == 4
-    assert all({"loss", "lr", "images_per_second", "epoch"} <= m.keys() for m in lines)
+    assert all({"loss", "lr", "images_per_second", "data_wait", "epoch"} <= m.keys() for m in lines)
+    assert all(0 <= m["data_wait"] <= 1 for m in lines)
     assert lines[0]["lr"] == 0
     assert max(m["lr"] for m in lines) == pytest.approx(0.05 * 4 / 256, rel=1e-6)
 
@@ -88,13 +89,22 @@ def test_it_learns(tiny_args: Args, tmp_path: Path) -> None:
     assert run[-1][1] < 0.88
 
 
-@pytest.mark.parametrize("stop", [1, 4, 9])
+@pytest.mark.parametrize(
+    ("stop", "more"),
+    [
+        (1, ()),
+        (4, ()),
+        (9, ()),
+        (4, ("--data.crops_per_image", "3", "--train.epochs", "1", "--train.warmup_epochs", "0")),
+    ],
+)
 def test_stopping_anywhere_and_going_on_changes_nothing(
-    tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, more: tuple[str, ...]
 ) -> None:
-    """Bit for bit on a CPU: losses and weights, with drop path, accumulation and a log interval that the stop cuts."""
+    """Bit for bit on a CPU: losses and weights, with drop path, accumulation, and a stop within a log interval and
+    between the crops of an image."""
     options = ["--model.drop_path_rate", "0.3", "--train.accumulation_steps", "2", "--train.batch_size", "2",
-               "--log.every", "3", "--train.clip_grad", "1"]  # fmt: skip
+               "--log.every", "3", "--train.clip_grad", "1", *more]  # fmt: skip
     assert main(tiny_args("whole", *options)) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, stop)

@@ -9,13 +9,15 @@ from torch import Tensor
 from fcmae.sparse import reference as ref
 
 
-def encode(state: dict[str, Tensor], images: Tensor, visible: Tensor, stem_side: int = 8) -> Tensor:
+def encode(state: dict[str, Tensor], images: Tensor, visible: Tensor) -> Tensor:
     """[B, C, H, W] → [B, C_last, h, w], zero where not visible. ``state``: the encoder's parameters, timm's names."""
-    side = stem_side
+    stages = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("stages."))
+    side = 2 ** (stages - 1)
     m = ref.upsample_mask(visible, side, images.dtype)
     x = ref.stem(images, state["stem.0.weight"], state["stem.0.bias"], visible, side)
-    x = ref.layer_norm(x, state["stem.1.weight"], state["stem.1.bias"], m)
-    for stage in range(4):
+    if stages > 1:  # isotropic networks have no norm here
+        x = ref.layer_norm(x, state["stem.1.weight"], state["stem.1.bias"], m)
+    for stage in range(stages):
         down = f"stages.{stage}.downsample"
         if stage > 0:
             x = ref.layer_norm(x, state[f"{down}.0.weight"], state[f"{down}.0.bias"], m)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fcmae
+import fcmae.models.isotropic  # registers names with timm
 from fcmae.models import ModelConfig, SparseConvNeXt, create_model, sizes
 from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.numba import depthwise as numba_depthwise
@@ -139,8 +140,8 @@ def test_all_visible_equals_timm(name: str) -> None:
         loaded = dense.load_state_dict(encoder.state_dict(), strict=False)
         assert loaded.unexpected_keys == []
         assert loaded.missing_keys == ["head.norm.weight", "head.norm.bias"]
-        images = torch.randn(1, 3, 64, 96)
-        visible = torch.ones(1, 2, 3, dtype=torch.bool)
+        images, patch = torch.randn(1, 3, 64, 96), encoder.patch_size
+        visible = torch.ones(1, 64 // patch, 96 // patch, dtype=torch.bool)
         got, expected = encoder(images, visible), dense.forward_features(images)
     assert got.shape == expected.shape
     assert (got - expected).norm() < 1e-4 * expected.norm()

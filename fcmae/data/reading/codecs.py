@@ -53,7 +53,8 @@ def deep_avif(data: bytes, max_pixels: int) -> Opened | None:
         return None
     with pillow.opened_header(io.BytesIO(data)) as header:
         limits.check_size(header.height, header.width, 2 * len(header.getbands()), max_pixels)
-    array = np.moveaxis(np.atleast_3d(imagecodecs.avif_decode(data)), 2, 0)
+        turn = header.getexif().get(pillow.ORIENTATION, 1)  # of irot and imir too
+    array = turned(np.moveaxis(np.atleast_3d(imagecodecs.avif_decode(data)), 2, 0), turn)
     bits = 12 if data[config + 6] & 0x20 else 10
     return pillow.in_memory(array, is_color=len(array) >= 3, has_alpha=len(array) in (2, 4), bits=bits)
 

@@ -45,6 +45,8 @@ class Opened:
     planes: int = 1
     """Images in the file, all of one size."""
     windowed: bool = False
+    mask: Callable[[Window | None], np.ndarray] | None = None
+    """Window, or None for the whole image → bool [1, h, w], False where the file says that there is no data."""
 
     @property
     def full_scale(self) -> float | None:

@@ -19,6 +19,7 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits, pillow, tiff_segments
 from fcmae.data.reading.opened import LYING, Opened, Window, turned
 from fcmae.data.reading.tiff_kept import LARGE, open_file
+from fcmae.data.reading.tiff_mask import mask_page, read_mask
 from fcmae.data.reading.tiff_pages import check_chain, check_segments
 
 # what tifffile finds wrong with a file ends in our own message about it, once
@@ -63,11 +64,15 @@ def _opened(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opene
         raise ValueError(f"an image of {page.imagelength}×{page.imagewidth} pixels")
     series = tiff.series[0]
     is_stack = bool(set(series.axes) - set("YXS")) or len(series.pages) > 1
+    opened = None
     if not is_stack and _suits_pillow(page) and not _needs_windows(page):
         _check_pages([page], tiff.filehandle.size, reading)
-        if (opened := _by_pillow(path, page, reading)) is not None:
-            return opened
-    return _by_segments(path, tiff, reading)
+        opened = _by_pillow(path, page, reading)
+    opened = opened or _by_segments(path, tiff, reading)
+    if not is_stack and (mask := mask_page(tiff)) is not None:
+        _check_pages([mask], tiff.filehandle.size, reading)
+        opened.mask = partial(read_mask, path, mask.index, _orientation(page))
+    return opened
 
 
 def _suits_pillow(page: tifffile.TiffPage) -> bool:
@@ -158,6 +163,11 @@ def _nodata(page: tifffile.TiffPage) -> float | None:
         return None
 
 
+def _orientation(page: tifffile.TiffPage) -> int:
+    tag = page.tags.get(ORIENTATION)
+    return tag.value if tag is not None and isinstance(tag.value, int) else 1
+
+
 def _check_pages(pages: list[Any], file_size: int, reading: PixelReading) -> None:
     tiff_segments.check(pages[0].keyframe, file_size, reading.max_pixels)
     for page in pages:
@@ -180,8 +190,7 @@ def _by_segments(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> 
         return pillow.in_memory(np.moveaxis(series.asarray(), 2, 0), nodata=_nodata(page))
     layout = _layout(series.axes, series.shape, page, len(pages), reading)
     _check_pages([pages[n] for plane in layout.pages for n in plane], tiff.filehandle.size, reading)
-    tag = page.tags.get(ORIENTATION)
-    turn = tag.value if tag is not None and isinstance(tag.value, int) else 1
+    turn = _orientation(page)
     height, width = page.imagelength, page.imagewidth
     channels = len(layout.pages[0]) * layout.samples
     limits.check_size(1, 1, channels * page.dtype.itemsize, reading.max_pixels)

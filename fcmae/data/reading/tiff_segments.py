@@ -10,6 +10,7 @@ import tifffile
 from fcmae.data.jpeg_header import read_frame
 from fcmae.data.reading import limits, pillow
 from fcmae.data.reading.opened import Window
+from fcmae.data.reading.tiff_prefix import first_rows
 
 JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
 IMAGE_COMPRESSIONS = (33003, 33004, 33005, 34712, 34927, 34933, 34934, 50001)
@@ -63,7 +64,8 @@ def read(page: Any, window: Window) -> np.ndarray:
         target = out[plane : plane + 1] if planes > 1 else out
         for row in rows:
             for column in columns:
-                segment = _segment(page, key, (plane * down + row) * across + column, (height, width))
+                needed = min(height, window.top + window.height - row * height)
+                segment = _segment(page, key, (plane * down + row) * across + column, (height, width), needed)
                 _paste(segment, target, row * height - window.top, column * width - window.left)
     return out
 
@@ -85,8 +87,8 @@ def _mapped(page: Any, key: tifffile.TiffPage, dtype: np.dtype) -> np.ndarray | 
     return array if key.planarconfig == 2 else array.transpose(2, 0, 1)
 
 
-def _segment(page: Any, key: tifffile.TiffPage, index: int, hw: tuple[int, int]) -> np.ndarray | None:
-    """[h, w, samples]; None for a segment that was never written."""
+def _segment(page: Any, key: tifffile.TiffPage, index: int, hw: tuple[int, int], needed: int) -> np.ndarray | None:
+    """[h, w, samples], or its first ``needed`` rows at least; None for a segment that was never written."""
     offset, size = page.dataoffsets[index], page.databytecounts[index]
     if size == 0 or offset == 0:
         return None
@@ -95,6 +97,8 @@ def _segment(page: Any, key: tifffile.TiffPage, index: int, hw: tuple[int, int])
     data = handle.read(size)
     if len(data) < size:
         raise ValueError("truncated: its pixels reach beyond the end of the file")
+    if (rows := first_rows(data, key, needed, hw)) is not None:
+        return rows
     _check_own_size(data, key.compression, hw)
     options = {}
     if key.compression in JPEG_COMPRESSIONS:

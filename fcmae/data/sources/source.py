@@ -18,6 +18,19 @@ UNSET = "???"
 """What a recipe says where the user must name the images."""
 
 
+def check_there(sources: str | Sequence[str] | None, flag: str = "--data.path") -> None:
+    """UserError for a source that does not exist. Looks at no file, so it is quick for any set."""
+    for source in [sources] if isinstance(sources, str) else sources or ():
+        if source == UNSET:
+            raise UserError(_missing(flag))
+        if not os.path.exists(source) and not glob.has_magic(source):
+            raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
+
+
+def _missing(flag: str) -> str:
+    return f"{flag} is missing: the recipe trains on your own images; {ACCEPTED}"
+
+
 def entries_of(source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
     """The image files of one source; several image files are one, in their order. ``flag`` is for messages.
 
@@ -26,7 +39,7 @@ def entries_of(source: str | Sequence[str], survey: Survey, leave_out: Path | No
     """
     named = source if isinstance(source, str) else source[0]
     if named == UNSET:
-        raise UserError(f"{flag} is missing: the recipe trains on your own images; {ACCEPTED}")
+        raise UserError(_missing(flag))
     try:
         if not isinstance(source, str):
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"

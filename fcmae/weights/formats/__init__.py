@@ -5,7 +5,7 @@ from fcmae.weights.formats.detectors import MMPRETRAIN_DETECTOR, OFFICIAL_DETECT
 from fcmae.weights.formats.minkowski import MMEARTH_TRAINING, OFFICIAL_TRAINING
 from fcmae.weights.formats.mmearth import MMEARTH, MMEARTH_UNET
 from fcmae.weights.formats.mmpretrain import MMPRETRAIN
-from fcmae.weights.formats.official import OFFICIAL
+from fcmae.weights.formats.official import ISOTROPIC, OFFICIAL
 from fcmae.weights.formats.own import OWN
 from fcmae.weights.formats.spark import SPARK
 from fcmae.weights.formats.timm import TIMM
@@ -22,6 +22,7 @@ KNOWN: list[Format] = [
     SPARK,
     OFFICIAL_DETECTOR,
     OFFICIAL,
+    ISOTROPIC,
     TRANSFORMERS,
     MMPRETRAIN_DETECTOR,
     MMPRETRAIN,

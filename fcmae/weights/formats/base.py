@@ -77,6 +77,8 @@ class Format:
     """A parameter's name and tensor as found → the name of its layer's other parameter, for messages."""
     published: bool = False
     """The authors of ConvNeXt V2 published weights in this format, under CC BY-NC 4.0."""
+    variant: Callable[[Weights], "Format | None"] = lambda weights: None
+    """The format in which the same code names these weights, if it is another one, as for isotropic networks."""
     target: Target | None = None
     """How it is written; None: it is only read."""
     mean_std: Callable[[Path], tuple[Any, Any] | None] = lambda folder: None

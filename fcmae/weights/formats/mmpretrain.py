@@ -7,7 +7,7 @@ from torch import Tensor
 from fcmae.errors import UserError
 from fcmae.weights.formats.base import Format, Networks, Target
 from fcmae.weights.formats.names import Names, networks
-from fcmae.weights.formats.official import DOWNSAMPLING
+from fcmae.weights.formats.official import DOWNSAMPLING, check_has_stages
 from fcmae.weights.weights import Weights
 
 BACKBONE = "backbone."
@@ -43,7 +43,8 @@ def layout(name: str, tensor: Tensor) -> Tensor:
 
 
 def check(weights: Weights) -> None:
-    """UserError for MMEarth's stem, which mmpretrain cannot build."""
+    """UserError for MMEarth's stem and isotropic networks, which mmpretrain cannot build."""
+    check_has_stages(weights, "mmpretrain")
     if weights.has_mmearth_stem:
         raise UserError(
             f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the "

@@ -1,11 +1,12 @@
-"""The official code's dense network, as published (``…_fcmae.pt``) and as fine-tuned."""
+"""The official code's dense networks: as published (``…_fcmae.pt``), as fine-tuned, and the isotropic ones of V1."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from fcmae.errors import UserError
-from fcmae.weights.formats.base import Format, Networks, Target
+from fcmae.weights.formats.base import Format, Networks, Target, nothing
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.weights import Weights
 
@@ -30,6 +31,15 @@ NAMES = Names(
         ("head.fc", "head"),
     ]
 )
+# One stage, whose blocks are the network's; no norm in the stem
+ISOTROPIC_NAMES = Names(
+    [
+        ("stem.0", "stem"),
+        *((ours.replace("{s}", "0"), theirs.replace("stages.{s}.{b}", "blocks.{b}")) for ours, theirs in BLOCK),
+        ("head.norm", "norm"),
+        ("head.fc", "head"),
+    ]
+)
 DECODER_NAMES = Names(
     [
         ("decoder.mask_token", "mask_token"),
@@ -45,6 +55,11 @@ def matches(names: Sequence[str]) -> Networks:
     return networks(r"stages\.\d+\.\d+\.(?:dwconv|pwconv1|pwconv2)", names)
 
 
+def isotropic_matches(names: Sequence[str]) -> Networks:
+    """By the modules of a block."""
+    return networks(r"blocks\.\d+\.(?:dwconv|pwconv1|pwconv2)", names)
+
+
 def from_timm(name: str) -> str | None:
     """Also for our decoder."""
     return NAMES.from_timm(name) or DECODER_NAMES.from_timm(name)
@@ -55,6 +70,15 @@ def linear_layout(name: str, tensor: Tensor) -> Tensor:
     if ".mlp.grn." in name:
         return tensor.reshape(1, 1, 1, -1)
     return tensor.flatten(1) if ".mlp.fc" in name and tensor.ndim == 4 else tensor
+
+
+def check_has_stages(weights: Weights, format: str) -> None:
+    """UserError for isotropic networks, where a library has none."""
+    if weights.config.size.is_isotropic:
+        raise UserError(
+            f"{weights.origin} is isotropic ({weights.config.name}), which {format} has no network for; use the "
+            f"official format, or fcmae.create_dense"
+        )
 
 
 def check_original(weights: Weights, format: str) -> None:
@@ -76,5 +100,16 @@ OFFICIAL = Format(
     beside=DECODER_NAMES.to_timm,
     held_as=("encoder.",),
     published=True,
+    variant=lambda weights: ISOTROPIC if weights.config.size.is_isotropic else None,
     target=Target(layout=linear_layout, check=lambda weights: check_original(weights, "official"), entry="model"),
+)
+ISOTROPIC = replace(
+    OFFICIAL,
+    name="official isotropic",
+    matches=isotropic_matches,
+    to_timm=ISOTROPIC_NAMES.to_timm,
+    from_timm=ISOTROPIC_NAMES.from_timm,
+    beside=nothing,
+    published=False,
+    target=None,
 )

@@ -11,8 +11,7 @@ from fcmae.weights.formats.base import EXPORTED_KEY, Format, Networks, Target, r
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.weights import Weights
 
-STEM_STRIDE = 4
-FOLDER_STRIDES = (1, STEM_STRIDE)  # from a folder, timm would build a stride-2 stem whose first stage downsamples too
+NOT_BUILT = 2  # from a folder, timm would build a stem of this stride with a first stage that downsamples too
 CONFIG = "config.json"
 CROP_PCT = 0.875
 
@@ -57,14 +56,14 @@ def model_args(weights: Weights) -> dict[str, Any]:
 
 def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
     config = weights.config
-    if weights.has_mmearth_stem or config.stem_stride not in FOLDER_STRIDES:
-        what = "MMEarth's stem" if weights.has_mmearth_stem else f"a stem of stride {config.stem_stride}"
+    if weights.has_mmearth_stem or config.stride == NOT_BUILT:
+        what = "MMEarth's stem" if weights.has_mmearth_stem else f"a stem of stride {config.stride}"
         raise UserError(
             f"{weights.origin} has {what}, which timm cannot build from a folder; use fcmae.create_dense, or write the "
             f"weights alone to a .safetensors file"
         )
     stem = {"in_chans": config.in_chans} if config.in_chans != 3 else {}
-    stem |= {"patch_size": config.stem_stride} if config.stem_stride != STEM_STRIDE else {}
+    stem |= {"patch_size": config.stride} if config.stride != config.size.stem_stride else {}
     size = list(config.image_hw)
     return {
         "architecture": config.name,

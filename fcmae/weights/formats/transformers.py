@@ -8,7 +8,7 @@ from typing import Any
 from fcmae.data.normalizer import Pixels
 from fcmae.weights.formats.base import EXPORTED_KEY, Format, Networks, Target, read_json
 from fcmae.weights.formats.names import Names, networks
-from fcmae.weights.formats.official import check_original, linear_layout
+from fcmae.weights.formats.official import check_has_stages, check_original, linear_layout
 from fcmae.weights.weights import Weights
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -43,6 +43,12 @@ def from_timm(name: str) -> str | None:
     return NAMES.from_timm(name) or CLASSIFIER.from_timm(name)
 
 
+def check(weights: Weights) -> None:
+    """UserError for what transformers has no network for."""
+    check_has_stages(weights, "transformers")
+    check_original(weights, "transformers")
+
+
 def prefix(weights: Weights) -> str:
     """Only classifiers have one."""
     if not weights.num_classes:
@@ -66,7 +72,7 @@ def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
         "hidden_sizes": list(config.size.dims),
         "num_stages": len(config.size.depths),
         "num_channels": config.in_chans,
-        "patch_size": config.stem_stride,
+        "patch_size": config.stride,
         "image_size": config.image_hw[0] if config.image_hw[0] == config.image_hw[1] else list(config.image_hw),
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
@@ -119,7 +125,7 @@ TRANSFORMERS = Format(
     published=True,
     target=Target(
         layout=linear_layout,
-        check=lambda weights: check_original(weights, "transformers"),
+        check=check,
         prefix=prefix,
         final_norm=True,
         folder_files={CONFIG: _config, PREPROCESSOR: _preprocessor},

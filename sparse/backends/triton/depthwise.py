@@ -69,7 +69,7 @@ def convolve_launch(patches: int, channels: int, side: int, size: int, has_bias:
 
 def wgrad_launch(patches: int, channels: int, side: int, size: int) -> tuple[Launch, int]:
     """How wgrad is cut, and how many times P patches a program takes."""
-    block, rows = block_channels(channels), next_power_of_2(size)
+    block, rows = block_channels(channels), next_power_of_2(size + 1)
     num_warps = max(rows * block // (32 * (8 if size <= 7 else 4)), 1)
     blocks = triton.cdiv(channels, block)
     groups, abreast = triton.cdiv(patches, many_or(1, 16)), many_or(1, 16)
@@ -94,10 +94,10 @@ def _convolve_op(
 
 @custom_op("fcmae::submanifold_depthwise_wgrad", mutates_args=())
 def _wgrad_op(x: Tensor, dy: Tensor, table: Tensor, side: int, size: int) -> Tensor:
-    """float32 [k·k, C], k = ``size``."""
+    """float32 [k·k + 1, C], k = ``size``: the gradient to every tap, and to the bias."""
     patches, channels = len(table), x.shape[1]
     launch, per_program = wgrad_launch(patches, channels, side, size)
-    partial = torch.empty(launch.grid[0], size * size, channels, device=x.device, dtype=torch.float32)
+    partial = torch.empty(launch.grid[0], size * size + 1, channels, device=x.device, dtype=torch.float32)
     launch(x, dy, partial, table, patches, per_program)
     return partial.sum(0)
 
@@ -109,7 +109,7 @@ def _(x: Tensor, *_: Any) -> Tensor:
 
 @_wgrad_op.register_fake
 def _(x: Tensor, dy: Tensor, table: Tensor, side: int, size: int) -> Tensor:
-    return x.new_empty(size * size, x.shape[1], dtype=torch.float32)
+    return x.new_empty(size * size + 1, x.shape[1], dtype=torch.float32)
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -123,9 +123,10 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     dy = dy.contiguous()
     # the neighborhood is symmetric, so dgrad is the same convolution with the kernel rotated by 180°
     dx = _convolve_op(dy, taps, None, table, near, count, ctx.side, not ctx.flip) if needs_x else None
-    dtaps = _wgrad_op(x, dy, table, ctx.side, math.isqrt(len(taps))) if needs_taps else None
-    dbias = dy.sum(0, dtype=torch.float32) if needs_bias else None
-    return dx, dtaps, dbias, None, None, None, None, None
+    if not (needs_taps or needs_bias):
+        return dx, *(None,) * 7
+    sums = _wgrad_op(x, dy, table, ctx.side, math.isqrt(len(taps)))
+    return dx, sums[:-1], sums[-1] if needs_bias else None, *(None,) * 5
 
 
 _convolve_op.register_autograd(_backward, setup_context=_save)

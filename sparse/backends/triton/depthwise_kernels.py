@@ -48,6 +48,23 @@ def _channels(CHANNELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
 
 
 @triton.jit
+def _window_row(x_ptr, table_ptr, patch, wanted, ry, channel, CHANNELS: tl.constexpr, S: tl.constexpr, D: tl.constexpr):
+    """A row of the window in each of the D patches that it crosses: whether the patch is there, and where it starts.
+
+    ``ry`` counts from the first row of the topmost neighbor; of what is not ``wanted`` no patch is there.
+    """
+    entry = table_ptr + patch.to(tl.int64) * (D * D) + (ry // S) * D
+    in_patch = _spread(ry % S) * 2
+    lane = x_ptr + channel[None, :]  # first, so that a row's number times its width is added in one instruction
+    there, starts = (), ()
+    for j in tl.static_range(D):
+        slot = tl.load(entry + j)
+        there = there + ((wanted & (slot >= 0))[:, None],)
+        starts = starts + (lane + (slot * (S * S) + in_patch).to(tl.int64)[:, None] * CHANNELS,)
+    return there, starts
+
+
+@triton.jit
 def neighbors_kernel(
     patches_ptr, slot_ptr, table_ptr, near_ptr, count_ptr, num_patches,
     K: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, P: tl.constexpr,
@@ -101,16 +118,11 @@ def slide_kernel(
         else:
             bias = 0.0
         total = total + (tl.zeros((P * S, BLOCK_CHANNELS), tl.float32) + bias,)
-    entry = table_ptr + patch.to(tl.int64) * (D * D)
+    looked_up = tl.minimum(patch, num_patches - 1)
+    wanted = tl.full((P * S,), True, tl.int1)
     for ky in range(SIZE):
         ry = oy + ky + (R * S - HALF)  # row of the window, counted from the first row of the topmost neighbor
-        in_patch = _spread(ry % S) * 2
-        slots, starts = (), ()
-        for j in tl.static_range(D):
-            slot = tl.load(entry + (ry // S) * D + j, mask=is_patch, other=-1)
-            slots = slots + ((slot >= 0)[:, None],)
-            first = (slot * (S * S) + in_patch).to(tl.int64) * CHANNELS
-            starts = starts + (x_ptr + first[:, None] + channel[None, :],)
+        there, starts = _window_row(x_ptr, table_ptr, looked_up, wanted, ry, channel, CHANNELS, S, D)
         w = ()
         for kx in tl.static_range(SIZE):
             tap = ky * SIZE + kx
@@ -121,7 +133,7 @@ def slide_kernel(
         for wx in tl.static_range(S + SIZE - 1):
             value = tl.load(
                 starts[_patch_of(wx, S, HALF)] + _place_of(wx, S, HALF) * CHANNELS,
-                mask=slots[_patch_of(wx, S, HALF)] & is_channel[None, :], other=0,
+                mask=there[_patch_of(wx, S, HALF)] & is_channel[None, :], other=0,
             ).to(tl.float32)  # fmt: skip
             new = ()
             for ox in tl.static_range(S):
@@ -204,44 +216,40 @@ def wgrad_kernel(
     CHANNELS: tl.constexpr, S: tl.constexpr, SIZE: tl.constexpr, P: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Share of one chunk of patches in the gradient to every tap: Σ over their rows of dy · x[neighbor at tap].
+    """Share of one chunk of patches in the gradient to every tap: Σ over their rows of dy · x[neighbor at tap]; and Σ dy.
 
-    out float32 [chunks, SIZE·SIZE, CHANNELS], to be summed over chunks: no atomics, so the same numbers every time.
+    out float32 [chunks, SIZE·SIZE + 1, CHANNELS], to be summed over chunks: no atomics, so the same numbers every time.
     One program: ``per_program`` times P patches × BLOCK_CHANNELS channels, the rows of taps side by side: they read the
-    same features within a short time, and with P = 1 nothing is summed across threads. ROWS is a power of two, at least
-    SIZE.
+    same features within a short time, and with P = 1 nothing is summed across threads. ROWS is a power of two, more than
+    SIZE: the first row without taps multiplies dy by 1, which is the gradient to the bias.
     """
     HALF: tl.constexpr = SIZE // 2
     R: tl.constexpr = (HALF + S - 1) // S
     D: tl.constexpr = 2 * R + 1
     channel, is_channel = _channels(CHANNELS, BLOCK_CHANNELS)
     ky = tl.arange(0, P * ROWS) % ROWS
+    is_tap, tap_y = ky < SIZE, tl.minimum(ky, SIZE - 1)
+    missing = tl.where(ky == SIZE, 1.0, 0.0).to(x_ptr.dtype.element_ty)[:, None]
+    lane = dy_ptr + channel[None, :]
     total = ()
     for _ in tl.static_range(SIZE):
         total = total + (tl.zeros((P * ROWS, BLOCK_CHANNELS), tl.float32),)
     for step in range(per_program * S):
         oy = step % S
         patch = (tl.program_id(0) * per_program + step // S) * P + tl.arange(0, P * ROWS) // ROWS
-        is_row = (patch < num_patches) & (ky < SIZE)
-        start = dy_ptr + (patch * (S * S) + _spread(oy) * 2).to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+        is_value = (patch < num_patches)[:, None] & is_channel[None, :]
+        start = lane + (patch * (S * S) + _spread(oy) * 2).to(tl.int64)[:, None] * CHANNELS
         dy = ()
         for ox in tl.static_range(S):
-            is_value = is_row[:, None] & is_channel[None, :]
             value = tl.load(start + _place_of(ox, S, 0) * CHANNELS, mask=is_value, other=0)
             dy = dy + (value.to(tl.float32),)
-        ry = oy + ky + (R * S - HALF)
-        entry = table_ptr + patch.to(tl.int64) * (D * D) + (ry // S) * D
-        in_patch = _spread(ry % S) * 2
-        slots, starts = (), ()
-        for j in tl.static_range(D):
-            slot = tl.load(entry + j, mask=is_row, other=-1)
-            slots = slots + ((slot >= 0)[:, None],)
-            first = (slot * (S * S) + in_patch).to(tl.int64) * CHANNELS
-            starts = starts + (x_ptr + first[:, None] + channel[None, :],)
+        looked_up = tl.minimum(patch, num_patches - 1)
+        ry = oy + tap_y + (R * S - HALF)
+        there, starts = _window_row(x_ptr, table_ptr, looked_up, is_tap, ry, channel, CHANNELS, S, D)
         for wx in tl.static_range(S + SIZE - 1):
             value = tl.load(
                 starts[_patch_of(wx, S, HALF)] + _place_of(wx, S, HALF) * CHANNELS,
-                mask=slots[_patch_of(wx, S, HALF)] & is_channel[None, :], other=0,
+                mask=there[_patch_of(wx, S, HALF)] & is_channel[None, :], other=missing,
             ).to(tl.float32)  # fmt: skip
             new = ()
             for kx in tl.static_range(SIZE):
@@ -251,9 +259,9 @@ def wgrad_kernel(
                     new = new + (total[kx],)
             total = new
     row = tl.arange(0, ROWS)
-    is_out = (row < SIZE)[:, None] & is_channel[None, :]
     for kx in tl.static_range(SIZE):
-        tap = tl.program_id(0).to(tl.int64) * (SIZE * SIZE) + row * SIZE + kx
+        tap = tl.program_id(0).to(tl.int64) * (SIZE * SIZE + 1) + row * SIZE + kx
+        is_out = (row < (SIZE + 1 if kx == 0 else SIZE))[:, None] & is_channel[None, :]
         if P > 1:
             out = tl.sum(tl.reshape(total[kx], (P, ROWS, BLOCK_CHANNELS)), axis=0)
         else:

@@ -87,43 +87,46 @@ def gelu_grn_grad_op(
     """dh, and the gradients to bias, γ and β, float32 [3, H].
 
     With ``dy_g`` (float32 [B, H], the sum of dy · g over each image's sites) ``dy`` must be multiplied by 1 + γ · n
-    already; the gradient to β is then left at 0.
+    already; the gradients are then those to bias and γ, [2, H].
     """
     batch, hidden = norm.shape
-    tiles = tiling(len(h), h.shape[1], batch)
-    dh, grads = torch.empty_like(h), h.new_zeros(3, hidden, dtype=torch.float32)
-    scale, through, dgamma = (torch.empty_like(norm) for _ in range(3))
-    partial = [h.new_empty(batch, tiles.parts, hidden, dtype=torch.float32) for _ in range(2)]
+    tiles = tiling(len(h), hidden, batch)
     scaled = dy_g is not None
+    sums = h.new_empty(2 if scaled else 3, batch, tiles.parts, hidden, dtype=torch.float32)
+    dh, scale, through = torch.empty_like(h), torch.empty_like(norm), torch.empty_like(norm)
     if not scaled:
-        dy_g, dy_sum = partial
-        tiles.wide(grn_sums_kernel)(dy, h, bias, dy_g, dy_sum, tiles.sites)
-        grads[2] = dy_sum.sum((0, 1))
+        dy_g = torch.empty_like(sums[0])
+        tiles.wide(grn_sums_kernel)(dy, h, bias, dy_g, sums[2], tiles.sites)
     parts = 1 if scaled else tiles.parts
-    tiles.of_images(through_kernel)(dy_g, gamma, norm, scale, through, dgamma, parts, GRN_EPS)
-    tiles.wide(gelu_grad_kernel, SCALED=scaled)(dy, h, bias, scale, through, dh, partial[0], tiles.sites)
-    grads[0], grads[1] = partial[0].sum((0, 1)), dgamma.sum(0)
-    return dh, grads
+    statistics = tiles.of_images(through_kernel)
+    statistics(dy_g, gamma, norm, scale, through, sums[1], parts, tiles.parts, GRN_EPS)
+    tiles.wide(gelu_grad_kernel, SCALED=scaled)(dy, h, bias, scale, through, dh, sums[0], tiles.sites)
+    return dh, sums.sum((1, 2))
 
 
 @custom_op("fcmae::gelu_grn_linear", mutates_args=())
 def gelu_grn_linear_op(
-    h: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, w2: Tensor, b2: Tensor, batch: int
+    h: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, w2: Tensor, b2: Tensor, shortcut: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """GRN(GELU(h + bias)) w2ᵀ + b2 with GRN in the weights, image by image; and g, the norms, and GRN's factor.
+    """shortcut + GRN(GELU(h + bias)) w2ᵀ + b2 with GRN in the weights, image by image; and g, the norms, GRN's factor.
 
-    out_b = (a_b · g_b + β) w2ᵀ + b2 = g_b (a_b · w2)ᵀ + (w2 β + b2). w2 [C_out, H] and b2 are of the type of h.
+    (a_b · g_b + β) w2ᵀ + b2 = g_b (a_b · w2)ᵀ + (w2 β + b2). w2 [C_out, H], b2 and shortcut are of the type of h. The
+    product is added to what is there already: the shortcut costs no pass of its own.
     """
     g, norm, scale = gelu_and_scale(h, bias, gamma, batch)
     scaled_BHO = scale_weights(w2, scale).transpose(1, 2)
-    bias_O = torch.addmv(b2.float(), w2.float(), beta.float()).to(h.dtype)
-    out = torch.baddbmm(bias_O, g.view(batch, -1, h.shape[1]), scaled_BHO)
-    return out.view(len(h), len(w2)), g, norm, scale
+    bias_O, out = torch.addmv(b2.float(), w2.float(), beta.float()), h.new_empty(len(h), len(w2))
+    if shortcut is None:
+        out.copy_(bias_O)
+    else:
+        torch.add(shortcut, bias_O, out=out)
+    out.view(batch, -1, len(w2)).baddbmm_(g.view(batch, -1, h.shape[1]), scaled_BHO)
+    return out, g, norm, scale
 
 
 def scale_weights(w2: Tensor, scale: Tensor) -> Tensor:
     """a_b · w2 for every image, [B, C_out, H], in the type of w2."""
-    return (w2 * scale[:, None]).to(w2.dtype)
+    return torch.mul(w2, scale[:, None], out=w2.new_empty(len(scale), *w2.shape))
 
 
 @gelu_grn_op.register_fake
@@ -132,13 +135,13 @@ def _(h: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, batch: int) -> tuple
 
 
 @gelu_grn_grad_op.register_fake
-def _(dy: Tensor, h: Tensor, bias: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(h), h.new_empty(3, h.shape[1], dtype=torch.float32)
+def _(dy: Tensor, h: Tensor, bias: Tensor, gamma: Tensor, norm: Tensor, dy_g: Tensor | None) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(h), h.new_empty(3 if dy_g is None else 2, h.shape[1], dtype=torch.float32)
 
 
 @gelu_grn_linear_op.register_fake
 def _(
-    h: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, w2: Tensor, b2: Tensor, batch: int
+    h: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, w2: Tensor, b2: Tensor, shortcut: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     norm = h.new_empty(batch, h.shape[1], dtype=torch.float32)
     return h.new_empty(len(h), len(w2)), torch.empty_like(h), norm, torch.empty_like(norm)
@@ -170,7 +173,7 @@ def _save_linear(ctx: Any, inputs: tuple, output: tuple) -> None:
 def _backward_linear(ctx: Any, dout: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     """P_b = d_outᵀ_b g_b gives the gradient to w2, and GRN's sums: Σ over sites of dy · g = Σ over rows of w2 · P_b."""
     if dout is None:
-        return (None,) * 7
+        return (None,) * 8
     h, bias, gamma, beta, w2, g, norm, scale = ctx.saved_tensors
     dout_BMO = dout.reshape(len(norm), -1, len(w2))
     p_BOH = torch.bmm(dout_BMO.transpose(1, 2), g.view(len(norm), -1, h.shape[1]))
@@ -178,9 +181,9 @@ def _backward_linear(ctx: Any, dout: Tensor | None, *_: Any) -> tuple[Tensor | N
     dw2 = (p_BOH * scale[:, None]).sum(0).addr(db2, beta.float())
     dy_g_BH = (p_BOH * wide_w2).sum(1)
     dy = torch.bmm(dout_BMO, scale_weights(w2, scale)).view(h.shape)
-    dh, (dbias, dgamma, _) = gelu_grn_grad_op(dy, h, bias, gamma, norm, dy_g_BH)
+    dh, (dbias, dgamma) = gelu_grn_grad_op(dy, h, bias, gamma, norm, dy_g_BH)
     grads = dbias.to(bias.dtype), dgamma.to(gamma.dtype), (db2 @ wide_w2).to(beta.dtype)
-    return dh, *grads, dw2.to(w2.dtype), db2.to(w2.dtype), None
+    return dh, *grads, dw2.to(w2.dtype), db2.to(w2.dtype), dout if ctx.needs_input_grad[6] else None, None
 
 
 gelu_grn_op.register_autograd(_backward, setup_context=_save)

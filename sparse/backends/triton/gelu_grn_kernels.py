@@ -130,11 +130,13 @@ def grn_sums_kernel(
 
 @triton.jit
 def through_kernel(
-    dy_g_ptr, gamma_ptr, norm_ptr, scale_ptr, through_ptr, dgamma_ptr, parts, eps,
+    dy_g_ptr, gamma_ptr, norm_ptr, scale_ptr, through_ptr, dgamma_ptr, parts, out_parts, eps,
     HIDDEN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: an image. dg = scale · dy + through · g; scale, through and this image's dγ are float32 [B, H].
+    """One program: an image. dg = scale · dy + through · g; scale and through are float32 [B, H].
 
+    dgamma float32 [B, out_parts, H]: this image's dγ as the first part and zeros as the others, to be summed with what
+    the other kernels leave for each part.
     n = norm/m, so d_norm = dn/m − mean over channels of (dn · n/m); and d‖g‖/dg = g/‖g‖, taken as 0 at ‖g‖ = 0.
     """
     image, channel = tl.program_id(0), tl.arange(0, BLOCK)
@@ -150,7 +152,9 @@ def through_kernel(
     at = image * HIDDEN + channel
     tl.store(scale_ptr + at, 1.0 + gamma * normed, mask=is_channel)
     tl.store(through_ptr + at, through, mask=is_channel)
-    tl.store(dgamma_ptr + at, dgamma, mask=is_channel)
+    for part in range(out_parts):
+        place = (image * out_parts + part).to(tl.int64) * HIDDEN + channel
+        tl.store(dgamma_ptr + place, tl.where(part == 0, dgamma, 0.0), mask=is_channel)
 
 
 @triton.jit

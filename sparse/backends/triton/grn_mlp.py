@@ -27,7 +27,9 @@ def mlp(
     between = h, weights.fc1_bias, weights.grn_weight, weights.grn_bias
     if rows is None and len(x) >= MANY_SITES * batch_size * len(weights.fc2_weight):
         w2, b2 = weights.fc2_weight.to(h.dtype), weights.fc2_bias.to(h.dtype)
-        out = gelu_grn_linear_op(*between, w2, b2, batch_size)[0]
+        if shortcut is not None and shortcut.dtype == h.dtype:
+            return gelu_grn_linear_op(*between, w2, b2, shortcut, batch_size)[0]
+        out = gelu_grn_linear_op(*between, w2, b2, None, batch_size)[0]
     else:
         y = gelu_grn_op(*between, batch_size)[0]
         out = F.linear(y if rows is None else y.index_select(0, rows), weights.fc2_weight, weights.fc2_bias)

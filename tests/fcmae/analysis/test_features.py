@@ -9,7 +9,7 @@ import torch
 
 from fcmae import load_model
 from fcmae.analysis.features import Embedder, embedder, fresh_weights, pixels
-from fcmae.analysis.subjects import parse_names
+from fcmae.analysis.names import parse_names
 from fcmae.data.labeled import labeled_digits
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
@@ -25,7 +25,13 @@ def network_of(name: str) -> Embedder:
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"in_chans": 2, "use_layer_scale": True, "use_grn": False}, {"stem_stride": 2}, {"name": "convnext_tiny"}],
+    [
+        {},
+        {"in_chans": 2, "use_layer_scale": True, "use_grn": False},
+        {"stem_stride": 2},
+        {"name": "convnext_tiny"},
+        {"name": "convnext_isotropic_small", "stem_stride": 8},
+    ],
 )
 def test_a_checkpoints_features_are_the_encoders(tmp_path: Path, config: dict[str, Any]) -> None:
     """The dense network, pooled = the mean over all patches of the sparse encoder that sees everything."""

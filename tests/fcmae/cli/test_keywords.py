@@ -19,13 +19,14 @@ from fcmae.config import DataConfig, LogConfig, PretrainConfig, PretrainModelCon
 from fcmae.convert import ConvertConfig, convert
 from fcmae.errors import UserError
 from fcmae.evaluate import EvaluateConfig, evaluate
+from fcmae.export import ExportConfig, export
 from fcmae.pretrain import pretrain
 from fcmae.reconstruct import ReconstructConfig, reconstruct
 from fcmae.report import ReportConfig, report
 
 COMMANDS: dict[type, Callable[..., Any]] = {
     PretrainConfig: pretrain, EvaluateConfig: evaluate, CollapseConfig: collapse, ReconstructConfig: reconstruct,
-    ConvertConfig: convert, ReportConfig: report,
+    ConvertConfig: convert, ReportConfig: report, ExportConfig: export,
 }  # fmt: skip
 # a value of each type that is no field's default and inside every range
 OTHER = {int: 2, float: 0.25, str: "other", bool: True}

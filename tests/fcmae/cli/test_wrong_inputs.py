@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken").mkdir()
     (folder / "broken" / "a.png").write_bytes(b"no image")
     (folder / "text.txt").write_text("hello")
+    (folder / "settings.yaml").write_text("train:\n  epochs: 3\n")
+    (folder / "nothing.pth").write_bytes(b"")
+    (folder / "folder").mkdir()
+    torch.save({}, folder / "folder" / "mine.pth")
+    with zipfile.ZipFile(folder / "labeled.zip", "w") as archive:
+        archive.writestr("a/0.png", "no image")
     (folder / "bad.pth").write_bytes(b"nothing")
     (folder / "bad.safetensors").write_bytes(b"nothing")
     torch.save({"a": torch.zeros(2)}, folder / "other.pth")
@@ -97,16 +104,61 @@ BY_THE_PARSER = [
     ("convert", "", "SRC is missing; see --help"),
     ("convert", "a", "DST is missing; see --help"),
     ("convert", "a b --fromat timm", "the nearest is --format"),
-    ("convert", "nowhere out", "nowhere does not exist"),
-    ("reconstruct", "nowhere", "nowhere does not exist"),
+    ("export", "", "CKPT is missing; see --help"),
+    ("export", "nowhere", "nowhere does not exist"),
+    ("export", "a --output b.txt", "--output must be a file that ends in .onnx, got 'b.txt'"),
+    ("export", "a --format tflite", "Expected one of ['onnx']. Got value: tflite"),
+    ("export", "a --img_size 0", "--img_size must be a number of pixels, or height,width, got 0"),
     ("report", "", "RUN is missing; see --help"),
     ("report", "nowhere", "nowhere does not exist; give a run folder"),
     ("report", "text.txt", "text.txt is a file; give a run folder"),
     ("report", "empty", "empty is not a run folder"),
 ]  # fmt: skip
+# refused by looking at paths, names and first bytes: no torch either
+BY_THE_PATHS = [
+    ("pretrain", "--data.path nowhere", "--data.path nowhere does not exist; give a folder of images"),
+    ("pretrain", "--data.path images,nowhere", "--data.path nowhere does not exist"),
+    ("pretrain", "--config pretrain", "--data.path is missing: the recipe trains on your own images"),
+    ("evaluate", "nowhere", "nowhere is neither a run, a checkpoint or a weights file, nor the name of a timm network"),
+    ("evaluate", "runs/nowhere", "runs/nowhere is neither"),
+    ("evaluate", "convnextv2_attto", "similar timm names: convnextv2_atto"),
+    ("evaluate", "a= --k 3", "'a=' must be LABEL=PATH or LABEL=NAME"),
+    ("evaluate", "convnextv2_atto convnextv2_atto", "two models would be named convnextv2_atto"),
+    ("evaluate", "text.txt", "text.txt cannot be read: it is a text file, neither a torch nor a safetensors file"),
+    ("evaluate", "images/0.png", "images/0.png cannot be read: it is an image, not weights; weights are a run folder"),
+    ("evaluate", "settings.yaml", "settings.yaml cannot be read: it is a YAML file, neither"),
+    ("evaluate", "empty", "empty has no checkpoint in it"),
+    ("evaluate", "convnextv2_atto --data nowhere", "--data.path nowhere does not exist"),
+    ("evaluate", "convnextv2_atto --data images", "--data.path images"),
+    ("evaluate", "convnextv2_atto --data text.txt", "--data.path text.txt is no folder"),
+    ("evaluate", "convnextv2_atto --data empty", "--data.path empty holds no images"),
+    ("evaluate", "convnextv2_atto --data=", "--data.path is empty"),
+    ("evaluate", "convnextv2_atto --data.value_range 0,1", "--data.value_range is for the image files of a folder"),
+    ("evaluate", "convnextv2_atto --data labeled --data.value_range 1", "value_range must be low,high"),
+    ("evaluate", "convnextv2_atto --data labeled --data.bands 0", "--data.bands are counted from 1"),
+    ("evaluate", "convnextv2_atto --data labeled --data.std 0", "--data.std must be above 0"),
+    ("collapse", "nowhere", "nowhere is neither"),
+    ("collapse", "text.txt", "text.txt cannot be read: it is a text file"),
+    ("collapse", "resnet18 --data nowhere", "--data.path nowhere does not exist"),
+    ("collapse", "convnextv2_atto --picture 99 --data images", "--picture 99: there are 2 images, 0 to 1"),
+    ("reconstruct", "nowhere", "nowhere does not exist; give a run folder, "),
+    ("reconstruct", "empty", "empty has no checkpoint in it"),
+    ("reconstruct", "labeled.zip", "labeled.zip cannot be read: it is a zip archive without torch's data; weights are"),
+    ("reconstruct", "list.pth --data nowhere", "--data.path nowhere does not exist"),
+    ("reconstruct", "list.pth --mask nowhere.png", "--mask nowhere.png does not exist"),
+    ("reconstruct", "list.pth --mask images", "--mask images is not a file; give an image"),
+    ("reconstruct", "folder", "folder holds 1 weights file(s), none of a known name; give one, such as folder"),
+    ("convert", "nowhere out", "nowhere does not exist"),
+    ("convert", "nowhere.pth out", "nowhere.pth does not exist"),
+    ("convert", "images out", "images has no checkpoint in it"),
+    ("convert", "text.txt out", "text.txt cannot be read: it is a text file"),
+    ("convert", "nothing.pth out", "nothing.pth is empty"),
+    ("convert", "list.pth images", "images exists; give another DST, or --overwrite"),
+    ("convert", "list.pth text.txt --overwrite", "text.txt: .txt files are not written; give a folder"),
+    ("convert", "list.pth out.onnx", "out.onnx: .onnx files are not written"),
+]  # fmt: skip
 # refused by what reads the files
 BY_THE_WORK = [
-    ("pretrain", "--data.path nowhere", "--data.path nowhere"),
     ("pretrain", "--data.path empty", "--data.path empty"),
     ("pretrain", "--data.path texts", "--data.path texts"),
     ("pretrain", "--data.path broken", "--data.path broken"),
@@ -117,23 +169,22 @@ BY_THE_WORK = [
     ("pretrain", "--data.path images --output text.txt", "--output text.txt is a file; give a folder"),
     ("pretrain", "--data.path images --device abacus", "--device abacus cannot be used here: no such device; here are"),
     ("pretrain", "--data.path images --device cuda:99", "--device cuda:99 cannot be used here"),
-    ("evaluate", "nowhere", "nowhere"),
-    ("evaluate", "convnextv2_attto", "similar timm names: convnextv2_atto"),
     ("evaluate", "bad.safetensors", "bad.safetensors"),
     ("evaluate", "list.pth", "list.pth"),
-    ("evaluate", "a= --k 3", "'a=' must be LABEL=PATH or LABEL=NAME"),
     ("evaluate", "convnextv2_atto --device gpu", "--device gpu cannot be used here: no such device; here are"),
-    ("evaluate", "convnextv2_atto --data images", "--data.path images"),
-    ("evaluate", "convnextv2_atto convnextv2_atto", "two models would be named convnextv2_atto"),
-    ("collapse", "nowhere", "nowhere"),
-    ("collapse", "convnextv2_atto --picture 99 --data images", "--picture 99: there are 2 images, 0 to 1"),
-    ("reconstruct", "empty", "empty"),
+    (
+        "evaluate",
+        "convnextv2_atto --data labeled --data.bands 1,2",
+        "bands must name one band per channel: the network",
+    ),
+    ("evaluate", "convnextv2_atto --data labeled --data.mean 0.5", "--data.mean must have one value per channel: the"),
     ("reconstruct", "bad.pth", "bad.pth"),
     ("convert", "other.pth out", "other.pth"),
+    ("export", "other.pth", "other.pth"),
 ]
 
 
-@pytest.mark.parametrize(("command", "line", "message"), [*BY_THE_PARSER, *BY_THE_WORK])
+@pytest.mark.parametrize(("command", "line", "message"), [*BY_THE_PARSER, *BY_THE_PATHS, *BY_THE_WORK])
 def test_one_line_and_nothing_written(
     command: str,
     line: str,
@@ -154,7 +205,7 @@ def test_one_line_and_nothing_written(
     assert sorted(os.listdir(place)) == before
 
 
-def test_the_parser_refuses_without_torch(place: Path) -> None:
+def test_parser_and_paths_refuse_without_torch(place: Path) -> None:
     """All of them in one process, which never imports torch: that alone takes seconds."""
     code = (
         "import json, sys; from importlib import import_module; import logging; logging.disable(logging.CRITICAL)\n"
@@ -163,7 +214,7 @@ def test_the_parser_refuses_without_torch(place: Path) -> None:
         "    assert 'torch' not in sys.modules and 'timm' not in sys.modules, (command, line)\n"
         "print('all refused')"
     )
-    lines = [(command, line) for command, line, _ in BY_THE_PARSER]
+    lines = [(command, line) for command, line, _ in [*BY_THE_PARSER, *BY_THE_PATHS]]
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(lines)],
         cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,

@@ -17,8 +17,9 @@ from fcmae.config import DataConfig
 from fcmae.data.draws import random_crop, sample_seed
 from fcmae.data.folder import embedded_photographs, equal_shares, image_files, images_to_look_at
 from fcmae.data.images import open_image, read_image
+from fcmae.data.loader import make_loader
 from fcmae.data.samples import PretrainDataset, collate
-from fcmae.data.stream import SampleStream, make_loader
+from fcmae.data.stream import SampleStream
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 

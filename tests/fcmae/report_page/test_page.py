@@ -147,6 +147,11 @@ def test_facts(tmp_path: Path) -> None:
     assert facts["Images"] == "6,399; images"
     assert facts["Throughput"] == "103 images/s; median, 64 per step"
 
+    waited = [line | {"data_wait": 0.125} for line in training_lines() if "loss" in line]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in waited))
+    facts = {fact.name: f"{fact.value}; {fact.note}" for fact in headline_facts(read_run(run))}
+    assert facts["Throughput"] == "103 images/s; median, 64 per step, 12% of the time waiting for data"
+
 
 def test_settings_that_are_not_the_default_come_first_and_the_whole_file_after(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")

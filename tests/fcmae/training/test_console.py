@@ -1,15 +1,20 @@
 """What a run shows: steps and micro-batches, the time until it has stopped, and its last lines."""
 
+import itertools
 import logging
 import shlex
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from fcmae.config import PretrainConfig, PretrainModelConfig, TrainConfig
+from fcmae.training import console
 from fcmae.training.batch import Batch
 from fcmae.training.closing import closing_lines
 from fcmae.training.console import TrainingProgress, signals_as_question
@@ -33,10 +38,18 @@ def test_it_moves_with_every_micro_batch(clock: list[float], caplog: pytest.LogC
     assert caplog.messages[2].endswith("images/s, 50 s left")
 
 
+def test_it_shows_how_long_a_step_waits_for_data() -> None:
+    with TrainingProgress(total_steps=5, step=2, micro_batches=4, shown=False) as progress:
+        progress.show(VALUES | {"data_wait": 0.004})
+        assert progress.details().endswith("images/s")
+        progress.show(VALUES | {"data_wait": 0.256})
+        assert progress.details().endswith("12.0 images/s, 26% waiting for data")
+
+
 def test_ctrl_c_says_how_long_it_takes(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    """The rest of the step; with several processes up to 8 steps, because they ask each other only every 8."""
-    for processes, words in ((1, "(about 20 s)"), (2, "(about 5 min)")):
-        accelerator: Any = SimpleNamespace(num_processes=processes, set_trigger=lambda: None)
+    """The rest of the step; with several processes too, because where steps are long they ask each other after each."""
+    for processes, words in ((1, "(about 20 s)"), (2, "(about 20 s)")):
+        accelerator: Any = SimpleNamespace(num_processes=processes)
         progress = TrainingProgress(total_steps=50, step=0, micro_batches=4, shown=False)
         with signals_as_question(accelerator, progress):
             for _ in range(6):  # a step and a half
@@ -46,6 +59,22 @@ def test_ctrl_c_says_how_long_it_takes(clock: list[float], caplog: pytest.LogCap
         assert caplog.messages[-1] == (
             f"SIGTERM: finishing this step {words}, then saving; Ctrl-C again stops at once and loses what is not saved"
         )
+
+
+def test_ctrl_c_counts_the_time_of_the_save(clock: list[float]) -> None:
+    """As the last checkpoint took; before the first one, its size is said instead."""
+    progress = TrainingProgress(total_steps=50, step=0, micro_batches=1, shown=False, checkpoint_bytes=45_000_000)
+    assert progress.until_stopped() == "finishing this step, then saving 45 MB"
+    for _ in range(3):
+        clock[0] += 10
+        progress.update()
+    assert progress.until_stopped() == "finishing this step (about 10 s), then saving 45 MB"
+    with progress.saving():
+        clock[0] += 25
+    progress.update()
+    seconds = progress.seconds_to_stop()
+    assert seconds is not None
+    assert progress.until_stopped() == f"finishing this step and saving (about {round(seconds + 25)} s)"
 
 
 def run(folder: Path, base_lr: float | None = None, **model: Any) -> Any:
@@ -93,3 +122,35 @@ def test_measurements_in_words() -> None:
     sentence = "the channels' mean cosine distance by stage is 0.400, 0.300, 0.200, 0.100 (near 0: collapsed)"
     assert in_words(measured) == sentence
     assert in_words(measured | {"knn_top1": 0.4312}) == f"{sentence}; the kNN accuracy is 43.1%"
+
+
+@pytest.mark.parametrize(("seconds", "between"), [(0.01, 8), (0.3, 3), (20.0, 1)])
+def test_processes_ask_each_other_often_enough(monkeypatch: pytest.MonkeyPatch, seconds: float, between: int) -> None:
+    """Two processes whose clocks differ ask after the same steps: about every second, and at least every 8 steps."""
+    clocks, sent, meeting = threading.local(), {}, threading.Barrier(2)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clocks.now)
+
+    def answers(rank: int) -> tuple[list[int], int]:
+        def reduce(mine: torch.Tensor) -> torch.Tensor:
+            sent[rank] = mine
+            meeting.wait(10)
+            total = sent[0] + sent[1]
+            meeting.wait(10)
+            asked.append(step)
+            return total
+
+        fake: Any = SimpleNamespace(is_main_process=rank == 0, device="cpu", reduce=reduce)
+        exchange, asked, stops = console._Exchange(fake), list[int](), list[int]()
+        clocks.now = 100.0
+        for step in range(1, 40):
+            clocks.now += seconds * (1 + rank)
+            if exchange.is_asked(rank == 1 and step >= 20):
+                stops.append(step)
+        return asked, stops[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        (asked, stop), other = pool.map(answers, (0, 1))
+    assert (asked, stop) == other
+    assert asked[0] == 1
+    assert {after - before for before, after in itertools.pairwise(asked[1:])} == {between}
+    assert 20 <= stop < 20 + between

@@ -19,7 +19,7 @@ from fcmae.analysis.accuracy import top_accuracy
 from fcmae.analysis.collapse import analyze_collapse
 from fcmae.analysis.features import embedder
 from fcmae.analysis.knn import knn_scores
-from fcmae.analysis.subjects import parse_names
+from fcmae.analysis.names import parse_names
 from fcmae.cli.pretrain_parser import parse_config
 from fcmae.data.folder import image_files, training_images
 from fcmae.data.holdout import hold_out

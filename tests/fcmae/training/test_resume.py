@@ -12,12 +12,14 @@ import pytest
 import yaml
 from safetensors import SafetensorError
 
-from fcmae.config import TrainConfig
+from fcmae.config import DataConfig, PretrainConfig, TrainConfig
+from fcmae.errors import UserError
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
+from fcmae.runs.layout import flat
 from fcmae.training import fitting
 from fcmae.training.batch import Batch
-from fcmae.training.resume import filled_in, make_and_lock
+from fcmae.training.resume import check_same_run, filled_in, make_and_lock
 
 Args = Callable[..., list[str]]
 
@@ -333,3 +335,13 @@ def test_what_a_killed_process_still_had_to_write_is_made_up(tiny_args: Args, tm
         assert main(tiny_args("run", *options)) == 0
         assert (run / "metrics.jsonl").read_text() == whole
         assert picture.read_bytes() == drawn
+
+
+def test_a_run_older_than_crops_per_image_had_one(tmp_path: Path) -> None:
+    config = PretrainConfig(data=DataConfig(crops_per_image=2))
+    before = flat(PretrainConfig().as_dict())
+    del before["data.crops_per_image"]
+    check_same_run(PretrainConfig(), tmp_path, before)
+    check_same_run(config, tmp_path, {})  # nothing tells
+    with pytest.raises(UserError, match=r"--data.crops_per_image is 2, but .* was trained with 1; resume with the "):
+        check_same_run(config, tmp_path, before)

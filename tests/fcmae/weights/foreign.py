@@ -81,6 +81,27 @@ class Official(nn.Module):
         return self.head(self.norm(self.features(x).mean((-2, -1))))
 
 
+class OfficialIsotropic(nn.Module):
+    """The official V1 isotropic network; ``gamma`` only in the large size."""
+
+    def __init__(self, depth: int, dim: int, num_classes: int = 0, scaled: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, dim, 16, 16)
+        self.blocks = nn.Sequential(*(OfficialBlock(dim, v2=False) for _ in range(depth)))
+        if not scaled:
+            for block in self.blocks:
+                del block.gamma
+        if num_classes:
+            self.norm = nn.LayerNorm(dim, eps=1e-6)
+            self.head = nn.Linear(dim, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.blocks(self.stem(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.features(x).mean((-2, -1))))
+
+
 class MMEarth(nn.Module):
     """MMEarth's: a stem of two convolutions (or the original one under another name), downsampling numbered from 0."""
 

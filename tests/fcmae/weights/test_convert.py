@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import fcmae
+import fcmae.models.isotropic  # registers names with timm
 from fcmae.pretrain import main
 from tests.models.test_encoder import randomize
 

@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor, nn
 
 import fcmae
+import fcmae.models.isotropic  # registers names with timm
 from fcmae.weights.convert import FORMATS
 from tests.conftest import needs_minkowski
 from tests.fcmae.weights.foreign import (
@@ -16,6 +17,7 @@ from tests.fcmae.weights.foreign import (
     MMEarth,
     MmpretrainClassifier,
     Official,
+    OfficialIsotropic,
     as_mmearth,
     as_mmpretrain,
     as_training_checkpoint,
@@ -53,17 +55,22 @@ def test_there_and_back_is_bit_exact(name: str) -> None:
     ours = numbered(model)
     assert equal(fcmae.convert_to_dense(ours), ours)
     official = fcmae.convert_to_dense(ours, "official")
-    others = {
-        "official": official,
-        "transformers": fcmae.convert_to_dense(ours, "transformers"),
-        "mmpretrain": as_mmpretrain(official),
-        "MMEarth": as_mmearth(official),
-        "training checkpoint": as_training_checkpoint(official),
-    }
+    isotropic = model.config.size.is_isotropic
+    others = {"official": official}
+    others |= (
+        {}
+        if isotropic
+        else {
+            "transformers": fcmae.convert_to_dense(ours, "transformers"),
+            "mmpretrain": as_mmpretrain(official),
+            "MMEarth": as_mmearth(official),
+            "training checkpoint": as_training_checkpoint(official),
+        }
+    )
     for format, state in others.items():
         assert state.keys() != ours.keys()
         assert equal(fcmae.convert_to_dense(state), ours), format
-    for format in FORMATS:
+    for format in ("timm", "official") if isotropic else FORMATS:
         once = fcmae.convert_to_dense(ours, format)
         assert equal(fcmae.convert_to_dense(once, format), once), f"{format} is idempotent"
 
@@ -99,6 +106,29 @@ def test_official_weights_compute_the_same(v2: bool) -> None:
         dense = fcmae.create_dense({"model": network.state_dict()}).eval().forward_features(images)
     assert (got - wanted).norm() < 1e-5 * wanted.norm()
     assert (dense - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def test_isotropic_weights_have_the_official_names() -> None:
+    """Every size with a classifier: the published files' names, there and back bit for bit, whole or not at all."""
+    for name, depth, dim, scaled in (("small", 18, 384, False), ("base", 18, 768, False), ("large", 36, 1024, True)):
+        with torch.device("meta"):
+            theirs = OfficialIsotropic(depth, dim, num_classes=5, scaled=scaled)
+        state = numbered(theirs)
+        ours = fcmae.convert_to_dense({"model": state})
+        assert equal(fcmae.convert_to_dense(ours, "official"), state)
+        with torch.device("meta"):
+            dense = timm.create_model(f"convnext_isotropic_{name}", num_classes=5)
+        assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in dense.state_dict().items()}
+    del state["blocks.35.pwconv2.weight"]
+    with pytest.raises(ValueError, match=r"whole convnext_isotropic_large .*: missing blocks\.35\.pwconv2\.weight"):
+        fcmae.convert_to_dense(state)
+
+
+@pytest.mark.parametrize("format", ["transformers", "mmpretrain"])
+def test_what_libraries_have_no_isotropic_network_for(format: str) -> None:
+    state = OfficialIsotropic(18, 384).state_dict()
+    with pytest.raises(ValueError, match=rf"is isotropic .*, which {format} has no network for"):
+        fcmae.convert_to_dense(state, format)
 
 
 @pytest.mark.parametrize("v2", [True, False])

@@ -293,7 +293,8 @@ def test_operators_are_what_torch_expects_of_operators() -> None:
     check(norm._backward_op, (x.detach(), x.detach(), weight.detach(), *randn((24,), (24,))))
     h, b1, gamma, beta, w2, b2 = (t.requires_grad_() for t in randn((8, 9), (9,), (9,), (9,), (3, 9), (3,)))
     check(gelu_grn.gelu_grn_op, (h, b1, gamma, beta, 2))
-    check(gelu_grn.gelu_grn_linear_op, (h, b1, gamma, beta, w2, b2, 2))
+    check(gelu_grn.gelu_grn_linear_op, (h, b1, gamma, beta, w2, b2, None, 2))
+    check(gelu_grn.gelu_grn_linear_op, (h, b1, gamma, beta, w2, b2, torch.randn(8, 3, device=DEVICE), 2))
     saved = [t.detach() for t in (h, h, b1, gamma)]
     check(gelu_grn.gelu_grn_grad_op, (*saved, torch.rand(2, 9, device=DEVICE), None))
     check(gelu_grn.gelu_grn_grad_op, (*saved, *torch.rand(2, 2, 9, device=DEVICE)))

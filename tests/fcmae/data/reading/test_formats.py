@@ -78,6 +78,40 @@ def test_ten_bits_of_avif_keep_their_depth(tmp_path: Path) -> None:
     assert len(image.unique()) > 300
 
 
+def rotated_avif(data: bytes, quarters: int) -> bytes:
+    """The one image of an AVIF file gets the property irot: counterclockwise, as ISO 23008-12 has it."""
+    out, pixels = bytearray(data), data.find(b"mdat") + 4
+
+    def grow(box: bytes, count: int) -> int:
+        at = out.find(box) - 4
+        size = int.from_bytes(out[at : at + 4], "big")
+        out[at : at + 4] = (size + count).to_bytes(4, "big")
+        return at + size
+
+    properties, at = 0, data.find(b"ipco") + 4
+    while at < data.find(b"ipco") - 4 + int.from_bytes(data[data.find(b"ipco") - 4 :][:4], "big"):
+        properties, at = properties + 1, at + int.from_bytes(data[at : at + 4], "big")
+    place = out.find(pixels.to_bytes(4, "big"), out.find(b"iloc"))
+    out[place : place + 4] = (pixels + 10).to_bytes(4, "big")
+    grow(b"meta", 10), grow(b"iprp", 10)
+    end = grow(b"ipma", 1)
+    out[out.find(b"ipma") + 14] += 1  # properties of the one item
+    out[end:end] = bytes([0x80 | properties + 1])
+    end = grow(b"ipco", 9)
+    out[end:end] = (9).to_bytes(4, "big") + b"irot" + bytes([quarters])
+    return bytes(out)
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_deep_avif_is_turned_as_its_boxes_say(tmp_path: Path, quarters: int) -> None:
+    corner = np.zeros((32, 48, 3), np.uint16)
+    corner[:10, :20] = 1023
+    data = imagecodecs.avif_encode(corner, bitspersample=10, level=100, pixelformat="444")
+    (tmp_path / "a.avif").write_bytes(rotated_avif(data, quarters))
+    image = read_image(tmp_path / "a.avif")
+    assert torch.equal(image > 0.5, chw(corner).rot90(quarters, (1, 2)) > 0)
+
+
 def test_heic(tmp_path: Path) -> None:
     pillow_heif.register_heif_opener()
     smooth = np.full((32, 48, 3), (200, 90, 30), np.uint8)

@@ -1,0 +1,92 @@
+"""Which checkpoint of a run is whole, where the newest is damaged; nothing older is taken without being asked."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fcmae.errors import UserError
+from fcmae.runs import checkpoint as ckpt
+from fcmae.runs.find import last_checkpoint, read_state
+
+
+def make_run(folder: Path, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.randn(4, 3)).sum().backward()
+    optimizer.step()
+    for step in range(1, steps + 1):
+        ckpt.save_checkpoint(folder, model, {}, optimizer, ckpt.TrainState(step, 4, 10))
+    return model, optimizer
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def advice(run: Path, whole: int) -> str:
+    checkpoints = run / "checkpoints"
+    return (
+        f"; {checkpoints}/step-0000000{whole} is whole: to resume from it, move step-00000003 elsewhere, delete "
+        f"{checkpoints}/last, and repeat the command"
+    )
+
+
+@pytest.mark.parametrize("name", [ckpt.STATE, ckpt.MODEL, ckpt.OPTIMIZER])
+def test_a_damaged_file_is_named_with_the_newest_that_is_whole(tmp_path: Path, name: str) -> None:
+    model, optimizer = make_run(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    cut(checkpoints / "step-00000003" / name)
+    with pytest.raises(UserError) as error:
+        ckpt.load_checkpoint(ckpt.resolve_checkpoint(tmp_path), model, optimizer)
+    assert str(checkpoints / "step-00000003" / name) in str(error.value)
+    assert str(error.value).endswith(advice(tmp_path, 2))
+    cut(checkpoints / "step-00000002" / name)
+    with pytest.raises(UserError) as error:
+        ckpt.load_checkpoint(ckpt.resolve_checkpoint(tmp_path), model, optimizer)
+    assert str(error.value).endswith(advice(tmp_path, 1))
+
+
+@pytest.mark.parametrize("name", [ckpt.STATE, ckpt.MODEL, ckpt.OPTIMIZER])
+def test_the_advice_works(tmp_path: Path, name: str) -> None:
+    model, optimizer = make_run(tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    cut(checkpoints / "step-00000003" / name)
+    assert last_checkpoint(tmp_path / "run") == checkpoints / "step-00000003"  # no silent fallback
+    (checkpoints / "step-00000003").rename(tmp_path / "elsewhere")
+    (checkpoints / "last").unlink()
+    found = last_checkpoint(tmp_path / "run")
+    assert found == checkpoints / "step-00000002"
+    assert ckpt.load_checkpoint(found, model, optimizer).step == 2
+
+
+def test_without_the_pointer_the_newest_whole_one_is_taken(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "last").unlink()
+    for step, name in ((3, ckpt.MODEL), (2, ckpt.OPTIMIZER)):
+        cut(checkpoints / f"step-0000000{step}" / name)
+    assert last_checkpoint(tmp_path) == checkpoints / "step-00000001"
+
+
+def test_one_that_is_not_the_newest_or_the_only_one(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    cut(checkpoints / "step-00000001" / ckpt.STATE)
+    with pytest.raises(UserError, match=r"step-00000003 is whole$"):
+        read_state(checkpoints / "step-00000001")
+    for step in (2, 3):
+        cut(checkpoints / f"step-0000000{step}" / ckpt.STATE)
+    with pytest.raises(UserError, match=r"; no other checkpoint of this run is whole$"):
+        read_state(checkpoints / "step-00000003")
+    (checkpoints / "step-00000002").rename(tmp_path / "alone")
+    with pytest.raises(UserError, match=r"is not a complete checkpoint: [^;]*$"):
+        read_state(tmp_path / "alone")
+
+
+def test_a_pointer_to_nothing_names_the_newest(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "checkpoints" / "last").write_text("step-00000009")
+    with pytest.raises(UserError, match=r"resume from the newest complete checkpoint, step-00000003$"):
+        last_checkpoint(tmp_path)

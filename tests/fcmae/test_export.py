@@ -1,0 +1,104 @@
+"""fcmae export: what ONNX Runtime computes from the file, where it is written, and what the file says of its images."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import fcmae
+from fcmae.convert import convert
+from fcmae.errors import UserError
+from fcmae.export import export, main
+from fcmae.weights import onnx as weights_onnx
+from tests.fcmae.small_runs import save_run
+from tests.models.test_encoder import randomize
+
+
+def run(file: Path, images: torch.Tensor) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images.numpy()})
+    return torch.from_numpy(np.asarray(found))
+
+
+def metadata(file: Path) -> dict[str, Any]:
+    return {entry.key: json.loads(entry.value) for entry in onnx.load(file).metadata_props}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path]:
+    """A classifier, and a run folder that holds it as fine-tuning exports it."""
+    network = timm.create_model("convnextv2_atto", num_classes=3, in_chans=2).eval()
+    randomize(network)
+    folder = tmp_path_factory.mktemp("tuned")
+    save_file(network.state_dict(), folder / "a.safetensors")
+    exported = folder / "run" / "export" / "timm"
+    convert(folder / "a.safetensors", exported)
+    config = json.loads((exported / "config.json").read_text())
+    config |= {"label_names": ["ant", "bee", "wasp"]}
+    config["pretrained_cfg"] |= {"mean": [0.1, 0.2], "std": [0.3, 0.4], "input_size": [2, 64, 96]}
+    (exported / "config.json").write_text(json.dumps(config))
+    (folder / "run" / "config.yaml").write_text("# fcmae 0\n")
+    return network, folder / "run"
+
+
+@torch.no_grad()
+def test_a_classifier_of_a_fine_tuned_run(tuned: tuple[torch.nn.Module, Path], capsys: pytest.CaptureFixture) -> None:
+    """Logits for any number of images, within 1e-4 of PyTorch's; class names and normalization in the file."""
+    network, folder = tuned
+    file = folder / "export" / "model.onnx"
+    assert main([str(folder), "--img_size", "64,96"]) == 0
+    assert "convnextv2_atto: images [B, 2, 64, 96] → logits; ONNX Runtime differs from" in capsys.readouterr().out
+    for count in (1, 4):
+        images = torch.randn(count, 2, 64, 96)
+        wanted = network(images)
+        assert (run(file, images) - wanted).norm() < 1e-4 * wanted.norm()
+    assert metadata(file) == {
+        "model": "convnextv2_atto", "mean": [0.1, 0.2], "std": [0.3, 0.4], "classes": ["ant", "bee", "wasp"],
+    }  # fmt: skip
+    assert not list(file.parent.glob(".new-*"))
+    before = file.stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"export/model\.onnx exists; give another --output, or --overwrite"):
+        export(folder)
+    assert file.stat().st_mtime_ns == before
+
+
+@torch.no_grad()
+def test_a_pretrained_run_gives_the_features_that_evaluate_scores(tmp_path: Path) -> None:
+    folder = save_run(tmp_path / "run", stem_stride=2)
+    result = export(folder)
+    assert result.files == (folder / "export" / "model.onnx",)
+    assert (result.output, result.input_shape) == ("features", (3, 32, 32))
+    assert result.difference <= 1e-4
+    images = torch.randn(2, 3, 32, 32)
+    wanted = fcmae.load_model(folder).encoder(images, torch.ones(2, 2, 2, dtype=torch.bool)).mean((2, 3))
+    assert (run(result.files[0], images) - wanted).norm() < 1e-4 * wanted.norm()
+
+
+def test_a_file_that_computes_something_else_is_not_written(
+    tuned: tuple[torch.nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*_: object) -> torch.Tensor:
+        return torch.ones(2, 3)
+
+    network, _ = tuned
+    monkeypatch.setattr(weights_onnx, "_outputs", other)
+    with pytest.raises(UserError, match=r"a\.onnx is not written: ONNX Runtime's logits differ from PyTorch's by"):
+        weights_onnx.write_onnx(network, (2, 32, 32), "logits", tmp_path / "a.onnx", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_libraries_are_named(
+    tuned: tuple[torch.nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else there(name))
+    with pytest.raises(UserError, match=r"--format onnx needs onnxscript: pip install 'fcmae\[onnx\]'"):
+        export(tuned[1], output=tmp_path / "a.onnx")
