@@ -28,7 +28,7 @@ class FinetuneModelConfig:
     in_chans: int | None = None
     """Channels of the images. Unset: those of WEIGHTS."""
     stem_stride: int | None = None
-    """Kernel and stride of the stem of a network from scratch: 1, 2 or 4. Unset: that of WEIGHTS, or 4."""
+    """Kernel and stride of the stem of a network from scratch. Unset: that of WEIGHTS, or of the size."""
     use_grn: bool | None = None
     """false drops the weights' global response normalization, true adds it where they have none. Unset: as they are."""
     drop_path_rate: float = 0.1
@@ -41,9 +41,7 @@ class FinetuneModelConfig:
     def __post_init__(self) -> None:
         if self.name is not None and self.name not in SIZES:
             raise ValueError(f"name {self.name!r} is not known; choose one of {', '.join(SIZES)}")
-        if self.stem_stride not in (None, 1, 2, 4):
-            raise ValueError(f"stem_stride must be 1, 2 or 4, got {self.stem_stride}")
-        check_least(self, in_chans=1)
+        check_least(self, in_chans=1, stem_stride=1)
         for side in self.img_size if isinstance(self.img_size, tuple) else (self.img_size,):
             if side is not None and side < 1:
                 raise ValueError(f"img_size must be at least 1, got {self.img_size}")

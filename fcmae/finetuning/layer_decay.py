@@ -17,12 +17,14 @@ def layer_of(name: str, depths: Sequence[int], by: DecayBy) -> int:
         name: such as ``stages.2.blocks.4.conv_dw.weight``.
         depths: blocks of each stage.
         by: ``layer``: blocks count from 1, the stem and the downsampling before a block belong to it. ``three``: the
-            stem is 0, each stage is a layer, but the third has one for every three blocks.
+            stem is 0, each stage is a layer, but the third (of an isotropic network the only) has one for every three
+            blocks.
 
     Returns:
         The number; that of the head is the largest.
     """
-    last = sum(depths) if by == "layer" else len(depths) - 1 + -(-depths[-2] // 3)
+    divided = max(0, len(depths) - 2)  # the stage that "three" divides
+    last = sum(depths) if by == "layer" else len(depths) - 1 + -(-depths[divided] // 3)
     part, _, rest = name.partition(".")
     if part == "stem":
         return 1 if by == "layer" else 0
@@ -33,9 +35,9 @@ def layer_of(name: str, depths: Sequence[int], by: DecayBy) -> int:
     block = int(numbers[2]) if numbers[1] == "blocks" else 0
     if by == "layer":
         return sum(depths[:stage]) + block + 1
-    if stage == len(depths) - 1:
+    if stage > divided:
         return last
-    return stage + 1 + (block // 3 if stage == len(depths) - 2 else 0)
+    return stage + 1 + (block // 3 if stage == divided else 0)
 
 
 def param_groups(
