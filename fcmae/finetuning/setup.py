@@ -103,7 +103,7 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     check_same_everywhere(start.images_digest, accelerator)
 
     bare_model = build(weights, network, config.model, data.classes, normalize, config.seed)
-    bare_model = bare_model.to(accelerator.device, memory_format=torch.channels_last)
+    bare_model.to(accelerator.device).to(memory_format=torch.channels_last)
     freeze(bare_model, config.train.frozen_stages)
     optimizer = make_optimizer(bare_model, network, config, batch.effective)
     if resume_from is not None:

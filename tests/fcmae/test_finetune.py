@@ -99,7 +99,7 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     expected = dense(images)
     of_timm: Any = timm.create_model(f"local-dir:{folder / 'export' / 'timm'}", pretrained=True).eval()
     assert torch.allclose(of_timm(images), expected, rtol=1e-5, atol=1e-5)
-    assert of_timm.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert list(of_timm.pretrained_cfg["mean"]) == [0.1, 0.2, 0.3]
     assert of_timm.pretrained_cfg["label_names"] == ["blue", "green", "red"]
     from transformers import AutoModelForImageClassification
 
