@@ -87,7 +87,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
     """
     dst = Path(config.dst)
     check_weights(config.src)
-    check_destination(dst, config.overwrite)
+    check_destination(config.dst, config.overwrite)
     from fcmae.progress import Progress  # here, because these imports take seconds
     from fcmae.weights import convert as weights_convert
     from fcmae.weights.card import imports_first

@@ -65,8 +65,10 @@ def normalized(kind: type, argv: Sequence[str], takes_files: bool = False) -> li
 
 
 def _take(leaf: Leaf, waiting: list[str], has_positionals: bool) -> list[str]:
-    """Pop the values of a flag from the arguments after it. What may be positional is left: a switch takes its words
-    only, and a list that may be one text takes one."""
+    """Pop the values of a flag from the arguments after it.
+
+    With positional arguments, a switch takes only its own words, and a list that may be one text takes one.
+    """
     if leaf.is_switch:
         is_value = bool(waiting) and (
             waiting[0].lower() in SWITCH_WORDS or not (has_positionals or FLAG.match(waiting[0]))

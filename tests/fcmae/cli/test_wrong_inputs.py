@@ -122,6 +122,7 @@ BY_THE_PATHS = [
     ("pretrain", "--data.path nowhere", "--data.path nowhere does not exist; give a folder of images"),
     ("pretrain", "--data.path images,nowhere", "--data.path nowhere does not exist"),
     ("pretrain", "--config pretrain", "--data.path is missing: the recipe trains on your own images"),
+    ("evaluate", "=", "'=' must be LABEL=PATH or LABEL=NAME"),
     ("evaluate", "nowhere", "nowhere is neither a run, a checkpoint or a weights file, nor the name of a timm network"),
     ("evaluate", "runs/nowhere", "runs/nowhere is neither"),
     ("evaluate", "convnextv2_attto", "similar timm names: convnextv2_atto"),
@@ -206,6 +207,32 @@ def test_one_line_and_nothing_written(
     assert message in errors[0]
     assert "\n" not in errors[0]
     assert sorted(os.listdir(place)) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("evaluate", [""], "the name of a network is empty"),
+        ("collapse", [""], "the name of a network is empty"),
+        ("reconstruct", [""], "the path of the weights is empty"),
+        ("convert", ["", "out"], "the path of the weights is empty"),
+        ("convert", ["list.pth", ""], "DST is empty"),
+        ("report", [""], "RUN is empty"),
+        ("pretrain", ["--data.path=~/nowhere"], "does not exist (the shell leaves ~ as it is after = and in quotes)"),
+    ],
+)
+def test_empty_and_unexpanded_paths(
+    command: str,
+    arguments: list[str],
+    message: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An empty path is not the working directory."""
+    monkeypatch.chdir(place)
+    assert import_module(f"fcmae.{command}").main(arguments) == 1
+    assert message in caplog.messages[-1]
 
 
 def test_what_is_similar_to_no_option_gets_no_hint() -> None:
