@@ -105,7 +105,7 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     bare_model = build(weights, network, config.model, data.classes, normalize, config.seed)
     bare_model.to(accelerator.device).to(memory_format=torch.channels_last)
     freeze(bare_model, config.train.frozen_stages)
-    optimizer = make_optimizer(bare_model, network, config, batch.effective)
+    optimizer: torch.optim.Optimizer = make_optimizer(bare_model, network, config, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     ema = ModelEmaV3(bare_model, decay=config.train.ema) if config.train.ema else None

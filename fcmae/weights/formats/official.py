@@ -92,7 +92,7 @@ def check_original(weights: Weights, format: str) -> None:
         raise UserError(f"{weights.origin}: the {format} format has no network with both GRN and LayerScale; use timm")
 
 
-OFFICIAL = Format(
+OFFICIAL: Format = Format(
     name="official",
     matches=matches,
     to_timm=NAMES.to_timm,
@@ -103,7 +103,7 @@ OFFICIAL = Format(
     variant=lambda weights: ISOTROPIC if weights.config.size.is_isotropic else None,
     target=Target(layout=linear_layout, check=lambda weights: check_original(weights, "official"), entry="model"),
 )
-ISOTROPIC = replace(
+ISOTROPIC: Format = replace(
     OFFICIAL,
     name="official isotropic",
     matches=isotropic_matches,
