@@ -3,7 +3,7 @@
     torch       PyTorch, any device, the plain implementation
     numba       CPU kernels, compiled when they first run
     triton      block-sparse GPU kernels over the visible patches
-    minkowski   MinkowskiEngine, depthwise and strided convolutions; installed apart (``make minkowski``)
+    minkowski   MinkowskiEngine, depthwise and strided convolutions; installed separately (``make minkowski``)
     auto        the fastest on the device: numba on a CPU, else torch
 
 To add one, write a module with functions named as the fields of :class:`Backend`, and add it to ``BackendName``
