@@ -13,13 +13,12 @@ from fcmae.errors import UserError
 from fcmae.runs.checkpoint import FOLDER, MODEL, resolve_checkpoint
 from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.weights import formats
-from fcmae.weights.formats.base import EXPORTED_KEY, read_json
+from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, read_json
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EXPORTED = "config.json"
 PIXEL_FIELDS = ("value_range", "bands", "nodata", "stack", "max_pixels")
 
 
@@ -56,7 +55,7 @@ def _stated_pixels(ckpt: str | Path) -> dict[str, Any]:
     found = {name: run_setting(file, "data", name, kind) for name, kind in kinds.items()}
     if any(value is not None for value in found.values()):
         return found
-    exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+    exported = read_json(file.parent / CONFIG_JSON).get(EXPORTED_KEY)
     if isinstance(exported, dict):
         return exported
     ranges = (format.value_range(file.parent) for format in formats.KNOWN)
@@ -84,7 +83,7 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
     found = [run_setting(file, "data", name, list) for name in ("mean", "std")]
     if any(found):
         return found[0], found[1]
-    exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+    exported = read_json(file.parent / CONFIG_JSON).get(EXPORTED_KEY)
     if isinstance(exported, dict) and isinstance(exported.get("mean"), list):
         return exported["mean"], exported.get("std")
     stated = (format.mean_std(file.parent) for format in formats.KNOWN)

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fcmae.errors import UserError
 from fcmae.weights.formats.base import Format, Networks, Target
 from fcmae.weights.formats.names import Names, networks
-from fcmae.weights.formats.official import DOWNSAMPLING
-from fcmae.weights.weights import Weights
+from fcmae.weights.formats.official import DOWNSAMPLING, check_stem
 
 BACKBONE = "backbone."
 
@@ -42,15 +40,6 @@ def layout(name: str, tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if ".mlp.fc" in name and tensor.ndim == 4 else tensor
 
 
-def check(weights: Weights) -> None:
-    """UserError for MMEarth's stem, which mmpretrain cannot build."""
-    if weights.has_mmearth_stem:
-        raise UserError(
-            f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the "
-            f"mmpretrain format; fcmae.create_dense makes a timm network with it"
-        )
-
-
 MMPRETRAIN = Format(
     name="mmpretrain",
     matches=matches,
@@ -71,10 +60,11 @@ MMPRETRAIN = Format(
     ),
     target=Target(
         layout=layout,
-        check=check,
+        check=lambda weights: check_stem(weights, "mmpretrain"),
         prefix=lambda weights: BACKBONE,
         final_norm=True,
         entry="state_dict",
         weights_file="model.pth",  # mmengine does not read safetensors
+        usage='init_cfg=dict(type="Pretrained", checkpoint="FOLDER/model.pth", prefix="backbone.")',
     ),
 )

@@ -57,13 +57,18 @@ def linear_layout(name: str, tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if ".mlp.fc" in name and tensor.ndim == 4 else tensor
 
 
-def check_original(weights: Weights, format: str) -> None:
-    """UserError for what the original code has no network for: MMEarth's stem, GRN together with LayerScale."""
+def check_stem(weights: Weights, format: str) -> None:
+    """UserError for MMEarth's stem, which the libraries cannot build."""
     if weights.has_mmearth_stem:
         raise UserError(
             f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the {format} "
             f"format; fcmae.create_dense makes a timm network with it"
         )
+
+
+def check_original(weights: Weights, format: str) -> None:
+    """UserError for what the original code has no network for: MMEarth's stem, GRN together with LayerScale."""
+    check_stem(weights, format)
     if weights.config.with_grn and weights.config.with_layer_scale:
         raise UserError(f"{weights.origin}: the {format} format has no network with both GRN and LayerScale; use timm")
 
@@ -76,5 +81,11 @@ OFFICIAL = Format(
     beside=DECODER_NAMES.to_timm,
     held_as=("encoder.",),
     published=True,
-    target=Target(layout=linear_layout, check=lambda weights: check_original(weights, "official"), entry="model"),
+    target=Target(
+        layout=linear_layout,
+        check=lambda weights: check_original(weights, "official"),
+        entry="model",
+        module="safetensors.torch",
+        usage='safetensors.torch.load_file("FOLDER/model.safetensors")',
+    ),
 )

@@ -7,13 +7,12 @@ from typing import Any
 from fcmae.data.normalizer import Pixels
 from fcmae.errors import UserError
 from fcmae.models.sizes import version_of
-from fcmae.weights.formats.base import EXPORTED_KEY, Format, Networks, Target, read_json
+from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, Format, Networks, Target, read_json
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.weights import Weights
 
 STEM_STRIDE = 4
 FOLDER_STRIDES = (1, STEM_STRIDE)  # from a folder, timm would build a stride-2 stem whose first stage downsamples too
-CONFIG = "config.json"
 CROP_PCT = 0.875
 
 MODULES = (
@@ -38,7 +37,7 @@ def matches(names: Sequence[str]) -> Networks:
 
 def mean_std(folder: Path) -> tuple[Any, Any] | None:
     """From ``pretrained_cfg``."""
-    pretrained = read_json(folder / CONFIG).get("pretrained_cfg")
+    pretrained = read_json(folder / CONFIG_JSON).get("pretrained_cfg")
     if not isinstance(pretrained, dict) or "mean" not in pretrained:
         return None
     return pretrained["mean"], pretrained.get("std")
@@ -94,6 +93,11 @@ TIMM = Format(
     matches=matches,
     to_timm=NAMES.to_timm,
     from_timm=NAMES.from_timm,
-    target=Target(final_norm=True, folder_files={CONFIG: _config}),
+    target=Target(
+        final_norm=True,
+        folder_files={CONFIG_JSON: _config},
+        module="timm",
+        usage='timm.create_model("local-dir:FOLDER", pretrained=True)',
+    ),
     mean_std=mean_std,
 )
