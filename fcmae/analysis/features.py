@@ -6,7 +6,7 @@ change the network. All networks are thus treated alike.
 
 import copy
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcmae.analysis.subjects import Named, load_subject, refusals_named
+from fcmae.analysis.subjects import DEFAULTS, LoadOptions, Named, load_subject, refusals_named
 from fcmae.data.labeled import Batches
 from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
@@ -26,7 +26,7 @@ from fcmae.models.layers import init_weights
 LAYER_SCALE = 1e-6  # initial value, as in the paper
 
 
-class Features(NamedTuple):
+class LabeledFeatures(NamedTuple):
     """Features and labels of one split, on the CPU."""
 
     x: Tensor
@@ -58,7 +58,9 @@ class Embedder:
         """Channels of its images."""
         return self.reading.in_chans
 
-    def features(self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device) -> Features:
+    def features(
+        self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device
+    ) -> LabeledFeatures:
         """Feature vectors and labels of all readable images.
 
         Raises:
@@ -78,7 +80,7 @@ class Embedder:
 
 def features_of_each(
     embedders: Sequence[Embedder], batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device
-) -> list[Features]:
+) -> list[LabeledFeatures]:
     """Features of several networks whose images are read alike, in one pass over the images.
 
     Raises:
@@ -92,10 +94,10 @@ def features_of_each(
         for one, so_far in zip(embedders, vectors, strict=True):
             so_far.append(one.vectors(on_device))
         labels.append(of_them)
-    return [Features(torch.cat(so_far), torch.cat(labels)) for so_far in vectors]
+    return [LabeledFeatures(torch.cat(so_far), torch.cat(labels)) for so_far in vectors]
 
 
-def pixels(given: PixelReading | int, side: int = 16) -> Embedder:
+def raw_pixels(given: PixelReading | int, side: int = 16) -> Embedder:
     """Raw pixels, average-pooled to ``side`` × ``side``: the baseline without a network."""
 
     def embed(images: Tensor) -> Tensor:
@@ -106,41 +108,17 @@ def pixels(given: PixelReading | int, side: int = 16) -> Embedder:
     return Embedder(f"raw pixels, {side}×{side}", embed, reading, as_they_are)
 
 
-def embedder(
-    named: Named,
-    device: torch.device,
-    *,
-    pretrained: bool = False,
-    allow_pickle: bool = False,
-    use_ema: bool = True,
-    img_size: int | None = None,
-    seed: int = 0,
-) -> Embedder:
+def embedder(named: Named, device: torch.device, options: LoadOptions = DEFAULTS) -> Embedder:
     """The dense network given by a path or a timm name, on the device.
-
-    Args:
-        named: a run folder, checkpoint folder, weights file or timm network.
-        device: device to run on.
-        pretrained: load timm's pretrained weights into a timm network (downloads them) instead of random ones.
-        allow_pickle: as for :func:`fcmae.create_dense`.
-        use_ema: as for :func:`fcmae.create_dense`.
-        img_size: side of the images; None: the network's own.
-        seed: seed of random weights.
 
     Raises:
         UserError: weights that cannot be read or downloaded.
     """
-
-    def load(pretrained: bool) -> Any:
-        return load_subject(
-            named, pretrained=pretrained, allow_pickle=allow_pickle, use_ema=use_ema, img_size=img_size, seed=seed,
-            device=device,
-        )  # fmt: skip
-
-    subject = load(pretrained)
-    fixed = bool(subject.model.pretrained_cfg.get("fixed_input_size"))
+    subject = load_subject(named, options, device)
+    config: Any = subject.model.pretrained_cfg
+    fixed = bool(config.get("fixed_input_size"))
     architecture = tuple((name, tuple(tensor.shape)) for name, tensor in subject.model.named_parameters())
-    random_name = f"{subject.model.pretrained_cfg.get('architecture', named.label)}, random weights"
+    random_name = f"{config.get('architecture', named.label)}, random weights"
 
     def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
         embed = partial(pool, network.eval())
@@ -148,9 +126,11 @@ def embedder(
         return Embedder(name, embed, *takes, architecture, fresh)
 
     def fresh() -> Embedder:
-        return made(random_name, fresh_weights(subject.model, seed) if named.is_path else load(pretrained=False).model)
+        if named.is_path:
+            return made(random_name, fresh_weights(subject.model, options.seed))
+        return made(random_name, load_subject(named, replace(options, pretrained=False), device).model)
 
-    return made(named.label, subject.model, fresh) if named.is_path or pretrained else made(random_name, subject.model)
+    return made(random_name, subject.model) if subject.has_random_weights else made(named.label, subject.model, fresh)
 
 
 def fresh_weights(network: nn.Module, seed: int) -> nn.Module:

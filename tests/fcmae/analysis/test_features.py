@@ -8,8 +8,8 @@ import timm
 import torch
 
 from fcmae import load_model
-from fcmae.analysis.features import Embedder, embedder, fresh_weights, pixels
-from fcmae.analysis.subjects import parse_names
+from fcmae.analysis.features import Embedder, embedder, fresh_weights, raw_pixels
+from fcmae.analysis.subjects import LoadOptions, parse_names
 from fcmae.data.labeled import labeled_digits
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
@@ -92,18 +92,18 @@ def test_timm_names_are_networks_too() -> None:
         tokens = network_of("vit_tiny_patch16_224")
         assert tokens.embed(torch.randn(2, 3, 224, 224)).shape == (2, 192)
         assert (tokens.image_hw, tokens.takes_no_other, ours.takes_no_other) == ((224, 224), True, False)
-        smaller = embedder(parse_names(["vit_tiny_patch16_224"])[0], CPU, img_size=64)
+        smaller = embedder(parse_names(["vit_tiny_patch16_224"])[0], CPU, LoadOptions(img_size=64))
         assert smaller.embed(images).shape == (2, 192)
 
 
 def test_raw_pixels_are_averaged() -> None:
     images = torch.rand(2, 3, 32, 32)
     expected = images.view(2, 3, 16, 2, 16, 2).mean((3, 5)).flatten(1)
-    torch.testing.assert_close(pixels(3).embed(images), expected)
+    torch.testing.assert_close(raw_pixels(3).embed(images), expected)
 
 
 def test_features_that_are_not_numbers_are_refused() -> None:
-    network = pixels(3)
+    network = raw_pixels(3)
     damaged = Embedder("damaged", lambda images: network.embed(images) / 0, 3, network.normalize)
     with pytest.raises(UserError, match="damaged gives features that are not finite"):
         damaged.features(labeled_digits(limit=5).train, (8, 8), 5, CPU)
