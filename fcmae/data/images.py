@@ -20,31 +20,10 @@ from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 
 __all__ = ["EXTENSIONS", "ImageFile", "UnreadableImageError", "decoded", "open_image", "read_image"]
 
-EXTENSIONS = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".j2k",
-        ".jfif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".jxl",
-        ".npy",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+EXTENSIONS = frozenset({
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpeg", ".jpg", ".jxl", ".npy", ".pbm", ".pgm",
+    ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MIDDLE = 4096  # pixels
 IN_MEMORY = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
@@ -169,7 +148,7 @@ def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
     """
     path, reading = Path(path), PixelReading.of(reading)
     with _one_error(path):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a FIFO is to wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
             raise ValueError("is no regular file")
         opened = _open(path, reading)
         values.check_dtype(opened)

@@ -1,4 +1,4 @@
-"""What a run writes besides its losses: checkpoints, pictures, measurements. Each is written by the main process."""
+"""Checkpoints, pictures and measurements of a run, written by the main process."""
 
 import logging
 import shlex
