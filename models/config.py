@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fcmae.models.sizes import SIZES, Size, list_models, version_of
-from fcmae.sparse.backends.names import BackendName as SparseBackendName
+from fcmae.sparse.backends.names import SparseBackendName
 
 STEM_STRIDES = (1, 2, 4)
 MASKED = "masked"
