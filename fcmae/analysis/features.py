@@ -16,7 +16,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcmae.analysis.subjects import DEFAULTS, LoadOptions, Named, load_subject, refusals_named
+from fcmae.analysis.subjects import DEFAULTS, LoadOptions, Named, load_subject, refusals_named, seeded
 from fcmae.data.labeled import Batches
 from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
@@ -134,13 +134,24 @@ def embedder(named: Named, device: torch.device, options: LoadOptions = DEFAULTS
 
 
 def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
-    """A copy of a timm ConvNeXt with newly initialized weights, drawn from torch's generator.
+    """A copy of a timm ConvNeXt with newly initialized weights, the same for a seed on every device.
 
     Raises:
         UserError: a layer whose initialization is not known.
     """
-    torch.manual_seed(seed)
-    network = copy.deepcopy(network)
+    device = next(network.parameters()).device
+    network = copy.deepcopy(network).cpu()
+    with seeded(seed):
+        known = _initialized(network)
+    if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
+        raise UserError(
+            f"no random baseline: the initialization of {', '.join(left[:3])} is not known; only ConvNeXt is supported"
+        )
+    return network.to(device)
+
+
+def _initialized(network: nn.Module) -> set[nn.Parameter]:
+    """Initialize the layers whose initialization is known; returns their parameters."""
     known: set[nn.Parameter] = set()
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -155,11 +166,7 @@ def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
         else:
             continue
         known.update(module.parameters(recurse=False))
-    if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
-        raise UserError(
-            f"no random baseline: the initialization of {', '.join(left[:3])} is not known; only ConvNeXt is supported"
-        )
-    return network
+    return known
 
 
 def pool(network: Any, images: Tensor) -> Tensor:

@@ -155,9 +155,9 @@ def _of_timm(name: str, options: LoadOptions) -> Subject:
     defaults = timm.models.get_pretrained_cfg(name)
     fixed = defaults is not None and defaults.fixed_input_size
     kwargs = {"img_size": options.img_size} if fixed and options.img_size is not None else {}
-    torch.manual_seed(options.seed)
     try:
-        model = timm.create_model(name, pretrained=options.pretrained, num_classes=0, **kwargs)
+        with seeded(options.seed):
+            model = timm.create_model(name, pretrained=options.pretrained, num_classes=0, **kwargs)
     except Exception as error:  # downloading and reading weights can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
@@ -175,6 +175,14 @@ def _as_configured(model: Any) -> Subject:
     config = model.pretrained_cfg
     chans, height, width = config["input_size"]
     return Subject(model, PixelReading(chans), Normalizer(tuple(config["mean"]), tuple(config["std"])), (height, width))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator for the block; afterwards it continues as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 @contextmanager

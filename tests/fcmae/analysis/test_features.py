@@ -9,7 +9,7 @@ import torch
 
 from fcmae import load_model
 from fcmae.analysis.features import Embedder, embedder, fresh_weights, raw_pixels
-from fcmae.analysis.subjects import LoadOptions, parse_names
+from fcmae.analysis.subjects import LoadOptions, load_subject, parse_names
 from fcmae.data.labeled import labeled_digits
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
@@ -62,6 +62,17 @@ def test_fresh_weights_are_those_that_training_begins_with(kwargs: dict[str, Any
     again, other = fresh_weights(network, seed=0), fresh_weights(network, seed=1)
     assert torch.equal(fresh.stem[0].weight, again.stem[0].weight)
     assert not torch.equal(fresh.stem[0].weight, other.stem[0].weight)
+
+
+def test_random_weights_leave_the_generator_alone() -> None:
+    """They are those of the seed; what the caller draws next is as if nothing had been loaded."""
+    torch.manual_seed(5)
+    network = timm.create_model("convnextv2_atto", num_classes=0)
+    before = torch.get_rng_state()
+    subject = load_subject(parse_names(["convnextv2_atto"])[0], LoadOptions(seed=5))
+    fresh_weights(network, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(subject.model.stem[0].weight, network.stem[0].weight)  # type: ignore[index]
 
 
 def test_only_convnexts_have_known_fresh_weights() -> None:
