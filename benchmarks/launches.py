@@ -64,7 +64,7 @@ def count(model_name: str, backend: str, batch: int, img_size: int, mask_ratio: 
         stack.enter_context(FakeTensorMode())
         for module in (depthwise, launch):
             stack.enter_context(mock.patch.object(module, "missing_on", return_value=None))
-        stack.enter_context(mock.patch.object(sites, "_count_visible", lambda _, expected: expected))
+        stack.enter_context(mock.patch.object(sites, "_visible_per_image", lambda _, expected: expected))
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:

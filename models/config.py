@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fcmae.models.sizes import SIZES, Size, check_stem_stride, list_models, version_of
-from fcmae.sparse.backends.names import BackendName as SparseBackendName
+from fcmae.sparse.backends.names import SparseBackendName
 
 MASKED = "masked"
 BackendName = Literal[SparseBackendName, "masked", "grid"]

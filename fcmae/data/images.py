@@ -195,7 +195,7 @@ def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
     """
     path, reading = Path(path), PixelReading.of(reading)
     with _one_error(path):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a FIFO is to wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
             raise ValueError("is no regular file")
         opened = _open(path, reading)
         values.check_dtype(opened)

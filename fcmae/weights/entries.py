@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fcmae.errors import UserError
-from fcmae.weights.unpickle import Placeholder, needs_code, settings
+from fcmae.weights.unpickle import Placeholder, needs_code, saved_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def find_state_dict(found: Any, origin: str, use_ema: bool = True) -> StateDict:
         entry = _entry(found, origin, use_ema)
         if entry is None:
             break
-        args = settings(found.get("args")) or args
+        args = saved_arguments(found.get("args")) or args
         left += [str(name) for name in found if name != entry]
         found = found[entry]
     if isinstance(found, nn.Module):

@@ -10,12 +10,12 @@ from fcmae.errors import UserError
 from fcmae.weights import formats
 from fcmae.weights.entries import say_which
 from fcmae.weights.formats import Format
+from fcmae.weights.formats.base import SIBLINGS
 
 WRAPPERS = ("module.", "_orig_mod.")  # DDP, torch.compile
 INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # around a part of the network
 COUNTERS = frozenset({"n_averaged", "steps", "step", "num_updates", "updates", "initted", "decay"})  # of an average
 EMA = re.compile(r"(?:^|[._])(?:ema|averaged|avg|swa|shadow)(?:$|[._])")
-SIBLINGS = {"weight": "bias", "bias": "weight"}
 
 
 class Found(NamedTuple):

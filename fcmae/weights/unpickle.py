@@ -192,7 +192,7 @@ def needs_code(origin: str, name: str) -> str:
     )
 
 
-def settings(found: Any) -> Mapping[str, Any]:
+def saved_arguments(found: Any) -> Mapping[str, Any]:
     """An argparse namespace's or a dict's values; empty for anything else."""
     if isinstance(found, argparse.Namespace):
         return vars(found)

@@ -139,5 +139,5 @@ def _why_not(source: str) -> str:
 
 
 def _met(survey: Survey) -> str:
-    """What was there instead of images."""
+    """What the search found instead of images, for the error."""
     return "".join(f"; {line}" for line in survey.lines())

@@ -132,8 +132,8 @@ def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
     # Numba's kernels are no operations of PyTorch, and cannot be recorded
     setattr_(registry, "FASTEST", {})
     # the check of masks on a CPU reads values back; a GPU's are trusted
-    count = sites._count_visible
-    setattr_(sites, "_count_visible", lambda visible, known: count(visible, known) if known is None else known)
+    count = sites._visible_per_image
+    setattr_(sites, "_visible_per_image", lambda visible, known: count(visible, known) if known is None else known)
     return made
 
 

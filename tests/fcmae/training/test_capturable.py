@@ -78,7 +78,7 @@ def test_a_whole_step(
     task: Pretraining, monkeypatch: pytest.MonkeyPatch, backend: Any, deep: bool, config: dict[str, Any]
 ) -> None:
     """Normalization, forward, backward, clipping and the optimizer."""
-    monkeypatch.setattr(sites, "_count_visible", lambda _, known: known)  # on a CPU masks are checked
+    monkeypatch.setattr(sites, "_visible_per_image", lambda _, known: known)  # on a CPU masks are checked
     accelerator = Accelerator(cpu=True)
     with FakeTensorMode():
         model = model_on("cpu", backend=backend, **config)

@@ -68,7 +68,7 @@ def test_a_gpu_without_a_compiler_for_triton_has_torch_and_one_line_says_what_to
 
 
 def test_a_gpu_without_triton_has_torch(monkeypatch: pytest.MonkeyPatch, warned: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setitem(registry.MODULES, "triton", "not_there")
+    monkeypatch.setitem(sys.modules, "fcmae.sparse.backends.triton", None)
     assert resolve_backend("auto", "cuda").name == "torch"
     assert len(warned.messages) == 1
     assert "pip install triton" in warned.messages[0]
@@ -87,8 +87,7 @@ def test_what_a_backend_does_not_define_is_pytorchs(monkeypatch: pytest.MonkeyPa
     assert resolve_backend("numba").layer_norm is pytorch.layer_norm
     module = ModuleType("toy_backend")
     module.downsample = lambda *_: "toy"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "toy_backend", module)
-    monkeypatch.setitem(registry.MODULES, "triton", "toy_backend")
+    monkeypatch.setitem(sys.modules, "fcmae.sparse.backends.triton", module)
     toy = resolve_backend("triton")
     assert toy.downsample() == "toy"  # type: ignore[call-arg]
     assert toy.depthwise_conv is pytorch.depthwise_conv
