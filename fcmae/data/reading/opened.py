@@ -33,8 +33,8 @@ class Opened:
     dtype: np.dtype
     decode: Callable[[int, Window | None, int], np.ndarray]
     """(reduce, window, plane) → [C, h, w]. A reader with ``windowed`` returns the window, smaller by one of
-    ``reductions``. Others ignore it and return the whole image, a JPEG at 1/2, 1/4 or 1/8 of its size if ``reduce`` allows
-    that."""
+    ``reductions``. Others ignore it and return the whole image, a JPEG at 1/2, 1/4 or 1/8 of its size if ``reduce``
+    allows that."""
     is_color: bool = False
     """The first three channels are red, green and blue."""
     has_alpha: bool = False

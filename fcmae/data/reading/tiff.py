@@ -78,7 +78,7 @@ def _opened(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opene
     elif opened.windowed:
         opened.reductions = reductions(series)
         for level in series.levels[1 : len(opened.reductions)]:
-            _check_pages(level.pages, tiff.filehandle.size, reading)
+            _check_pages(list(level.pages), tiff.filehandle.size, reading)
     return opened
 
 
@@ -286,7 +286,7 @@ def _decode(
     path: Path, layout: Layout, turn: int, white: int | None, reduce: int, window: Window | None, plane: int
 ) -> np.ndarray:
     with open_file(path) as kept:
-        page = kept.tiff.pages.first
+        page: Any = kept.tiff.pages.first
         if reduce > 1:
             series = kept.tiff.series[0]
             page = series.levels[reductions(series).index(reduce)].pages[0]
