@@ -30,6 +30,7 @@ logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.evaluate"
 IMG_SIZE, DIGITS_SIZE = 224, 64  # 64: 2×2 positions in the last stage of a usual stem, 8×8 of a stem of stride 1
+DATASETS = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")  # how timm tells the libraries that read them apart
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class EvaluateDataConfig(PixelConfig, LabeledSourceConfig):
             raise ValueError("path is empty; give a folder of classes, or leave it out for digits")
         if self.dataset is not None and self.path is None:
             raise ValueError(f"dataset {self.dataset} needs --data.path, the folder that holds it")
+        if self.dataset is not None and not self.dataset.startswith(DATASETS):  # timm would read it as a folder
+            raise ValueError(
+                f"dataset {self.dataset} is not known; give {'…, '.join(DATASETS)}…, or for a folder --data.path alone"
+            )
         if self.set_for_files and (self.path is None or self.dataset is not None):
             what = "digits" if self.path is None else f"data.dataset {self.dataset}"
             raise ValueError(f"{self.set_for_files[0]} is for the image files of a folder, not for {what}")

@@ -54,7 +54,15 @@ def _message(error: Exception) -> str | None:
         # an error from a data loader worker is wrapped in that worker's traceback; the last line is the message
         return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
     known = advice(error)
-    return known if known is not None or not isinstance(error, OSError) else str(error)  # the message names the file
+    return known if known is not None or not isinstance(error, OSError) else _of_system(error)
+
+
+def _of_system(error: OSError) -> str:
+    """The file and the reason, without the number; not the temporary name that a file is written under."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    path = Path(os.fsdecode(error.filename))
+    return f"{path.with_name(path.name.removeprefix('.new-'))}: {error.strerror}" if path.name else str(error)
 
 
 _ends_with: list[int] = []

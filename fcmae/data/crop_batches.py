@@ -56,7 +56,10 @@ def crop_batches(
         if good:
             yield CropBatch(torch.stack([image for image, _ in good]), torch.tensor([index for _, index in good]))
     if not readable:
-        raise UserError(f"none of the {len(paths)} images can be read; the first: {reason}")
+        what = (
+            f"none of the {len(paths)} images can be read; the first" if len(paths) > 1 else "the image cannot be read"
+        )
+        raise UserError(f"{what}: {reason}")
 
 
 class _Crops(Dataset):

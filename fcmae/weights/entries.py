@@ -64,6 +64,8 @@ def find_state_dict(found: Any, origin: str, use_ema: bool = True) -> StateDict:
     if tensors:  # SparK keeps its settings among the weights
         left += [name for name, value in others.items() if isinstance(value, Mapping)]
         others = {name: value for name, value in others.items() if not isinstance(value, Mapping)}
+    if not tensors and {"state", "param_groups"} <= others.keys():
+        raise UserError(f"{origin} holds the state of an optimizer, not weights; the weights are in another file")
     for value in others.values():
         if isinstance(value, Placeholder) and not tensors:
             raise UserError(needs_code(origin, value.name))

@@ -123,7 +123,9 @@ def test_exit_status(caplog: pytest.LogCaptureFixture) -> None:
     assert raising(UserError("mend it")) == 1
     assert caplog.messages[-1] == "fcmae test: error: mend it"
     assert raising(OSError(28, "No space left on device", "/disk")) == 1
-    assert "/disk" in caplog.messages[-1]
+    assert caplog.messages[-1] == "fcmae test: error: /disk: No space left on device"
+    assert raising(OSError(2, "No such file or directory", b"/a/.new-report.html")) == 1
+    assert caplog.messages[-1] == "fcmae test: error: /a/report.html: No such file or directory"
     assert raising(KeyboardInterrupt()) == 130 == 128 + signal.SIGINT
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         raising(ZeroDivisionError())

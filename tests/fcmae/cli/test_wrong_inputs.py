@@ -16,6 +16,7 @@ from PIL import Image
 
 from fcmae.cli.fields import closest, leaves
 from fcmae.config import PretrainConfig
+from fcmae.models import create_model
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,6 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bad.safetensors").write_bytes(b"nothing")
     torch.save({"a": torch.zeros(2)}, folder / "other.pth")
     torch.save([1, 2], folder / "list.pth")
+    torch.save({"state": {}, "param_groups": [{"lr": 1.0}]}, folder / "optimizer.pt")
+    torch.save(create_model("convnextv2_atto", decoder_dim=1).encoder.state_dict(), folder / "net.pth")
     return folder
 
 
@@ -141,6 +144,7 @@ BY_THE_PATHS = [
     ("evaluate", "convnextv2_atto --data labeled --data.value_range 1", "value_range must be low,high"),
     ("evaluate", "convnextv2_atto --data labeled --data.bands 0", "--data.bands are counted from 1"),
     ("evaluate", "convnextv2_atto --data labeled --data.std 0", "--data.std must be above 0"),
+    ("evaluate", "convnextv2_atto --data labeled --data.dataset cifar10", "--data.dataset cifar10 is not known"),
     ("collapse", "nowhere", "nowhere is neither"),
     ("collapse", "text.txt", "text.txt cannot be read: it is a text file"),
     ("collapse", "resnet18 --data nowhere", "--data.path nowhere does not exist"),
@@ -185,6 +189,8 @@ BY_THE_WORK = [
     ("reconstruct", "bad.pth", "bad.pth"),
     ("convert", "other.pth out", "other.pth"),
     ("export", "other.pth", "other.pth"),
+    ("convert", "optimizer.pt out", "optimizer.pt holds the state of an optimizer, not weights"),
+    ("convert", "net.pth images/0.png/out", "error: images/0.png/out: Not a directory"),
 ]
 
 
