@@ -15,7 +15,7 @@ from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
 from fcmae.training.graphs import GraphedStep
 from fcmae.training.pretraining import Pretraining
-from tests.fcmae.finished_runs import ROOT, assert_same_weights, losses, metrics, stop_after
+from tests.fcmae.finished_runs import ROOT, assert_same_weights, course, losses, stop_after
 from tests.fcmae.training.recorded import Recording, capture_here
 
 Args = Callable[..., list[str]]
@@ -26,10 +26,6 @@ PLAIN = ("--model.backend", "torch")
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     """Steps are captured, on this CPU, by these."""
     return capture_here(monkeypatch.setattr)
-
-
-def course(run: Path) -> list[dict]:
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in metrics(run)]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """CUDA graphs on a GPU: a replayed step trains as one whose kernels are launched one by one, bit for bit."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,13 @@ import torch
 from torch import Tensor
 
 from fcmae.pretrain import main
+from fcmae.training import loop
 from fcmae.training.graphs import CudaCapture
 from fcmae.training.prefetch import AHEAD, Prefetch
-from tests.fcmae.finished_runs import assert_same_weights, losses, metrics, stop_after
+from tests.fcmae.finished_runs import assert_same_weights, course, losses, stop_after
 
 Args = Callable[..., list[str]]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")
-
-
-def course(run: Path) -> list[dict]:
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in metrics(run)]
 
 
 @pytest.mark.parametrize(
@@ -94,3 +92,18 @@ def test_prefetched_batches_are_whole_though_the_gpu_is_far_behind() -> None:
         sums.append(images.mean())
         assert len(prefetch._in_use) <= AHEAD
     assert torch.stack(sums).tolist() == list(range(10))
+
+
+def test_no_step_waits_for_the_gpu(tiny_args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first two, which prepare and capture: not between two lines of the log."""
+    steps, real = itertools.count(1), loop._train_step
+
+    def watched(*args: Any) -> Tensor:
+        torch.cuda.set_sync_debug_mode("error" if next(steps) > 2 else "default")
+        try:
+            return real(*args)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(loop, "_train_step", watched)
+    assert main(tiny_args("run", "--log.every", "10", "--train.clip_grad", "0.1")) == 0
