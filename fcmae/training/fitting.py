@@ -21,12 +21,12 @@ def largest_micro_batch(model: FCMAE, num_visible: int, accelerator: Accelerator
     fits = CPU_LIMIT
     if accelerator.device.type == "cuda":
         with accelerator.autocast():
-            fits = min(CUDA_LIMIT, _fits_on_gpu(model, num_visible, accelerator.device, accelerator.num_processes > 1))
+            fits = min(CUDA_LIMIT, _fits_on_gpu(model, num_visible, accelerator.device))
     return int(accelerator.gather(torch.tensor([fits], device=accelerator.device)).min())
 
 
-def _fits_on_gpu(model: FCMAE, num_visible: int, device: torch.device, distributed: bool) -> int:
-    """Images whose activations fit beside gradients, optimizer state and, with several processes, DDP's buckets."""
+def _fits_on_gpu(model: FCMAE, num_visible: int, device: torch.device) -> int:
+    """Images whose activations fit beside gradients, their sum over micro-batches or processes, and optimizer state."""
     try:
         model.to(device)
         torch.cuda.empty_cache()
@@ -39,7 +39,7 @@ def _fits_on_gpu(model: FCMAE, num_visible: int, device: torch.device, distribut
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return images_that_fit(SHARE * free - (ADAMW_COPIES + distributed) * weights, few, more)
+    return images_that_fit(SHARE * free - (ADAMW_COPIES + 1) * weights, few, more)
 
 
 def images_that_fit(available: float, few: int, more: int) -> int:

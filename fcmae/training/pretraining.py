@@ -1,12 +1,12 @@
 """Pretraining as a task of the training loop: masked images, their loss, pictures and measurements."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as TF
 
 from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_picture, save_picture
@@ -38,7 +38,7 @@ class Pretraining:
     unreadable: UnreadableFiles = field(default_factory=UnreadableFiles)
     command: str = "pretrain"
 
-    def loader(self, run: PretrainRun) -> Iterable[Sample]:
+    def loader(self, run: PretrainRun) -> DataLoader[Sample]:
         """The samples of this process."""
         stream = SampleStream(
             run.start.samples_per_epoch, batch_size=run.batch.size, accumulation_steps=run.batch.accumulation_steps,
@@ -56,6 +56,7 @@ class Pretraining:
     def loss(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """That of the masked patches."""
         image, visible, scored = inputs
+        assert image is not None
         images = self.dataset.normalize(image)
         output = model(images, visible=visible, num_visible=self.dataset.num_visible, masked_only=True, scored=scored)
         return output.loss

@@ -4,7 +4,7 @@ The loop (:mod:`fcmae.training.loop`) knows devices, processes, precision, accum
 and signals. A task knows the data and the loss. :mod:`fcmae.training.pretraining` is one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from filelock import FileLock
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from fcmae.config import LogConfig
 from fcmae.runs.metrics import MetricsLog
@@ -68,7 +69,7 @@ class Task(Protocol):
     command: str
     """The command that resumes the run: ``pretrain``."""
 
-    def loader(self, run: "Run[Any]") -> Iterable[Any]:
+    def loader(self, run: "Run[Any]") -> DataLoader[Any]:
         """The micro-batches of this process, from ``run.start.step`` to the end, in an order that resuming repeats."""
 
     def inputs(self, batch: Any) -> Inputs:

@@ -103,7 +103,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
         settings=config.as_dict(),
     )
     _check_same_everywhere(start.images_digest, accelerator)
-    optimizer = make_optimizer(bare_model, config.train, batch.effective)
+    optimizer: torch.optim.Optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     if config.train.compile:
