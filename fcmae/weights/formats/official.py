@@ -103,7 +103,7 @@ OFFICIAL = Format(
     variant=lambda weights: ISOTROPIC if weights.config.size.is_isotropic else None,
     target=Target(layout=linear_layout, check=lambda weights: check_original(weights, "official"), entry="model"),
 )
-ISOTROPIC = replace(
+ISOTROPIC: Format = replace(
     OFFICIAL,
     name="official isotropic",
     matches=isotropic_matches,
