@@ -39,6 +39,10 @@ class IsotropicConvNeXt(ConvNeXt):
         options: of timm's ConvNeXt.
     """
 
+    stem: nn.Sequential
+    stages: nn.Sequential
+    feature_info: list[dict[str, Any]]
+
     def __init__(self, depth: int, dim: int, patch_size: int = 16, **options: Any) -> None:
         super().__init__(depths=(depth, 0, 0, 0), dims=(dim,) * 4, patch_size=patch_size, **options)
         whole: Any = self
