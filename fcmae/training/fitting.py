@@ -27,8 +27,8 @@ def largest_micro_batch(model: FCMAE, num_visible: int, accelerator: Accelerator
 def largest_batch(model: nn.Module, make_loss: MakeLoss, accelerator: Accelerator, copies: int = 0) -> int:
     """Images per micro-batch, the same on all processes: those that fit on a GPU, at most 64 on any other device.
 
-    ``copies`` of the weights are kept besides AdamW's two moments. On a GPU it measures forward and backward passes of 8 and 16 images. All processes must call it. It changes no
-    weight of the model, but moves it to the device.
+    ``copies`` of the weights are kept besides AdamW's two moments. On a GPU it measures forward and backward passes of
+    8 and 16 images. All processes must call it. It changes no weight of the model, but moves it to the device.
     """
     fits = CPU_LIMIT
     if accelerator.device.type == "cuda":
