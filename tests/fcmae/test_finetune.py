@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from fcmae.finetuning.samples import validation_crop
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
-from tests.fcmae.finished_runs import metrics, stop_after
+from tests.fcmae.finished_runs import ROOT, metrics, stop_after
 
 ALL: dict[str, Any] = {
     "augment": {
@@ -210,3 +212,33 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
     assert many == config_from(("scratch",), {"data": str(colors), "model": "convnextv2_base"})
     assert parse_config(["--data", str(colors), "--config", "few_labels", "x/y"]).weights == "x/y"
     assert config_from((), {"config": FinetuneConfig(seed=3)}).seed == 3
+
+
+def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:
+    """The images of a step are shared, and so are those to validate on: the same losses, the same scores."""
+    arguments = [
+        *(
+            "scratch",
+            "--config",
+            "few_labels",
+            "--data.path",
+            str(colors),
+            "--model.img_size",
+            "32",
+            "--log.every",
+            "1",
+        ),
+        *("--train.effective_batch", "8", "--train.epochs", "1", "--model.drop_path_rate", "0", "--device", "cpu"),
+        *("--data.num_workers", "0", "--train.batch_size", "4", "--log.every", "1"),
+    ]
+    for count in (1, 2):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
+        output = ["--output", str(tmp_path / str(count))]
+        done = subprocess.run(
+            [*launcher, "fcmae.finetune", *arguments, *output], cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (metrics(tmp_path / str(count)) for count in (1, 2))
+    for left, right in zip(one, two, strict=True):
+        for name in ("loss", "val_loss", "val_top1", "val_top1_high"):
+            assert left.get(name) == pytest.approx(right.get(name), rel=1e-5)
