@@ -76,7 +76,7 @@ def _end_unsent(error: Exception, _batch: object) -> None:
 
 
 def _unless_gone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """The hook for uncaught errors. That of a receiver which has gone, as after an error, is no news: it says so itself.
+    """The hook for uncaught errors. One that a receiver's end causes is no news: that process has said why it ended.
 
     multiprocessing calls the hook from the thread that hands over the file descriptors of batches.
     """
