@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from multiprocessing import active_children, get_start_method, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from types import TracebackType
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -70,6 +72,7 @@ def serve_parent(_worker: int = 0) -> None:
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
+    sys.excepthook = _unless_gone
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     end_with_parent()
@@ -87,6 +90,15 @@ def _end_unsent(error: Exception, _batch: object) -> None:
     """A batch cannot be sent. Python would drop it with a traceback, and the training process would wait for it."""
     text = str(error)
     os._exit(NO_SHARED_MEMORY if SHARED.search(text) else NO_OPEN_FILES if OPEN_FILES.search(text) else 1)
+
+
+def _unless_gone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The hook for uncaught errors. One that a receiver's end causes is no news: that process has said why it ended.
+
+    multiprocessing calls the hook from the thread that hands over the file descriptors of batches.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _watch_parent() -> None:
