@@ -104,7 +104,10 @@ def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool, use_ema: bool)
 
 def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Subject:
     check_is_of_timm(name)
-    defaults = timm.models.get_pretrained_cfg(name)
+    try:
+        defaults = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a tag after the dot that it does not have
+        raise UserError(f"timm has no weights of the name {name}: {error}") from None
     fixed = defaults is not None and defaults.fixed_input_size
     kwargs = {"img_size": img_size} if fixed and img_size is not None else {}
     torch.manual_seed(seed)
