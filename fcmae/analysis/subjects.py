@@ -102,7 +102,10 @@ def _of_checkpoint(source: str, options: LoadOptions) -> Subject:
 
 def _of_timm(name: str, options: LoadOptions) -> Subject:
     check_is_of_timm(name)
-    defaults = timm.models.get_pretrained_cfg(name)
+    try:
+        defaults = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a tag after the dot that it does not have
+        raise UserError(f"timm has no weights of the name {name}: {error}") from None
     fixed = defaults is not None and defaults.fixed_input_size
     kwargs = {"img_size": options.img_size} if fixed and options.img_size is not None else {}
     try:

@@ -62,6 +62,12 @@ def crop_batches(
         raise UserError(f"{what}: {reason}")
 
 
+def _for_given_weights(reason: str) -> str:
+    """A reason in the words of commands that have no ``--model`` options."""
+    reason = reason.replace("--model.in_chans is", "the network takes")
+    return reason.replace("set --model.in_chans to the number of channels, or pick", "pick")
+
+
 class _Crops(Dataset):
     def __init__(self, paths: Sequence[Path], image_hw: tuple[int, int], reading: PixelReading) -> None:
         self.paths, self.image_hw, self.reading = paths, image_hw, reading
@@ -73,5 +79,5 @@ class _Crops(Dataset):
         try:
             image = center_crop(open_image(self.paths[index], self.reading), self.image_hw)
         except UnreadableImageError as error:
-            return str(error)
+            return _for_given_weights(str(error))
         return TF.to_dtype(image, torch.float32, scale=True), index

@@ -57,6 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_the_command_as_it_was_called(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for prog, call in (
         (f"fcmae {name}", lambda: main([name, "--help"])),
+        (f"fcmae {name}", lambda: main(["help", name])),
         (f"python -m fcmae.{name}", lambda: import_module(f"fcmae.{name}").main(["--help"])),
     ):
         with pytest.raises(SystemExit, match="0"):

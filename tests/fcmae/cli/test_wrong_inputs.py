@@ -31,6 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(file)
     (folder / "empty").mkdir()
+    (folder / "two-bands").mkdir()
+    np.save(folder / "two-bands" / "two.npy", random.integers(0, 256, (48, 48, 2), dtype=np.uint8))
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("no image")
     (folder / "broken").mkdir()
@@ -186,6 +188,8 @@ BY_THE_WORK = [
         "bands must name one band per channel: the network",
     ),
     ("evaluate", "convnextv2_atto --data labeled --data.mean 0.5", "--data.mean must have one value per channel: the"),
+    ("evaluate", "convnextv2_atto.nonsense", "timm has no weights of the name convnextv2_atto.nonsense"),
+    ("collapse", "convnextv2_atto --data two-bands", "but the network takes 3; pick as many with --data.bands"),
     ("reconstruct", "bad.pth", "bad.pth"),
     ("convert", "other.pth out", "other.pth"),
     ("export", "other.pth", "other.pth"),
