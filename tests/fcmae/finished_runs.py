@@ -28,7 +28,8 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 def course(run: Path) -> list[dict]:
     """Every line, but for the speed."""
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in metrics(run)]
+    clocked = ("images_per_second", "data_wait")
+    return [{name: value for name, value in line.items() if name not in clocked} for line in metrics(run)]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
