@@ -27,7 +27,7 @@ from benchmarks import timing
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
 from fcmae.sparse import ActiveSites
-from fcmae.sparse.backends.triton import depthwise, gelu_grn, gelu_grn_kernels, norm, patches
+from fcmae.sparse.backends.triton import depthwise, gelu_grn, gelu_grn_kernels, grn_weights, norm, patches
 from fcmae.sparse.backends.triton.depthwise_kernels import neighbors_kernel, slide_kernel, wgrad_kernel
 from fcmae.sparse.backends.triton.grn_mlp import MANY_SITES
 from fcmae.sparse.backends.triton.launch import Launch, interpreting
@@ -39,7 +39,7 @@ ARCHITECTURES = (80, 89, 90, 100)
 LIMITS = {("forward", 8): 2.6, ("forward", 4): 2.6, ("wgrad", 8): 3.5, ("wgrad", 4): 3.5}
 """Most instructions of the inner loop per FFMA on sm_90, in bf16."""
 INTEGERS = ("patches_ptr", "slot_ptr", "table_ptr", "near_ptr", "count_ptr")
-WIDE = ("rows_ptr", "x_ptr", "dy_ptr", "dx_ptr", "out_ptr", "h_ptr", "g_ptr", "y_ptr", "dh_ptr")
+WIDE = ("rows_ptr", "p_ptr", "w2_ptr", "x_ptr", "dy_ptr", "dx_ptr", "out_ptr", "h_ptr", "g_ptr", "y_ptr", "dh_ptr")
 """Pointers to features; the others are to float32."""
 
 
@@ -196,7 +196,11 @@ def _gelu_grn(sites: ActiveSites, side: int, dim: int, width: int) -> list[Case]
         ),
         case("GELU backward", tiles.wide(kernels.gelu_grad_kernel, SCALED=in_weights), loops, 3, sums),
     ]
-    if not in_weights:
+    if in_weights:
+        launch, per_program = grn_weights.weights_grad_launch(sites.batch_size, dim, hidden)
+        weights = hidden * dim * (width * (sites.batch_size + 1) + 4 * launch.grid[0]) + 2 * statistics
+        cases.append(Case("GRN weights backward", side, hidden, launch, per_program, weights, weights, 2))
+    else:
         cases += [
             case("GRN", tiles.wide(kernels.grn_kernel), loops, 2, statistics),
             case("GRN sums backward", tiles.wide(kernels.grn_sums_kernel), loops, 2, 2 * sums),

@@ -23,7 +23,7 @@ from fcmae.models.fcmae import count_visible
 from fcmae.models.layers import use_backend
 from fcmae.models.sizes import SIZES
 from fcmae.sparse import sites
-from fcmae.sparse.backends.triton import depthwise, gelu_grn, launch, neighbors, norm, patches
+from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_weights, launch, neighbors, norm, patches
 from fcmae.sparse.backends.triton.launch import Launch, interpreting
 
 NOT_LAUNCHED = (
@@ -32,7 +32,7 @@ NOT_LAUNCHED = (
 )  # fmt: skip
 OPERATORS = {
     op._opoverload: op
-    for module in (depthwise, gelu_grn, neighbors, norm, patches)
+    for module in (depthwise, gelu_grn, grn_weights, neighbors, norm, patches)
     for op in vars(module).values()
     if isinstance(op, CustomOpDef)
 }

@@ -51,6 +51,7 @@ NAMES = {
     "slide": "forward", "near": "forward", "wgrad": "wgrad", "forward": "LayerNorm", "backward": "LayerNorm backward",
     "gelu": "GELU", "scale": "GRN statistics", "through": "GRN statistics backward", "gelu grad": "GELU backward",
     "grn": "GRN", "grn sums": "GRN sums backward", "stem rows": "stem rows", "patch pixels": "target pixels",
+    "weights grad": "GRN weights backward",
 }  # fmt: skip
 """What kernel_cost calls the kernels."""
 

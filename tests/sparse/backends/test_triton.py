@@ -13,7 +13,7 @@ from triton.runtime import interpreter
 from fcmae.sparse import ActiveSites, Backend, MlpWeights, densify, gather_sites, resolve_backend
 from fcmae.sparse import reference as ref
 from fcmae.sparse.backends import pytorch
-from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_mlp, launch, neighbors, norm, patches
+from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_mlp, grn_weights, launch, neighbors, norm, patches
 from tests.conftest import GRIDS, random_visible
 from tests.sparse.against_oracle import compare
 
@@ -24,7 +24,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.fixture
 def gpu_tiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut as on a GPU: several programs, blocks and parts where the interpreter would take one."""
-    for module in (depthwise, gelu_grn, launch, neighbors, norm):
+    for module in (depthwise, gelu_grn, grn_weights, launch, neighbors, norm):
         for name, as_on_gpu in (("interpreting", lambda: False), ("many_or", lambda number, *_: number)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, as_on_gpu)
@@ -360,7 +360,8 @@ def test_operators_are_what_torch_expects_of_operators() -> None:
     images = torch.randn(2, 3, 16, 24, device=DEVICE)
     check(patches._stem_rows_op, (images, sites.patches, 2, 4, torch.bfloat16))
     check(patches._patch_pixels_op, (images, sites.patches, 8, 1e-6))
-    modules = (depthwise, gelu_grn, neighbors, norm, patches)
+    check(grn_weights.grn_weights_grad_op, randn((2, 3, 9), (3, 9), (2, 9)))
+    modules = (depthwise, gelu_grn, grn_weights, neighbors, norm, patches)
     assert checked == {op for module in modules for op in vars(module).values() if isinstance(op, CustomOpDef)}
 
 
