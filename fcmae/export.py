@@ -30,8 +30,9 @@ EXPORTS, TIMM = "export", "timm"  # a fine-tuned run's networks, and the one for
 class ExportConfig:
     """Write a network as an ONNX file, checked against PyTorch with ONNX Runtime.
 
-    With a classifier it gives logits [B, classes]; without one, or with --features, the mean of the last feature map
-    [B, D]. It takes any number of images [B, C, H, W], normalized; the file's metadata says how.
+    With a classifier it gives logits [B, classes], or with --features what the classifier sees, [B, D]; without one the
+    mean of the last feature map, [B, D]. It takes any number of images [B, C, H, W], normalized; the file's metadata
+    says how.
     """
 
     ckpt: str
@@ -101,7 +102,7 @@ def export(config: ExportConfig) -> ExportResult:
 
     from fcmae.finetuning.classes import stated_classes  # here, because these imports take seconds
     from fcmae.weights.dense import create_dense
-    from fcmae.weights.onnx import Pooled, check_installed, write_onnx
+    from fcmae.weights.onnx import Features, check_installed, write_onnx
     from fcmae.weights.settings import pixels
 
     check_installed()
@@ -109,7 +110,7 @@ def export(config: ExportConfig) -> ExportResult:
     chans, *own_hw = network.pretrained_cfg["input_size"]
     height, width = config.image_hw or own_hw
     is_classifier = network.num_classes > 0 and not config.features
-    graph: nn.Module = network if is_classifier else Pooled(network)
+    graph: nn.Module = network if is_classifier else Features(network)
     read_as = pixels(source, chans)
     metadata = {
         "model": network.pretrained_cfg["architecture"],

@@ -32,8 +32,9 @@ class Written(NamedTuple):
     """The largest ‖ONNX − PyTorch‖ / ‖PyTorch‖ of the checks."""
 
 
-class Pooled(nn.Module):
-    """The mean of the last feature map, [B, D]: what ``fcmae evaluate`` scores."""
+class Features(nn.Module):
+    """Feature vectors [B, D]: of a classifier what its last layer sees, as ``fcmae predict`` writes them; of a network
+    without one the mean of the last feature map, which ``fcmae evaluate`` scores."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -41,7 +42,8 @@ class Pooled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] → [B, D]."""
-        return self.network.forward_features(images).mean((2, 3))
+        x = self.network.forward_features(images)
+        return self.network.forward_head(x, pre_logits=True) if self.network.num_classes else x.mean((2, 3))
 
 
 def check_installed() -> None:
@@ -64,11 +66,17 @@ def write_onnx(
         metadata: written into the file, each value as JSON.
 
     Raises:
-        UserError: ONNX Runtime gives other numbers than PyTorch; nothing is written then.
+        UserError: images of a size that the network cannot take, or ONNX Runtime gives other numbers than PyTorch;
+            nothing is written then.
     """
     network = network.eval().float().cpu()
     generator = torch.Generator().manual_seed(0)
     images = [torch.randn(count, *shape, generator=generator) for count in BATCHES]
+    try:
+        with torch.inference_mode():
+            wanted = [network(some) for some in images]
+    except RuntimeError as error:  # images that are too small
+        raise UserError(f"--img_size {shape[1]},{shape[2]}: the network cannot take it: {error}") from None
     make_folder(file.parent)
     with TemporaryDirectory(prefix=".new-", dir=file.parent) as folder, naming(file):
         made = Path(folder) / file.name  # of the same name, since the graph names the file of the weights
@@ -79,7 +87,7 @@ def write_onnx(
             )  # fmt: skip
         program.model.metadata_props.update({name: json.dumps(value) for name, value in metadata.items()})
         program.save(made)
-        difference = _difference(network, made, images)
+        difference = _difference(made, images, wanted)
         if not difference <= TOLERANCE:
             raise UserError(
                 f"{file} is not written: ONNX Runtime's {output} differ from PyTorch's by {difference:.1e} of their "
@@ -93,18 +101,16 @@ def write_onnx(
     return Written(tuple(file.with_name(part.name) for part in reversed(parts)), difference)
 
 
-def _difference(network: nn.Module, file: Path, batches: list[Tensor]) -> float:
+def _difference(file: Path, batches: list[Tensor], wanted: list[Tensor]) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     worst = 0.0
-    for images in batches:
-        with torch.inference_mode():
-            wanted = network(images)
+    for images, of_torch in zip(batches, wanted, strict=True):
         got = _outputs(session, images)
-        if got.shape != wanted.shape:
+        if got.shape != of_torch.shape:
             return float("inf")
-        worst = max(worst, float((got - wanted).norm() / wanted.norm()))
+        worst = max(worst, float((got - of_torch).norm() / of_torch.norm()))
     return worst
 
 

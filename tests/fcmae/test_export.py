@@ -89,7 +89,7 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path, monk
     network = timm.create_model("convnextv2_atto", num_classes=3, depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
     monkeypatch.setattr(weights_onnx, "_outputs", other)
     with pytest.raises(UserError, match=r"a\.onnx is not written: ONNX Runtime's logits differ from PyTorch's by"):
-        weights_onnx.write_onnx(network, (2, 32, 32), "logits", tmp_path / "a.onnx", {})
+        weights_onnx.write_onnx(network, (3, 32, 32), "logits", tmp_path / "a.onnx", {})
     assert not list(tmp_path.iterdir())
 
 
@@ -100,3 +100,23 @@ def test_missing_libraries_are_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else there(name))
     with pytest.raises(UserError, match=r"--format onnx needs onnxscript: pip install 'fcmae\[onnx\]'"):
         export(tuned[1], output=tmp_path / "a.onnx")
+
+
+@torch.no_grad()
+def test_features_of_a_classifier_are_what_its_last_layer_sees() -> None:
+    images = torch.randn(2, 3, 32, 32)
+    small = {"depths": (1, 1, 1, 1), "dims": (4, 4, 4, 4)}
+    network = timm.create_model("convnextv2_atto", num_classes=3, **small).eval()
+    randomize(network)
+    seen = weights_onnx.Features(network)(images)
+    torch.testing.assert_close(network.head.fc(seen), network(images))
+    plain = timm.create_model("convnextv2_atto", num_classes=0, **small).eval()
+    plain.load_state_dict(network.state_dict(), strict=False)
+    torch.testing.assert_close(weights_onnx.Features(plain)(images), plain.forward_features(images).mean((2, 3)))
+
+
+def test_images_that_are_too_small_are_one_line(tmp_path: Path) -> None:
+    network = timm.create_model("convnextv2_atto", num_classes=3, depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
+    with pytest.raises(UserError, match=r"--img_size 8,8: the network cannot take it: "):
+        weights_onnx.write_onnx(network, (3, 8, 8), "logits", tmp_path / "a.onnx", {})
+    assert not list(tmp_path.iterdir())
