@@ -106,7 +106,7 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     )  # fmt: skip
     check_same_everywhere(start.images_digest, accelerator)
 
-    optimizer = make_optimizer(bare_model, network, config, batch.effective)
+    optimizer: torch.optim.Optimizer = make_optimizer(bare_model, network, config, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     ema = ModelEmaV3(bare_model, decay=config.train.ema) if config.train.ema else None
