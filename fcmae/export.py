@@ -91,7 +91,7 @@ def export(config: ExportConfig) -> ExportResult:
             that does not compute what PyTorch computes.
     """
     given = Path(config.ckpt)
-    check_weights(given)
+    check_weights(config.ckpt)
     file = _file(config, given)
     if file.is_dir():
         raise UserError(f"--output {file} is a folder; give a file")
@@ -99,9 +99,10 @@ def export(config: ExportConfig) -> ExportResult:
         raise UserError(f"{file} exists; give another --output, or --overwrite")
     source = given / EXPORTS / TIMM if (given / EXPORTS / TIMM).is_dir() else given
 
-    from fcmae.weights.dense import create_dense  # here, because these imports take seconds
+    from fcmae.finetuning.classes import stated_classes  # here, because these imports take seconds
+    from fcmae.weights.dense import create_dense
     from fcmae.weights.onnx import Pooled, check_installed, write_onnx
-    from fcmae.weights.settings import class_names, pixels
+    from fcmae.weights.settings import pixels
 
     check_installed()
     network: Any = create_dense(source, None, allow_pickle=config.allow_pickle, use_ema=config.use_ema)
@@ -115,7 +116,7 @@ def export(config: ExportConfig) -> ExportResult:
         "mean": list(read_as.mean),
         "std": list(read_as.std),
         **read_as.exported(),
-        **({"classes": names} if is_classifier and (names := class_names(source, network.num_classes)) else {}),
+        **({"classes": names} if is_classifier and (names := stated_classes(source)) else {}),
     }
     output = "logits" if is_classifier else "features"
     written = write_onnx(graph, (chans, height, width), output, file, metadata)

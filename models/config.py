@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from fcmae.models.sizes import SIZES, Size, list_models, version_of
-from fcmae.sparse.backends.names import BackendName as SparseBackendName
+from fcmae.models.sizes import SIZES, Size, check_stem_stride, list_models, version_of
+from fcmae.sparse.backends.names import SparseBackendName
 
 MASKED = "masked"
 BackendName = Literal[SparseBackendName, "masked", "grid"]
@@ -44,7 +44,7 @@ class ModelConfig:
     backend: BackendName = "auto"
     """Implementation of the encoder's operations: torch (plain PyTorch), numba (CPU kernels), triton (GPU kernels),
     minkowski (MinkowskiEngine, installed separately) or masked (dense, the baseline). auto, or its older
-    name grid: the fastest on the device, numba on a CPU and torch elsewhere. It affects the speed, not the results."""
+    name grid: numba on a CPU, triton on CUDA, torch elsewhere. It affects the speed, not the results."""
     checkpoint_stages: tuple[int, ...] = ()
     """Stages (0 to 3) whose blocks use activation checkpointing: activations are recomputed in the backward pass, which
     saves memory and costs time."""
@@ -54,12 +54,8 @@ class ModelConfig:
             near = difflib.get_close_matches(self.name.lower(), list_models(), n=1)
             hint = f"; the nearest is {near[0]}" if near else ""
             raise ValueError(f"name {self.name!r} is not known; choose one of {', '.join(list_models())}{hint}")
-        if self.stem_stride is None:
-            object.__setattr__(self, "stem_stride", self.size.stem_stride)  # so that a run's files name it
-        *others, last = self.size.stem_strides
-        if self.stem_stride not in self.size.stem_strides:
-            of = f" for {self.name}" if self.size.is_isotropic else ""
-            raise ValueError(f"stem_stride must be {', '.join(map(str, others))} or {last}{of}, got {self.stem_stride}")
+        if self.stem_stride is not None:
+            check_stem_stride(self.stem_stride, self.name)
         for size in self.image_hw:
             if size < self.patch_size or size % self.patch_size:
                 raise ValueError(
@@ -86,8 +82,8 @@ class ModelConfig:
 
     @property
     def stride(self) -> int:
-        """Kernel and stride of the stem in pixels: ``stem_stride``, which is set by then."""
-        return self.stem_stride or self.size.stem_stride
+        """Kernel and stride of the stem in pixels: ``stem_stride``, or the default of the size."""
+        return self.size.stem_stride if self.stem_stride is None else self.stem_stride
 
     @property
     def with_grn(self) -> bool:

@@ -59,6 +59,15 @@ SIZES: dict[str, Size] = {
 VERSIONS = {"convnext_isotropic_small": WITHOUT_SCALE, "convnext_isotropic_base": WITHOUT_SCALE}
 
 
+def check_stem_stride(stride: int, name: str | None) -> None:
+    """ValueError for a stride that the stem of a size cannot have; without a name, that no size can have."""
+    sizes = SIZES.values() if name is None else [SIZES[name]]
+    *others, last = sorted({one for size in sizes for one in size.stem_strides})
+    if stride not in (*others, last):
+        of = f" for {name}" if name is not None and SIZES[name].is_isotropic else ""
+        raise ValueError(f"stem_stride must be {', '.join(map(str, others))} or {last}{of}, got {stride}")
+
+
 def list_models() -> list[str]:
     """Names that :func:`fcmae.create_model` accepts: timm's, and the official code's for isotropic networks."""
     return list(SIZES)

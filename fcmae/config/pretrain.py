@@ -72,8 +72,8 @@ class PretrainConfig:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data with tuples as lists, as in config.yaml."""
-        return plain(asdict(self))
+        """Plain data with tuples as lists, as in config.yaml. The stem's stride is never left unset there."""
+        return plain(asdict(replace(self, model=replace(self.model, stem_stride=self.model.stride))))
 
 
 def absolute(path: str | None) -> str | None:

@@ -46,7 +46,7 @@ def crop_batches(
         collate_fn=list, worker_init_fn=end_with_parent,
     )  # fmt: skip
     readable, reason = 0, ""
-    for batch in tracked(loader, len(paths), "images", len):
+    for batch in tracked(loader, len(paths), "reading images", len):
         for entry in batch:
             if isinstance(entry, str):
                 reason = reason or entry
@@ -56,7 +56,10 @@ def crop_batches(
         if good:
             yield CropBatch(torch.stack([image for image, _ in good]), torch.tensor([index for _, index in good]))
     if not readable:
-        raise UserError(f"none of the {len(paths)} images can be read; the first: {reason}")
+        what = (
+            f"none of the {len(paths)} images can be read; the first" if len(paths) > 1 else "the image cannot be read"
+        )
+        raise UserError(f"{what}: {reason}")
 
 
 class _Crops(Dataset):

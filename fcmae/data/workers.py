@@ -41,12 +41,16 @@ class Arranged:
 @contextmanager
 def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
     """The loader's batches. When the block ends, so do the loading processes; after an error they are killed."""
-    others = active_children()
     batches: Any = None
+    workers: set[BaseProcess] = set()  # the caller may have other processes, which live on
     try:
         with _no_signals():  # until the new processes ignore them
-            batches = iter(loader.loader if isinstance(loader, Arranged) else loader)
-        _running.update(process for process in active_children() if process not in others)
+            others = active_children()
+            try:
+                batches = iter(loader.loader if isinstance(loader, Arranged) else loader)
+            finally:
+                workers.update(process for process in active_children() if process not in others)
+        _running.update(workers)
         yield loader.arrange(batches) if isinstance(loader, Arranged) else batches
         with suppress(AttributeError):  # no loading processes
             batches._shutdown_workers()
@@ -55,7 +59,7 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
             batches._shutdown = True  # torch would wait for locks that a killed process may hold
         raise
     finally:
-        _kill(process for process in active_children() if process not in others)
+        _kill(workers)
 
 
 def serve_parent(_worker: int = 0) -> None:
@@ -109,7 +113,7 @@ def _no_signals() -> Iterator[None]:
 
 
 def _kill(processes: Iterable[BaseProcess]) -> None:
-    """Kill processes and wait for them. torch, which takes that for a fault of theirs, hears nothing of it."""
+    """Kill processes and wait for them, without torch's SIGCHLD handler, which would report a crash."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     listening = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread and os.name == "posix" else None
     killed = list(processes)

@@ -8,7 +8,7 @@ from fcmae.cli.fields import WORD
 from fcmae.config import DIGITS, OptimizationConfig, TrainingImagesConfig, check_least, check_seed
 from fcmae.config.checks import check_finite
 from fcmae.config.pretrain import absolute, plain
-from fcmae.models.sizes import SIZES
+from fcmae.models.sizes import SIZES, check_stem_stride
 
 SCRATCH = "scratch"
 """In place of weights: a network with random ones."""
@@ -28,7 +28,8 @@ class FinetuneModelConfig:
     in_chans: int | None = None
     """Channels of the images. Unset: those of WEIGHTS."""
     stem_stride: int | None = None
-    """Kernel and stride of the stem of a network from scratch. Unset: that of WEIGHTS, or of the size."""
+    """Kernel and stride of the stem of a network from scratch: 1, 2 or 4; isotropic: 4, 8, 16 or 32. Unset: that of
+    WEIGHTS, or 4; isotropic 16."""
     use_grn: bool | None = None
     """false drops the weights' global response normalization, true adds it where they have none. Unset: as they are."""
     drop_path_rate: float = 0.1
@@ -41,7 +42,9 @@ class FinetuneModelConfig:
     def __post_init__(self) -> None:
         if self.name is not None and self.name not in SIZES:
             raise ValueError(f"name {self.name!r} is not known; choose one of {', '.join(SIZES)}")
-        check_least(self, in_chans=1, stem_stride=1)
+        if self.stem_stride is not None:
+            check_stem_stride(self.stem_stride, self.name)
+        check_least(self, in_chans=1)
         for side in self.img_size if isinstance(self.img_size, tuple) else (self.img_size,):
             if side is not None and side < 1:
                 raise ValueError(f"img_size must be at least 1, got {self.img_size}")

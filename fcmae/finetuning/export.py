@@ -10,7 +10,8 @@ from fcmae.finetuning.best import best_folder
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
-from fcmae.weights.convert import convert
+from fcmae.weights.card import imports_first
+from fcmae.weights.convert import convert_weights
 from fcmae.weights.formats.base import read_json
 from fcmae.weights.write import write
 
@@ -27,7 +28,8 @@ def export(run: Path, data: LabeledSet, crops: CenterCrops, config: FinetuneConf
     for name, use in USE.items():
         folder = run / EXPORT / name
         try:
-            write(convert(best_folder(run), name), best_folder(run), folder, name, overwrite=True)
+            conversion = convert_weights(best_folder(run), name)
+            write(conversion, best_folder(run), folder, name, overwrite=True)
         except UserError as error:
             lines.append(f"not exported for {name}: {error}")
             continue
@@ -35,7 +37,7 @@ def export(run: Path, data: LabeledSet, crops: CenterCrops, config: FinetuneConf
             if (folder / file).is_file():
                 content = change(read_json(folder / file), name, data, crops)
                 write_text(folder / file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-        lines.append(f"  {use.format(folder=folder)}")
+        lines.append(f"  {'; '.join([*imports_first(conversion, name), use.format(folder=folder)])}")
     return lines
 
 

@@ -17,27 +17,24 @@ def layer_of(name: str, depths: Sequence[int], by: DecayBy) -> int:
         name: such as ``stages.2.blocks.4.conv_dw.weight``.
         depths: blocks of each stage.
         by: ``layer``: blocks count from 1, the stem and the downsampling before a block belong to it. ``three``: the
-            stem is 0, each stage is a layer, but the third (of an isotropic network the only) has one for every three
-            blocks.
+            stem is 0, each stage is a layer, but the last but one (the only one of an isotropic network) has one for
+            every three blocks.
 
     Returns:
         The number; that of the head is the largest.
     """
-    divided = max(0, len(depths) - 2)  # the stage that "three" divides
-    last = sum(depths) if by == "layer" else len(depths) - 1 + -(-depths[divided] // 3)
+    long = max(0, len(depths) - 2)
+    layers = list(depths) if by == "layer" else [-(-d // 3) if s == long else 1 for s, d in enumerate(depths)]
     part, _, rest = name.partition(".")
     if part == "stem":
         return 1 if by == "layer" else 0
     if part != "stages":
-        return last + 1
+        return sum(layers) + 1
     numbers = rest.split(".")
     stage = int(numbers[0])
     block = int(numbers[2]) if numbers[1] == "blocks" else 0
-    if by == "layer":
-        return sum(depths[:stage]) + block + 1
-    if stage > divided:
-        return last
-    return stage + 1 + (block // 3 if stage == divided else 0)
+    inside = block if by == "layer" else block // 3 if stage == long else 0
+    return sum(layers[:stage]) + inside + 1
 
 
 def param_groups(

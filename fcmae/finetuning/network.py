@@ -44,7 +44,7 @@ def starting_weights(config: FinetuneConfig) -> Weights:
         weights = _of_timm(given)
     else:
         raise UserError(f"WEIGHTS {given} does not exist, and is no ConvNeXt of timm; {ACCEPTED}")
-    for name, of_weights in (("name", weights.config.name), ("stem_stride", weights.config.stem_stride)):
+    for name, of_weights in (("name", weights.config.name), ("stem_stride", weights.config.stride)):
         if getattr(model, name) not in (None, of_weights):
             raise UserError(
                 f"--model.{name} is {getattr(model, name)}, but {given} has {of_weights}; leave it out, or fine-tune "

@@ -179,7 +179,7 @@ def _resolved(
     """The settings with what was unset: of the checkpoint to resume, of the weights, or measured on the images."""
     size = network.image_hw[0] if network.image_hw[0] == network.image_hw[1] else network.image_hw
     model = replace(
-        config.model, name=network.name, img_size=size, in_chans=network.in_chans, stem_stride=network.stem_stride,
+        config.model, name=network.name, img_size=size, in_chans=network.in_chans, stem_stride=network.stride,
         use_grn=network.with_grn,
     )  # fmt: skip
     config = recorded_pixels(replace(config, model=model), before)

@@ -33,7 +33,8 @@ def largest_batch(model: nn.Module, make_loss: MakeLoss, accelerator: Accelerato
     fits = CPU_LIMIT
     if accelerator.device.type == "cuda":
         with accelerator.autocast():
-            copies += ADAMW_COPIES + (accelerator.num_processes > 1)  # with several processes also DDP's buckets
+            # gradients are also summed, over micro-batches or processes
+            copies += ADAMW_COPIES + 1
             fits = min(CUDA_LIMIT, _fits_on_gpu(model, make_loss, accelerator.device, copies))
     return int(accelerator.gather(torch.tensor([fits], device=accelerator.device)).min())
 

@@ -8,17 +8,11 @@ from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs.checkpoint import read_state
 from fcmae.weights.convert import Conversion
+from fcmae.weights.formats import Target, targets
 from fcmae.weights.settings import run_setting, says_normalization
 
 CARD = "README.md"
 MARK = "<!-- Written by fcmae convert; a card without this line is not replaced. -->"
-LIBRARY = {"timm": "timm", "transformers": "transformers"}
-USE = {
-    "timm": 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=10)',
-    "transformers": 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("FOLDER")',
-    "official": 'from safetensors.torch import load_file\n\nstate = load_file("FOLDER/model.safetensors")',
-    "mmpretrain": 'init_cfg = dict(type="Pretrained", checkpoint="FOLDER/model.pth", prefix="backbone.")',
-}
 
 
 def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, pixels: Pixels) -> Path | None:
@@ -30,9 +24,9 @@ def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, 
     return card
 
 
-def needs_import(conversion: Conversion, format: str) -> bool:
-    """Whether timm can build the network from a folder only where fcmae.models.isotropic is imported."""
-    return format == "timm" and conversion.weights.config.size.is_isotropic
+def imports_first(conversion: Conversion, format: str) -> list[str]:
+    """What must be imported before a folder is loaded: timm learns of isotropic networks from us."""
+    return ["import fcmae.models.isotropic"] if format == "timm" and conversion.weights.config.size.is_isotropic else []
 
 
 def has_our_card(folder: Path) -> bool:
@@ -46,7 +40,8 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
     weights = conversion.weights
     config = weights.config
     version = "convnextv2" if config.with_grn else "convnext"
-    library = [f"library_name: {LIBRARY[format]}"] if format in LIBRARY else []
+    target = targets()[format][1]
+    library = [f"library_name: {format}"] if target.module == format else []
     task = "image-classification" if weights.num_classes else "image-feature-extraction"
     file = None if weights.origin == "the state dict" else Path(weights.origin)
     training = _training(file)
@@ -79,17 +74,19 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in facts),
             "",
-            "```python",
-            *(["import fcmae.models.isotropic  # registers it with timm"] if needs_import(conversion, format) else []),
-            USE.get(format, ""),
-            "```",
-            "",
+            *_usage(target, imports_first(conversion, format)),
             "## License",
             "",
             _license(conversion, file),
             "",
         ]
     )
+
+
+def _usage(target: Target, first: list[str]) -> list[str]:
+    """Python that loads the folder, after the imports ``first``; empty if the format does not say."""
+    imports = [f"import {target.module}", *first, ""] if target.module else first
+    return ["```python", *imports, target.usage, "```", ""] if target.usage else []
 
 
 def _training(file: Path | None) -> list[tuple[str, str]]:

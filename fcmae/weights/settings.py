@@ -16,13 +16,12 @@ from fcmae.runs.find import FOLDER, LAST, MODEL, resolve_checkpoint
 from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.runs.utf8_path import utf8_path
 from fcmae.weights import formats
-from fcmae.weights.formats.base import EXPORTED_KEY, read_json
+from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, read_json
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EXPORTED = "config.json"
 PIXEL_FIELDS: dict[str, Any] = {
     "value_range": list, "bands": list, "nodata": int | float, "stack": str, "max_pixels": int,
 }  # fmt: skip
@@ -94,7 +93,7 @@ def _stated_pixels(ckpt: str | Path) -> dict[str, Any]:
         settings = {name: run_setting(file, "data", name, kind) for name, kind in PIXEL_FIELDS.items()}
         found = {name: value for name, value in settings.items() if value is not None}
     if not found:
-        exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+        exported = read_json(file.parent / CONFIG_JSON).get(EXPORTED_KEY)
         found = exported if isinstance(exported, dict) else {}
     if found:
         return {name: found[name] for name, kind in PIXEL_FIELDS.items() if isinstance(found.get(name), kind)}
@@ -133,23 +132,11 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
     found = [run_setting(file, "data", name, list) for name in ("mean", "std")]
     if any(found):
         return found[0], found[1]
-    exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+    exported = read_json(file.parent / CONFIG_JSON).get(EXPORTED_KEY)
     if isinstance(exported, dict) and isinstance(exported.get("mean"), list):
         return exported["mean"], exported.get("std")
     stated = (format.mean_std(file.parent) for format in formats.KNOWN)
     return next((mean_std for mean_std in stated if mean_std is not None), (None, None))
-
-
-def class_names(ckpt: str | Path, count: int) -> list[str] | None:
-    """The names of ``count`` classes that a folder of timm or transformers states beside its weights."""
-    path = Path(ckpt)
-    config = read_json((path if path.is_dir() else path.parent) / EXPORTED)
-    pretrained, named = config.get("pretrained_cfg"), config.get("id2label")
-    names = config.get("label_names") or (pretrained.get("label_names") if isinstance(pretrained, dict) else None)
-    if names is None and isinstance(named, dict):
-        names = [named.get(str(place)) for place in range(count)]
-    fits = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
-    return names if fits else None
 
 
 def model_file(ckpt: str | Path) -> Path:

@@ -241,7 +241,7 @@ def test_an_isotropic_network_in_a_timm_folder(tmp_path: Path, capsys: pytest.Ca
     save_file(model.state_dict(), tmp_path / "a.safetensors")
     assert main([str(tmp_path / "a.safetensors"), str(tmp_path / "out")]) == 0
     assert "to use it: import fcmae.models.isotropic; timm.create_model" in capsys.readouterr().out
-    assert "import fcmae.models.isotropic  # registers it" in (tmp_path / "out" / "README.md").read_text()
+    assert "import fcmae.models.isotropic\n" in (tmp_path / "out" / "README.md").read_text()
     images = torch.randn(1, 2, 16, 24)
     wanted = model.encoder(images, torch.ones(1, 2, 3, dtype=torch.bool))
     for options in ({}, {"features_only": True}):

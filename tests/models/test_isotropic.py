@@ -118,9 +118,9 @@ def test_timms_tools_work_on_it() -> None:
 def test_a_mask_patch_is_a_patch_of_the_stem() -> None:
     """One site each, so that the encoder's grid is the decoder's."""
     assert ModelConfig(SMALL).patch_size == 16
-    assert ModelConfig(SMALL).stem_stride == 16
+    assert ModelConfig(SMALL).stride == 16
     assert ModelConfig(SMALL, stem_stride=8).patch_size == 8
-    assert ModelConfig("convnextv2_atto").stem_stride == 4
+    assert ModelConfig("convnextv2_atto").stride == 4
     for wrong in (0, 1, 2, 12):
         with pytest.raises(ValueError, match=rf"stem_stride must be 4, 8, 16 or 32 for {SMALL}, got {wrong}"):
             ModelConfig(SMALL, stem_stride=wrong)

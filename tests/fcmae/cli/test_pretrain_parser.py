@@ -226,3 +226,11 @@ def test_a_later_layer_replaces_the_batch_of_an_earlier_one(
     if not options:
         train = config_from((), {"config": names, "data": "x"}).train
         assert (train.effective_batch, train.batch_size, train.accumulation_steps) == expected
+
+
+def test_an_unset_stem_is_that_of_the_size_and_named_in_the_runs_files() -> None:
+    """4, as in the files of runs before it could be left unset; 16 for isotropic networks."""
+    for name, stride in (("convnextv2_atto", 4), ("convnext_isotropic_base", 16)):
+        config = parse_config(["--data.path", "x", "--model.name", name])
+        assert config.model.stride == stride
+        assert config.as_dict()["model"]["stem_stride"] == stride

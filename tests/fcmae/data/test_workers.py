@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import active_children
+from multiprocessing import Process, active_children
 from pathlib import Path
 
 import psutil
@@ -50,6 +50,17 @@ def test_after_an_error_processes_are_killed_whatever_they_do() -> None:
         raise ZeroDivisionError
     assert active_children() == []
     assert time.monotonic() - start < 30
+
+
+def test_processes_of_the_caller_live_on() -> None:
+    """Also those that it starts while images are loaded."""
+    with batches_of(loader()) as batches:
+        next(batches)
+        own = Process(target=time.sleep, args=(3600,), daemon=True)
+        own.start()
+    assert active_children() == [own]
+    own.kill()
+    own.join()
 
 
 def test_signals_that_end_a_run_leave_them_alive() -> None:

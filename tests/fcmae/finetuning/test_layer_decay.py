@@ -80,3 +80,12 @@ def test_the_head_is_the_last_layer() -> None:
     assert layer_of("head.fc.bias", (2, 2, 6, 2), "layer") == 13
     assert layer_of("stages.1.downsample.0.weight", (2, 2, 6, 2), "layer") == 3
     assert layer_of("stages.1.blocks.0.norm.weight", (2, 2, 6, 2), "layer") == 3
+
+
+def test_layers_of_an_isotropic_network() -> None:
+    """Its one stage: every block, or groups of three."""
+    block = "stages.0.blocks.{}.mlp.fc1.weight"
+    assert [layer_of(block.format(n), (18,), "layer") for n in (0, 2, 3, 17)] == [1, 3, 4, 18]
+    assert [layer_of(block.format(n), (18,), "three") for n in (0, 2, 3, 17)] == [1, 1, 2, 6]
+    assert [layer_of("stem.0.weight", (18,), by) for by in ("layer", "three")] == [1, 0]
+    assert [layer_of("head.fc.weight", (18,), by) for by in ("layer", "three")] == [19, 7]
