@@ -133,7 +133,7 @@ class Trial:
         """Let an allocation fail, and wait for it: the event is the next step or image, not this moment."""
         rank = self.random.randrange(self.processes)
         Path(f"{self.trigger}-{'loading' if 'loading' in event else f'training{rank}'}").touch()
-        limit = time.monotonic() + TO_END
+        limit = time.monotonic() + TO_START
         while process.poll() is None and "error:" not in log_of(run).read_text() and time.monotonic() < limit:
             time.sleep(0.02)
 
