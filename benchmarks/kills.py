@@ -3,9 +3,10 @@
     python -m benchmarks.kills --events 100 [--processes 1 2] [--torchrun] [--seed 0]
 
 Events: kill -9 of a training process, of a data loading process or of torchrun; SIGTERM to one or all; an allocation
-that fails in a training process or in a data loading process. After each, no process but torchrun may be left after
-10 seconds, and there may be no traceback. When a run has ended, its losses and its weights must equal the undisturbed
-run's bit for bit, and it must have the same pictures. The events are divided among the numbers of processes.
+that fails in a training process or in a data loading process. After each, no process but torchrun itself may be left
+after 10 seconds, and there may be no traceback. When a run has ended, its losses and its weights must equal the
+undisturbed run's bit for bit, and it must have the same pictures. The events are divided among the numbers of
+processes.
 """
 
 import argparse
@@ -132,7 +133,7 @@ class Trial:
         """Let an allocation fail, and wait for it: the event is the next step or image, not this moment."""
         rank = self.random.randrange(self.processes)
         Path(f"{self.trigger}-{'loading' if 'loading' in event else f'training{rank}'}").touch()
-        limit = time.monotonic() + TO_END
+        limit = time.monotonic() + TO_START
         while process.poll() is None and "error:" not in log_of(run).read_text() and time.monotonic() < limit:
             time.sleep(0.02)
 
