@@ -84,8 +84,9 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     network = described(weights, config.model)
     config = _resolved(config, network, before, weights if resume_from is None else None, data)
     reading, normalize = _pixels(config, network)
-    data.check_readable(reading, network.image_hw)
-    if resume_from is not None:
+    if resume_from is None:
+        data.check_readable(reading, network.image_hw)
+    else:
         check_same_run(config, resume_from, before)
 
     bare_model = build(weights, network, config.model, data.classes, normalize, config.seed)

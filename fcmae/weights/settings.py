@@ -146,7 +146,10 @@ def model_file(ckpt: str | Path) -> Path:
 
 
 def run_setting(file: Path, group: str, name: str, kind: type[T]) -> T | None:
-    """A setting from the config.yaml of the run that a checkpoint's file lies in; None if it lies in none, or unset."""
+    """A setting from the config.yaml of the run that a checkpoint's file lies in; None if it lies in none, or unset.
+
+    ``group`` may be empty, for the settings outside of groups.
+    """
     folder = file.resolve().parent.parent
     config = folder.parent / CONFIG
     if folder.name != FOLDER or not config.is_file():
@@ -156,6 +159,6 @@ def run_setting(file: Path, group: str, name: str, kind: type[T]) -> T | None:
         plain = yaml.safe_load(text) if text.startswith(HEADER) else None
     except yaml.YAMLError:
         return None
-    settings = plain.get(group) if isinstance(plain, dict) else None
+    settings = plain.get(group) if isinstance(plain, dict) and group else plain
     value = settings.get(name) if isinstance(settings, dict) else None
     return value if isinstance(value, kind) else None

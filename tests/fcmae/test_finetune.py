@@ -108,6 +108,9 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     theirs: Any = AutoModelForImageClassification.from_pretrained(folder / "export" / "transformers").eval()
     assert torch.allclose(theirs(images).logits, expected, rtol=1e-5, atol=1e-5)
     assert theirs.config.id2label == {0: "blue", 1: "green", 2: "red"}
+    card = (folder / "export" / "timm" / "README.md").read_text()
+    assert f"| Fine-tuning | {found.best_step} steps of 8 images, from `pretrained` |" in card
+    assert "The run started from `pretrained`; the license of those weights applies." in card
     processor = json.loads((folder / "export" / "transformers" / "preprocessor_config.json").read_text())
     assert processor["size"] == {"shortest_edge": 32}
     assert processor["rescale_factor"] == pytest.approx(1 / 200)
