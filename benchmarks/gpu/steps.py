@@ -64,21 +64,26 @@ def kernel_time(run: common.Run, device: torch.device) -> tuple[float, int] | No
     return sum(event.time_range.elapsed_us() for event in kernels) / 1e6, len(kernels)
 
 
-def compile_blocks(network: nn.Module) -> None:
+def compiler(device: torch.device) -> str:
+    """A CPU's takes minutes; what the networks are to it can be tried without."""
+    return "inductor" if device.type == "cuda" else "aot_eager"
+
+
+def compile_blocks(network: nn.Module, device: torch.device) -> None:
     """torch.compile of every block: a few graphs for all of them, which takes seconds where the whole takes minutes."""
     torch._dynamo.config.recompile_limit = 64  # one graph for each shape, and for each state of the indices
     for module in network.modules():
         if isinstance(module, Block) or type(module).__name__ == "Block":  # ours, and timm's ViT's
-            module.compile()
+            module.compile(backend=compiler(device))
 
 
 @contextmanager
-def masked_blocks_compiled(yes: bool) -> Iterator[None]:
+def masked_blocks_compiled(yes: bool, device: torch.device) -> Iterator[None]:
     """The masked baseline calls a function for each block, not the module."""
     before: Any = masked._block
     try:
         if yes:
-            masked._block = torch.compile(before)
+            masked._block = torch.compile(before, backend=compiler(device))
         yield
     finally:
         masked._block = before
@@ -107,12 +112,12 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
     step = common.training_step(network, forward, dtype_on(args.device), args.device)
     begin = time.perf_counter()
     expected = float(step())
-    with masked_blocks_compiled("compiled" in mode and not args.whole):
+    with masked_blocks_compiled("compiled" in mode and not args.whole, args.device):
         if "compiled" in mode:
             if args.whole:
-                network.compile()
+                network.compile(backend=compiler(args.device))
             else:
-                compile_blocks(network)
+                compile_blocks(network, args.device)
         loss = float(step())
         peak = peak_memory(step, args.device) if args.device.type == "cuda" else None
         run = step
