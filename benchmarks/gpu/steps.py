@@ -29,7 +29,7 @@ from fcmae.models.block import Block
 from fcmae.sparse import BackendError
 
 ROWS = ("triton/graph", "masked/compiled+graph", "torch/compiled+graph")
-PEER = "vit_base_patch16_224"
+PEER, SMALL_PEER = "vit_base_patch16_224", "vit_tiny_patch16_224"
 SHARE = 0.8  # of the free memory; a graph's pool and the compiler need some
 LARGEST, STEP = 1024, 32  # images; beyond, a GPU is as busy as it gets
 LOSS_ERROR = 1e-2  # relative, between the loss of a row and its eager one; in bfloat16 they differ by 1e-3
@@ -94,13 +94,18 @@ def dtype_on(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
+def peer(args: Any) -> str:
+    """The ViT of the masked autoencoder."""
+    return SMALL_PEER if args.small else PEER
+
+
 def make_network(args: Any, backend: str, batch: int, like: FCMAE, inputs: common.Inputs) -> tuple[Any, common.Run]:
     """A network and its forward pass."""
     if backend != "mae":
         model = common.make_model(args, backend, like)
         return model, common.loss_of(model, inputs)
     small = {"dim": 64, "depth": 1} if args.small else {}
-    mae = ViTMAE("vit_tiny_patch16_224" if args.small else PEER, args.img_size, **small).to(args.device)
+    mae = ViTMAE(peer(args), args.img_size, **small).to(args.device)
     order = torch.rand(batch, mae.encoder.patch_embed.num_patches, device=args.device).argsort(1)
     return mae, lambda: mae(inputs.images, order)
 
@@ -162,7 +167,7 @@ def main() -> int:
     failed = False
     for row in args.rows:
         backend, mode = row.split("/")
-        name = args.model if backend != "mae" else f"{PEER}, MAE"
+        name = args.model if backend != "mae" else f"{peer(args)}, MAE"
         if time.perf_counter() - args.started > args.limit:
             common.print_row(name, backend, mode, "left out: no time", *["–"] * 5)
             continue
