@@ -38,6 +38,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if args.small:
         args.model, args.img_size = SMALL_MODEL, SMALL_IMAGE
     args.device = torch.device(args.device)
+    if args.device.type == "cpu":
+        args.limit *= 10  # as gpu.sh gives a CPU
     args.started = time.perf_counter()
     torch.manual_seed(0)
     return args

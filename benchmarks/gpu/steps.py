@@ -29,7 +29,7 @@ from fcmae.models.block import Block
 from fcmae.sparse import BackendError
 
 ROWS = ("triton/graph", "masked/compiled+graph", "torch/compiled+graph")
-PEER = "vit_base_patch16_224"
+PEER, SMALL_PEER = "vit_base_patch16_224", "vit_tiny_patch16_224"
 SHARE = 0.8  # of the free memory; a graph's pool and the compiler need some
 LARGEST, STEP = 1024, 32  # images; beyond, a GPU is as busy as it gets
 LOSS_ERROR = 1e-2  # relative, between the loss of a row and its eager one; in bfloat16 they differ by 1e-3
@@ -64,21 +64,26 @@ def kernel_time(run: common.Run, device: torch.device) -> tuple[float, int] | No
     return sum(event.time_range.elapsed_us() for event in kernels) / 1e6, len(kernels)
 
 
-def compile_blocks(network: nn.Module) -> None:
+def compiler(device: torch.device) -> str:
+    """A CPU's takes minutes; what the networks are to it can be tried without."""
+    return "inductor" if device.type == "cuda" else "aot_eager"
+
+
+def compile_blocks(network: nn.Module, device: torch.device) -> None:
     """torch.compile of every block: a few graphs for all of them, which takes seconds where the whole takes minutes."""
     torch._dynamo.config.recompile_limit = 64  # one graph for each shape, and for each state of the indices
     for module in network.modules():
         if isinstance(module, Block) or type(module).__name__ == "Block":  # ours, and timm's ViT's
-            module.compile()
+            module.compile(backend=compiler(device))
 
 
 @contextmanager
-def masked_blocks_compiled(yes: bool) -> Iterator[None]:
+def masked_blocks_compiled(yes: bool, device: torch.device) -> Iterator[None]:
     """The masked baseline calls a function for each block, not the module."""
     before: Any = masked._block
     try:
         if yes:
-            masked._block = torch.compile(before)
+            masked._block = torch.compile(before, backend=compiler(device))
         yield
     finally:
         masked._block = before
@@ -89,13 +94,18 @@ def dtype_on(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
+def peer(args: Any) -> str:
+    """The ViT of the masked autoencoder."""
+    return SMALL_PEER if args.small else PEER
+
+
 def make_network(args: Any, backend: str, batch: int, like: FCMAE, inputs: common.Inputs) -> tuple[Any, common.Run]:
     """A network and its forward pass."""
     if backend != "mae":
         model = common.make_model(args, backend, like)
         return model, common.loss_of(model, inputs)
     small = {"dim": 64, "depth": 1} if args.small else {}
-    mae = ViTMAE("vit_tiny_patch16_224" if args.small else PEER, args.img_size, **small).to(args.device)
+    mae = ViTMAE(peer(args), args.img_size, **small).to(args.device)
     order = torch.rand(batch, mae.encoder.patch_embed.num_patches, device=args.device).argsort(1)
     return mae, lambda: mae(inputs.images, order)
 
@@ -107,12 +117,12 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
     step = common.training_step(network, forward, dtype_on(args.device), args.device)
     begin = time.perf_counter()
     expected = float(step())
-    with masked_blocks_compiled("compiled" in mode and not args.whole):
+    with masked_blocks_compiled("compiled" in mode and not args.whole, args.device):
         if "compiled" in mode:
             if args.whole:
-                network.compile()
+                network.compile(backend=compiler(args.device))
             else:
-                compile_blocks(network)
+                compile_blocks(network, args.device)
         loss = float(step())
         peak = peak_memory(step, args.device) if args.device.type == "cuda" else None
         run = step
@@ -157,7 +167,7 @@ def main() -> int:
     failed = False
     for row in args.rows:
         backend, mode = row.split("/")
-        name = args.model if backend != "mae" else f"{PEER}, MAE"
+        name = args.model if backend != "mae" else f"{peer(args)}, MAE"
         if time.perf_counter() - args.started > args.limit:
             common.print_row(name, backend, mode, "left out: no time", *["–"] * 5)
             continue
