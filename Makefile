@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help pretrain test minkowski lint types check clean
+.PHONY: help pretrain finetune test minkowski lint types check clean
 help:            ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 12
 
@@ -22,6 +22,14 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
 
 pretrain: $(VENV)/.installed       ## pretrain on the embedded photographs (ARGS="--seed 1" adds options)
 	$(BIN)/python -m fcmae.pretrain $(ARGS)
+
+# The newest run of pretraining in runs/, against random weights; pretrains first if there is none.
+finetune: $(VENV)/.installed       ## fine-tune the newest run, and a network from scratch, on 100 labeled digits
+	@run=$$(ls -td runs/*/reconstructions 2> /dev/null | head -n 1); run=$${run%/reconstructions}; \
+	if [ -z "$$run" ]; then run=runs/demo; $(BIN)/python -m fcmae.pretrain --output $$run || exit 1; fi; \
+	for weights in "$$run" scratch; do \
+		$(BIN)/python -m fcmae.finetune "$$weights" --config finetune_digits $(ARGS) || exit 1; \
+	done
 
 test: $(VENV)/.installed-dev       ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

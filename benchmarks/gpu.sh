@@ -18,7 +18,7 @@ while (($#)); do
         --stages) stages=$2; shift ;;
         --device)
             options+=(--device "$2")
-            if [[ $2 == cpu ]]; then export TRITON_INTERPRET=1; fi
+            if [[ $2 == cpu ]]; then export TRITON_INTERPRET=1 slower=10; fi
             shift ;;
         --small) options+=(--small); small=" " ;;
         *) echo "gpu.sh takes --output, --stages, --device and --small, got $1" >&2; exit 2 ;;
@@ -30,7 +30,7 @@ if [[ -z $stages ]]; then stages="machine check tiny base ${small:-large} kernel
 
 failed=0
 run() {  # title, seconds, module, its options
-    local title=$1 limit=$2 module=$3 begin=$SECONDS status
+    local title=$1 limit=$(($2 * ${slower:-1})) module=$3 begin=$SECONDS status
     shift 3
     echo "$title (at most $limit s) …"
     printf '\n### %s\n\n' "$title" >> "$output"
@@ -52,11 +52,11 @@ for stage in $stages; do
         check) run "Numbers" 40 benchmarks.gpu.check ;;
         tiny) run "A training step of V2-Tiny" 70 benchmarks.gpu.steps --limit 50 \
             --rows triton/graph masked/compiled+graph torch/compiled+graph triton/compiled+graph triton/eager ;;
-        base) run "A training step of V2-Base" 75 benchmarks.gpu.steps --model convnextv2_base --limit 50 \
+        base) run "A training step of V2-Base" 65 benchmarks.gpu.steps --model convnextv2_base --limit 45 \
             --rows triton/graph masked/compiled+graph mae/compiled+graph torch/compiled+graph ;;
         large) run "A training step of V2-Large" 60 benchmarks.gpu.steps --model convnextv2_large --limit 38 \
             --rows triton/graph masked/compiled+graph torch/compiled+graph ;;
-        kernels) run "Triton kernels" 35 benchmarks.gpu.kernels ;;
+        kernels) run "Triton kernels" 45 benchmarks.gpu.kernels ;;
         pretrain) run "A pretraining run" 60 benchmarks.gpu.training --limit 48 ;;
         *) echo "no stage is called $stage" | tee -a "$output.log" >&2; failed=$((failed + 1)) ;;
     esac

@@ -27,7 +27,7 @@ from benchmarks import timing
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
 from fcmae.sparse import ActiveSites
-from fcmae.sparse.backends.triton import depthwise, gelu_grn, gelu_grn_kernels, norm
+from fcmae.sparse.backends.triton import depthwise, gelu_grn, gelu_grn_kernels, grn_weights, norm, patches
 from fcmae.sparse.backends.triton.depthwise_kernels import neighbors_kernel, slide_kernel, wgrad_kernel
 from fcmae.sparse.backends.triton.grn_mlp import MANY_SITES
 from fcmae.sparse.backends.triton.launch import Launch, interpreting
@@ -39,7 +39,7 @@ ARCHITECTURES = (80, 89, 90, 100)
 LIMITS = {("forward", 8): 2.6, ("forward", 4): 2.6, ("wgrad", 8): 3.5, ("wgrad", 4): 3.5}
 """Most instructions of the inner loop per FFMA on sm_90, in bf16."""
 INTEGERS = ("patches_ptr", "slot_ptr", "table_ptr", "near_ptr", "count_ptr")
-WIDE = ("x_ptr", "dy_ptr", "dx_ptr", "out_ptr", "h_ptr", "g_ptr", "y_ptr", "dh_ptr")
+WIDE = ("rows_ptr", "p_ptr", "w2_ptr", "x_ptr", "dy_ptr", "dx_ptr", "out_ptr", "h_ptr", "g_ptr", "y_ptr", "dh_ptr")
 """Pointers to features; the others are to float32."""
 
 
@@ -57,6 +57,9 @@ class Case:
     """Bytes of features, weights and sums that its loads and stores ask the caches for."""
     least: int
     """The same with each value read or written once."""
+    tensors: int = 0
+    """How many tensors of features it reads or writes, each in tiles; 0: not in tiles, and ``asked`` is an estimate."""
+    tensor_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,9 @@ class Cost:
     """FFMA among them, or among all where there is no loop."""
     asked: int
     least: int
+    tensors: int
+    passes: int
+    """Loads and stores of tiles of features: one for each tensor, if each value is read or written once."""
     issue_us: float
     bytes_us: float
 
@@ -94,7 +100,7 @@ class Cost:
 def make_cases(dims: tuple[int, ...], grid: int, visible: int, batch: int, width: int) -> list[Case]:
     """All kernels at the shapes of a network's stages; ``width`` in bytes is that of a feature."""
     sites = ActiveSites(random_visible(batch, (grid, grid), visible))
-    cases = [_neighbors(sites)]
+    cases = [_neighbors(sites), *_pixels(sites, width)]
     for side, channels in zip((8, 4, 2, 1)[-len(dims) :], dims, strict=True):
         cases += [*_depthwise(sites, side, channels, width), *_layer_norm(sites.num_sites(side), side, channels, width)]
         cases += _gelu_grn(sites, side, channels, width)
@@ -109,22 +115,35 @@ def _table(sites: ActiveSites, reach: int) -> Tensor:
 
 
 def _neighbors(sites: ActiveSites) -> Case:
-    patches, reach = sites.patches.numel(), SIZE // 2
+    number, reach = sites.patches.numel(), SIZE // 2
     constants = {
         "K": sites.num_visible, "HEIGHT": sites.height, "WIDTH": sites.width, "D": 2 * reach + 1, "BLOCK": 64, "P": 8,
     }  # fmt: skip
-    moved = 4 * (sites.visible.numel() + patches * (2 + 3 * (2 * reach + 1) ** 2))
-    return Case("neighbors", 1, 0, Launch(neighbors_kernel, (triton.cdiv(patches, 8),), constants, 4), 0, moved, moved)
+    moved = 4 * (sites.visible.numel() + number * (2 + 3 * (2 * reach + 1) ** 2))
+    return Case("neighbors", 1, 0, Launch(neighbors_kernel, (triton.cdiv(number, 8),), constants, 4), 0, moved, moved)
+
+
+def _pixels(sites: ActiveSites, width: int) -> list[Case]:
+    """Of float32 images of three channels, with a stem of stride 4."""
+    image, masked = (3, PATCH * sites.height, PATCH * sites.width), sites.complement()
+    values = [3 * PATCH**2 * chosen.patches.numel() for chosen in (sites, masked)]
+    shapes = [(sites.batch_size, chosen.num_visible) for chosen in (sites, masked)]
+    stem = patches.stem_rows_launch(shapes[0], image, PATCH // 4, 4)
+    target = patches.patch_pixels_launch(shapes[1], image, PATCH, normalize=True)
+    return [
+        Case("stem rows", 8, 3, stem, 0, values[0] * (4 + width), values[0] * (4 + width)),
+        Case("target pixels", 1, 3, target, 0, values[1] * 16, values[1] * 8),
+    ]
 
 
 def _depthwise(sites: ActiveSites, side: int, channels: int, width: int) -> list[Case]:
     there = _table(sites, triton.cdiv(SIZE // 2, side))
-    patches, reach, half = len(there), there.shape[1] // 2, SIZE // 2
+    number, reach, half = len(there), there.shape[1] // 2, SIZE // 2
     column = torch.tensor([(i - half) // side + reach for i in range(side + SIZE - 1)]).bincount()
     row = torch.tensor([(y + k - half) // side + reach for y in range(side) for k in range(SIZE)]).bincount()
     window = int((there.sum(0) * row[:, None] * column).sum()) * channels * width
-    features, taps = patches * side * side * channels * width, SIZE * SIZE * channels * 4
-    launch = depthwise.convolve_launch(patches, channels, side, SIZE, True, False)
+    features, taps = number * side * side * channels * width, SIZE * SIZE * channels * 4
+    launch = depthwise.convolve_launch(number, channels, side, SIZE, True, False)
     if launch.kernel is slide_kernel:
         loops: float = SIZE
         asked = window + features + launch.grid[0] * taps
@@ -134,8 +153,8 @@ def _depthwise(sites: ActiveSites, side: int, channels: int, width: int) -> list
         loops = sum(int(group.max()) for group in groups) / len(groups)
         pairs = int(counts.sum())
         asked = features + pairs * channels * (side * side * width + (2 * side - 1) ** 2 * 4)
-    wgrad, per_program = depthwise.wgrad_launch(patches, channels, side, SIZE)
-    sums = 2 * wgrad.grid[0] * taps
+    wgrad, per_program = depthwise.wgrad_launch(number, channels, side, SIZE)
+    sums = 2 * wgrad.grid[0] * (taps + 4 * channels)
     return [
         Case("forward", side, channels, launch, loops, asked, 2 * features + taps),
         Case("wgrad", side, channels, wgrad, per_program * side, window + features + sums, 2 * features + sums),
@@ -147,8 +166,8 @@ def _layer_norm(rows: int, side: int, channels: int, width: int) -> list[Case]:
     forward, (backward, steps) = norm.forward_launch(rows, channels), norm.backward_launch(rows, channels)
     moved, moved_back = 2 * values + 8 * rows, 3 * values + 8 * rows + 16 * backward.grid[0] * channels
     return [
-        Case("LayerNorm", side, channels, forward, 0, moved, moved),
-        Case("LayerNorm backward", side, channels, backward, steps, moved_back, moved_back),
+        Case("LayerNorm", side, channels, forward, 0, moved, moved, 2, values),
+        Case("LayerNorm backward", side, channels, backward, steps, moved_back, moved_back, 3, values),
     ]
 
 
@@ -160,22 +179,31 @@ def _gelu_grn(sites: ActiveSites, side: int, dim: int, width: int) -> list[Case]
     sums, loops = 2 * statistics * tiles.parts, tiles.constants["STEPS"]
     in_weights = rows >= MANY_SITES * sites.batch_size * dim
 
-    def case(name: str, launch: Launch, loops: int, moved: int) -> Case:
-        return Case(name, side, hidden, launch, loops, moved, moved)
+    def case(name: str, launch: Launch, loops: int, tensors: int, others: int) -> Case:
+        moved = tensors * values + others
+        return Case(name, side, hidden, launch, loops, moved, moved, tensors, values)
 
     kernels = gelu_grn_kernels
     cases = [
-        case("GELU", tiles.wide(kernels.gelu_kernel), loops, 2 * values + sums),
-        case("GRN statistics", tiles.of_images(kernels.scale_kernel), tiles.parts, sums // 2 + 2 * statistics),
+        case("GELU", tiles.wide(kernels.gelu_kernel), loops, 2, sums),
+        case("GRN statistics", tiles.of_images(kernels.scale_kernel), tiles.parts, 0, sums // 2 + 2 * statistics),
         case(
-            "GRN statistics backward", tiles.of_images(kernels.through_kernel), tiles.parts, sums // 2 + 4 * statistics
+            "GRN statistics backward",
+            tiles.of_images(kernels.through_kernel),
+            tiles.parts,
+            0,
+            sums // 2 + 4 * statistics,
         ),
-        case("GELU backward", tiles.wide(kernels.gelu_grad_kernel, SCALED=in_weights), loops, 3 * values + sums),
+        case("GELU backward", tiles.wide(kernels.gelu_grad_kernel, SCALED=in_weights), loops, 3, sums),
     ]
-    if not in_weights:
+    if in_weights:
+        launch, per_program = grn_weights.weights_grad_launch(sites.batch_size, dim, hidden)
+        weights = hidden * dim * (width * (sites.batch_size + 1) + 4 * launch.grid[0]) + 2 * statistics
+        cases.append(Case("GRN weights backward", side, hidden, launch, per_program, weights, weights, 2))
+    else:
         cases += [
-            case("GRN", tiles.wide(kernels.grn_kernel), loops, 2 * values + statistics),
-            case("GRN sums backward", tiles.wide(kernels.grn_sums_kernel), loops, 2 * values + 2 * sums),
+            case("GRN", tiles.wide(kernels.grn_kernel), loops, 2, statistics),
+            case("GRN sums backward", tiles.wide(kernels.grn_sums_kernel), loops, 2, 2 * sums),
         ]
     return cases
 
@@ -193,13 +221,16 @@ def read(case: Case, arch: int, dtype: str = "bf16") -> Cost:
     registers, operations, loop = _disassemble(compiled.asm["cubin"])
     inside = operations[loop] if loop else []
     counts = Counter(inside or operations)
+    tile = rf"tt\.(?:load|store) .*tensor<\d+x\d+x!tt\.ptr<{dtype.replace('fp', 'f')}>"
+    passes = len(re.findall(tile, compiled.asm["ttgir"]))
+    asked = case.asked + (passes - case.tensors) * case.tensor_bytes
     programs = 1
     for n in case.launch.grid:
         programs *= n
     executed = (len(operations) + len(inside) * (case.loops - 1 if loop else 0)) * programs * case.launch.num_warps
     return Cost(
         case.name, case.side, case.channels, arch, registers, sum(o in ("STL", "LDL") for o in operations),
-        len(operations), len(inside), counts["FFMA"], case.asked, case.least,
+        len(operations), len(inside), counts["FFMA"], asked, case.least, case.tensors, passes,
         1e6 * executed / WARP_INSTRUCTIONS_PER_SECOND, 1e6 * case.least / BYTES_PER_SECOND,
     )  # fmt: skip
 
@@ -209,6 +240,8 @@ def _type(name: str, kernel: Any, case: Case, dtype: str) -> str:
         return "constexpr"
     if not name.endswith("_ptr"):
         return "fp32" if name == "eps" else "i32"
+    if name == "order_ptr":
+        return "*i64"
     if name in INTEGERS:
         return "*i32"
     return f"*{dtype}" if name in WIDE and not (name == "out_ptr" and kernel is wgrad_kernel) else "*fp32"

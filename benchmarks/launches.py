@@ -7,6 +7,7 @@ several kernels. Eager, bfloat16 autocast; nothing is timed.
 """
 
 import argparse
+import contextlib
 from collections import Counter
 from typing import Any
 from unittest import mock
@@ -21,20 +22,20 @@ from fcmae.models import FCMAE, ModelConfig
 from fcmae.models.fcmae import count_visible
 from fcmae.models.layers import use_backend
 from fcmae.models.sizes import SIZES
-from fcmae.sparse.backends.triton import depthwise, gelu_grn, launch, neighbors, norm
+from fcmae.sparse import sites
+from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_weights, launch, neighbors, norm, patches
 from fcmae.sparse.backends.triton.launch import Launch, interpreting
 
-NOT_LAUNCHED = ("empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "lift_fresh", "is_same_size")
+NOT_LAUNCHED = (
+    "device", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh",
+    "promote_types", "_record_function_enter_new", "_record_function_exit",
+)  # fmt: skip
 OPERATORS = {
     op._opoverload: op
-    for module in (depthwise, gelu_grn, neighbors, norm)
+    for module in (depthwise, gelu_grn, grn_weights, neighbors, norm, patches)
     for op in vars(module).values()
     if isinstance(op, CustomOpDef)
 }
-
-
-def nothing(_: object) -> None:
-    """What the kernels lack on a CPU, where none is run."""
 
 
 class Launches(TorchDispatchMode):
@@ -43,10 +44,6 @@ class Launches(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
-
-    def launch(self, launch: Launch) -> None:
-        """In the place of a launch."""
-        self.counts[f"{launch.kernel.__name__} (Triton)"] += 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Count one operation and run it."""
@@ -63,11 +60,11 @@ def count(model_name: str, backend: str, batch: int, img_size: int, mask_ratio: 
     model = FCMAE(ModelConfig(model_name, img_size=img_size, backend="masked" if backend == "masked" else "torch"))
     grid = model.config.grid_hw
     phases: dict[str, Counter[str]] = {}
-    with (
-        FakeTensorMode(),
-        mock.patch.object(depthwise, "missing_on", nothing),
-        mock.patch.object(launch, "missing_on", nothing),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(FakeTensorMode())
+        for module in (depthwise, launch):
+            stack.enter_context(mock.patch.object(module, "missing_on", return_value=None))
+        stack.enter_context(mock.patch.object(sites, "_visible_per_image", lambda _, expected: expected))
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
@@ -80,10 +77,12 @@ def count(model_name: str, backend: str, batch: int, img_size: int, mask_ratio: 
         kept = count_visible(grid[0] * grid[1], mask_ratio)
 
         def phase(name: str, run: Any) -> Any:
-            with (
-                Launches() as launches,
-                mock.patch.object(Launch, "__call__", lambda launch, *_: launches.launch(launch)),
-            ):
+            launches = Launches()
+
+            def note(launch: Launch, *_: Any) -> None:
+                launches.counts[f"{launch.kernel.__name__} (Triton)"] += 1
+
+            with launches, mock.patch.object(Launch, "__call__", note):
                 result = run()
             phases[name] = launches.counts
             return result

@@ -63,7 +63,7 @@ class CollapseConfig:
     line."""
     data: CollapseDataConfig = field(default_factory=CollapseDataConfig, metadata={"bare": "path"})
     images: int = 1000
-    """Images to use. If there are more: as many of each subfolder (class) as of the others, evenly spaced."""
+    """Maximum number of images: the same number from each subfolder (class), evenly spaced."""
     output: str = "collapse"
     """Folder for the table and the figures."""
     overwrite: bool = False
@@ -141,19 +141,18 @@ def collapse(config: CollapseConfig) -> CollapseResult:
         layers_of_each,
         load_checked,
     )
+    from fcmae.analysis.subjects import LoadOptions
     from fcmae.cli.devices import choose_device
 
     device = choose_device(config.device)
 
     # All networks are checked before the first is analyzed, which may take an hour. They wait in the CPU's memory, and
     # leave it one by one.
-    subjects = {
-        named.label: load_checked(
-            named, config.tap, sparse=config.sparse, pretrained=config.pretrained, allow_pickle=config.allow_pickle,
-            use_ema=config.use_ema, img_size=config.img_size, seed=config.seed, pixels=config.data,
-        )
-        for named in names
-    }  # fmt: skip
+    options = LoadOptions(
+        sparse=config.sparse, pretrained=config.pretrained, allow_pickle=config.allow_pickle, use_ema=config.use_ema,
+        img_size=config.img_size, seed=config.seed, pixels=config.data,
+    )  # fmt: skip
+    subjects = {named.label: load_checked(named, config.tap, options) for named in names}
     layers = layers_of_each(subjects, config.layers)
     measuring = Measuring(
         paths, config.tap, config.layers, config.picture, config.effective_rank, config.batch_size,

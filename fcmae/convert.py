@@ -20,13 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROG = "python -m fcmae.convert"
-Format = Literal["timm", "official", "transformers", "mmpretrain"]
-USE = {
-    "timm": 'timm.create_model("local-dir:{dst}", pretrained=True)',
-    "transformers": 'transformers.AutoModel.from_pretrained("{dst}")',
-    "official": 'safetensors.torch.load_file("{dst}/model.safetensors")',
-    "mmpretrain": 'init_cfg=dict(type="Pretrained", checkpoint="{dst}/model.pth", prefix="backbone.")',
-}
+TargetFormat = Literal["timm", "official", "transformers", "mmpretrain"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class ConvertConfig:
     dst: str
     """Folder to write, with the configuration that the library needs and a model card; or a .safetensors, .pt or .pth
     file for the weights only."""
-    format: Format = "timm"
+    format: TargetFormat = "timm"
     """Format of DST."""
     verbose: bool = False
     """Print the new name of each tensor."""
@@ -87,20 +81,22 @@ def convert(config: ConvertConfig) -> ConvertResult:
     """
     dst = Path(config.dst)
     check_weights(config.src)
-    check_destination(dst, config.overwrite)
+    check_destination(config.dst, config.overwrite)
     from fcmae.progress import Progress  # here, because these imports take seconds
-    from fcmae.weights import convert as weights_convert
     from fcmae.weights.card import imports_first
+    from fcmae.weights.convert import convert_weights
+    from fcmae.weights.formats import targets
     from fcmae.weights.write import write
 
     with Progress("converted and written", 2) as progress:
-        conversion = weights_convert.convert(
+        conversion = convert_weights(
             config.src, config.format, allow_pickle=config.allow_pickle, use_ema=config.use_ema
         )
         progress.update()
         files, state = write(conversion, config.src, dst, config.format, config.overwrite)
         progress.update()
-    use = "; ".join([*imports_first(conversion, config.format), USE[config.format].format(dst=dst)])
+    target = targets()[config.format][1]
+    use = "; ".join([*imports_first(conversion, config.format), target.usage.replace("FOLDER", str(dst))])
     return ConvertResult(
         model=conversion.weights.config.name,
         source_format=conversion.weights.format,

@@ -30,6 +30,7 @@ logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.evaluate"
 IMG_SIZE, DIGITS_SIZE = 224, 64  # 64: 2×2 positions in the last stage of a usual stem, 8×8 of a stem of stride 1
+DATASETS = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")  # how timm tells the libraries that read them apart
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class EvaluateDataConfig(PixelConfig, LabeledSourceConfig):
             raise ValueError("path is empty; give a folder of classes, or leave it out for digits")
         if self.dataset is not None and self.path is None:
             raise ValueError(f"dataset {self.dataset} needs --data.path, the folder that holds it")
+        if self.dataset is not None and not self.dataset.startswith(DATASETS):  # timm would read it as a folder
+            raise ValueError(
+                f"dataset {self.dataset} is not known; give {'…, '.join(DATASETS)}…, or for a folder --data.path alone"
+            )
         if self.set_for_files and (self.path is None or self.dataset is not None):
             what = "digits" if self.path is None else f"data.dataset {self.dataset}"
             raise ValueError(f"{self.set_for_files[0]} is for the image files of a folder, not for {what}")
@@ -86,7 +91,7 @@ class EvaluateConfig:
     use_ema: bool = True
     """Where a weights file has weights and their average over the steps (EMA), take the average; false: the others."""
     images: int | None = None
-    """Largest number of training images, and of test images: as many of each class as of the others, drawn by seed.
+    """Maximum number of training images, and of test images: the same number from each class, drawn by seed.
     Unset: all."""
     test_share: float = 0.2
     """Share of each class to test on, where the data has no test split."""
@@ -138,17 +143,16 @@ def evaluate(config: EvaluateConfig) -> "Evaluation":
 
     from fcmae.analysis.evaluation import Evaluation, Protocol, score_networks, with_baselines  # takes seconds
     from fcmae.analysis.features import embedder
+    from fcmae.analysis.subjects import LoadOptions
     from fcmae.cli.devices import choose_device
 
     device = choose_device(config.device)
     data = _labeled_data(config, files)
-    networks = [
-        embedder(
-            named, device, pretrained=config.pretrained, allow_pickle=config.allow_pickle,
-            use_ema=config.use_ema, img_size=config.img_size, seed=config.seed, pixels=config.data,
-        )
-        for named in named_networks
-    ]  # fmt: skip
+    options = LoadOptions(
+        pretrained=config.pretrained, allow_pickle=config.allow_pickle, use_ema=config.use_ema,
+        img_size=config.img_size, seed=config.seed, pixels=config.data,
+    )  # fmt: skip
+    networks = [embedder(named, device, options) for named in named_networks]
     asked = with_baselines(networks, lambda network: _image_hw(network, config))
     protocol = Protocol(config.k, config.temperature, config.batch_size, config.seed)
     found = Evaluation(data.name, protocol, config.images, score_networks(asked, data, device, protocol))

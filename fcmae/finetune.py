@@ -51,6 +51,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     from accelerate.state import AcceleratorState
 
     from fcmae.finetuning.best import best_score
+    from fcmae.finetuning.labels import labeled_set
     from fcmae.finetuning.setup import set_up
     from fcmae.training.failure import note_failure
     from fcmae.training.loop import fit
@@ -69,6 +70,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     finally:
         # accelerate keeps device and precision for the life of the process; a second run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
+        labeled_set.cache_clear()  # the parser listed the images, too; the next run lists them anew
     best, step = best_score(run.folder)
     return FinetuneResult(run.folder, fitted.steps, best, step, fitted.is_complete)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fcmae.cli.command import end, exit_status
 from fcmae.cli.keywords import keyword_function
-from fcmae.cli.pretrain_parser import CONFIG, PROG, config_from, parse_config
+from fcmae.cli.pretrain_parser import CONFIG_PARAMETER, PROG, config_from, parse_config
 from fcmae.config import PretrainConfig
 from fcmae.runs.layout import METRICS
 
@@ -33,7 +33,7 @@ class PretrainResult:
     """False if a signal (Ctrl-C, SIGTERM) stopped the run early; its state is saved, and the same call goes on."""
 
 
-@keyword_function(PretrainConfig, config_from, first=[CONFIG])
+@keyword_function(PretrainConfig, config_from, first=[CONFIG_PARAMETER])
 def pretrain(config: PretrainConfig) -> PretrainResult:
     """Pretrain a ConvNeXt on unlabeled images.
 

@@ -57,7 +57,7 @@ class ReconstructConfig:
     (transparency does not count); or a .npy file of bool [h, w], a value per patch, True = visible. Draws
     reconstruction-mask.png."""
     images: int = 8
-    """Images in a picture. If there are more: as many of each subfolder (class) as of the others, evenly spaced."""
+    """Images per picture: the same number from each subfolder (class), evenly spaced."""
     img_size: int | tuple[int, int] | None = None
     """Size of the crops in pixels, one number or height,width; unset: the run's."""
     seed: int = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
+from fcmae.errors import UserError
 from fcmae.runs.layout import check_is_run
 
 PROG = "python -m fcmae.report"
@@ -49,6 +50,8 @@ def report(config: ReportConfig) -> ReportResult:
     Raises:
         UserError: ``run`` is not a run folder, or ``output`` is something that a report must not replace.
     """
+    if not config.run:
+        raise UserError("RUN is empty; give a run folder, as written by fcmae pretrain --output")
     check_is_run(Path(config.run))
     from fcmae.report_page.write import write_report  # here, because these imports take seconds
 

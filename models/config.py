@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fcmae.models.sizes import SIZES, Size, check_stem_stride, list_models, version_of
-from fcmae.sparse.backends.names import BackendName as SparseBackendName
+from fcmae.sparse.backends.names import SparseBackendName
 
 MASKED = "masked"
 BackendName = Literal[SparseBackendName, "masked", "grid"]
@@ -44,7 +44,7 @@ class ModelConfig:
     backend: BackendName = "auto"
     """Implementation of the encoder's operations: torch (plain PyTorch), numba (CPU kernels), triton (GPU kernels),
     minkowski (MinkowskiEngine, installed separately) or masked (dense, the baseline). auto, or its older
-    name grid: the fastest on the device, numba on a CPU and torch elsewhere. It affects the speed, not the results."""
+    name grid: numba on a CPU, triton on CUDA, torch elsewhere. It affects the speed, not the results."""
     checkpoint_stages: tuple[int, ...] = ()
     """Stages (0 to 3) whose blocks use activation checkpointing: activations are recomputed in the backward pass, which
     saves memory and costs time."""

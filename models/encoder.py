@@ -27,6 +27,7 @@ class Stage(nn.Module):
         if self.downsample:
             norm, conv = self.downsample
             x = conv(norm(x), sites, 2 * side)
+        block: Any
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 kept = block.draw_kept(sites.batch_size, x.device)

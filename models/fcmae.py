@@ -88,6 +88,8 @@ class FCMAE(nn.Module):
         """
         if visible is None:
             visible, num_visible = self.random_visible(images)
+        if scored is not None and (scored.dtype != torch.bool or scored.shape != visible.shape):
+            raise ValueError(f"scored must be bool {list(visible.shape)}, got {scored.dtype} {list(scored.shape)}")
         sites = ActiveSites(visible, num_visible)
         pred = self.decoder(self.encoder.forward_sites(images, sites), sites, masked_only)
         if sites.is_full:  # nothing to predict: a zero loss that keeps the graph

@@ -45,9 +45,10 @@ class IsotropicConvNeXt(ConvNeXt):
 
     def __init__(self, depth: int, dim: int, patch_size: int = 16, **options: Any) -> None:
         super().__init__(depths=(depth, 0, 0, 0), dims=(dim,) * 4, patch_size=patch_size, **options)
-        self.stem = nn.Sequential(self.stem[0])
-        self.stages = nn.Sequential(self.stages[0])
-        self.feature_info = self.feature_info[:1]
+        whole: Any = self
+        self.stem = nn.Sequential(whole.stem[0])
+        self.stages = nn.Sequential(whole.stages[0])
+        self.feature_info = whole.feature_info[:1]
 
 
 def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:

@@ -1,7 +1,7 @@
 """The oracle: every sparse operation by its literal definition, m · f(m · x) on dense tensors, in any dtype.
 
 Slow and plain on purpose, and it shares nothing with the fast path, not even the index of sites. ``m`` is ``visible``
-blown up to the resolution at hand. Inputs are dense [B, C, H, W]; what a masked position holds must not matter.
+enlarged to the resolution at hand. Inputs are dense [B, C, H, W]; what a masked position holds must not matter.
 """
 
 import torch
@@ -28,13 +28,13 @@ def stem(images: Tensor, weight: Tensor, bias: Tensor | None, visible: Tensor, s
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, visible: Tensor, side: int) -> Tensor:
-    """m · conv(m · x), one kernel a channel, zero padding."""
+    """m · conv(m · x), one kernel per channel, zero padding."""
     m = upsample_mask(visible, side, x.dtype)
     return keep(F.conv2d(keep(x, m), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0]), m)
 
 
 def downsample(x: Tensor, weight: Tensor, bias: Tensor | None, visible: Tensor, side: int) -> Tensor:
-    """2×2 stride-2 convolution from s to s/2 sites a patch side."""
+    """2×2 stride-2 convolution from s to s/2 sites along a patch."""
     out = F.conv2d(keep(x, upsample_mask(visible, side, x.dtype)), weight, bias, stride=2)
     return keep(out, upsample_mask(visible, side // 2, x.dtype))
 

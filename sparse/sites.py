@@ -51,7 +51,7 @@ class ActiveSites:
             raise ValueError(f"visible must be bool [B, h, w], got {visible.dtype} {list(visible.shape)}")
         may_check = _patches is None and visible.device.type == "cpu" and not torch.compiler.is_compiling()
         if num_visible is None or may_check:
-            num_visible = _count_visible(visible, num_visible)
+            num_visible = _visible_per_image(visible, num_visible)
         self.visible = visible
         self.batch_size, self.height, self.width = visible.shape
         self.num_visible = num_visible
@@ -132,7 +132,7 @@ class ActiveSites:
         return slot
 
 
-def _count_visible(visible: Tensor, expected: int | None) -> int:
+def _visible_per_image(visible: Tensor, expected: int | None) -> int:
     """K of a mask, or a ValueError that shows the numbers."""
     counts = visible.flatten(1).sum(1)
     if counts.numel() == 0:

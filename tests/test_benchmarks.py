@@ -1,4 +1,4 @@
-"""The benchmarks can be run: each module imports, and what it takes by name is still there."""
+"""The benchmarks can be run: each module imports, and what it takes by name is still there; gpu.sh on a CPU."""
 
 import importlib
 import os
@@ -7,13 +7,63 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks.gpu import common, steps
+from benchmarks.gpu.recorded import Recorder
+from fcmae.sparse import ActiveSites, resolve_backend
+from tests.conftest import random_visible
 
 ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in (ROOT / "benchmarks").rglob("[a-z]*.py")
+)
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py")))
+@pytest.mark.parametrize("name", MODULES)
 def test_every_benchmark_imports(name: str) -> None:
-    importlib.import_module(f"benchmarks.{name}")
+    importlib.import_module(name)
+
+
+def test_gpu_script_goes_on_after_a_stage_that_fails(tmp_path: Path) -> None:
+    """What fails is named and counted; the stages after it still fill their tables."""
+    output = tmp_path / "tables.md"
+    command = ["benchmarks/gpu.sh", "--device", "cpu", "--small", "--output", str(output), "--stages"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run([*command, "nonsense machine"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no stage is called nonsense" in done.stderr
+    assert "### The machine" in output.read_text()
+    assert "TFLOP/s" in output.read_text()
+    broken = subprocess.run([*command, "machine"], cwd=ROOT, env={**environment, "PYTHON": "false"}, check=False)
+    assert broken.returncode == 1
+    assert "This stage ended with status 1" in output.read_text()
+
+
+def test_gpu_steps_refuse_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row that fails, or whose loss differs, is no row of numbers, and the rows after it are measured."""
+    options = ["steps", "--device", "cpu", "--small", "--rows", "nowhere/eager", "torch/eager", "masked/eager"]
+    monkeypatch.setattr(sys, "argv", options)
+    assert steps.main() == 1
+    said = capsys.readouterr().out
+    assert "**failed**: ValueError" in said
+    assert said.count(" … ") == 2
+    monkeypatch.setattr(steps, "LOSS_ERROR", -1.0)
+    assert steps.main() == 1
+    assert "not timed: the loss is" in capsys.readouterr().out
+
+
+def test_recorder_keeps_each_launch_once_and_counts_it() -> None:
+    sites, conv = ActiveSites(random_visible(1, 1, 2, 1)), resolve_backend("triton").depthwise_conv
+    x, weight = torch.randn(4, 3), torch.randn(3, 1, 3, 3)
+    with Recorder() as recorder:
+        for _ in range(2):
+            conv(x, weight, None, sites, 2)
+    assert {(found.name, found.count) for found in recorder.found.values()} == {("neighbors", 1), ("near", 2)}
+    near = next(found for found in recorder.found.values() if found.name == "near")
+    assert near.shape == ("s = 2", "3")
+    assert near.least >= 2 * x.nbytes + weight.nbytes
+    assert common.size(type("Args", (), {"img_size": (32, 64)})) == "32×64"
 
 
 def run(*args: str) -> str:

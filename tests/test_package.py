@@ -159,3 +159,14 @@ def test_imports_go_down_only(folder: str, allowed: set[str]) -> None:
                     continue
                 assert not name.startswith("fcmae") or ".".join(name.split(".")[:2]) in allowed, f"{file}: {name}"
                 assert name.split(".")[0] not in FOLDERS.values() or name.startswith("fcmae"), f"{file}: {name}"
+
+
+@pytest.mark.parametrize("room", ["config", "data", "runs", "weights", "analysis"])
+def test_rooms_below_do_not_import_the_commands(room: str) -> None:
+    """Nor their parsers, the training loop and the report."""
+    above = ("fcmae.cli", "fcmae.training", "fcmae.report_page")
+    for file in (ROOT / "fcmae" / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith(above)], f"{file}: {names}"

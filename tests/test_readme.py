@@ -11,7 +11,9 @@ import torch
 import fcmae
 from fcmae import pretrain
 from fcmae.cli.fields import leaves
+from fcmae.cli.finetune_parser import RECIPES
 from fcmae.cli.pretrain_parser import parse_config, recipe_names
+from fcmae.config import PretrainConfig
 from fcmae.evaluate import EvaluateConfig
 from fcmae.models.sizes import SIZES
 from fcmae.runs import checkpoint as ckpt
@@ -66,18 +68,22 @@ def test_the_call_that_pretrains_takes_these_arguments() -> None:
 
 
 def test_every_option_and_recipe_that_is_named_exists() -> None:
-    """Of pretrain, but for those that only evaluate has."""
+    """Of pretrain, else of finetune, but for those that only evaluate has."""
     of_evaluate = {f"--{name}" for name in leaves(EvaluateConfig)}
+    recipes = [*recipe_names(), *RECIPES.names()]
     for file in DOCS:
         text = file.read_text()
         for recipe in re.findall(r"--config (\w+)(?= )", text):
-            assert recipe in recipe_names(), f"{file.name}: {recipe}"
+            assert recipe in recipes, f"{file.name}: {recipe}"
         for option, value in re.findall(
             r"--((?:model|data|train|log|monitor)\.\w+) (\[[^\]]*\]|[\w./-]+(?:,[\w.-]+)*)", text
         ):
             if f"--{option}" in of_evaluate:
                 continue
-            parse_config(["--data.path", "x", f"--{option}", value])
+            if option in leaves(PretrainConfig):
+                parse_config(["--data.path", "x", f"--{option}", value])
+            else:
+                RECIPES.parse(["--config", "few_labels", f"--{option}", value], "fcmae finetune")
 
 
 def test_nothing_is_left_to_fill_in() -> None:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from benchmarks.measure import matmul_peak
 from benchmarks.weights import randomize_grn
 from fcmae.models import FCMAE, ModelConfig
+from fcmae.training.graphs import CudaCapture
 
 Run = Callable[[], Tensor]
-SMALL_MODEL, SMALL_IMAGE = "convnextv2_atto", 64
+SMALL_MODEL, SMALL_IMAGE = "convnextv2_atto", (32, 64)
 COPY_BYTES = 2**30
 PRODUCT_SIZE = 8192
 MASK_RATIO = 0.6
@@ -50,15 +51,19 @@ class Inputs(NamedTuple):
     kept: int
 
 
-def make_inputs(model: FCMAE, batch: int, img_size: int, device: torch.device) -> Inputs:
+def make_inputs(model: FCMAE, batch: int, device: torch.device) -> Inputs:
     """Random images and masks."""
-    images = torch.randn(batch, 3, img_size, img_size, device=device)
+    images = torch.randn(batch, 3, *model.config.image_hw, device=device)
     return Inputs(images, *model.random_visible(images))
 
 
-def make_model(name: str, img_size: int, backend: str, device: torch.device, like: FCMAE | None = None) -> FCMAE:
+def make_model(args: argparse.Namespace, backend: str, like: FCMAE | None = None) -> FCMAE:
     """A network with the weights of ``like``, or new ones with a GRN that is not the identity."""
-    model = FCMAE(ModelConfig(name, img_size=img_size, backend=backend), MASK_RATIO).to(device)  # type: ignore[arg-type]
+    model = FCMAE(ModelConfig(args.model, img_size=args.img_size, backend=backend), MASK_RATIO)  # type: ignore[arg-type]
+    if args.small:  # a block of each stage
+        for stage in model.encoder.stages:
+            stage.blocks = stage.blocks[:1]
+    model.to(args.device)
     if like is None:
         randomize_grn(model)
     else:
@@ -92,20 +97,20 @@ def training_step(network: nn.Module, forward: Run, dtype: torch.dtype, device: 
     return run
 
 
-def captured(run: Run) -> Run:
-    """The same as one CUDA graph; kernels are compiled and workspaces allocated in the runs before."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+def captured(run: Run, device: torch.device) -> Run:
+    """The same as one CUDA graph, captured as training captures its steps."""
+    capture, loss = CudaCapture(device), torch.empty(0)
+
+    def work() -> None:
+        nonlocal loss
         loss = run()
 
+    for _ in range(3):  # compiles kernels, allocates workspaces
+        capture.warm_up(work)
+    launch = capture(work)
+
     def replay() -> Tensor:
-        graph.replay()
+        launch()
         return loss
 
     return replay
@@ -176,3 +181,8 @@ def why(error: BaseException) -> str:
     """An error in one short line."""
     lines = f"{type(error).__name__}: {error}".splitlines()
     return lines[0][:120].replace("|", "/")
+
+
+def size(args: argparse.Namespace) -> str:
+    """Of the images, in words."""
+    return f"{args.img_size}²" if isinstance(args.img_size, int) else "×".join(map(str, args.img_size))

@@ -6,85 +6,39 @@ The launches of one step are recorded with their arguments, and each is then run
 be moved is each argument once; the rate is that of a copy in the same run. Tensors that fit the cache can beat it.
 """
 
+import json
 import statistics
+import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu import common
+from benchmarks.gpu.recorded import Recorder
 from benchmarks.measure import MatrixProducts
 from fcmae.models import FCMAE
-from fcmae.sparse.backends.triton.launch import Launch
 
 REPEATS = 20  # launches of a kernel in a graph
 SECONDS = 0.2  # for each kernel
 
 
-@dataclass
-class Recorded:
-    """One kernel at one shape, as often as a step launches it."""
-
-    launch: Launch
-    args: tuple[Any, ...]
-    count: int = 0
-
-    @property
-    def least(self) -> int:
-        """Bytes, with every tensor read or written once."""
-        return sum(arg.nbytes for arg in self.args if isinstance(arg, Tensor))
-
-    @property
-    def name(self) -> str:
-        """What the kernel is called, the gradient to the input apart."""
-        flipped = " (input gradient)" if self.launch.constants.get("FLIP") else ""
-        return self.launch.kernel.__name__.removesuffix("_kernel").replace("_", " ") + flipped
-
-    @property
-    def shape(self) -> tuple[str, str]:
-        """Sites along a patch, or rows; channels."""
-        constants = self.launch.constants
-        wide = max((arg for arg in self.args if isinstance(arg, Tensor)), key=lambda arg: arg.nbytes)
-        side = f"s = {constants['S']}" if "S" in constants else f"{len(wide)} rows"
-        return side, str(constants.get("CHANNELS", constants.get("HIDDEN", "–")))
-
-
-@dataclass
-class Recorder:
-    """Keeps what is launched inside ``with``, one entry for each kernel and shape."""
-
-    found: dict[tuple, Recorded] = field(default_factory=dict)
-
-    def __enter__(self) -> "Recorder":
-        self._call: Any = Launch.__call__
-
-        def record(launch: Launch, *args: Any) -> None:
-            shapes = tuple(arg.shape if isinstance(arg, Tensor) else arg for arg in args)
-            key = (launch.kernel.__name__, launch.grid, tuple(sorted(launch.constants.items())), shapes)
-            self.found.setdefault(key, Recorded(launch, args)).count += 1
-            self._call(launch, *args)
-
-        Launch.__call__ = record  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Launch.__call__ = self._call  # type: ignore[method-assign]
-
-
-def seconds_each(run: Callable[[], object], device: torch.device, small: bool) -> float:
+def seconds_each(run: Callable[[], object], device: torch.device) -> float:
     """Of one run, without the time to launch it."""
     if device.type != "cuda":
-        return statistics.median(common.seconds_of(run, device, rounds=1 if small else 3, most=SECONDS))
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
 
     def many() -> Tensor:
         for _ in range(REPEATS):
             run()
         return torch.empty(0)
 
-    return statistics.median(common.seconds_of(common.captured(many), device, most=SECONDS)) / REPEATS
+    return statistics.median(common.seconds_of(common.captured(many, device), device, most=SECONDS)) / REPEATS
 
 
 def step_of(model: FCMAE, inputs: common.Inputs, device: torch.device) -> None:
@@ -93,46 +47,80 @@ def step_of(model: FCMAE, inputs: common.Inputs, device: torch.device) -> None:
     model.zero_grad()
 
 
+NAMES = {
+    "slide": "forward", "near": "forward", "wgrad": "wgrad", "forward": "LayerNorm", "backward": "LayerNorm backward",
+    "gelu": "GELU", "scale": "GRN statistics", "through": "GRN statistics backward", "gelu grad": "GELU backward",
+    "grn": "GRN", "grn sums": "GRN sums backward", "stem rows": "stem rows", "patch pixels": "target pixels",
+    "weights grad": "GRN weights backward",
+}  # fmt: skip
+"""What kernel_cost calls the kernels."""
+
+
+def begin_predictions(args: Any, batch: int) -> subprocess.Popen | None:
+    """benchmarks.kernel_cost for this GPU, in a process of its own: it forks, which a process with CUDA should not."""
+    if args.device.type != "cuda":
+        return None
+    major, minor = torch.cuda.get_device_capability(args.device)
+    command = [
+        sys.executable, "-m", "benchmarks.kernel_cost", "--model", args.model, "--batch-size", str(batch), "--arch",
+        str(10 * major + minor), "--mask-ratio", str(common.MASK_RATIO), "--json",
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def read_predictions(process: subprocess.Popen | None) -> dict[tuple[str, str], float]:
+    """Microseconds by kernel_cost's name and channels; none if it failed."""
+    if process is None:
+        return {}
+    said, _ = process.communicate()
+    costs = [json.loads(line) for line in said.splitlines()]
+    return {(c["name"], str(c["channels"])): max(c["issue_us"], c["bytes_us"]) for c in costs}
+
+
 def main() -> int:
     """Command line."""
     parser = common.options(__doc__)
     parser.add_argument("--batch-size", type=int, default=128)
     args = common.parse(parser)
     device, batch = args.device, 2 if args.small else args.batch_size
+    predicting = begin_predictions(args, batch)
     rates = common.measured_rates(device, args.small)
-    model = common.make_model(args.model, args.img_size, "triton", device)
-    inputs = common.make_inputs(model, batch, args.img_size, device)
-    step_of(model, inputs, device)
+    model = common.make_model(args, "triton")
+    inputs = common.make_inputs(model, batch, device)
+    begin = time.perf_counter()
     with Recorder() as recorder:
         step_of(model, inputs, device)
-    with MatrixProducts() as products:
-        step_of(model, inputs, device)
-    print(f"{args.model}, batch {batch}, {args.img_size}², bf16; this machine: {rates}.")
+    whole = time.perf_counter() - begin  # on a CPU; a GPU is timed below
+    with MatrixProducts() as products:  # operators of our own hide theirs; the plain backend has the same
+        step_of(common.make_model(args, "torch", model), inputs, device)
+    print(f"{args.model}, batch {batch}, {common.size(args)}, bf16; this machine: {rates}.")
     common.print_header(
-        "kernel", "at", "channels", "launches", "µs each", "ms a step", "MiB least", "µs for its bytes", "share"
-    )
+        "kernel", "at", "channels", "launches", "µs each", "ms a step", "MiB least", "µs for its bytes", "share",
+        "predicted µs",
+    )  # fmt: skip
+    predicted = read_predictions(predicting)
     total, floor = 0.0, 0.0
     for found in recorder.found.values():
-        each = seconds_each(lambda f=found: f.launch(*f.args), device, args.small)
+        each = seconds_each(lambda f=found: f.launch(*f.args), device)
         least = found.least / rates.bytes_per_second
+        key = (NAMES.get(found.name.split(" (")[0], ""), found.shape[1])
         total, floor = total + each * found.count, floor + least * found.count
         common.print_row(
             found.name, *found.shape, found.count, f"{1e6 * each:.1f}", f"{1e3 * each * found.count:.3f}",
             f"{found.least / 2**20:.1f}", f"{1e6 * least:.1f}", f"{least / each:.0%}",
+            f"{predicted[key]:.1f}" if key in predicted else "–",
         )  # fmt: skip
-    step = common.training_step(model, common.loss_of(model, inputs), torch.bfloat16, device)
-    step()
-    run = common.captured(step) if device.type == "cuda" else step
-    whole = statistics.median(common.seconds_of(run, device, rounds=2 if args.small else 12))
-    alone = seconds_each(products.run, device, args.small)
+    if device.type == "cuda":
+        step = common.training_step(model, common.loss_of(model, inputs), torch.bfloat16, device)
+        whole = statistics.median(common.seconds_of(common.captured(step, device), device))
+    alone = seconds_each(products.run, device)
     bound = products.flops / rates.flops
     common.print_header("of a step", "ms", "least, ms", "share")
     for name, seconds, least in [("Triton kernels", total, floor), ("matrix products", alone, bound)]:
         common.print_row(name, f"{1e3 * seconds:.2f}", f"{1e3 * least:.2f}", f"{least / seconds:.0%}")
     common.print_row("all else", f"{1e3 * (whole - total - alone):.2f}", "–", "–")
-    common.print_row(
-        "the step, one graph", f"{1e3 * whole:.2f}", f"{1e3 * (floor + bound):.2f}", f"{(floor + bound) / whole:.0%}"
-    )
+    share = f"{(floor + bound) / whole:.0%}"
+    common.print_row("the step, one graph", f"{1e3 * whole:.2f}", f"{1e3 * (floor + bound):.2f}", share)
     return 0
 
 

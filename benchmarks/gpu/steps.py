@@ -1,4 +1,4 @@
-"""A whole training step (forward, backward, AdamW) in bfloat16, by network, backend and mode.
+"""A whole training step (forward, backward, AdamW), in bfloat16 on a GPU, by network, backend and mode.
 
     python -m benchmarks.gpu.steps --model convnextv2_tiny --rows triton/graph masked/compiled+graph
 
@@ -35,13 +35,14 @@ LARGEST, STEP = 1024, 32  # images; beyond, a GPU is as busy as it gets
 LOSS_ERROR = 1e-2  # relative, between the loss of a row and its eager one; in bfloat16 they differ by 1e-3
 
 
-def largest_batch(model: FCMAE, img_size: int, device: torch.device) -> int:
+def largest_batch(model: FCMAE, device: torch.device) -> int:
     """Images that fit, from the memory that steps of 8 and 16 take."""
     used = []
     for batch in (8, 8, 16):  # the first allocates workspaces
-        inputs = common.make_inputs(model, batch, img_size, device)
+        inputs = common.make_inputs(model, batch, device)
         step = common.training_step(model, common.loss_of(model, inputs), torch.bfloat16, device)
         used.append(peak_memory(step, device))
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
     each = (used[2] - used[1]) / 8
     fits = int((SHARE * free - max(used[1] - 8 * each, 0)) / each)
@@ -55,8 +56,12 @@ def kernel_time(run: common.Run, device: torch.device) -> tuple[float, int] | No
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         run()
         torch.cuda.synchronize()
-    kernels = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
-    return sum(event.device_time_total for event in kernels) / 1e6, len(kernels)
+    kernels = [
+        event
+        for event in profiled.events()
+        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+    ]
+    return sum(event.time_range.elapsed_us() for event in kernels) / 1e6, len(kernels)
 
 
 def compile_blocks(network: nn.Module) -> None:
@@ -79,12 +84,18 @@ def masked_blocks_compiled(yes: bool) -> Iterator[None]:
         masked._block = before
 
 
+def dtype_on(device: torch.device) -> torch.dtype:
+    """A CPU emulates bfloat16, slowly."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def make_network(args: Any, backend: str, batch: int, like: FCMAE, inputs: common.Inputs) -> tuple[Any, common.Run]:
     """A network and its forward pass."""
     if backend != "mae":
-        model = common.make_model(args.model, args.img_size, backend, args.device, like)
+        model = common.make_model(args, backend, like)
         return model, common.loss_of(model, inputs)
-    mae = ViTMAE(PEER if not args.small else "vit_tiny_patch16_224", args.img_size).to(args.device)
+    small = {"dim": 64, "depth": 1} if args.small else {}
+    mae = ViTMAE("vit_tiny_patch16_224" if args.small else PEER, args.img_size, **small).to(args.device)
     order = torch.rand(batch, mae.encoder.patch_embed.num_patches, device=args.device).argsort(1)
     return mae, lambda: mae(inputs.images, order)
 
@@ -93,7 +104,7 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
     """The cells of a row after network, backend and mode; and seconds of a step."""
     batch = len(inputs.images)
     network, forward = make_network(args, backend, batch, like, inputs)
-    step = common.training_step(network, forward, torch.bfloat16, args.device)
+    step = common.training_step(network, forward, dtype_on(args.device), args.device)
     begin = time.perf_counter()
     expected = float(step())
     with masked_blocks_compiled("compiled" in mode and not args.whole):
@@ -103,10 +114,10 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
             else:
                 compile_blocks(network)
         loss = float(step())
-        peak = peak_memory(step, args.device)
+        peak = peak_memory(step, args.device) if args.device.type == "cuda" else None
         run = step
         if "graph" in mode and args.device.type == "cuda":
-            run = common.captured(step)
+            run = common.captured(step, args.device)
             loss = float(run())
         start_up = time.perf_counter() - begin
         if not abs(loss - expected) <= LOSS_ERROR * abs(expected):
@@ -119,7 +130,7 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
         f"{batch / middle:,.0f}",
         "–" if kernels is None else f"{1e3 * kernels[0]:.1f} ({kernels[0] / middle:.0%})",
         "–" if kernels is None else f"{kernels[1]}",
-        f"{peak / 2**20:,.0f}",
+        "–" if peak is None else f"{peak / 2**20:,.0f}",
         f"{start_up:.0f}",
     ]
     return cells, middle
@@ -132,11 +143,12 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, help="unset: the largest that fits")
     parser.add_argument("--whole", action="store_true", help="compile the whole network, not block by block")
     args = common.parse(parser)
-    like = common.make_model(args.model, args.img_size, "masked", args.device)
-    batch = args.batch_size or (largest_batch(like, args.img_size, args.device) if args.device.type == "cuda" else 2)
-    inputs = common.make_inputs(like, batch, args.img_size, args.device)
+    like = common.make_model(args, "masked")
+    batch = args.batch_size or (largest_batch(like, args.device) if args.device.type == "cuda" else 2)
+    inputs = common.make_inputs(like, batch, args.device)
     how = "the whole network" if args.whole else "block by block"
-    print(f"{args.model}, batch {batch}, {args.img_size}², bf16, forward + backward + AdamW; compiled: {how}.")
+    dtype = str(dtype_on(args.device)).removeprefix("torch.")
+    print(f"{args.model}, batch {batch}, {common.size(args)}, {dtype}, forward + backward + AdamW; compiled: {how}.")
     common.print_header(
         "network", "backend", "mode", "ms (range)", "images/s", "kernels, ms (share)", "kernels", "peak MiB",
         "start-up, s",
@@ -148,6 +160,9 @@ def main() -> int:
         name = args.model if backend != "mae" else f"{PEER}, MAE"
         if time.perf_counter() - args.started > args.limit:
             common.print_row(name, backend, mode, "left out: no time", *["–"] * 5)
+            continue
+        if backend == "triton" and args.device.type == "cpu":
+            common.print_row(name, backend, mode, "left out: no GPU", *["–"] * 5)
             continue
         try:
             cells, seconds[row] = measure_row(args, backend, mode, like, inputs)

@@ -45,26 +45,27 @@ def make_jpegs(folder: Path, count: int) -> None:
 
 def run_once(args: Any, images: Path, output: Path, more: list[str], end: float) -> tuple[float, list[dict[str, Any]]]:
     """Pretrain until ``end`` at most; seconds to the first line of metrics, and all lines."""
-    command = [
-        sys.executable, "-m", "fcmae.pretrain", "--config", "pretrain", "--model.name", args.model,
-        "--model.img_size", str(args.img_size), "--data.path", str(images), "--output", str(output),
-        "--train.epochs", str(args.epochs), "--train.batch_size", str(args.batch_size), "--train.effective_batch",
-        str(args.batch_size), "--train.warmup_epochs", "0", "--device", str(args.device), "--log.every", "4",
-        "--log.pictures_every", "0", "--log.checkpoint_every", str(args.epochs), *more,
-    ]  # fmt: skip
+    options = {
+        "config": "pretrain", "model.name": args.model, "model.img_size": 64 if args.small else args.img_size,
+        "data.path": images, "output": output, "device": args.device, "train.epochs": args.epochs,
+        "train.effective_batch": args.batch_size, "train.batch_size": args.batch_size, "train.warmup_epochs": 0,
+        "log.every": 1 if args.small else 4, "log.pictures_every": 0, "log.checkpoint_every": args.epochs,
+    }  # fmt: skip
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "fcmae.pretrain", *given, *more]
     begin, first = time.perf_counter(), None
     metrics = output / "metrics.jsonl"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    said = output.with_suffix(".said")
+    with open(said, "w") as stderr, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr) as process:
         while process.poll() is None and time.perf_counter() < end:
             if first is None and metrics.is_file() and metrics.stat().st_size:
                 first = time.perf_counter() - begin
             time.sleep(0.1)
         process.terminate()  # no more time: the run saves and ends
-        _, said = process.communicate()
     lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
     lines = [line for line in lines if "images_per_second" in line]
     if not lines:
-        raise RuntimeError(f"no line of metrics; the run said: {said[-400:]}")
+        raise RuntimeError(f"no line of metrics; the run said: {said.read_text()[-100:]}")
     return time.perf_counter() - begin if first is None else first, lines
 
 

@@ -1,4 +1,4 @@
-"""Results of a collapse analysis on disk: written by ``python -m fcmae.collapse``, read by the report of a run."""
+"""Results of a collapse analysis on disk: written by ``fcmae collapse``, read by the report of a run."""
 
 import csv
 import io
@@ -75,7 +75,7 @@ def read_depth_curves(run: Path) -> list[DepthCurve]:
         return [_curve(name, model["blocks"]) for name, model in models.items()]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        logger.warning("%s was not written by python -m fcmae.collapse and is skipped: %s", file, reason)
+        logger.warning("%s was not written by fcmae collapse and is skipped: %s", file, reason)
         return []
 
 

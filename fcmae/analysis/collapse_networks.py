@@ -14,9 +14,8 @@ from fcmae.analysis.collapse import BlockCollapse, analyze_collapse
 from fcmae.analysis.collapse_pictures import distance_figure, feature_map_figure
 from fcmae.analysis.feature_maps import choose_blocks, feature_maps
 from fcmae.analysis.names import Named
-from fcmae.analysis.subjects import Subject, load_subject, refusals_named
+from fcmae.analysis.subjects import LoadOptions, Subject, load_subject, refusals_named
 from fcmae.analysis.taps import Tap, find_blocks
-from fcmae.config.pixels import PixelConfig
 from fcmae.data.crop_batches import crop_batches
 from fcmae.errors import UserError
 
@@ -58,27 +57,13 @@ class Measuring:
     seed: int = 0
 
 
-def load_checked(
-    named: Named,
-    tap: Tap,
-    *,
-    sparse: bool,
-    pretrained: bool,
-    allow_pickle: bool,
-    use_ema: bool,
-    img_size: int | None,
-    seed: int,
-    pixels: PixelConfig,
-) -> Subject:
+def load_checked(named: Named, tap: Tap, options: LoadOptions) -> Subject:
     """Load a network on the CPU and check that the analysis runs on a blank image.
 
     Raises:
         UserError: weights that cannot be read, or a network that cannot be analyzed.
     """
-    subject = load_subject(
-        named, sparse=sparse, pretrained=pretrained, allow_pickle=allow_pickle, use_ema=use_ema, img_size=img_size,
-        seed=seed, pixels=pixels,
-    )  # fmt: skip
+    subject = load_subject(named, options)
     with refusals_named(named.label, "an image", subject.image_hw):
         analyze_collapse(subject.model, torch.zeros(1, subject.in_chans, *subject.image_hw), tap)
     return subject

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fcmae.analysis.accuracy import Accuracy, top_accuracy
-from fcmae.analysis.features import Embedder, Features, features_of_each, pixels
+from fcmae.analysis.features import Embedder, LabeledFeatures, features_of_each, raw_pixels
 from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.linear_probe import fit_probe
 from fcmae.data.labeled import LabeledData
@@ -110,7 +110,7 @@ def with_baselines(
     for reading in dict.fromkeys(sorted((network.reading for network in networks), key=lambda one: one.in_chans)):
         # at the largest image size in use, because those images are read anyway
         largest = max((hw for one, hw in found if one.reading == reading), key=lambda hw: hw[0] * hw[1])
-        found.append((pixels(reading), largest))
+        found.append((raw_pixels(reading), largest))
     return found
 
 
@@ -141,7 +141,12 @@ def score_networks(
 
 
 def _scored(
-    name: str, train: Features, test: Features, image_hw: tuple[int, int], device: torch.device, protocol: Protocol
+    name: str,
+    train: LabeledFeatures,
+    test: LabeledFeatures,
+    image_hw: tuple[int, int],
+    device: torch.device,
+    protocol: Protocol,
 ) -> NetworkScores:
     """Score one network."""
     classes = int(max(train.labels.max(), test.labels.max())) + 1

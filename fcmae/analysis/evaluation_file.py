@@ -1,4 +1,4 @@
-"""Results of an evaluation on disk, as the report of a run reads them; ``fcmae.evaluate`` writes them."""
+"""An evaluation as a table, and evaluation.json, which ``fcmae evaluate`` writes and the report of a run reads."""
 
 import json
 import logging
@@ -31,14 +31,15 @@ def read_evaluation(run: Path) -> EvaluationTable | None:
     if file is None:
         return None
     try:
-        return _table(json.loads(file.read_text(encoding="utf-8", errors="replace")))
+        return table_of(json.loads(file.read_text(encoding="utf-8", errors="replace")))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         logger.warning("%s was not written by fcmae evaluate and is skipped: %s", file, reason)
         return None
 
 
-def _table(content: dict[str, Any]) -> EvaluationTable:
+def table_of(content: dict[str, Any]) -> EvaluationTable:
+    """The table of the plain data of :meth:`fcmae.analysis.evaluation.Evaluation.as_dict`."""
     results = content["results"]
     shown = [(title, probe, top) for title, probe, top in COLUMNS if top in results[0][probe]]
     first = results[0]

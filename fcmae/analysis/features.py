@@ -6,7 +6,7 @@ change the network. All networks are thus treated alike.
 
 import copy
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcmae.analysis.names import Named
-from fcmae.analysis.subjects import AS_THE_WEIGHTS_SAY, load_subject, refusals_named
-from fcmae.config.pixels import PixelConfig
+from fcmae.analysis.subjects import DEFAULTS, LoadOptions, load_subject, refusals_named, seeded
 from fcmae.data.labeled import Batches
 from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
@@ -28,7 +27,7 @@ from fcmae.models.layers import init_weights
 LAYER_SCALE = 1e-6  # initial value, as in the paper
 
 
-class Features(NamedTuple):
+class LabeledFeatures(NamedTuple):
     """Features and labels of one split, on the CPU."""
 
     x: Tensor
@@ -60,7 +59,9 @@ class Embedder:
         """Channels of its images."""
         return self.reading.in_chans
 
-    def features(self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device) -> Features:
+    def features(
+        self, batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device
+    ) -> LabeledFeatures:
         """Feature vectors and labels of all readable images.
 
         Raises:
@@ -80,7 +81,7 @@ class Embedder:
 
 def features_of_each(
     embedders: Sequence[Embedder], batches: Batches, image_hw: tuple[int, int], batch_size: int, device: torch.device
-) -> list[Features]:
+) -> list[LabeledFeatures]:
     """Features of several networks whose images are read alike, in one pass over the images.
 
     Raises:
@@ -94,10 +95,10 @@ def features_of_each(
         for one, so_far in zip(embedders, vectors, strict=True):
             so_far.append(one.vectors(on_device))
         labels.append(of_them)
-    return [Features(torch.cat(so_far), torch.cat(labels)) for so_far in vectors]
+    return [LabeledFeatures(torch.cat(so_far), torch.cat(labels)) for so_far in vectors]
 
 
-def pixels(given: PixelReading | int, side: int = 16) -> Embedder:
+def raw_pixels(given: PixelReading | int, side: int = 16) -> Embedder:
     """Raw pixels, average-pooled to ``side`` × ``side``: the baseline without a network."""
 
     def embed(images: Tensor) -> Tensor:
@@ -108,43 +109,17 @@ def pixels(given: PixelReading | int, side: int = 16) -> Embedder:
     return Embedder(f"raw pixels, {side}×{side}", embed, reading, as_they_are)
 
 
-def embedder(
-    named: Named,
-    device: torch.device,
-    *,
-    pretrained: bool = False,
-    allow_pickle: bool = False,
-    use_ema: bool = True,
-    img_size: int | None = None,
-    seed: int = 0,
-    pixels: PixelConfig = AS_THE_WEIGHTS_SAY,
-) -> Embedder:
+def embedder(named: Named, device: torch.device, options: LoadOptions = DEFAULTS) -> Embedder:
     """The dense network given by a path or a timm name, on the device.
-
-    Args:
-        named: a run folder, checkpoint folder, weights file or timm network.
-        device: device to run on.
-        pretrained: load timm's pretrained weights into a timm network (downloads them) instead of random ones.
-        allow_pickle: as for :func:`fcmae.create_dense`.
-        use_ema: as for :func:`fcmae.create_dense`.
-        img_size: side of the images; None: the network's own.
-        seed: seed of random weights.
-        pixels: how images are read, in place of what the weights say.
 
     Raises:
         UserError: weights that cannot be read or downloaded.
     """
-
-    def load(pretrained: bool) -> Any:
-        return load_subject(
-            named, pretrained=pretrained, allow_pickle=allow_pickle, use_ema=use_ema, img_size=img_size, seed=seed,
-            pixels=pixels, device=device,
-        )  # fmt: skip
-
-    subject = load(pretrained)
-    fixed = bool(subject.model.pretrained_cfg.get("fixed_input_size"))
+    subject = load_subject(named, options, device)
+    config: Any = subject.model.pretrained_cfg
+    fixed = bool(config.get("fixed_input_size"))
     architecture = tuple((name, tuple(tensor.shape)) for name, tensor in subject.model.named_parameters())
-    random_name = f"{subject.model.pretrained_cfg.get('architecture', named.label)}, random weights"
+    random_name = f"{config.get('architecture', named.label)}, random weights"
 
     def made(name: str, network: nn.Module, fresh: Callable[[], Embedder] | None = None) -> Embedder:
         embed = partial(pool, network.eval())
@@ -152,19 +127,32 @@ def embedder(
         return Embedder(name, embed, *takes, architecture, fresh)
 
     def fresh() -> Embedder:
-        return made(random_name, fresh_weights(subject.model, seed) if named.is_path else load(pretrained=False).model)
+        if named.is_path:
+            return made(random_name, fresh_weights(subject.model, options.seed))
+        return made(random_name, load_subject(named, replace(options, pretrained=False), device).model)
 
-    return made(named.label, subject.model, fresh) if named.is_path or pretrained else made(random_name, subject.model)
+    return made(random_name, subject.model) if subject.has_random_weights else made(named.label, subject.model, fresh)
 
 
 def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
-    """A copy of a timm ConvNeXt with newly initialized weights, drawn from torch's generator.
+    """A copy of a timm ConvNeXt with newly initialized weights, the same for a seed on every device.
 
     Raises:
         UserError: a layer whose initialization is not known.
     """
-    torch.manual_seed(seed)
-    network = copy.deepcopy(network)
+    device = next(network.parameters()).device
+    network = copy.deepcopy(network).cpu()
+    with seeded(seed):
+        known = _initialized(network)
+    if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
+        raise UserError(
+            f"no random baseline: the initialization of {', '.join(left[:3])} is not known; only ConvNeXt is supported"
+        )
+    return network.to(device)
+
+
+def _initialized(network: nn.Module) -> set[nn.Parameter]:
+    """Initialize the layers whose initialization is known; returns their parameters."""
     known: set[nn.Parameter] = set()
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -179,11 +167,7 @@ def fresh_weights(network: nn.Module, seed: int) -> nn.Module:
         else:
             continue
         known.update(module.parameters(recurse=False))
-    if left := [name for name, parameter in network.named_parameters() if parameter not in known]:
-        raise UserError(
-            f"no random baseline: the initialization of {', '.join(left[:3])} is not known; only ConvNeXt is supported"
-        )
-    return network
+    return known
 
 
 def pool(network: Any, images: Tensor) -> Tensor:

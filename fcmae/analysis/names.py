@@ -44,6 +44,8 @@ def parse_names(given: Sequence[str]) -> list[Named]:
 
 
 def _parse(given: str) -> Named:
+    if not given:
+        raise UserError("the name of a network is empty; give [LABEL=]PATH or [LABEL=]NAME of timm")
     label, equals, source = given.partition("=")
     if not equals or Path(given).exists():
         label, source = "", given

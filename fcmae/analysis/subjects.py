@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import timm
@@ -26,7 +26,6 @@ from fcmae.weights.settings import pixels as stated_pixels
 logger = logging.getLogger(__name__)
 
 IMG_SIZE = 224
-AS_THE_WEIGHTS_SAY = PixelConfig()
 
 
 @dataclass(frozen=True)
@@ -53,70 +52,74 @@ class Subject:
         return count_visible(patches, self.model.mask_ratio) / patches
 
 
-def load_subject(
-    named: Named,
-    *,
-    sparse: bool = False,
-    pretrained: bool = False,
-    allow_pickle: bool = False,
-    use_ema: bool = True,
-    img_size: int | None = None,
-    seed: int = 0,
-    pixels: PixelConfig = AS_THE_WEIGHTS_SAY,
-    device: torch.device | str = "cpu",
-) -> Subject:
-    """Load the network that the user named.
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load networks."""
 
-    Args:
-        named: the network as the user named it.
-        sparse: load a checkpoint as the sparse FCMAE that was trained; otherwise as timm's dense network.
-        pretrained: load timm's pretrained weights into timm networks (downloads them); otherwise random weights.
-        allow_pickle: as for :func:`fcmae.create_dense`.
-        use_ema: as for :func:`fcmae.create_dense`.
-        img_size: side of the images; None: the run's own, a timm network's own if that is fixed, otherwise 224 (for a
-            checkpoint: 56 times its stem's stride, isotropic 14 times).
-        seed: seed of random weights.
-        pixels: how images are read, in place of what the weights say.
-        device: device to run on.
+    sparse: bool = False
+    """Load a checkpoint as the sparse FCMAE that was trained; otherwise as timm's dense network."""
+    pretrained: bool = False
+    """Load timm's pretrained weights into timm networks (downloads them); otherwise random weights."""
+    allow_pickle: bool = False
+    """As for :func:`fcmae.create_dense`."""
+    use_ema: bool = True
+    """As for :func:`fcmae.create_dense`."""
+    img_size: int | None = None
+    """Side of the images. None: the run's own, a timm network's own if that is fixed, otherwise 224 (for a checkpoint:
+    56 times its stem's stride, isotropic 14 times)."""
+    seed: int = 0
+    """Seed of random weights."""
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    """How images are read, in place of what the weights say."""
+
+
+DEFAULTS = LoadOptions()
+
+
+def load_subject(named: Named, options: LoadOptions = DEFAULTS, device: torch.device | str = "cpu") -> Subject:
+    """Load the network that the user named, on a device.
 
     Raises:
         UserError: weights that cannot be read or downloaded.
     """
-    if named.is_path:
-        subject = _of_checkpoint(named.source, sparse, allow_pickle, use_ema)
-    else:
-        subject = _of_timm(named.source, pretrained, img_size, seed)
+    subject = _of_checkpoint(named.source, options) if named.is_path else _of_timm(named.source, options)
     subject.model.to(device).eval()
-    read = pixels.over(Pixels(subject.normalize, subject.reading))
+    read = options.pixels.over(Pixels(subject.normalize, subject.reading))
     subject = replace(subject, normalize=read.normalize, reading=read.reading)
-    return subject if img_size is None else replace(subject, image_hw=(img_size, img_size))
+    return subject if options.img_size is None else replace(subject, image_hw=(options.img_size, options.img_size))
 
 
-def _of_checkpoint(source: str, sparse: bool, allow_pickle: bool, use_ema: bool) -> Subject:
-    if sparse:
-        fcmae = load_model(source, allow_pickle=allow_pickle, use_ema=use_ema)
+def _of_checkpoint(source: str, options: LoadOptions) -> Subject:
+    if options.sparse:
+        fcmae = load_model(source, allow_pickle=options.allow_pickle, use_ema=options.use_ema)
         chans = fcmae.config.in_chans
         normalize, reading = stated_pixels(source, chans)
         return Subject(fcmae, reading, normalize, fcmae.config.image_hw)
-    subject = _as_configured(create_dense(source, allow_pickle=allow_pickle, use_ema=use_ema))
+    dense = create_dense(source, allow_pickle=options.allow_pickle, use_ema=options.use_ema)
+    subject = _as_configured(dense)
     return replace(subject, reading=pixel_reading(source, subject.in_chans))
 
 
-def _of_timm(name: str, pretrained: bool, img_size: int | None, seed: int) -> Subject:
+def _of_timm(name: str, options: LoadOptions) -> Subject:
     check_is_of_timm(name)
-    defaults = timm.models.get_pretrained_cfg(name)
-    fixed = defaults is not None and defaults.fixed_input_size
-    kwargs = {"img_size": img_size} if fixed and img_size is not None else {}
-    torch.manual_seed(seed)
     try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+        defaults = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a tag after the dot that it does not have
+        raise UserError(f"timm has no weights of the name {name}: {error}") from None
+    fixed = defaults is not None and defaults.fixed_input_size
+    kwargs = {"img_size": options.img_size} if fixed and options.img_size is not None else {}
+    try:
+        with seeded(options.seed):
+            model = timm.create_model(name, pretrained=options.pretrained, num_classes=0, **kwargs)
     except Exception as error:  # downloading and reading weights can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"timm cannot create {name}{' with weights' if pretrained else ''}: {reason}") from error
-    if pretrained:
+        raise UserError(
+            f"timm cannot create {name}{' with weights' if options.pretrained else ''}: {reason}"
+        ) from error
+    if options.pretrained:
         config = model.pretrained_cfg
         logger.info("%s: weights %s, license %s", name, config.get("tag"), config.get("license") or "not stated")
-    subject = replace(_as_configured(model), has_random_weights=not pretrained)
+    subject = replace(_as_configured(model), has_random_weights=not options.pretrained)
     return subject if fixed else replace(subject, image_hw=(IMG_SIZE, IMG_SIZE))
 
 
@@ -125,6 +128,14 @@ def _as_configured(model: Any) -> Subject:
     config = model.pretrained_cfg
     chans, height, width = config["input_size"]
     return Subject(model, PixelReading(chans), Normalizer(tuple(config["mean"]), tuple(config["std"])), (height, width))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator for the block; afterwards it continues as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,15 +54,41 @@ def _message(error: Exception) -> str | None:
         # an error from a data loader worker is wrapped in that worker's traceback; the last line is the message
         return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
     known = advice(error)
-    return known if known is not None or not isinstance(error, OSError) else str(error)  # the message names the file
+    return known if known is not None or not isinstance(error, OSError) else _of_system(error)
+
+
+def _of_system(error: OSError) -> str:
+    """The file and the reason, without the number; not the temporary name that a file is written under."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    path = Path(os.fsdecode(error.filename))
+    return f"{path.with_name(path.name.removeprefix('.new-'))}: {error.strerror}" if path.name else str(error)
+
+
+_ends_with: list[int] = []
 
 
 def end(status: int) -> NoReturn:
-    """End the process with this exit status, after an error also if threads or libraries do not end."""
+    """End the process with this exit status, after an error also if threads or libraries do not end.
+
+    What was registered to run at exit runs, but nothing is taken apart: that takes seconds on a busy machine, while
+    other processes of a run wait for this one.
+    """
+    _ends_with[:] = [status]
     if status:
         # at once, not atexit: threads are waited for before that
         faulthandler.dump_traceback_later(TO_END, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
     sys.exit(status)
+
+
+@atexit.register  # on import, and therefore called after what libraries have registered since
+def _leave() -> None:
+    if _ends_with:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+                stream.flush()
+        os._exit(_ends_with[0])
 
 
 def say(text: str) -> None:

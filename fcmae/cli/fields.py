@@ -147,7 +147,8 @@ def closest(name: str, known: Sequence[str]) -> str | None:
         same = [one for one in known if one.rpartition(".")[2] == part]
         if same:
             return difflib.get_close_matches(wanted, same, n=1, cutoff=0)[0]
-    if similar := difflib.get_close_matches(wanted, known, n=1):
-        return similar[0]
+    similar = difflib.get_close_matches(wanted, known)  # the group alone makes none similar
+    if near := [one for one in similar if difflib.SequenceMatcher(None, last, one.rpartition(".")[2]).ratio() > 0.5]:
+        return near[0]
     lasts = {one.rpartition(".")[2]: one for one in reversed(known)}
     return next((lasts[one] for one in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7)), None)

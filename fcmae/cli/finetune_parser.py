@@ -60,7 +60,10 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> FinetuneCon
     if args and not isinstance(args[0], FinetuneConfig):
         if "weights" in given or len(args) > 1:
             raise UserError("finetune takes one argument by position, the weights; the others by name")
-        args, given["weights"] = (), fspath(args[0]) if isinstance(args[0], PathLike) else args[0]
+        given["weights"] = args[0]
+        args = []
+    if isinstance(given.get("weights"), PathLike):
+        given["weights"] = fspath(given["weights"])
     config = RECIPES.from_call(args, given)
     if args or given.get("config") is not None:
         return config

@@ -25,6 +25,8 @@ USAGE = "usage: fcmae COMMAND …    (fcmae COMMAND --help lists a command's opt
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, 1 after an error, 130 after Ctrl-C."""
     name, *rest = (list(sys.argv[1:]) if argv is None else list(argv)) or ["--help"]
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         lines = "".join(f"  {command:{width}}  {about}\n" for command, about in COMMANDS.items())

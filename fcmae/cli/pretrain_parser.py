@@ -23,7 +23,7 @@ DESCRIPTION = """Pretrain a ConvNeXt on unlabeled images with FCMAE.
 With neither --config nor --data.path it runs the demo recipe: a small network on bundled photos, a few minutes on two
 cores. Options override the configuration file; later files override earlier ones."""
 
-CONFIG = inspect.Parameter(
+CONFIG_PARAMETER = inspect.Parameter(
     "config",
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
     default=None,

@@ -46,7 +46,7 @@ def crop_batches(
         collate_fn=list, worker_init_fn=end_with_parent,
     )  # fmt: skip
     readable, reason = 0, ""
-    for batch in tracked(loader, len(paths), "images", len):
+    for batch in tracked(loader, len(paths), "reading images", len):
         for entry in batch:
             if isinstance(entry, str):
                 reason = reason or entry
@@ -56,7 +56,16 @@ def crop_batches(
         if good:
             yield CropBatch(torch.stack([image for image, _ in good]), torch.tensor([index for _, index in good]))
     if not readable:
-        raise UserError(f"none of the {len(paths)} images can be read; the first: {reason}")
+        what = (
+            f"none of the {len(paths)} images can be read; the first" if len(paths) > 1 else "the image cannot be read"
+        )
+        raise UserError(f"{what}: {reason}")
+
+
+def _for_given_weights(reason: str) -> str:
+    """A reason in the words of commands that have no ``--model`` options."""
+    reason = reason.replace("--model.in_chans is", "the network takes")
+    return reason.replace("set --model.in_chans to the number of channels, or pick", "pick")
 
 
 class _Crops(Dataset):
@@ -70,5 +79,5 @@ class _Crops(Dataset):
         try:
             image = center_crop(open_image(self.paths[index], self.reading), self.image_hw)
         except UnreadableImageError as error:
-            return str(error)
+            return _for_given_weights(str(error))
         return TF.to_dtype(image, torch.float32, scale=True), index

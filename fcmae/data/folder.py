@@ -70,7 +70,7 @@ def equal_shares(sizes: Sequence[int], count: int) -> list[int]:
 def images_to_look_at(source: PathLike | Sequence[PathLike] | None, count: int) -> list[Path]:
     """``count`` images of a source, or of the embedded photos; raises like :func:`image_files`.
 
-    Of each subfolder (class) as many as of the others, where it has as many, evenly spaced.
+    The same number from each subfolder (class) as far as its size allows, evenly spaced.
     """
     images = training_images(source)
     classes: dict[str, list[int]] = {}

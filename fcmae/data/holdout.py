@@ -1,4 +1,4 @@
-"""Images that are held out of training, so that the loss on them shows what was learned and not remembered."""
+"""Images held out of training: the loss on them separates learning from memorizing."""
 
 import hashlib
 import os

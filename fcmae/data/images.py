@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from fcmae.data.pixel_reading import PixelReading
-from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, values
+from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, tiff_levels, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 
@@ -62,16 +62,18 @@ class ImageFile:
             UnreadableImageError: damaged, truncated, or larger than ``max_pixels``.
         """
         with _one_error(self.path):
-            return self._in_unit_range(self._own(reduce, None, 0), 0, None)
+            return self._in_unit_range(self._own(1 if self.opened.windowed else reduce, None, 0), 0, None)
 
     def crop(self, crop: tuple[int, int, int, int], reduce: int = 1, plane: int = 0) -> Tensor:
         """(top, left, height, width) of an image, with ``reduce`` as for :meth:`decode`.
 
-        Of a tiled TIFF and of a .npy file only that part is read. Raises as :meth:`decode`.
+        Of a tiled TIFF and of a .npy file only that part is read, from an overview if that has twice the resolution
+        needed. Raises as :meth:`decode`.
         """
         with _one_error(self.path):
             if self.opened.windowed:
-                return self._in_unit_range(self._own(1, Window(*crop), plane), plane, Window(*crop))
+                window = Window(*crop)
+                return self._in_unit_range(self._own(self._reduction(window, reduce), window, plane), plane, window)
             array = self._own(reduce, None, plane)
             longer = 1 if self.height > self.width else 2
             decoded_to, full = array.shape[longer], max(self.height, self.width)
@@ -97,12 +99,24 @@ class ImageFile:
         """The value of missing pixels: the setting, or what the file says."""
         return self.opened.nodata if self.reading.nodata is None else self.reading.nodata
 
+    def _reduction(self, window: Window, reduce: int) -> int:
+        """By how much smaller a window is read; 8-bit images only where it is too large otherwise, as ever."""
+        found = tiff_levels.level_to_read(self.opened.reductions, reduce)
+        if found > 1 and self.opened.dtype == np.uint8:
+            with contextlib.suppress(ValueError):
+                self._check_size(window.height, window.width)
+                return 1
+        return found
+
+    def _check_size(self, height: int, width: int) -> None:
+        size = self.opened.channels * self.opened.dtype.itemsize
+        limits.check_size(height, width, size, self.reading.max_pixels)
+
     def _own(self, reduce: int, window: Window | None, plane: int) -> np.ndarray:
         """Decoded, with the channels of the file."""
         height, width = (window.height, window.width) if window else (self.height, self.width)
         if self.opened.windowed:  # others have checked their size when they were opened
-            size = self.opened.channels * self.opened.dtype.itemsize
-            limits.check_size(height, width, size, self.reading.max_pixels)
+            self._check_size(-(-height // reduce), -(-width // reduce))
         array = self.opened.decode(reduce, window, plane)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
@@ -181,7 +195,7 @@ def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
     """
     path, reading = Path(path), PixelReading.of(reading)
     with _one_error(path):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a FIFO is to wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
             raise ValueError("is no regular file")
         opened = _open(path, reading)
         values.check_dtype(opened)

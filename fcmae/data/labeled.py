@@ -149,7 +149,7 @@ def _array_batches(
 ) -> Iterator[LabeledBatch]:
     in_chans = PixelReading.of(reading).in_chans
     batches = zip(images.split(batch_size), torch.from_numpy(labels).split(batch_size), strict=True)
-    for some, of_them in tracked(batches, len(labels), "images", lambda batch: len(batch[0])):
+    for some, of_them in tracked(batches, len(labels), "reading images", lambda batch: len(batch[0])):
         crops = [_crop(image.expand(in_chans, -1, -1), image_hw) for image in some]
         yield LabeledBatch(torch.stack(crops), of_them)
 
@@ -171,7 +171,7 @@ def _dataset_batches(
     else:  # by index: iterating over a map-style dataset without __iter__ may never end
         known = known_labels(dataset)
         places = limited(np.zeros(len(dataset), int) if known is None else known, limit, seed)
-        items = (dataset[int(i)] for i in tracked(places, len(places), "images"))
+        items = (dataset[int(i)] for i in tracked(places, len(places), "reading images"))
     images: list[Tensor] = []
     labels: list[int] = []
     for image, label in items:

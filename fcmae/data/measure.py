@@ -32,7 +32,7 @@ MARGIN = 0.25
 """Share of the distance between them that the range may extend to smaller and larger values."""
 SENTINELS = (-9999.0, -99999.0, -999.0, -32768.0, -32767.0, 65535.0, -1e20, 1e20, -3.4e38, 3.4e38)
 RARE = 5e-4
-DIGITS = 6
+SIGNIFICANT = 6  # digits of what is measured
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def value_range(values: np.ndarray) -> tuple[float, ...]:
         low, high = (float(v) for v in np.percentile(there, [LOW, HIGH]))
         margin = MARGIN * (high / 2 - low / 2) * 2
         low, high = max(float(there.min()), low - margin), min(float(there.max()), high + margin)
-        low, high = (float(f"{edge:.{DIGITS}g}") for edge in (low, high))  # for those who read config.yaml
+        low, high = (float(f"{edge:.{SIGNIFICANT}g}") for edge in (low, high))  # for those who read config.yaml
         found += [low, high if high > low else low + max(1.0, abs(low) * 1e-3)]
     return tuple(found)
 
@@ -146,8 +146,8 @@ def mean_std(units: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     for channel in units:
         there = channel[np.isfinite(channel)].astype(np.float64)
         mean, std = (float(there.mean()), float(there.std())) if there.size else (0.5, 1.0)
-        means.append(float(f"{mean:.{DIGITS}g}"))
-        stds.append(float(f"{std:.{DIGITS}g}") if std > 1e-6 else 1.0)
+        means.append(float(f"{mean:.{SIGNIFICANT}g}"))
+        stds.append(float(f"{std:.{SIGNIFICANT}g}") if std > 1e-6 else 1.0)
     return tuple(means), tuple(stds)
 
 

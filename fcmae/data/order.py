@@ -1,5 +1,6 @@
 """Which sample is at which position of the stream."""
 
+import numpy as np
 import torch
 
 from fcmae.data.draws import sample_seed
@@ -25,13 +26,13 @@ class SampleOrder:
     def __init__(self, num_samples: int, num_images: int, crops_per_image: int, step_size: int, seed: int) -> None:
         self.num_samples, self.num_images, self.seed = num_samples, num_images, seed
         self.crops, self.step_size = crops_per_image, step_size
-        self._epoch, self._shuffled = -1, torch.empty(0)
+        self._epoch, self._shuffled = -1, np.empty(0, np.int64)
 
     def key(self, position: int) -> tuple[int, int]:
         """(epoch, index) of the sample; fast for positions of one epoch after the other."""
         epoch, place = divmod(position, self.num_samples)
         if epoch != self._epoch:
-            self._epoch, self._shuffled = epoch, self.shuffled(epoch)
+            self._epoch, self._shuffled = epoch, self.shuffled(epoch).numpy()  # faster to index
         if self.crops == 1:
             return epoch, int(self._shuffled[place])
         number, place = divmod(place, self.num_images * self.crops)

@@ -38,12 +38,17 @@ class DecodingJobs(Sampler[list[Place]]):
         self.stream = stream
 
     def __iter__(self) -> Iterator[list[Place]]:
-        stream, job = self.stream, list[Place]()
+        stream, job, later = self.stream, list[Place](), set[int]()
         for micro_batch in stream.micro_batches:
             for position in stream.positions(micro_batch):
-                crops = [(at, found) for at in stream.order.crops_with(position) if (found := stream.find(at))]
-                if crops[0][0] == position:  # else they were made with an earlier one
-                    job += [Place(*found, stream.order.key(at)) for at, found in crops]
+                if position in later:  # made with an earlier crop
+                    later.remove(position)
+                    continue
+                for at in stream.order.crops_with(position):
+                    if at >= position and (found := stream.find(at)):
+                        job.append(Place(*found, stream.order.key(at)))
+                        later.add(at)
+                later.remove(position)
                 if len(job) >= stream.batch_size:
                     yield job
                     job = []

@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from multiprocessing import active_children, get_start_method, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from types import TracebackType
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -41,12 +43,16 @@ class Arranged:
 @contextmanager
 def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
     """The loader's batches. When the block ends, so do the loading processes; after an error they are killed."""
-    others = active_children()
     batches: Any = None
+    workers: set[BaseProcess] = set()  # the caller may have other processes, which live on
     try:
         with _no_signals():  # until the new processes ignore them
-            batches = iter(loader.loader if isinstance(loader, Arranged) else loader)
-        _running.update(process for process in active_children() if process not in others)
+            others = active_children()
+            try:
+                batches = iter(loader.loader if isinstance(loader, Arranged) else loader)
+            finally:
+                workers.update(process for process in active_children() if process not in others)
+        _running.update(workers)
         yield loader.arrange(batches) if isinstance(loader, Arranged) else batches
         with suppress(AttributeError):  # no loading processes
             batches._shutdown_workers()
@@ -55,7 +61,7 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
             batches._shutdown = True  # torch would wait for locks that a killed process may hold
         raise
     finally:
-        _kill(process for process in active_children() if process not in others)
+        _kill(workers)
 
 
 def serve_parent(_worker: int = 0) -> None:
@@ -66,6 +72,7 @@ def serve_parent(_worker: int = 0) -> None:
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
+    sys.excepthook = _unless_gone
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     end_with_parent()
@@ -83,6 +90,15 @@ def _end_unsent(error: Exception, _batch: object) -> None:
     """A batch cannot be sent. Python would drop it with a traceback, and the training process would wait for it."""
     text = str(error)
     os._exit(NO_SHARED_MEMORY if SHARED.search(text) else NO_OPEN_FILES if OPEN_FILES.search(text) else 1)
+
+
+def _unless_gone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The hook for uncaught errors. One that a receiver's end causes is no news: that process has said why it ended.
+
+    multiprocessing calls the hook from the thread that hands over the file descriptors of batches.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _watch_parent() -> None:
@@ -109,7 +125,7 @@ def _no_signals() -> Iterator[None]:
 
 
 def _kill(processes: Iterable[BaseProcess]) -> None:
-    """Kill processes and wait for them. torch, which takes that for a fault of theirs, hears nothing of it."""
+    """Kill processes and wait for them, without torch's SIGCHLD handler, which would report a crash."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     listening = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread and os.name == "posix" else None
     killed = list(processes)

@@ -205,7 +205,7 @@ class FinetuneConfig:
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
     log: FinetuneLogConfig = field(default_factory=FinetuneLogConfig)
     output: str | None = None
-    """Run folder, created if needed. Unset: runs/<model>-<date>-<time>. A run that is already there is resumed, or
+    """Run folder, created if needed. Unset: runs/finetune-<date>-<time>. A run that is already there is resumed, or
     left untouched."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one. Several processes take one device each."""
@@ -218,7 +218,7 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         takes = {
-            "output": "give a folder, or leave it out for runs/<model>-<date>-<time>",
+            "output": "give a folder, or leave it out for runs/finetune-<date>-<time>",
             "resume": "it takes auto, none or a path",
             "weights": "give a run, a file, a name of timm, or scratch",
         }

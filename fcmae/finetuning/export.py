@@ -11,7 +11,7 @@ from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.weights.card import imports_first
-from fcmae.weights.convert import convert
+from fcmae.weights.convert import convert_weights
 from fcmae.weights.formats.base import read_json
 from fcmae.weights.write import write
 
@@ -28,7 +28,7 @@ def export(run: Path, data: LabeledSet, crops: CenterCrops, config: FinetuneConf
     for name, use in USE.items():
         folder = run / EXPORT / name
         try:
-            conversion = convert(best_folder(run), name)
+            conversion = convert_weights(best_folder(run), name)
             write(conversion, best_folder(run), folder, name, overwrite=True)
         except UserError as error:
             lines.append(f"not exported for {name}: {error}")

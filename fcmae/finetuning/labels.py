@@ -24,6 +24,7 @@ from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneDataConfig
 from fcmae.finetuning.tables import Row, is_table, read_table
+from fcmae.progress import tracked
 
 logger = logging.getLogger("fcmae")
 
@@ -85,7 +86,8 @@ class LabeledSet:
     def check_readable(self, reading: PixelReading, image_hw: tuple[int, int]) -> None:
         """UserError if no image of a class can be read, of those to train on or of those to validate on."""
         for what, images in (("to train on", self.train), ("to validate on", self.val)):
-            for number, name in enumerate(self.classes):
+            classes = tracked(enumerate(self.classes), len(self.classes), f"looking at classes {what}")
+            for number, name in classes:
                 column = images.labels == number if images.labels.ndim == 1 else images.labels[:, number]
                 places = np.flatnonzero(column)
                 first = ""

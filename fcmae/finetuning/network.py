@@ -55,17 +55,16 @@ def starting_weights(config: FinetuneConfig) -> Weights:
 
 def random_weights(model: FinetuneModelConfig, seed: int) -> Weights:
     """The initial weights of pretraining, which are the papers'."""
-    size = SIZES[model.name or DEFAULT]
-    stride = model.stem_stride or size.stem_stride
+    chosen: dict[str, Any] = {name: getattr(model, name) for name in ("name", "in_chans", "stem_stride", "use_grn")}
+    given = {"name": DEFAULT} | {name: value for name, value in chosen.items() if value is not None}
     try:
-        described = ModelConfig(
-            name=model.name or DEFAULT, in_chans=model.in_chans or 3, stem_stride=stride,
-            use_grn=model.use_grn, img_size=224 // size.stem_stride * stride, backend="torch",
-        )  # fmt: skip
+        config = ModelConfig(**given, img_size=224, backend="torch")
     except ValueError as error:
         raise UserError(f"--model.{error}") from None
+    if not config.size.is_isotropic:
+        config = replace(config, img_size=56 * config.stride)
     torch.manual_seed(seed)
-    return Weights(SCRATCH, SCRATCH, described, encoder=SparseConvNeXt(described).state_dict())
+    return Weights(SCRATCH, SCRATCH, config, encoder=SparseConvNeXt(config).state_dict())
 
 
 def _of_timm(name: str) -> Weights:

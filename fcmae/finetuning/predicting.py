@@ -65,7 +65,7 @@ def predictions(config: "PredictConfig") -> Found:
     device = choose_device(config.device)
     described = weights.config
     read_as = pixels(checkpoint, described.in_chans)
-    network = dense_network(weights, read_as.normalize, len(classes)).to(device, memory_format=torch.channels_last)
+    network = dense_network(weights, read_as.normalize, len(classes)).to(device)
     images = collect(list(config.images) if len(config.images) > 1 else config.images[0], flag="IMAGES")
     crop_pct = crop_share(run_setting(checkpoint / MODEL, "data", "crop_pct", float), described.image_hw)
     unlabeled = LabeledImages(partial(_open, images.paths), images.names, np.zeros(len(images), np.int64))

@@ -34,7 +34,7 @@ def write_predictions(
     """A row for each image: path, label(s), and the probability of every class."""
     rows = probabilities_NC.numpy().astype(np.float64).round(DIGITS)
     if several:
-        labels = [";".join(classes[c] for c in np.flatnonzero(row > threshold)) for row in rows]
+        labels = [";".join(classes[int(c)] for c in np.flatnonzero(row > threshold)) for row in rows]
     else:
         labels = [classes[int(row.argmax())] for row in rows]
     if file.suffix.lower() in PARQUET:

@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,9 +27,9 @@ from fcmae.models import ModelConfig
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.find import AVERAGE
 from fcmae.runs.starts import record_start
-from fcmae.training.accelerator import device_name, make_accelerator
+from fcmae.training.accelerator import captures, device_name, make_accelerator, prepare
 from fcmae.training.batch import Batch, divide_batch, peak_learning_rate
-from fcmae.training.fitting import CPU_LIMIT
+from fcmae.training.fitting import largest_batch
 from fcmae.training.peers import Peers
 from fcmae.training.pixels import measured_pixels, recorded_pixels
 from fcmae.training.resume import (
@@ -49,7 +51,6 @@ from fcmae.weights.weights import Weights
 logger = logging.getLogger("fcmae")
 
 OF_PRETRAINING = "train.mask_ratio"  # a setting that only runs of pretraining have
-GPU_BATCH = 128  # images per device where effective_batch alone is given
 
 
 def set_up(config: FinetuneConfig) -> FinetuneRun:
@@ -83,14 +84,18 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     network = described(weights, config.model)
     config = _resolved(config, network, before, weights if resume_from is None else None, data)
     reading, normalize = _pixels(config, network)
-    data.check_readable(reading, network.image_hw)
-    if resume_from is not None:
+    if resume_from is None:
+        data.check_readable(reading, network.image_hw)
+    else:
         check_same_run(config, resume_from, before)
 
-    on_gpu = accelerator.device.type == "cuda"
+    bare_model = build(weights, network, config.model, data.classes, normalize, config.seed)
+    bare_model.to(accelerator.device).to(memory_format=torch.channels_last)
+    freeze(bare_model, config.train.frozen_stages)
+    make_loss = partial(_loss_of_zeros, bare_model, network, accelerator.device)
     batch = divide_batch(
         config.train, accelerator.num_processes, recorded=before.get("train.batch_size"),
-        largest=lambda: GPU_BATCH if on_gpu else CPU_LIMIT,
+        largest=lambda: largest_batch(bare_model, make_loss, accelerator, copies=int(config.train.ema > 0)),
     )  # fmt: skip
     _check_mixing(config, batch)
     config = replace(config, train=filled_in(config.train, batch, before))
@@ -102,16 +107,13 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     )  # fmt: skip
     check_same_everywhere(start.images_digest, accelerator)
 
-    bare_model = build(weights, network, config.model, data.classes, normalize, config.seed)
-    bare_model = bare_model.to(accelerator.device, memory_format=torch.channels_last)
-    freeze(bare_model, config.train.frozen_stages)
-    optimizer = make_optimizer(bare_model, network, config, batch.effective)
+    optimizer: torch.optim.Optimizer = make_optimizer(bare_model, network, config, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     ema = ModelEmaV3(bare_model, decay=config.train.ema) if config.train.ema else None
     if config.train.compile:
         bare_model.compile()
-    model, optimizer = accelerator.prepare(bare_model, optimizer)
+    model, optimizer = prepare(accelerator, bare_model, optimizer, captures(config.train, accelerator))
     if resume_from is not None:
         has_average = (resume_from / AVERAGE).is_file()
         average = ema.module if ema is not None and has_average else None
@@ -154,6 +156,13 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
         config, task, batch, accelerator, folder, model, bare_model, optimizer, start, total_steps, lock, peers,
         None if newest is None else before,
     )  # fmt: skip
+
+
+def _loss_of_zeros(
+    model: torch.nn.Module, network: ModelConfig, device: torch.device, images: int
+) -> Callable[[], torch.Tensor]:
+    x_BCHW = torch.zeros(images, network.in_chans, *network.image_hw, device=device)
+    return lambda: model(x_BCHW.contiguous(memory_format=torch.channels_last)).float().logsumexp(1).mean()
 
 
 def make_optimizer(

@@ -121,7 +121,7 @@ def _optional(
         if given not in columns:
             raise UserError(f"--data.{option} {given} is no column of {file}; it has {', '.join(list(columns)[:6])}")
         return given
-    lower = {name.strip().lower(): name for name in reversed(columns)}
+    lower = {name.strip().lower(): name for name in reversed(list(columns))}
     return next((lower[name] for name in usual if name in lower), None)
 
 

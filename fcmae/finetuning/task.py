@@ -47,8 +47,9 @@ class Finetuning:
     ema: ModelEmaV3 | None
     unreadable: UnreadableFiles = field(default_factory=UnreadableFiles)
     best: float = -math.inf
-    """The best score so far, and what was validated last."""
+    """The best validation score so far; known to the main process only."""
     last: Scores | None = None
+    """What was validated last."""
     command: str = "finetune"
 
     def loader(self, run: FinetuneRun) -> Iterable[LabeledBatch]:

@@ -223,4 +223,11 @@ def _versions(run: RunFolder) -> Fact | None:
 
 
 def _text(value: Any) -> str:
-    return "unset" if value is None else str(value)
+    """As in YAML, with floats as short as they are told apart by."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else str(value)

@@ -10,7 +10,6 @@ METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
 CHECKPOINTS = "checkpoints"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
-CHECKPOINTS = "checkpoints"
 
 
 def is_run_folder(folder: str | Path) -> bool:

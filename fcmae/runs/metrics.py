@@ -29,7 +29,7 @@ class MetricsLog:
             moved to metrics.superseded.jsonl because the resumed run writes them again.
 
     Raises:
-        UserError: something that is no file is in the place of metrics.jsonl.
+        UserError: metrics.jsonl is something other than a file.
         OSError: a file cannot be written, here or later; the error names it.
     """
 
@@ -79,7 +79,7 @@ class MetricsLog:
     ) -> None:
         self._file.close()
         try:
-            # where an error ends the run already, one more of a full disk adds nothing
+            # after an error, another one about a full disk adds nothing
             with naming(self._events), contextlib.suppress(*(() if error is None else (OSError,))):
                 self._tensorboard.close()
         finally:
@@ -88,7 +88,7 @@ class MetricsLog:
 
     @staticmethod
     def _quiet(hook: Callable[..., Any]) -> Callable[..., Any]:
-        """A hook without the errors of the thread of TensorBoard, which its next call raises again in ours."""
+        """A hook without the errors of the thread of TensorBoard: its next call raises them again in our thread."""
 
         def note(args: threading.ExceptHookArgs) -> None:
             if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):

@@ -1,4 +1,4 @@
-"""Several processes, one fate: a process ends when another of its run, or the launcher that started it, has died.
+"""Ends a process of a run when another of its run, or the launcher that started it, has died.
 
 Without this a process would wait in a collective operation for one that is gone: with NCCL for ten minutes.
 """

@@ -57,6 +57,7 @@ class Pretraining:
     def loss(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """That of the masked patches."""
         image, visible, scored = inputs
+        assert image is not None
         images = self.dataset.normalize(image)
         output = model(images, visible=visible, num_visible=self.dataset.num_visible, masked_only=True, scored=scored)
         return output.loss

@@ -43,7 +43,7 @@ def run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
     """The run folder. Without ``output`` its name is made of the model and the main process's time."""
     if config.output is not None:
         return Path(config.output)
-    name = [f"{config.model.name}-{datetime.now():%Y%m%d-%H%M%S}"]
+    name = [f"{config.model.name or 'finetune'}-{datetime.now():%Y%m%d-%H%M%S}"]
     if accelerator.num_processes > 1:
         broadcast_object_list(name)
     return RUNS / name[0]

@@ -105,7 +105,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
         settings=config.as_dict(),
     )
     check_same_everywhere(start.images_digest, accelerator)
-    optimizer = make_optimizer(bare_model, config.train, batch.effective)
+    optimizer: torch.optim.Optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
     if config.train.compile:
@@ -183,7 +183,7 @@ def _make_dataset(config: PretrainConfig, images: ImageFiles) -> PretrainDataset
     num_patches = math.prod(config.model.grid_hw)
     if dataset.num_visible == num_patches:
         raise UserError(
-            f"--model.img_size {config.model.img_size} gives {num_patches} patches of "
+            f"--model.img_size {config.model.img_size} gives {num_patches} patch{'es' * (num_patches > 1)} of "
             f"{config.model.patch_size}×{config.model.patch_size} pixels, and --train.mask_ratio "
             f"{config.train.mask_ratio} masks none of them; use larger images or a smaller --model.stem_stride"
         )
@@ -218,5 +218,6 @@ def started(config: RunConfig, accelerator: Accelerator, step: int, batch: Batch
 def write_settings(config: Any, folder: Path, num_processes: int) -> None:
     """Write RUN/config.yaml, which resumes the run from any working directory."""
     resolved = replace(config, output=str(folder), resume="auto").with_absolute_paths()
-    header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {num_processes} process(es)\n"
+    processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
+    header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {processes}\n"
     write_text(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))

@@ -8,17 +8,11 @@ from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs.checkpoint import read_state
 from fcmae.weights.convert import Conversion
+from fcmae.weights.formats import Target, targets
 from fcmae.weights.settings import run_setting, says_normalization
 
 CARD = "README.md"
 MARK = "<!-- Written by fcmae convert; a card without this line is not replaced. -->"
-LIBRARY = {"timm": "timm", "transformers": "transformers"}
-USE = {
-    "timm": 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=10)',
-    "transformers": 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("FOLDER")',
-    "official": 'from safetensors.torch import load_file\n\nstate = load_file("FOLDER/model.safetensors")',
-    "mmpretrain": 'init_cfg = dict(type="Pretrained", checkpoint="FOLDER/model.pth", prefix="backbone.")',
-}
 
 
 def write_card(conversion: Conversion, ckpt: object, folder: Path, format: str, pixels: Pixels) -> Path | None:
@@ -46,7 +40,8 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
     weights = conversion.weights
     config = weights.config
     version = "convnextv2" if config.with_grn else "convnext"
-    library = [f"library_name: {LIBRARY[format]}"] if format in LIBRARY else []
+    target = targets()[format][1]
+    library = [f"library_name: {format}"] if target.module == format else []
     task = "image-classification" if weights.num_classes else "image-feature-extraction"
     file = None if weights.origin == "the state dict" else Path(weights.origin)
     training = _training(file)
@@ -79,11 +74,7 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in facts),
             "",
-            "```python",
-            *imports_first(conversion, format),
-            USE.get(format, ""),
-            "```",
-            "",
+            *_usage(target, imports_first(conversion, format)),
             "## License",
             "",
             _license(conversion, file),
@@ -92,30 +83,46 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
     )
 
 
+def _usage(target: Target, first: list[str]) -> list[str]:
+    """Python that loads the folder, after the imports ``first``; empty if the format does not say."""
+    imports = [f"import {target.module}", *first, ""] if target.module else first
+    return ["```python", *imports, target.usage, "```", ""] if target.usage else []
+
+
 def _training(file: Path | None) -> list[tuple[str, str]]:
     """What the run says of its images and its length; empty for weights that are not of a run."""
-    if file is None or run_setting(file, "train", "mask_ratio", float) is None:
+    if file is None:
+        return []
+    ratio = run_setting(file, "train", "mask_ratio", float)
+    if ratio is None and _start_of(file) is None:
         return []
     path: Any = run_setting(file, "data", "path", object)
     paths = path if isinstance(path, list) else [path]
     # Names alone: a card is published, and where the images lie is nobody's business
     names = " and ".join(f"`{Path(str(one)).name}`" for one in paths if one) or "the photos that ship with scikit-image"
     crops = (run_setting(file, "data", "repeat", int) or 1) * (run_setting(file, "data", "crops_per_image", int) or 1)
-    ratio = run_setting(file, "train", "mask_ratio", float)
     try:
         state = read_state(file.parent)
     except UserError:
         return [("Data", names)]
-    length = f"{state.step:,} steps of {state.effective_batch:,} images, {ratio:.0%} masked"
-    return [("Data", f"{state.samples_per_epoch // crops:,} images of {names}"), ("Pretraining", length)]
+    data = ("Data", f"{state.samples_per_epoch // crops:,} images of {names}")
+    length = f"{state.step:,} steps of {state.effective_batch:,} images"
+    if ratio is None:
+        return [data, ("Fine-tuning", f"{length}, from `{Path(_start_of(file) or '').name}`")]
+    return [data, ("Pretraining", f"{length}, {ratio:.0%} masked")]
+
+
+def _start_of(file: Path) -> str | None:
+    """The weights that a run started from; None: not a run, or random ones of pretraining."""
+    return run_setting(file, "model", "init_from", str) or run_setting(file, "", "weights", str)
 
 
 def _license(conversion: Conversion, file: Path | None) -> str:
-    start = None if file is None else run_setting(file, "model", "init_from", str)
-    if start is not None:
+    start = None if file is None else _start_of(file)
+    if start not in (None, "scratch"):
         return (
-            f"The run started from `{Path(start).name}`; the license of those weights applies. Weights published by "
-            f"the ConvNeXt V2 authors are under CC BY-NC 4.0, in every format."
+            f"The run started from `{Path(str(start)).name}`; the license of those weights applies. Weights published "
+            f"by the ConvNeXt V2 authors are under CC BY-NC 4.0, in every format."
         )
     if conversion.weights.may_be_published and conversion.weights.config.with_grn:
         return (

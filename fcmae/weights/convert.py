@@ -16,8 +16,6 @@ from fcmae.weights.weights import Weights
 
 logger = logging.getLogger(__name__)
 
-FORMATS = tuple(targets())
-
 
 @dataclass(frozen=True)
 class Conversion:
@@ -67,10 +65,10 @@ def convert_to_dense(
         ValueError: an unknown format, nothing that could be read at the path, or keys that are missing, unknown, of a
             wrong shape or not finite.
     """
-    return convert(ckpt, format, allow_pickle=allow_pickle, use_ema=use_ema).state
+    return convert_weights(ckpt, format, allow_pickle=allow_pickle, use_ema=use_ema).state
 
 
-def convert(
+def convert_weights(
     ckpt: str | Path | Mapping[str, Any],
     format: str = "timm",
     *,

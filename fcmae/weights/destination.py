@@ -14,8 +14,11 @@ OTHER_FILES = frozenset({
 })  # fmt: skip
 
 
-def check_destination(dst: Path, overwrite: bool = False) -> None:
+def check_destination(given: str | Path, overwrite: bool = False) -> None:
     """UserError if weights must not be written there: a run, a file of another kind, or something that is there."""
+    if given == "":
+        raise UserError(f"DST is empty; give a folder, or a name that ends in {' '.join(FILES)}")
+    dst = Path(given)
     inside = dst.parent if dst.name in (MODEL, OPTIMIZER, STATE) else dst  # a file of a checkpoint, or a folder
     if (inside / STATE).exists() or (dst / FOLDER).exists():
         raise UserError(f"{inside} holds a run or a checkpoint, which would be lost; give another DST")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fcmae.errors import UserError
-from fcmae.weights.unpickle import Placeholder, needs_code, settings
+from fcmae.weights.unpickle import Placeholder, needs_code, saved_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def find_state_dict(found: Any, origin: str, use_ema: bool = True) -> StateDict:
         entry = _entry(found, origin, use_ema)
         if entry is None:
             break
-        args = settings(found.get("args")) or args
+        args = saved_arguments(found.get("args")) or args
         left += [str(name) for name in found if name != entry]
         found = found[entry]
     if isinstance(found, nn.Module):
@@ -64,6 +64,8 @@ def find_state_dict(found: Any, origin: str, use_ema: bool = True) -> StateDict:
     if tensors:  # SparK keeps its settings among the weights
         left += [name for name, value in others.items() if isinstance(value, Mapping)]
         others = {name: value for name, value in others.items() if not isinstance(value, Mapping)}
+    if not tensors and {"state", "param_groups"} <= others.keys():
+        raise UserError(f"{origin} holds the state of an optimizer, not weights; the weights are in another file")
     for value in others.values():
         if isinstance(value, Placeholder) and not tensors:
             raise UserError(needs_code(origin, value.name))

@@ -24,7 +24,6 @@ OTHERS = (
     (rb"%PDF", "a PDF file, not weights"),
     (rb"PAR1|ARROW1", "a table (Parquet or Arrow), not weights"),
     (rb"SQLite format 3", "a database, not weights"),
-    (rb"....ftyp", "a video, not weights"),
 )
 TAR = (257, b"ustar")
 TORCH_TAR = re.compile(rb"(sys_info|pickle|storages|tensors)\0")  # torch before 0.1.10
@@ -52,7 +51,9 @@ def _beginning(start: bytes, known: tuple[tuple[bytes, str], ...]) -> str | None
 
 
 def _image(start: bytes) -> str | None:
-    return None if ending_for(start) is None else "an image, not weights"
+    if ending_for(start) is not None:
+        return "an image, not weights"
+    return "a video, not weights" if start[4:8] == b"ftyp" else None
 
 
 def _archive(file: Path, start: bytes) -> str | None:

@@ -10,12 +10,12 @@ from fcmae.errors import UserError
 from fcmae.weights import formats
 from fcmae.weights.entries import say_which
 from fcmae.weights.formats import Format
+from fcmae.weights.formats.base import SIBLINGS
 
 WRAPPERS = ("module.", "_orig_mod.")  # DDP, torch.compile
 INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # around a part of the network
 COUNTERS = frozenset({"n_averaged", "steps", "step", "num_updates", "updates", "initted", "decay"})  # of an average
 EMA = re.compile(r"(?:^|[._])(?:ema|averaged|avg|swa|shadow)(?:$|[._])")
-SIBLINGS = {"weight": "bias", "bias": "weight"}
 
 
 class Found(NamedTuple):
@@ -114,7 +114,7 @@ def _find_network(names: Sequence[str], origin: str, use_ema: bool) -> tuple[For
             claimed |= telling
     if not networks:
         some = ", ".join(sorted(names)[:3]) or "nothing"
-        known = ", ".join(dict.fromkeys(format.name for format in formats.KNOWN))
+        known = "; ".join(dict.fromkeys(format.name for format in formats.KNOWN))
         raise UserError(f"{origin} holds no ConvNeXt encoder of a known format ({known}), but {some}")
     averaged = [prefix for prefix, _ in networks if EMA.search(prefix)]
     if len(networks) == 2 and len(averaged) == 1 and networks[0][0] != networks[1][0]:

@@ -16,13 +16,12 @@ from fcmae.runs.find import FOLDER, LAST, MODEL, resolve_checkpoint
 from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.runs.utf8_path import utf8_path
 from fcmae.weights import formats
-from fcmae.weights.formats.base import EXPORTED_KEY, read_json
+from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, read_json
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EXPORTED = "config.json"
 PIXEL_FIELDS: dict[str, Any] = {
     "value_range": list, "bands": list, "nodata": int | float, "stack": str, "max_pixels": int,
 }  # fmt: skip
@@ -94,7 +93,7 @@ def _stated_pixels(ckpt: str | Path) -> dict[str, Any]:
         settings = {name: run_setting(file, "data", name, kind) for name, kind in PIXEL_FIELDS.items()}
         found = {name: value for name, value in settings.items() if value is not None}
     if not found:
-        exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+        exported = read_json(file.parent / CONFIG_JSON).get(EXPORTED_KEY)
         found = exported if isinstance(exported, dict) else {}
     if found:
         return {name: found[name] for name, kind in PIXEL_FIELDS.items() if isinstance(found.get(name), kind)}
@@ -133,7 +132,7 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
     found = [run_setting(file, "data", name, list) for name in ("mean", "std")]
     if any(found):
         return found[0], found[1]
-    exported = read_json(file.parent / EXPORTED).get(EXPORTED_KEY)
+    exported = read_json(file.parent / CONFIG_JSON).get(EXPORTED_KEY)
     if isinstance(exported, dict) and isinstance(exported.get("mean"), list):
         return exported["mean"], exported.get("std")
     stated = (format.mean_std(file.parent) for format in formats.KNOWN)
@@ -147,7 +146,10 @@ def model_file(ckpt: str | Path) -> Path:
 
 
 def run_setting(file: Path, group: str, name: str, kind: type[T]) -> T | None:
-    """A setting from the config.yaml of the run that a checkpoint's file lies in; None if it lies in none, or unset."""
+    """A setting from the config.yaml of the run that a checkpoint's file lies in; None if it lies in none, or unset.
+
+    ``group`` may be empty, for the settings outside of groups.
+    """
     folder = file.resolve().parent.parent
     config = folder.parent / CONFIG
     if folder.name != FOLDER or not config.is_file():
@@ -157,6 +159,6 @@ def run_setting(file: Path, group: str, name: str, kind: type[T]) -> T | None:
         plain = yaml.safe_load(text) if text.startswith(HEADER) else None
     except yaml.YAMLError:
         return None
-    settings = plain.get(group) if isinstance(plain, dict) else None
+    settings = plain.get(group) if isinstance(plain, dict) and group else plain
     value = settings.get(name) if isinstance(settings, dict) else None
     return value if isinstance(value, kind) else None

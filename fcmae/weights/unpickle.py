@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from fcmae.cli.called import command_line
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -186,13 +187,14 @@ def _with_placeholders(file: Path) -> Any:
 
 def needs_code(origin: str, name: str) -> str:
     """The message for a file that holds ``name`` where weights are expected."""
+    command = command_line("convert", origin, "NEW.safetensors", "--allow_pickle")
     return (
         f"{origin} holds more than tensors ({name}), and loading it would run code that it brings. If you "
-        f"trust it: python -m fcmae.convert {origin} NEW.safetensors --allow_pickle (in Python allow_pickle=True)"
+        f"trust it: {command} (in Python allow_pickle=True)"
     )
 
 
-def settings(found: Any) -> Mapping[str, Any]:
+def saved_arguments(found: Any) -> Mapping[str, Any]:
     """An argparse namespace's or a dict's values; empty for anything else."""
     if isinstance(found, argparse.Namespace):
         return vars(found)

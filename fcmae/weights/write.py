@@ -69,10 +69,12 @@ def _remove_other_formats(folder: Path, written: set[str]) -> None:
 
 def _save(state: dict[str, Tensor], file: Path, suffix: str, entry: str | None, metadata: dict[str, str]) -> None:
     seen: set[int] = set()
-    separate = {}
+    separate = {}  # safetensors takes no tied tensors, nor views into one buffer
     for name, tensor in state.items():
         place = tensor.untyped_storage().data_ptr()
-        separate[name] = tensor.clone() if place in seen else tensor.contiguous()  # tied, or views into one buffer
+        separate[name] = (
+            tensor.contiguous() if place not in seen else tensor.clone(memory_format=torch.contiguous_format)
+        )
         seen.add(place)
     try:
         if suffix == ".safetensors":

@@ -1,1 +1,1 @@
-"""Backends: who computes the sparse operations. See :mod:`fcmae.sparse.backends.registry`."""
+"""Backends: implementations of the sparse operations. See :mod:`fcmae.sparse.backends.registry`."""

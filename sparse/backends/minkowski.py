@@ -1,4 +1,4 @@
-"""The convolutions through MinkowskiEngine 0.5.4, a second engine for parity and comparison.
+"""The convolutions through MinkowskiEngine 0.5.4, a second engine to compare with.
 
 Both the depthwise and the strided convolution are MinkowskiEngine's own modules, on its own coordinate maps and kernel
 maps; they carry a dense convolution's weights, and rows stay in the order of :mod:`fcmae.sparse.sites`, so that
@@ -23,6 +23,8 @@ from torch.func import functional_call
 from fcmae.sparse.backends.operations import check_depthwise
 from fcmae.sparse.sites import ActiveSites
 
+LARGEST_SIDE = 8
+
 for _name in ("Sequence", "Mapping", "Iterable"):
     if not hasattr(collections, _name):
         setattr(collections, _name, getattr(collections.abc, _name))
@@ -44,7 +46,7 @@ def downsample(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSite
     """See :func:`fcmae.sparse.backends.pytorch.downsample`; from ``side`` to ``side / 2`` sites along a patch."""
     module = _strided(weight.shape[1], weight.shape[0], bias is not None, x.device)
     parameters = {"kernel": rearrange(weight, "o i y x -> (x y) i o")}
-    return _apply(module, parameters, x, bias, sites, side, coordinates=_coordinate_maps(sites)[1][side // 2])
+    return _apply(module, parameters, x, bias, sites, side, coordinates=_coordinate_map(sites, side // 2))
 
 
 def missing_on(device: torch.device) -> str | None:
@@ -60,15 +62,15 @@ def _apply(
 ) -> Tensor:  # fmt: skip
     if bias is not None:
         parameters["bias"] = bias[None]
-    manager, keys = _coordinate_maps(sites)
     tensor = engine.SparseTensor(
-        x.contiguous(), coordinate_map_key=keys[side], coordinate_manager=manager, device=x.device
-    )
+        x.contiguous(), coordinate_map_key=_coordinate_map(sites, side), coordinate_manager=_manager(sites),
+        device=x.device,
+    )  # fmt: skip
     with torch.autocast(x.device.type, enabled=False):
         return functional_call(module, parameters, (tensor,), options).F
 
 
-# A module here is a shape alone, its weights are the caller's at each call
+# These modules give the shape only; each call passes its own weights
 @cache
 def _channelwise(channels: int, kernel: int, bias: bool, device: torch.device) -> Any:
     module = engine.MinkowskiChannelwiseConvolution(channels, kernel_size=kernel, bias=bias, dimension=2)
@@ -81,33 +83,22 @@ def _strided(in_channels: int, out_channels: int, bias: bool, device: torch.devi
     return module.to(device).requires_grad_(False)
 
 
-def _coordinate_maps(sites: ActiveSites) -> tuple[Any, dict[int, Any]]:
-    """The manager, and for each side the key of its coordinate map, rows in our order; kept with the sites."""
-
-    def make() -> tuple[Any, dict[int, Any]]:
-        manager = engine.CoordinateManager(D=2)
-        return manager, _Keys(sites, manager)
-
-    return sites.keep("minkowski", make)
+def _manager(sites: ActiveSites) -> Any:
+    return sites.keep("minkowski manager", lambda: engine.CoordinateManager(D=2))
 
 
-class _Keys(dict):
-    """side → coordinate map key, made when asked for."""
+def _coordinate_map(sites: ActiveSites, side: int) -> Any:
+    """Key of the coordinate map of a stage, rows in our order; made once per batch and stage."""
+    return sites.keep(("minkowski coordinates", side), lambda: _make_coordinate_map(sites, side))
 
-    LARGEST = 8
 
-    def __init__(self, sites: ActiveSites, manager: Any) -> None:
-        super().__init__()
-        self.sites, self.manager = sites, manager
-
-    def __missing__(self, side: int) -> Any:
-        if side > self.LARGEST:
-            raise ValueError(f"the minkowski backend takes up to {self.LARGEST} sites along a patch, got {side}")
-        stride = self.LARGEST // side
-        image, y, x = self.sites.coordinates(side)
-        coordinates = torch.stack([image, y * stride, x * stride], dim=1).int()
-        key, (unique, _) = self.manager.insert_and_map(coordinates.contiguous(), [stride, stride])
-        if not torch.equal(unique.cpu().long(), torch.arange(len(coordinates))):
-            raise RuntimeError("MinkowskiEngine reordered the coordinates of a batch")
-        self[side] = key
-        return key
+def _make_coordinate_map(sites: ActiveSites, side: int) -> Any:
+    if side > LARGEST_SIDE:
+        raise ValueError(f"the minkowski backend takes up to {LARGEST_SIDE} sites along a patch, got {side}")
+    stride = LARGEST_SIDE // side
+    image, y, x = sites.coordinates(side)
+    coordinates = torch.stack([image, y * stride, x * stride], dim=1).int().contiguous()
+    key, (unique, _) = _manager(sites).insert_and_map(coordinates, [stride, stride])
+    if not torch.equal(unique.cpu().long(), torch.arange(len(coordinates))):
+        raise RuntimeError("MinkowskiEngine reordered the coordinates of a batch")
+    return key

@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-BackendName = Literal["auto", "torch", "numba", "triton", "minkowski"]
+SparseBackendName = Literal["auto", "torch", "numba", "triton", "minkowski"]

@@ -1,4 +1,4 @@
-"""The ``torch`` backend: every sparse operation plainly, in PyTorch, on any device. Other backends equal it.
+"""The ``torch`` backend: every sparse operation in plain PyTorch, on any device. Other backends equal it.
 
 Shape letters as in :mod:`fcmae.sparse.sites`; H is the width of the MLP's hidden layer, M the sites of an image.
 """

@@ -3,11 +3,11 @@
     torch       PyTorch, any device, the plain implementation
     numba       CPU kernels, compiled when they first run
     triton      block-sparse GPU kernels over the visible patches
-    minkowski   MinkowskiEngine, depthwise and strided convolutions; installed apart (``make minkowski``)
+    minkowski   MinkowskiEngine, depthwise and strided convolutions; installed separately (``make minkowski``)
     auto        the fastest on the device: numba on a CPU, triton on CUDA, else torch
 
-To add one, write a module with functions named as the fields of :class:`Backend`, and add it to ``BackendName``
-(names.py) and ``MODULES``. CONTRIBUTING.md has the steps.
+To add one, write a module of its name here with functions named as the fields of :class:`Backend`, and add the name to
+``SparseBackendName`` (names.py). CONTRIBUTING.md has the steps.
 """
 
 import importlib
@@ -18,17 +18,11 @@ from typing import get_args
 import torch
 
 from fcmae.sparse.backends import pytorch
-from fcmae.sparse.backends.names import BackendName
+from fcmae.sparse.backends.names import SparseBackendName
 from fcmae.sparse.backends.operations import OPERATIONS, Backend
 
 logger = logging.getLogger(__name__)
 
-MODULES = {
-    "torch": "fcmae.sparse.backends.pytorch",
-    "numba": "fcmae.sparse.backends.numba",
-    "triton": "fcmae.sparse.backends.triton",
-    "minkowski": "fcmae.sparse.backends.minkowski",
-}
 FASTEST = {"cpu": "numba", "cuda": "triton"}
 """By type of device."""
 INSTALL = {
@@ -53,8 +47,8 @@ def resolve_backend(name: str, device: torch.device | str = "cpu") -> Backend:
             not run on the device.
     """
     device = torch.device(device)
-    if name not in get_args(BackendName):
-        raise BackendError(f"backend must be one of {', '.join(get_args(BackendName))}, got {name!r}")
+    if name not in get_args(SparseBackendName):
+        raise BackendError(f"backend must be one of {', '.join(get_args(SparseBackendName))}, got {name!r}")
     if name == "auto":
         return _fastest(device)
     backend = _load(name)
@@ -64,7 +58,8 @@ def resolve_backend(name: str, device: torch.device | str = "cpu") -> Backend:
 
 
 def _fastest(device: torch.device) -> Backend:
-    if (name := FASTEST.get(device.type)) is not None:
+    name = FASTEST.get(device.type)
+    if name is not None and not (device.type == "cuda" and torch.version.hip):  # AMD's: not tried
         try:
             backend = _load(name)
         except BackendError as error:
@@ -79,7 +74,7 @@ def _fastest(device: torch.device) -> Backend:
 
 def _load(name: str) -> Backend:
     try:
-        module = importlib.import_module(MODULES[name])
+        module = pytorch if name == "torch" else importlib.import_module(f"{__package__}.{name}")
     # a build that does not fit its libraries, a thread pool that is not there: more than ImportError
     except (ImportError, OSError, RuntimeError, AttributeError, ValueError) as error:
         hint = f"; {INSTALL[name]}" if name in INSTALL else ""

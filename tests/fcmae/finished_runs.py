@@ -26,6 +26,12 @@ def losses(run: Path) -> list[tuple[int, float]]:
     return [(m["step"], m["loss"]) for m in metrics(run)]
 
 
+def course(run: Path) -> list[dict]:
+    """Every line, but for the speed."""
+    clocked = ("images_per_second", "data_wait")
+    return [{name: value for name, value in line.items() if name not in clocked} for line in metrics(run)]
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(ckpt.resolve_checkpoint(run) / ckpt.MODEL)
 

@@ -22,7 +22,7 @@ from fcmae.analysis.collapse_table import collapse_table
 from fcmae.analysis.feature_maps import NoGridError
 from fcmae.analysis.forward import Forward
 from fcmae.analysis.names import parse_names
-from fcmae.analysis.subjects import load_subject
+from fcmae.analysis.subjects import LoadOptions, load_subject
 from fcmae.collapse import collapse, main
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.folder import image_files
@@ -211,7 +211,7 @@ def test_visible_share_is_that_of_whole_patches(run_folder: Path, tmp_path: Path
     shutil.copytree(run_folder, tmp_path / "run")
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("0.5}\n", "0.6}\n"))
-    subject = load_subject(parse_names([str(tmp_path / "run")])[0], sparse=True, img_size=side)
+    subject = load_subject(parse_names([str(tmp_path / "run")])[0], LoadOptions(sparse=True, img_size=side))
     assert subject.model.mask_ratio == 0.6
     assert subject.visible_share == share
 

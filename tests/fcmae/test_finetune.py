@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from fcmae.finetuning.samples import validation_crop
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
-from tests.fcmae.finished_runs import metrics, stop_after
+from tests.fcmae.finished_runs import ROOT, metrics, stop_after
 
 ALL: dict[str, Any] = {
     "augment": {
@@ -56,7 +58,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
         assert not run(colors, tmp_path / "parts", **ALL).is_complete
     resumed = finetune(config=tmp_path / "parts" / "config.yaml", num_workers=2)
     assert resumed.is_complete
-    apart = ("images_per_second", "unreadable_images")  # the latter counts since the start of the process
+    apart = ("images_per_second", "data_wait", "unreadable_images")  # the latter counts since the start of the process
     lines = [[{k: v for k, v in m.items() if k not in apart} for m in metrics(tmp_path / name)]
              for name in ("whole", "parts")]  # fmt: skip
     assert lines[0] == lines[1]
@@ -99,13 +101,16 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     expected = dense(images)
     of_timm: Any = timm.create_model(f"local-dir:{folder / 'export' / 'timm'}", pretrained=True).eval()
     assert torch.allclose(of_timm(images), expected, rtol=1e-5, atol=1e-5)
-    assert of_timm.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert list(of_timm.pretrained_cfg["mean"]) == [0.1, 0.2, 0.3]
     assert of_timm.pretrained_cfg["label_names"] == ["blue", "green", "red"]
     from transformers import AutoModelForImageClassification
 
     theirs: Any = AutoModelForImageClassification.from_pretrained(folder / "export" / "transformers").eval()
     assert torch.allclose(theirs(images).logits, expected, rtol=1e-5, atol=1e-5)
     assert theirs.config.id2label == {0: "blue", 1: "green", 2: "red"}
+    card = (folder / "export" / "timm" / "README.md").read_text()
+    assert f"| Fine-tuning | {found.best_step} steps of 8 images, from `pretrained` |" in card
+    assert "The run started from `pretrained`; the license of those weights applies." in card
     processor = json.loads((folder / "export" / "transformers" / "preprocessor_config.json").read_text())
     assert processor["size"] == {"shortest_edge": 32}
     assert processor["rescale_factor"] == pytest.approx(1 / 200)
@@ -210,3 +215,33 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
     assert many == config_from(("scratch",), {"data": str(colors), "model": "convnextv2_base"})
     assert parse_config(["--data", str(colors), "--config", "few_labels", "x/y"]).weights == "x/y"
     assert config_from((), {"config": FinetuneConfig(seed=3)}).seed == 3
+
+
+def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:
+    """The images of a step are shared, and so are those to validate on: the same losses, the same scores."""
+    arguments = [
+        *(
+            "scratch",
+            "--config",
+            "few_labels",
+            "--data.path",
+            str(colors),
+            "--model.img_size",
+            "32",
+            "--log.every",
+            "1",
+        ),
+        *("--train.effective_batch", "8", "--train.epochs", "1", "--model.drop_path_rate", "0", "--device", "cpu"),
+        *("--data.num_workers", "0", "--train.batch_size", "4", "--log.every", "1"),
+    ]
+    for count in (1, 2):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
+        output = ["--output", str(tmp_path / str(count))]
+        done = subprocess.run(
+            [*launcher, "fcmae.finetune", *arguments, *output], cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (metrics(tmp_path / str(count)) for count in (1, 2))
+    for left, right in zip(one, two, strict=True):
+        for name in ("loss", "val_loss", "val_top1", "val_top1_high"):
+            assert left.get(name) == pytest.approx(right.get(name), rel=1e-5)

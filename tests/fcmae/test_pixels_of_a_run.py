@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from fcmae.analysis.names import parse_names
-from fcmae.analysis.subjects import load_subject
+from fcmae.analysis.subjects import LoadOptions, load_subject
 from fcmae.convert import convert
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.pretrain import main
@@ -72,7 +72,7 @@ def test_from_the_measuring_to_the_exports(tmp_path: Path, caplog: pytest.LogCap
     assert given == pytest.approx((0.6 - found.mean[0]) / found.std[0], rel=1e-4)
     (named,) = parse_names([str(run)])
     assert load_subject(named).reading == reading
-    assert load_subject(named, sparse=True).reading == reading
+    assert load_subject(named, LoadOptions(sparse=True)).reading == reading
 
     (picture,) = reconstruct(str(run), data=str(data), output=str(tmp_path / "pictures"), mask_ratios=(0.6,))
     top = np.asarray(Image.open(picture.file).convert("L"))[40:150]

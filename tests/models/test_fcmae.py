@@ -75,6 +75,21 @@ def test_loss_is_the_mean_over_masked_patches_only(norm_pix_loss: bool) -> None:
     torch.testing.assert_close(out.loss, torch.stack(errors).mean())
 
 
+@pytest.mark.parametrize("masked_only", [False, True])
+def test_only_scored_patches_count(masked_only: bool) -> None:
+    """The mean over the masked patches that are scored, whatever the visible ones are; 0 if there are none."""
+    model = small_model(norm_pix_loss=False)
+    images, visible = torch.randn(2, 3, 64, 48), random_visible(2, 4, 3, 5)
+    scored = torch.rand(2, 4, 3) < 0.5
+    errors = (model(images, visible).pred - patchify(images, 16)).square().mean(2).view(2, 4, 3)
+    out = model(images, visible, masked_only=masked_only, scored=scored)
+    torch.testing.assert_close(out.loss, errors[scored & ~visible].mean())
+    assert model(images, visible, masked_only=masked_only, scored=visible).loss == 0
+    for wrong in (scored[:1], scored.float(), scored.flatten(1)):
+        with pytest.raises(ValueError, match=r"scored must be bool \[2, 4, 3\], got"):
+            model(images, visible, masked_only=masked_only, scored=wrong)
+
+
 @pytest.mark.parametrize("backend", ["numba", "torch"])
 @pytest.mark.parametrize("config", [{}, {"decoder_depth": 0}, {"decoder_depth": 2}], ids=str)
 def test_the_masked_patches_alone_give_the_same_loss(config: dict[str, Any], backend: str) -> None:

@@ -32,8 +32,9 @@ class Opened:
     channels: int
     dtype: np.dtype
     decode: Callable[[int, Window | None, int], np.ndarray]
-    """(reduce, window, plane) → [C, h, w]. A reader with ``windowed`` returns the window. Others ignore it and return
-    the whole image, a JPEG at 1/2, 1/4 or 1/8 of its size if ``reduce`` allows that."""
+    """(reduce, window, plane) → [C, h, w]. A reader with ``windowed`` returns the window, smaller by one of
+    ``reductions``. Others ignore it and return the whole image, a JPEG at 1/2, 1/4 or 1/8 of its size if ``reduce``
+    allows that."""
     is_color: bool = False
     """The first three channels are red, green and blue."""
     has_alpha: bool = False
@@ -45,6 +46,8 @@ class Opened:
     planes: int = 1
     """Images in the file, all of one size."""
     windowed: bool = False
+    reductions: tuple[int, ...] = (1,)
+    """How many times smaller a window can be read than it is."""
     mask: Callable[[Window | None], np.ndarray] | None = None
     """Window, or None for the whole image → bool [1, h, w], False where the file says that there is no data."""
 

@@ -19,6 +19,7 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits, pillow, tiff_segments
 from fcmae.data.reading.opened import LYING, Opened, Window, turned
 from fcmae.data.reading.tiff_kept import LARGE, open_file
+from fcmae.data.reading.tiff_levels import reduced, reductions
 from fcmae.data.reading.tiff_mask import mask_page, read_mask
 from fcmae.data.reading.tiff_pages import check_chain, check_segments
 
@@ -69,9 +70,15 @@ def _opened(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opene
         _check_pages([page], tiff.filehandle.size, reading)
         opened = _by_pillow(path, page, reading)
     opened = opened or _by_segments(path, tiff, reading)
-    if not is_stack and (mask := mask_page(tiff)) is not None:
+    if is_stack:
+        return opened
+    if (mask := mask_page(tiff)) is not None:
         _check_pages([mask], tiff.filehandle.size, reading)
         opened.mask = partial(read_mask, path, mask.index, _orientation(page))
+    elif opened.windowed:
+        opened.reductions = reductions(series)
+        for level in series.levels[1 : len(opened.reductions)]:
+            _check_pages(list(level.pages), tiff.filehandle.size, reading)
     return opened
 
 
@@ -276,13 +283,18 @@ def _layout(axes: str, shape: tuple[int, ...], page: tifffile.TiffPage, pages: i
 
 
 def _decode(
-    path: Path, layout: Layout, turn: int, white: int | None, _reduce: int, window: Window | None, plane: int
+    path: Path, layout: Layout, turn: int, white: int | None, reduce: int, window: Window | None, plane: int
 ) -> np.ndarray:
     with open_file(path) as kept:
-        page = kept.tiff.pages.first
+        page: Any = kept.tiff.pages.first
+        if reduce > 1:
+            series = kept.tiff.series[0]
+            page = series.levels[reductions(series).index(reduce)].pages[0]
         pages = [page] if layout.pages == ((0,),) else pages_of(kept.tiff)
         whole = Window(0, 0, page.imagelength, page.imagewidth)
         asked = window if window is not None and turn == 1 else whole
+        if reduce > 1:
+            asked = reduced(asked, reduce, page.imagelength, page.imagewidth)
         parts = [tiff_segments.read(pages[n], asked) for n in layout.pages[plane]]
     array = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if white is not None:

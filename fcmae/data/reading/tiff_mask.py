@@ -1,6 +1,7 @@
 """Mask pages, as GDAL writes them into a TIFF: which pixels of its image have data."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -31,7 +32,7 @@ def read_mask(path: Path, index: int, turn: int, window: Window | None) -> np.nd
         window: ignored if the image is turned, as its pixels ignore it.
     """
     with open_file(path) as kept:
-        page = kept.tiff.pages[index]
+        page: Any = kept.tiff.pages[index]
         whole = Window(0, 0, page.imagelength, page.imagewidth)
         mask = tiff_segments.read(page, window if window is not None and turn == 1 else whole)
     return turned(mask != 0, turn)

@@ -33,7 +33,7 @@ def first_rows(data: bytes, key: tifffile.TiffPage, rows: int, hw: tuple[int, in
     samples = key.samplesperpixel if key.planarconfig == 1 else 1
     out = np.empty((rows, hw[1], samples), dtype.newbyteorder(key.parent.byteorder))
     try:
-        found = len(imagecodecs.zlibng_decode(data, out=memoryview(out).cast("B")))
+        found = len(imagecodecs.zlibng_decode(data, out=out.reshape(-1).view(np.uint8).data))
     except imagecodecs.ZlibngError as error:
         # zlib documents that the output is full then
         found = out.nbytes if "Z_BUF_ERROR" in str(error) else 0

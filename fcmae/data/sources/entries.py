@@ -1,4 +1,4 @@
-"""One image file of a set, and what else was met while looking for images."""
+"""One image file of a set, and a survey of everything else that the search found."""
 
 import os
 import re
@@ -44,10 +44,10 @@ class Entry(NamedTuple):
 
 @dataclass
 class Survey:
-    """What was met besides images."""
+    """What a search for images found other than images."""
 
     passed_over: Counter[str] = field(default_factory=Counter)
-    """Files that are no images by their names or first bytes, by ending."""
+    """Files that are not images by their names or first bytes: ending → count."""
     not_regular: dict[str, str] = field(default_factory=dict)
     """Path → what it is; never opened."""
     closed: dict[str, str] = field(default_factory=dict)
@@ -55,10 +55,10 @@ class Survey:
     runs: list[str] = field(default_factory=list)
     """Run folders, left out."""
     repeated: int = 0
-    """Further names of files that are in the set already."""
+    """Additional names of files that are already in the set."""
 
     def lines(self) -> list[str]:
-        """A line for each kind of thing that was met."""
+        """One line for each kind of finding, for the log."""
         found = []
         if self.passed_over:
             endings = ", ".join(f"{count:,} {ending}" for ending, count in self.passed_over.most_common(ENDINGS))

@@ -53,8 +53,8 @@ def collect(
 ) -> ImageFiles:
     """The images of folders, globs and lists of paths, each file once.
 
-    Folders are in natural order of their paths, lists in their own, sources in the order given. The log says, in a line
-    each, what was passed over by its ending, what is no regular file, and which run folders were left out.
+    Folders are in natural order of their paths, lists in their own, sources in the order given. The log names what
+    was left out: one line each for unknown endings, for what is not a regular file, and for run folders.
 
     Args:
         sources: one or several of: a folder; a pattern with ``*``, ``?``, ``[…]`` or ``**``; a .txt, .lst, .csv or .tsv

@@ -1,4 +1,4 @@
-"""Lists of paths: a text file with one path a line, or a CSV or TSV file with a column of paths."""
+"""Lists of paths: a text file with one path per line, or a CSV or TSV file with a column of paths."""
 
 import codecs
 import csv
@@ -35,7 +35,7 @@ def listed_paths(file: str, flag: str = "--data.path") -> list[str]:
     else:
         paths = [line.strip("\r\n") for line in text.split("\n") if line.strip()]
     if not paths:
-        raise UserError(f"{flag} {file} lists no paths; give one path a line, or in a CSV file a column path")
+        raise UserError(f"{flag} {file} lists no paths; give one path per line, or in a CSV file a column path")
     if "\0" in text:
         raise UserError(f"{flag} {file} is no list of paths: it is not a text file")
     beside = os.path.dirname(file)

@@ -134,9 +134,10 @@ def _why_not(source: str) -> str:
     try:
         return f"is {kind(os.stat(source).st_mode)}, not a folder"
     except OSError:
-        return "is a broken link" if os.path.islink(source) else "does not exist"
+        tilde = " (the shell leaves ~ as it is after = and in quotes)" if source.startswith("~") else ""
+        return "is a broken link" if os.path.islink(source) else f"does not exist{tilde}"
 
 
 def _met(survey: Survey) -> str:
-    """What was there instead of images."""
+    """What the search found instead of images, for the error."""
     return "".join(f"; {line}" for line in survey.lines())

@@ -1,4 +1,4 @@
-"""Finds the image files of a folder and its subfolders. Links that lead in circles, and run folders, are no trouble."""
+"""Finds the image files of a folder and its subfolders; circular links and run folders do no harm."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def walk(root: str, survey: Survey, leave_out: Path | None = None) -> list[Entry
 
     Hidden files and folders are skipped, and so are run folders, ``leave_out`` among them. A folder that links reach
     several times is entered once, by its own name if that is inside too; one above ``root`` is not entered at all.
-    ``survey`` notes what else was met.
+    ``survey`` records everything else.
 
     Raises:
         OSError: ``root`` cannot be listed.

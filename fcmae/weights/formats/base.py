@@ -17,6 +17,7 @@ Networks = dict[str, set[str]]
 Named = tuple[str, Tensor]
 """timm's name of a parameter, and the tensor with a dense layer's axes."""
 
+CONFIG_JSON = "config.json"
 EXPORTED_KEY = "fcmae"
 """In config.json: how pixels are read, where the format itself has no place for it (``Pixels.exported``)."""
 
@@ -52,6 +53,10 @@ class Target:
     """Name of the weights in a folder."""
     folder_files: Mapping[str, Callable[[Weights, Pixels], dict[str, Any]]] = field(default_factory=dict)
     """JSON files of a folder besides the weights → what they hold. May raise UserError."""
+    module: str = ""
+    """Python module that loads such a folder; none if empty."""
+    usage: str = ""
+    """How to load it, with FOLDER for its path."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fcmae.errors import UserError
 from fcmae.weights.formats.base import Format, Networks, Target
 from fcmae.weights.formats.names import Names, networks
-from fcmae.weights.formats.official import DOWNSAMPLING, check_has_stages
+from fcmae.weights.formats.official import DOWNSAMPLING, check_has_stages, check_stem
 from fcmae.weights.weights import Weights
 
 BACKBONE = "backbone."
@@ -43,13 +42,9 @@ def layout(name: str, tensor: Tensor) -> Tensor:
 
 
 def check(weights: Weights) -> None:
-    """UserError for MMEarth's stem and isotropic networks, which mmpretrain cannot build."""
+    """UserError for isotropic networks and MMEarth's stem, which mmpretrain cannot build."""
     check_has_stages(weights, "mmpretrain")
-    if weights.has_mmearth_stem:
-        raise UserError(
-            f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the "
-            f"mmpretrain format; fcmae.create_dense makes a timm network with it"
-        )
+    check_stem(weights, "mmpretrain")
 
 
 MMPRETRAIN = Format(
@@ -77,5 +72,6 @@ MMPRETRAIN = Format(
         final_norm=True,
         entry="state_dict",
         weights_file="model.pth",  # mmengine does not read safetensors
+        usage='init_cfg=dict(type="Pretrained", checkpoint="FOLDER/model.pth", prefix="backbone.")',
     ),
 )

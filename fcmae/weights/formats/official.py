@@ -81,18 +81,23 @@ def check_has_stages(weights: Weights, format: str) -> None:
         )
 
 
-def check_original(weights: Weights, format: str) -> None:
-    """UserError for what the original code has no network for: MMEarth's stem, GRN together with LayerScale."""
+def check_stem(weights: Weights, format: str) -> None:
+    """UserError for MMEarth's stem, which the libraries cannot build."""
     if weights.has_mmearth_stem:
         raise UserError(
             f"{weights.origin}: MMEarth's stem (a 3×3 convolution before a depthwise one) has no place in the {format} "
             f"format; fcmae.create_dense makes a timm network with it"
         )
+
+
+def check_original(weights: Weights, format: str) -> None:
+    """UserError for what the original code has no network for: MMEarth's stem, GRN together with LayerScale."""
+    check_stem(weights, format)
     if weights.config.with_grn and weights.config.with_layer_scale:
         raise UserError(f"{weights.origin}: the {format} format has no network with both GRN and LayerScale; use timm")
 
 
-OFFICIAL = Format(
+OFFICIAL: Format = Format(
     name="official",
     matches=matches,
     to_timm=NAMES.to_timm,
@@ -101,7 +106,13 @@ OFFICIAL = Format(
     held_as=("encoder.",),
     published=True,
     variant=lambda weights: ISOTROPIC if weights.config.size.is_isotropic else None,
-    target=Target(layout=linear_layout, check=lambda weights: check_original(weights, "official"), entry="model"),
+    target=Target(
+        layout=linear_layout,
+        check=lambda weights: check_original(weights, "official"),
+        entry="model",
+        module="safetensors.torch",
+        usage='safetensors.torch.load_file("FOLDER/model.safetensors")',
+    ),
 )
 ISOTROPIC: Format = replace(
     OFFICIAL,

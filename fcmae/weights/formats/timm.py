@@ -7,12 +7,11 @@ from typing import Any
 from fcmae.data.normalizer import Pixels
 from fcmae.errors import UserError
 from fcmae.models.sizes import version_of
-from fcmae.weights.formats.base import EXPORTED_KEY, Format, Networks, Target, read_json
+from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, Format, Networks, Target, read_json
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.weights import Weights
 
 NOT_BUILT = 2  # from a folder, timm would build a stem of this stride with a first stage that downsamples too
-CONFIG = "config.json"
 CROP_PCT = 0.875
 
 MODULES = (
@@ -37,7 +36,7 @@ def matches(names: Sequence[str]) -> Networks:
 
 def mean_std(folder: Path) -> tuple[Any, Any] | None:
     """From ``pretrained_cfg``."""
-    pretrained = read_json(folder / CONFIG).get("pretrained_cfg")
+    pretrained = read_json(folder / CONFIG_JSON).get("pretrained_cfg")
     if not isinstance(pretrained, dict) or "mean" not in pretrained:
         return None
     return pretrained["mean"], pretrained.get("std")
@@ -93,6 +92,11 @@ TIMM = Format(
     matches=matches,
     to_timm=NAMES.to_timm,
     from_timm=NAMES.from_timm,
-    target=Target(final_norm=True, folder_files={CONFIG: _config}),
+    target=Target(
+        final_norm=True,
+        folder_files={CONFIG_JSON: _config},
+        module="timm",
+        usage='timm.create_model("local-dir:FOLDER", pretrained=True)',
+    ),
     mean_std=mean_std,
 )

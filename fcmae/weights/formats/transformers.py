@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from fcmae.data.normalizer import Pixels
-from fcmae.weights.formats.base import EXPORTED_KEY, Format, Networks, Target, read_json
+from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, Format, Networks, Target, read_json
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.formats.official import check_has_stages, check_original, linear_layout
 from fcmae.weights.weights import Weights
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
 CROP_PCT = 0.875
 BICUBIC = 3  # Pillow's number
 
@@ -128,7 +128,9 @@ TRANSFORMERS = Format(
         check=check,
         prefix=prefix,
         final_norm=True,
-        folder_files={CONFIG: _config, PREPROCESSOR: _preprocessor},
+        folder_files={CONFIG_JSON: _config, PREPROCESSOR: _preprocessor},
+        module="transformers",
+        usage='transformers.AutoModel.from_pretrained("FOLDER")',
     ),
     mean_std=mean_std,
     value_range=value_range,

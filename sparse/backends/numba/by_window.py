@@ -10,12 +10,12 @@ from numba import prange, uint64
 
 from fcmae.sparse.backends.numba.runtime import device_function, inlined, parallel_kernel
 
-TAPS, ABREAST = 7, 4  # the side of the kernel, and the sites of a row that are computed together
+KERNEL, ABREAST = 7, 4  # the side of the kernel, and the sites of a row that are computed together
 # Channels of a window at a time. Unsigned offsets into a flat buffer: otherwise LLVM cannot tell that rows do not
 # overlap and that no index is negative, and does not vectorize.
 WIDTH = 48
 ROW1, ROW2, ROW3, ROW4, ROW5, ROW6, ROW7, ROW8, ROW9 = (np.uint64(WIDTH * i) for i in range(1, 10))
-BIAS = np.uint64(WIDTH * TAPS * TAPS)  # where its gradient is, after the taps'
+BIAS = np.uint64(WIDTH * KERNEL * KERNEL)  # where its gradient is, after the taps'
 
 
 @parallel_kernel
@@ -69,9 +69,9 @@ def convolve_grad_by_window(x, dy, weight, window, raster_of_z, side, width, par
             for i in range(parts.shape[2]):
                 parts[0, block, i] += parts[part, block, i]
         for c in range(block * width, min(block * width + width, channels)):
-            for tap in range(TAPS * TAPS):
-                dweight[c, TAPS * TAPS - 1 - tap] = parts[0, block, tap * WIDTH + c - block * width]
-            dbias[c] = parts[0, block, TAPS * TAPS * WIDTH + c - block * width]
+            for tap in range(KERNEL * KERNEL):
+                dweight[c, KERNEL * KERNEL - 1 - tap] = parts[0, block, tap * WIDTH + c - block * width]
+            dbias[c] = parts[0, block, KERNEL * KERNEL * WIDTH + c - block * width]
 
 
 @device_function
@@ -102,7 +102,7 @@ def _copy_window(x, window, first, last, seen):  # type: ignore[no-untyped-def]
 def _add_products(seen, taps, side, width, sums):  # type: ignore[no-untyped-def]
     """Kernel times window, added to each site of the patch."""
     for y in range(side):
-        for tap_y in range(TAPS):
+        for tap_y in range(KERNEL):
             for x in range(0, side, ABREAST):
                 at, tap, to = _places(y, tap_y, x, side)
                 for channel in range(width):
@@ -114,7 +114,7 @@ def _add_products(seen, taps, side, width, sums):  # type: ignore[no-untyped-def
 def _add_products_and_tap_sums(seen, own, taps, side, width, sums, tap_sums):  # type: ignore[no-untyped-def]
     """Kernel times window, added to each site; and window times the site's own value, added to each tap."""
     for y in range(side):
-        for tap_y in range(TAPS):
+        for tap_y in range(KERNEL):
             for x in range(0, side, ABREAST):
                 at, tap, to = _places(y, tap_y, x, side)
                 for channel in range(width):
@@ -134,8 +134,8 @@ def _add_products_and_tap_sums(seen, own, taps, side, width, sums, tap_sums):  #
 @inlined
 def _places(y, tap_y, x, side):  # type: ignore[no-untyped-def]
     """Where a row of the kernel meets a row of the patch from site x on: in the window, the taps and the patch."""
-    at = uint64(((y + tap_y) * (side + TAPS - 1) + x) * WIDTH)
-    return at, uint64(tap_y * TAPS * WIDTH), uint64((y * side + x) * WIDTH)
+    at = uint64(((y + tap_y) * (side + KERNEL - 1) + x) * WIDTH)
+    return at, uint64(tap_y * KERNEL * WIDTH), uint64((y * side + x) * WIDTH)
 
 
 @inlined

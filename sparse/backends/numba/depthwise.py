@@ -5,7 +5,6 @@ positions are not computed. The gradients to the input and to the weight read th
 one kernel gives both.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.numba.by_site import convolve_by_site, convolve_grad_by_site
-from fcmae.sparse.backends.numba.by_window import ABREAST, TAPS, WIDTH, convolve_by_window, convolve_grad_by_window
+from fcmae.sparse.backends.numba.by_window import ABREAST, KERNEL, WIDTH, convolve_by_window, convolve_grad_by_window
 from fcmae.sparse.backends.numba.guards import can_run
 from fcmae.sparse.backends.numba.runtime import launch
 from fcmae.sparse.backends.numba.windows import raster_of_z, window_index
@@ -31,18 +30,16 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
         return pytorch.depthwise_conv(x, weight, bias, sites, side)
     check_depthwise(x, weight, bias, sites, side)
     window = window_index(sites, side, weight.shape[-1] // 2)
-    return _DepthwiseConv.apply(x, weight, bias, window, raster_of_z(sites, side))
+    return _DepthwiseConv.apply(x, weight, bias, window, side)
 
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, raster_of_z: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, window, raster_of_z)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor, side: int) -> Tensor:
+        ctx.save_for_backward(x, weight, window)
+        ctx.side, size = side, weight.shape[-1]
         out = x.new_empty(x.shape)
-        args = (x, weight.flatten(1), x.new_zeros(x.shape[1]) if bias is None else bias, window, raster_of_z)
-        side, size = math.isqrt(len(raster_of_z)), weight.shape[-1]
+        args = (x, weight.flatten(1), x.new_zeros(x.shape[1]) if bias is None else bias, window, raster_of_z(side))
         if _by_window(side, size):
             launch(convolve_by_window, *args, side, _blocks(x.shape[1])[0], out)
         else:
@@ -52,10 +49,10 @@ class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, window, raster_of_z = ctx.saved_tensors
-        side, size, channels = math.isqrt(len(raster_of_z)), weight.shape[-1], x.shape[1]
+        x, weight, window = ctx.saved_tensors
+        side, size, channels = ctx.side, weight.shape[-1], x.shape[1]
         dx, dweight, dbias = x.new_empty(x.shape), x.new_empty(channels, size * size), x.new_empty(channels)
-        args = (x, dy, weight.flatten(1), window, raster_of_z, side)
+        args = (x, dy, weight.flatten(1), window, raster_of_z(side), side)
         if _by_window(side, size):
             width, blocks = _blocks(channels)
             num_parts = max(1, min(MOST_PARTS, len(window) // PATCHES_PER_PART))
@@ -69,7 +66,7 @@ class _DepthwiseConv(torch.autograd.Function):
 
 
 def _by_window(side: int, size: int) -> bool:
-    return size == TAPS and side % ABREAST == 0
+    return size == KERNEL and side % ABREAST == 0
 
 
 def _blocks(channels: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ def stem_rows(images: Tensor, sites: ActiveSites, side: int, stride: int) -> Ten
         return pytorch.stem_rows(images, sites, side, stride)
     check_images(images, sites, side * stride)
     out = images.new_empty(sites.num_sites(side), images.shape[1] * stride * stride)
-    launch(_stem_rows, images, sites.patches, raster_of_z(sites, side), side, stride, out)
+    launch(_stem_rows, images, sites.patches, raster_of_z(side), side, stride, out)
     return out
 
 

@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 from numba import njit, types
 from numba.extending import intrinsic
@@ -38,7 +39,7 @@ wide_vectors: Any = intrinsic(_mark_wide_vectors)
 _one_caller = threading.Lock()  # Numba's workqueue threading layer does not support concurrent callers
 
 
-def launch(kernel: Any, *args: Tensor | float) -> None:
+def launch(kernel: Any, *args: Tensor | np.ndarray | float) -> None:
     """Call a kernel on CPU tensors; those that it writes to must be contiguous."""
     arrays = [arg.detach().contiguous().numpy() if isinstance(arg, Tensor) else arg for arg in args]
     with _one_caller:

@@ -1,5 +1,7 @@
 """Which rows a patch and its halo are."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from numba import prange
@@ -17,19 +19,16 @@ def window_index(sites: ActiveSites, side: int, radius: int) -> Tensor:
     return sites.keep(("numba window", side, radius), lambda: _make_window_index(sites, side, radius))
 
 
-def raster_of_z(sites: ActiveSites, side: int) -> Tensor:
+@cache
+def raster_of_z(side: int) -> np.ndarray:
     """int64 [s·s]: place in raster order of each site of a patch, in Z-order."""
-    return sites.keep(("numba raster of z", side), lambda: _raster_of_z(side))
-
-
-def _raster_of_z(side: int) -> Tensor:
     y, x = zorder(side)
-    return y * side + x
+    return (y * side + x).numpy()
 
 
 def _make_window_index(sites: ActiveSites, side: int, radius: int) -> Tensor:
     out = torch.empty(sites.patches.numel(), (side + 2 * radius) ** 2, dtype=torch.int64)
-    z_of_raster = torch.argsort(raster_of_z(sites, side))
+    z_of_raster = np.argsort(raster_of_z(side))
     launch(_window_rows, sites.patch_slot(), sites.patches, radius, z_of_raster, side, out)
     return out
 

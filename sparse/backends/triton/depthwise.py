@@ -12,6 +12,7 @@ import triton
 from torch import Tensor
 from torch.library import custom_op
 
+from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.operations import check_depthwise
 from fcmae.sparse.backends.triton.depthwise_kernels import near_kernel, slide_kernel, wgrad_kernel
 from fcmae.sparse.backends.triton.launch import DTYPES, Launch, block_channels, many_or, missing_on, next_power_of_2
@@ -27,6 +28,7 @@ MAX_ROWS = 2**31 - 1
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: ActiveSites, side: int) -> Tensor:
     """See :func:`fcmae.sparse.backends.pytorch.depthwise_conv`; float32, bfloat16 or float16, sums in float32.
 
+    Other types are PyTorch's.
     Under autocast the features are cast, weight and bias are not: the kernels compute in float32.
 
     Raises:
@@ -38,10 +40,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sites: Active
     elif weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype):
         raise ValueError(f"features, weight and bias must be of one type, got {x.dtype} and {weight.dtype}")
     if x.dtype not in DTYPES or weight.dtype not in DTYPES:
-        raise ValueError(
-            f"the triton backend takes float32, bfloat16 or float16, got {x.dtype} and {weight.dtype}; "
-            "take backend 'torch' for float64"
-        )
+        return pytorch.depthwise_conv(x, weight, bias, sites, side)
     if missing := missing_on(x.device):
         raise ValueError(f"the triton backend needs {missing}; take backend 'torch'")
     if len(x) > MAX_ROWS:

@@ -216,11 +216,11 @@ def wgrad_kernel(
     CHANNELS: tl.constexpr, S: tl.constexpr, SIZE: tl.constexpr, P: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Share of one chunk of patches in the gradient to every tap: Σ over their rows of dy · x[neighbor at tap]; and Σ dy.
+    """Share of one chunk of patches in the gradients: of each tap, Σ over their rows of dy · x[neighbor]; and Σ dy.
 
     out float32 [chunks, SIZE·SIZE + 1, CHANNELS], to be summed over chunks: no atomics, so the same numbers every time.
     One program: ``per_program`` times P patches × BLOCK_CHANNELS channels, the rows of taps side by side: they read the
-    same features within a short time, and with P = 1 nothing is summed across threads. ROWS is a power of two, more than
+    same features within a short time, and with P = 1 nothing is summed across threads. ROWS is a power of two above
     SIZE: the first row without taps multiplies dy by 1, which is the gradient to the bias.
     """
     HALF: tl.constexpr = SIZE // 2

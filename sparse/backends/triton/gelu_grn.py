@@ -19,6 +19,7 @@ from fcmae.sparse.backends.triton.gelu_grn_kernels import (
     scale_kernel,
     through_kernel,
 )
+from fcmae.sparse.backends.triton.grn_weights import grn_weights_grad_op
 from fcmae.sparse.backends.triton.launch import Launch, interpreting, next_power_of_2
 
 TILE = 2048  # values, sixteen a thread
@@ -177,12 +178,12 @@ def _backward_linear(ctx: Any, dout: Tensor | None, *_: Any) -> tuple[Tensor | N
     h, bias, gamma, beta, w2, g, norm, scale = ctx.saved_tensors
     dout_BMO = dout.reshape(len(norm), -1, len(w2))
     p_BOH = torch.bmm(dout_BMO.transpose(1, 2), g.view(len(norm), -1, h.shape[1]))
-    db2, wide_w2 = dout.sum(0, dtype=torch.float32), w2.float()
-    dw2 = (p_BOH * scale[:, None]).sum(0).addr(db2, beta.float())
-    dy_g_BH = (p_BOH * wide_w2).sum(1)
+    db2 = dout.sum(0, dtype=torch.float32)
+    dw2, dy_g_BH = grn_weights_grad_op(p_BOH, w2.contiguous(), scale)
     dy = torch.bmm(dout_BMO, scale_weights(w2, scale)).view(h.shape)
     dh, (dbias, dgamma) = gelu_grn_grad_op(dy, h, bias, gamma, norm, dy_g_BH)
-    grads = dbias.to(bias.dtype), dgamma.to(gamma.dtype), (db2 @ wide_w2).to(beta.dtype)
+    grads = dbias.to(bias.dtype), dgamma.to(gamma.dtype), (db2 @ w2.float()).to(beta.dtype)
+    dw2 = dw2.addr(db2, beta.float())
     return dh, *grads, dw2.to(w2.dtype), db2.to(w2.dtype), dout if ctx.needs_input_grad[6] else None, None
 
 

@@ -21,8 +21,9 @@ GRAD_PROGRAMS = 1024
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """See :func:`fcmae.sparse.backends.pytorch.layer_norm`; computed in float32.
 
-    Under autocast the result keeps the type of ``x`` (PyTorch's is float32): what reads it is a product, which would
-    round it anyway.
+    Under autocast the result keeps the type of ``x`` (PyTorch's is float32 on a GPU). Products read it next, after
+    depthwise convolutions and before downsampling, and would round it anyway: float32 would be twice the bytes for
+    the same numbers. The stem's result is also the first stage's residual, which so is bfloat16, as that of the others.
     """
     if not x.numel() or not can_run(x, weight, bias):
         return pytorch.layer_norm(x, weight, bias, eps)

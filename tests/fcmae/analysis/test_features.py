@@ -8,8 +8,9 @@ import timm
 import torch
 
 from fcmae import load_model
-from fcmae.analysis.features import Embedder, embedder, fresh_weights, pixels
+from fcmae.analysis.features import Embedder, embedder, fresh_weights, raw_pixels
 from fcmae.analysis.names import parse_names
+from fcmae.analysis.subjects import LoadOptions, load_subject
 from fcmae.data.labeled import labeled_digits
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
@@ -70,6 +71,17 @@ def test_fresh_weights_are_those_that_training_begins_with(kwargs: dict[str, Any
     assert not torch.equal(fresh.stem[0].weight, other.stem[0].weight)
 
 
+def test_random_weights_leave_the_generator_alone() -> None:
+    """They are those of the seed; what the caller draws next is as if nothing had been loaded."""
+    torch.manual_seed(5)
+    network = timm.create_model("convnextv2_atto", num_classes=0)
+    before = torch.get_rng_state()
+    subject = load_subject(parse_names(["convnextv2_atto"])[0], LoadOptions(seed=5))
+    fresh_weights(network, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(subject.model.stem[0].weight, network.stem[0].weight)  # type: ignore[index]
+
+
 def test_only_convnexts_have_known_fresh_weights() -> None:
     with pytest.raises(UserError, match=r"the initialization of cls_token, pos_embed"):
         fresh_weights(timm.create_model("vit_tiny_patch16_224", num_classes=0), seed=0)
@@ -98,18 +110,18 @@ def test_timm_names_are_networks_too() -> None:
         tokens = network_of("vit_tiny_patch16_224")
         assert tokens.embed(torch.randn(2, 3, 224, 224)).shape == (2, 192)
         assert (tokens.image_hw, tokens.takes_no_other, ours.takes_no_other) == ((224, 224), True, False)
-        smaller = embedder(parse_names(["vit_tiny_patch16_224"])[0], CPU, img_size=64)
+        smaller = embedder(parse_names(["vit_tiny_patch16_224"])[0], CPU, LoadOptions(img_size=64))
         assert smaller.embed(images).shape == (2, 192)
 
 
 def test_raw_pixels_are_averaged() -> None:
     images = torch.rand(2, 3, 32, 32)
     expected = images.view(2, 3, 16, 2, 16, 2).mean((3, 5)).flatten(1)
-    torch.testing.assert_close(pixels(3).embed(images), expected)
+    torch.testing.assert_close(raw_pixels(3).embed(images), expected)
 
 
 def test_features_that_are_not_numbers_are_refused() -> None:
-    network = pixels(3)
+    network = raw_pixels(3)
     damaged = Embedder("damaged", lambda images: network.embed(images) / 0, 3, network.normalize)
     with pytest.raises(UserError, match="damaged gives features that are not finite"):
         damaged.features(labeled_digits(limit=5).train, (8, 8), 5, CPU)

@@ -24,7 +24,7 @@ def run(*args: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def test_the_entry_point_is_this_function() -> None:
+def test_the_entry_point_ends_with_what_this_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["fcmae"].partition(":")
     assert getattr(import_module(module), name) is start
@@ -57,6 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_the_command_as_it_was_called(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for prog, call in (
         (f"fcmae {name}", lambda: main([name, "--help"])),
+        (f"fcmae {name}", lambda: main(["help", name])),
         (f"python -m fcmae.{name}", lambda: import_module(f"fcmae.{name}").main(["--help"])),
     ):
         with pytest.raises(SystemExit, match="0"):
@@ -81,7 +82,7 @@ def test_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretain", "--seed", "1"]) == 1
     assert capsys.readouterr().err == "fcmae: error: pretain is not a command; the nearest is pretrain\n"
     assert main(["--seed"]) == 1
-    assert "--seed is not a command; the commands are pretrain, evaluate" in capsys.readouterr().err
+    assert "--seed is not a command; the commands are pretrain, finetune, evaluate" in capsys.readouterr().err
 
 
 def test_a_process_of_its_own(tmp_path: Path) -> None:
@@ -123,7 +124,9 @@ def test_exit_status(caplog: pytest.LogCaptureFixture) -> None:
     assert raising(UserError("mend it")) == 1
     assert caplog.messages[-1] == "fcmae test: error: mend it"
     assert raising(OSError(28, "No space left on device", "/disk")) == 1
-    assert "/disk" in caplog.messages[-1]
+    assert caplog.messages[-1] == "fcmae test: error: /disk: No space left on device"
+    assert raising(OSError(2, "No such file or directory", b"/a/.new-report.html")) == 1
+    assert caplog.messages[-1] == "fcmae test: error: /a/report.html: No such file or directory"
     assert raising(KeyboardInterrupt()) == 130 == 128 + signal.SIGINT
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         raising(ZeroDivisionError())

@@ -228,3 +228,25 @@ def test_a_path_that_is_there_is_no_list(tmp_path: Path) -> None:
     for name in ("a, b", "[a,b]"):
         (tmp_path / name).mkdir()
         assert parse(Sources, ["--path", f"{tmp_path}/{name}"]).path == f"{tmp_path}/{name}"
+
+
+@dataclass(frozen=True)
+class WithWord:
+    """A command whose first argument may be left out."""
+
+    weights: str | None = field(default=None, metadata={"word": "WEIGHTS"})
+    """Weights."""
+    epochs: int = 1
+    """Epochs."""
+
+
+def test_an_optional_setting_may_be_a_word(tmp_path: Path) -> None:
+    assert parse(WithWord, ["runs/mine", "--epochs", "2"]) == WithWord("runs/mine", 2)
+    assert parse(WithWord, ["--epochs", "2", "runs/mine"]) == WithWord("runs/mine", 2)
+    assert parse(WithWord, []) == WithWord()
+    (tmp_path / "a=b").mkdir()
+    assert parse(WithWord, [str(tmp_path / "a=b")]).weights == str(tmp_path / "a=b")
+    with pytest.raises(UserError, match="unexpected argument epochs=3"):
+        parse(WithWord, ["epochs=3"])
+    with pytest.raises(UserError, match="unexpected argument other"):
+        parse(WithWord, ["runs/mine", "other"])

@@ -14,6 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fcmae.cli.fields import closest, leaves
+from fcmae.config import PretrainConfig
+from fcmae.models import create_model
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -27,6 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(file)
     (folder / "empty").mkdir()
+    (folder / "two-bands").mkdir()
+    np.save(folder / "two-bands" / "two.npy", random.integers(0, 256, (48, 48, 2), dtype=np.uint8))
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("no image")
     (folder / "broken").mkdir()
@@ -42,6 +48,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bad.safetensors").write_bytes(b"nothing")
     torch.save({"a": torch.zeros(2)}, folder / "other.pth")
     torch.save([1, 2], folder / "list.pth")
+    torch.save({"state": {}, "param_groups": [{"lr": 1.0}]}, folder / "optimizer.pt")
+    torch.save(create_model("convnextv2_atto", decoder_dim=1).encoder.state_dict(), folder / "net.pth")
     return folder
 
 
@@ -80,7 +88,7 @@ BY_THE_PARSER = [
     ("pretrain", "images", "unexpected argument images"),
     ("pretrain", "--model convnextv2_tinny", "the nearest is convnextv2_tiny"),
     ("pretrain", "--model.name ConvNeXtV2_Tiny", "the nearest is convnextv2_tiny"),
-    ("pretrain", "--train.compile maybe", "unexpected argument maybe"),
+    ("pretrain", "--train.compile maybe", "--train.compile: Expected true or false. Got value: maybe"),
     ("pretrain", "--train.precision fp16", "Expected one of ['auto', 'fp32', 'bf16']. Got value: fp16"),
     ("pretrain", "--train.mask_ratio 60", "--train.mask_ratio must be between 0 and 1, got 60.0"),
     ("pretrain", "--train.mask_ratio 60%", "--train.mask_ratio: Expected a number. Got value: 60%"),
@@ -119,6 +127,7 @@ BY_THE_PATHS = [
     ("pretrain", "--data.path nowhere", "--data.path nowhere does not exist; give a folder of images"),
     ("pretrain", "--data.path images,nowhere", "--data.path nowhere does not exist"),
     ("pretrain", "--config pretrain", "--data.path is missing: the recipe trains on your own images"),
+    ("evaluate", "=", "'=' must be LABEL=PATH or LABEL=NAME"),
     ("evaluate", "nowhere", "nowhere is neither a run, a checkpoint or a weights file, nor the name of a timm network"),
     ("evaluate", "runs/nowhere", "runs/nowhere is neither"),
     ("evaluate", "convnextv2_attto", "similar timm names: convnextv2_atto"),
@@ -137,6 +146,7 @@ BY_THE_PATHS = [
     ("evaluate", "convnextv2_atto --data labeled --data.value_range 1", "value_range must be low,high"),
     ("evaluate", "convnextv2_atto --data labeled --data.bands 0", "--data.bands are counted from 1"),
     ("evaluate", "convnextv2_atto --data labeled --data.std 0", "--data.std must be above 0"),
+    ("evaluate", "convnextv2_atto --data labeled --data.dataset cifar10", "--data.dataset cifar10 is not known"),
     ("collapse", "nowhere", "nowhere is neither"),
     ("collapse", "text.txt", "text.txt cannot be read: it is a text file"),
     ("collapse", "resnet18 --data nowhere", "--data.path nowhere does not exist"),
@@ -178,9 +188,13 @@ BY_THE_WORK = [
         "bands must name one band per channel: the network",
     ),
     ("evaluate", "convnextv2_atto --data labeled --data.mean 0.5", "--data.mean must have one value per channel: the"),
+    ("evaluate", "convnextv2_atto.nonsense", "timm has no weights of the name convnextv2_atto.nonsense"),
+    ("collapse", "convnextv2_atto --data two-bands", "but the network takes 3; pick as many with --data.bands"),
     ("reconstruct", "bad.pth", "bad.pth"),
     ("convert", "other.pth out", "other.pth"),
     ("export", "other.pth", "other.pth"),
+    ("convert", "optimizer.pt out", "optimizer.pt holds the state of an optimizer, not weights"),
+    ("convert", "net.pth images/0.png/out", "error: images/0.png/out: Not a directory"),
 ]
 
 
@@ -203,6 +217,40 @@ def test_one_line_and_nothing_written(
     assert message in errors[0]
     assert "\n" not in errors[0]
     assert sorted(os.listdir(place)) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("evaluate", [""], "the name of a network is empty"),
+        ("collapse", [""], "the name of a network is empty"),
+        ("reconstruct", [""], "the path of the weights is empty"),
+        ("convert", ["", "out"], "the path of the weights is empty"),
+        ("convert", ["list.pth", ""], "DST is empty"),
+        ("report", [""], "RUN is empty"),
+        ("pretrain", ["--data.path=~/nowhere"], "does not exist (the shell leaves ~ as it is after = and in quotes)"),
+    ],
+)
+def test_empty_and_unexpanded_paths(
+    command: str,
+    arguments: list[str],
+    message: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An empty path is not the working directory."""
+    monkeypatch.chdir(place)
+    assert import_module(f"fcmae.{command}").main(arguments) == 1
+    assert message in caplog.messages[-1]
+
+
+def test_what_is_similar_to_no_option_gets_no_hint() -> None:
+    """An option of the same group is not similar by that alone."""
+    names = list(leaves(PretrainConfig))
+    assert closest("train.nonsense", names) is None
+    assert closest("train.epoch", names) == "train.epochs"
+    assert closest("trian.epochs", names) == "train.epochs"
 
 
 def test_parser_and_paths_refuse_without_torch(place: Path) -> None:

@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import active_children
+from multiprocessing import Process, active_children
 from pathlib import Path
 
 import psutil
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from fcmae.data.workers import batches_of, serve_parent
+from fcmae.data.workers import _unless_gone, batches_of, serve_parent
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,6 +52,17 @@ def test_after_an_error_processes_are_killed_whatever_they_do() -> None:
     assert time.monotonic() - start < 30
 
 
+def test_processes_of_the_caller_live_on() -> None:
+    """Also those that it starts while images are loaded."""
+    with batches_of(loader()) as batches:
+        next(batches)
+        own = Process(target=time.sleep, args=(3600,), daemon=True)
+        own.start()
+    assert active_children() == [own]
+    own.kill()
+    own.join()
+
+
 def test_signals_that_end_a_run_leave_them_alive() -> None:
     with batches_of(loader()) as batches:
         workers = {int(next(batches)), int(next(batches))}
@@ -76,3 +87,20 @@ def test_they_end_when_their_parent_is_killed() -> None:
         process.kill()
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
+
+
+def test_a_receiver_that_has_gone_is_no_news(capfd: pytest.CaptureFixture[str]) -> None:
+    """Another loading process was killed, and the training process ended while this one handed over a batch."""
+    for error in (ConnectionResetError(104, "reset"), EOFError(), ValueError("a bug")):
+        _unless_gone(type(error), error, None)
+    assert capfd.readouterr().err == "ValueError: a bug\n"
+
+
+def test_loading_processes_use_it() -> None:
+    class Hook(Dataset):
+        def __getitem__(self, _index: int) -> bool:
+            return sys.excepthook is _unless_gone
+
+    with batches_of(DataLoader(Hook(), batch_sampler=[[0]], num_workers=1, worker_init_fn=serve_parent)) as batches:
+        assert bool(next(batches)[0])
+    assert sys.excepthook is not _unless_gone

@@ -68,6 +68,13 @@ def test_without_decay_there_are_two_groups_and_frozen_parameters_are_left_out()
     assert with_decay["stages.0.blocks.0.norm.weight"] == (pytest.approx(0.9**12), 0.0)
 
 
+def test_an_isotropic_network_is_one_stage() -> None:
+    names = [f"stages.0.blocks.{n}.norm.weight" for n in range(18)]
+    assert [layer_of(name, (18,), "layer") for name in names] == list(range(1, 19))
+    assert [layer_of(name, (18,), "three") for name in names] == [1 + n // 3 for n in range(18)]
+    assert [layer_of(name, (18,), "three") for name in ("stem.0.weight", "head.fc.bias")] == [0, 7]
+
+
 def test_the_head_is_the_last_layer() -> None:
     assert layer_of("head.norm.weight", (3, 3, 27, 3), "three") == 13
     assert layer_of("head.fc.bias", (2, 2, 6, 2), "layer") == 13

@@ -165,6 +165,20 @@ def test_settings_that_are_not_the_default_come_first_and_the_whole_file_after(t
     assert (run / "config.yaml").read_text() in page.text
 
 
+def test_values_of_settings_are_written_as_in_yaml(tmp_path: Path) -> None:
+    run = replace(read_run(made_run(tmp_path / "run")), config={"train.epochs": 6, "train.warmup_epochs": 0.6})
+    found = changed_settings(
+        replace(run, config=run.config | {"data.cache": True, "data.mean": [0.1 + 0.2, None], "train.min_lr": 1e-7})
+    )
+    assert {one.name: (one.value, one.default) for one in found} == {
+        "train.epochs": ("6", "800"),
+        "train.warmup_epochs": ("0.6", "0.3"),  # 5% of 6 is 0.30000000000000004
+        "data.cache": ("true", "false"),
+        "data.mean": ("[0.3, unset]", "unset"),
+        "train.min_lr": ("1e-07", "0"),
+    }
+
+
 def test_settings_that_a_run_filled_in_are_not_listed(tmp_path: Path) -> None:
     """Unset warm-up, learning rate and batch sizes, which config.yaml holds as numbers."""
     stream = TrainState(step=0, effective_batch=64, samples_per_epoch=6399)

@@ -5,6 +5,7 @@ before may change. As while a graph is captured, reading a value back is an erro
 recording wrote to is put back. Memory that only the recording allocated is poisoned after it and after each replay.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+
+from fcmae.pretrain import main
+from fcmae.sparse import sites
+from fcmae.sparse.backends import registry
+from fcmae.training import graphs, setup
 
 READS_BACK = {
     torch.ops.aten._local_scalar_dense.default,
@@ -110,3 +116,29 @@ class Recording:
 def poison(recorder: Recorder) -> None:
     for memory in recorder.own.values():
         memory.fill_(torch.nan if memory.is_floating_point() else 1)
+
+
+def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
+    """From now on training steps are captured on this CPU. Returns the list that their recordings will be in."""
+    made: list[Recording] = []
+
+    def record(_: torch.device) -> Recording:
+        made.append(Recording())
+        return made[-1]
+
+    setattr_(graphs, "CudaCapture", record)
+    for module in (graphs, setup):
+        setattr_(module, "captures", lambda train, _: train.cuda_graphs)
+    # Numba's kernels are no operations of PyTorch, and cannot be recorded
+    setattr_(registry, "FASTEST", {})
+    # the check of masks on a CPU reads values back; a GPU's are trusted
+    count = sites._visible_per_image
+    setattr_(sites, "_visible_per_image", lambda visible, known: count(visible, known) if known is None else known)
+    return made
+
+
+if __name__ == "__main__":  # trains as the command does
+    recordings = capture_here(setattr)
+    status = main(sys.argv[1:])
+    sys.stderr.write(f"replayed {recordings[0].replayed} times\n")
+    sys.exit(status)

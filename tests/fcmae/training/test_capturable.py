@@ -18,6 +18,7 @@ from fcmae.data.normalizer import _channels
 from fcmae.models import FCMAE, ModelConfig
 from fcmae.models.layers import use_backend_anew
 from fcmae.sparse import sites
+from fcmae.sparse.backends.triton import requirements
 from fcmae.training.graphs import GraphedStep
 from fcmae.training.optimizer import make_optimizer
 from fcmae.training.pretraining import Pretraining
@@ -58,7 +59,10 @@ def task() -> Any:
 @pytest.mark.parametrize("config", OPTIONS, ids=["plain", "everything"])
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("backend", ["auto", "torch", "masked"])
-def test_forward_on_cuda(task: Pretraining, backend: Any, deep: bool, config: dict[str, Any]) -> None:
+def test_forward_on_cuda(
+    task: Pretraining, monkeypatch: pytest.MonkeyPatch, backend: Any, deep: bool, config: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(requirements, "_missing_on_gpu", lambda _: None)
     with FakeTensorMode():
         model = model_on("cuda", backend=backend, **config)
         assert model.encoder.ops.name == ("triton" if backend == "auto" else "torch")
@@ -74,7 +78,7 @@ def test_a_whole_step(
     task: Pretraining, monkeypatch: pytest.MonkeyPatch, backend: Any, deep: bool, config: dict[str, Any]
 ) -> None:
     """Normalization, forward, backward, clipping and the optimizer."""
-    monkeypatch.setattr(sites, "_count_visible", lambda _, known: known)  # on a CPU masks are checked
+    monkeypatch.setattr(sites, "_visible_per_image", lambda _, known: known)  # on a CPU masks are checked
     accelerator = Accelerator(cpu=True)
     with FakeTensorMode():
         model = model_on("cpu", backend=backend, **config)

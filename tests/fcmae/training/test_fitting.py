@@ -81,8 +81,8 @@ def test_elsewhere_than_on_a_gpu_it_is_a_constant(model: FCMAE, kind: str) -> No
 def test_activations_gradients_and_optimizer_fit_in_the_share(
     model: FCMAE, gpu: SimpleNamespace, num_processes: int
 ) -> None:
-    """Weights are there already; then gradients, two moments, DDP's buckets, workspaces, and images: exactly n fit."""
-    copies = 3 if num_processes == 1 else 4
+    """Weights are there already; then gradients, their sum, two moments, workspaces, and images: exactly n fit."""
+    copies = 4
     before = {name: p.clone() for name, p in model.named_parameters()}
     for n in (100, 37):
         needed = copies * gpu.weights + WORKSPACE + n * PER_IMAGE

@@ -1,6 +1,8 @@
 """A captured step trains as one that is not, bit for bit. Here a recording on the CPU stands in for CUDA graphs."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,39 +13,19 @@ from torch import Tensor, nn
 
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
-from fcmae.sparse import sites
-from fcmae.training import graphs, setup
 from fcmae.training.graphs import GraphedStep
 from fcmae.training.pretraining import Pretraining
-from tests.fcmae.finished_runs import assert_same_weights, losses, metrics, stop_after
-from tests.fcmae.training.recorded import Recording
+from tests.fcmae.finished_runs import ROOT, assert_same_weights, course, losses, stop_after
+from tests.fcmae.training.recorded import Recording, capture_here
 
 Args = Callable[..., list[str]]
-PLAIN = ("--model.backend", "torch")  # Numba's kernels are no operations of PyTorch, and cannot be recorded
+PLAIN = ("--model.backend", "torch")
 
 
 @pytest.fixture
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     """Steps are captured, on this CPU, by these."""
-    made: list[Recording] = []
-
-    def record(device: torch.device) -> Recording:
-        made.append(Recording())
-        return made[-1]
-
-    monkeypatch.setattr(graphs, "CudaCapture", record)
-    for module in (graphs, setup):
-        monkeypatch.setattr(module, "captures", lambda train, _: train.cuda_graphs)
-    # the check of masks on a CPU reads values back; a GPU's are trusted
-    count = sites._count_visible
-    monkeypatch.setattr(
-        sites, "_count_visible", lambda visible, known: count(visible, known) if known is None else known
-    )
-    return made
-
-
-def course(run: Path) -> list[dict]:
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in metrics(run)]
+    return capture_here(monkeypatch.setattr)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +94,19 @@ def test_what_cannot_be_captured_runs_without_and_is_said_once(
     assert len(said) == 1
     assert said[0].endswith("RuntimeError: operation not permitted while recording: aten._local_scalar_dense.default")
     assert recordings[0].replayed == 0
+    assert losses(tmp_path / "graphed") == losses(tmp_path / "eager")
+    assert_same_weights(tmp_path / "graphed", tmp_path / "eager")
+
+
+def test_two_processes(tiny_args: Args, tmp_path: Path) -> None:
+    """They exchange gradients between two graphs, and say so nowhere: the same as with DDP, which adds the same two."""
+    more = [*PLAIN, "--train.batch_size", "2", "--train.epochs", "2", "--train.clip_grad", "0.1"]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    for name, module in (("graphed", "tests.fcmae.training.recorded"), ("eager", "fcmae.pretrain")):
+        command = [sys.executable, *launcher, module, *tiny_args(name, *more)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("replayed 8 times" in done.stderr) == (name == "graphed")
     assert losses(tmp_path / "graphed") == losses(tmp_path / "eager")
     assert_same_weights(tmp_path / "graphed", tmp_path / "eager")
 

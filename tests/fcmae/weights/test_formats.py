@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fcmae
 import fcmae.models.isotropic  # registers names with timm
-from fcmae.weights.convert import FORMATS
+from fcmae.weights.formats import targets
 from tests.conftest import needs_minkowski
 from tests.fcmae.weights.foreign import (
     ATTO,
@@ -70,7 +70,7 @@ def test_there_and_back_is_bit_exact(name: str) -> None:
     for format, state in others.items():
         assert state.keys() != ours.keys()
         assert equal(fcmae.convert_to_dense(state), ours), format
-    for format in ("timm", "official") if isotropic else FORMATS:
+    for format in ("timm", "official") if isotropic else targets():
         once = fcmae.convert_to_dense(ours, format)
         assert equal(fcmae.convert_to_dense(once, format), once), f"{format} is idempotent"
 

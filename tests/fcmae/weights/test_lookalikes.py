@@ -51,6 +51,7 @@ LOOKALIKES = {
     "a.webp": (image("WEBP"), "an image, not weights"),
     "a.gif": (image("GIF"), "an image, not weights"),
     "a.bmp": (image("BMP"), "an image, not weights"),
+    "a.heic": (b"\0\0\0\x18ftypheic" + bytes(40), "an image, not weights"),
     "a.mp4": (b"\0\0\0\x20ftypisom" + bytes(40), "a video, not weights"),
     "a.tar": (archive("tar"), "a tar archive, which is not unpacked here"),
     "a.tar.gz": (gzip.compress(archive("tar")), "a compressed file, which is not unpacked here"),

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import fcmae
-from fcmae.weights.convert import convert
+from fcmae.weights.convert import convert_weights
 from fcmae.weights.formats import KNOWN, Format, Target, targets
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.formats.official import ISOTROPIC
@@ -62,7 +62,9 @@ def equal(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
 
 
 def test_it_is_recognized(theirs: dict[str, Tensor]) -> None:
-    conversion = convert({f"module.{name}": tensor for name, tensor in theirs.items()} | {"toy_junk.a": torch.ones(1)})
+    conversion = convert_weights(
+        {f"module.{name}": tensor for name, tensor in theirs.items()} | {"toy_junk.a": torch.ones(1)}
+    )
     assert conversion.weights.format == "toy"
     assert conversion.left == ["toy_junk.a"]
     assert equal(conversion.state, ours(theirs))
@@ -83,7 +85,7 @@ def test_it_is_checked(theirs: dict[str, Tensor], lost: str | None, added: dict[
 
 
 def test_it_is_written(theirs: dict[str, Tensor], tmp_path: Path) -> None:
-    conversion = convert(ours(theirs), "toy")
+    conversion = convert_weights(ours(theirs), "toy")
     write(conversion, None, tmp_path / "toy", "toy")
     assert (tmp_path / "toy" / "toy.json").is_file()
     assert equal({f"trunk.{k}": v for k, v in load_file(tmp_path / "toy" / "model.safetensors").items()}, theirs)

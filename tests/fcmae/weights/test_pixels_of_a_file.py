@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import fcmae
 from fcmae.analysis.names import parse_names
-from fcmae.analysis.subjects import load_subject
+from fcmae.analysis.subjects import LoadOptions, load_subject
 from fcmae.config.pixels import PixelConfig
 from fcmae.convert import convert
 from fcmae.data import labeled
@@ -108,7 +108,7 @@ def test_commands_read_by_their_options(tmp_path: Path, monkeypatch: pytest.Monk
     run = save_run(tmp_path / "run", in_chans=1)
     data = dim_images(tmp_path / "data")
     (named,) = parse_names([str(run)])
-    found = load_subject(named, pixels=PixelConfig(value_range=(100.0, 164.0), mean=(0.5,), std=(0.25,)))
+    found = load_subject(named, LoadOptions(pixels=PixelConfig(value_range=(100.0, 164.0), mean=(0.5,), std=(0.25,))))
     assert (found.reading, found.normalize) == (PixelReading(1, None, (100.0, 164.0)), Normalizer((0.5,), (0.25,)))
     read_as = []
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import fcmae
-from fcmae.weights.convert import convert
+from fcmae.weights.convert import convert_weights
 from tests.fcmae.weights.foreign import ATTO, MMEarth, Official, as_detector, as_mmpretrain, as_spark
 from tests.models.test_encoder import randomize
 
@@ -39,7 +39,7 @@ def test_detection_and_segmentation(kind: str, openmmlab: bool) -> None:
         norms = {name: tensor for name, tensor in theirs.items() if ".norm" in name and ".stages." not in name}
         theirs = as_mmpretrain(state) | norms
     heads = {name: torch.zeros(2) for name in HEADS[kind]}
-    found = convert({"state_dict": theirs | heads, "meta": {"epoch": 36}, "optimizer": {}})
+    found = convert_weights({"state_dict": theirs | heads, "meta": {"epoch": 36}, "optimizer": {}})
     assert found.weights.format == ("mmdet and mmseg" if openmmlab else "official detection and segmentation")
     assert equal(found.state, fcmae.convert_to_dense(state))
     assert {"meta", "optimizer", *heads, "backbone.norm3.weight"} <= set(found.left)
@@ -65,7 +65,7 @@ def test_sparks_own_checkpoint_with_its_decoder(tmp_path: Path) -> None:
         "module": module, "optimizer": {"state": {}}, "is_pretrain": True,
     }  # fmt: skip
     torch.save(found, tmp_path / "convnext_tiny_withdecoder_1kpretrained_spark_style.pth")
-    conversion = convert(tmp_path / "convnext_tiny_withdecoder_1kpretrained_spark_style.pth")
+    conversion = convert_weights(tmp_path / "convnext_tiny_withdecoder_1kpretrained_spark_style.pth")
     assert conversion.weights.format == "SparK"
     assert {"config", "optimizer", "mask_tokens.0", "dense_decoder.proj.weight", "norm_black"} <= set(conversion.left)
     images = torch.randn(1, 3, 64, 64)
@@ -87,7 +87,7 @@ def test_mmpretrains_spark(v2: bool) -> None:
         "mask_tokens.0": torch.zeros(1, 320, 1, 1),
         "data_preprocessor.mean": torch.zeros(3, 1, 1),
     }
-    found = convert({"state_dict": as_mmpretrain(state) | around, "meta": {}, "message_hub": {}})
+    found = convert_weights({"state_dict": as_mmpretrain(state) | around, "meta": {}, "message_hub": {}})
     assert found.weights.format == "mmpretrain"
     assert equal(found.state, fcmae.convert_to_dense(state))
     assert around.keys() <= set(found.left)
@@ -104,7 +104,7 @@ def test_mmearths_unet() -> None:
         "head.weight": torch.zeros(5, 20, 1, 1),
         "head.bias": torch.zeros(5),
     }
-    found = convert({"model": network.state_dict() | around})
+    found = convert_weights({"model": network.state_dict() | around})
     assert found.weights.format == "MMEarth U-Net"
     assert equal(found.state, fcmae.convert_to_dense(network.state_dict()))
     assert set(found.left) == set(around)

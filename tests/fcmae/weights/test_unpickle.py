@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import pickle
+import shlex
 import subprocess
 import sys
 import types
@@ -139,6 +140,17 @@ def test_a_function_of_a_library_is_not_called(state: dict[str, Tensor], tmp_pat
     torch.save({"model": state, "args": Call(ran, tmp_path / "made")}, tmp_path / "a.pth")
     assert same(fcmae.convert_to_dense(tmp_path / "a.pth"), state)
     assert not (tmp_path / "made").exists()
+
+
+def test_the_command_that_runs_the_code_can_be_pasted(state: dict[str, Tensor], tmp_path: Path) -> None:
+    file = tmp_path / "my weights.pth"
+    torch.save({"model": state, "args": Call(open, "x")}, file)
+    with pytest.raises(UserError) as refused:
+        fcmae.convert_to_dense(file)
+    command = str(refused.value).partition("trust it: ")[2].partition(" (in Python")[0]
+    program, *arguments = shlex.split(command)[-4:]
+    assert program in ("convert", "fcmae.convert")
+    assert arguments == [str(file), "NEW.safetensors", "--allow_pickle"]
 
 
 @pytest.mark.parametrize("function", [eval, exec, __import__, subprocess.getoutput, open, print, sys.setrecursionlimit])

@@ -16,13 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fcmae
-from fcmae.convert import USE, Format, convert
+from fcmae.convert import TargetFormat, convert
 from fcmae.errors import UserError
 from fcmae.files import replacing
 from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
-from fcmae.weights.card import USE as CARD_USE
-from fcmae.weights.convert import FORMATS
+from fcmae.weights.formats import targets
 from tests.fcmae.weights.foreign import ATTO, MmpretrainBackbone, MmpretrainClassifier
 from tests.models.test_encoder import randomize
 
@@ -177,8 +176,8 @@ def test_a_private_file_of_a_process_that_died_does_not_pass_on_its_mode(tmp_pat
 
 
 def test_every_format_that_is_written_is_an_option() -> None:
-    assert get_args(Format) == FORMATS
-    assert set(USE) == set(CARD_USE) == set(FORMATS)
+    assert get_args(TargetFormat) == tuple(targets())
+    assert all("FOLDER" in target.usage for _, target in targets().values())
 
 
 @pytest.mark.parametrize("name", ["x.onnx", "x.ONNX", "x.ckpt", "x.h5", "x.tflite", "sub/x.zip"])

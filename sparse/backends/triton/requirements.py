@@ -1,4 +1,4 @@
-"""Whether Triton can compile: on first use it builds a module in C, which calls the GPU's driver."""
+"""What Triton needs of a machine with a GPU. On first use it builds a module in C, which calls the GPU's driver."""
 
 import os
 import shutil
@@ -6,10 +6,28 @@ import sysconfig
 from functools import cache
 from pathlib import Path
 
+import torch
+
+from fcmae.sparse.backends.triton import launch
+
+OLDEST = (7, 0)
+
+
+def missing_on(device: torch.device) -> str | None:
+    """What is missing on a device to compile and run, in words, with what installs it; None: nothing."""
+    return launch.missing_on(device) if device.type == "cpu" else _missing_on_gpu(device.index)
+
 
 @cache
+def _missing_on_gpu(index: int | None) -> str | None:
+    is_cuda = torch.cuda.is_available() and torch.version.hip is None
+    if is_cuda and torch.cuda.get_device_capability(index) < OLDEST:
+        return "a GPU of compute capability 7.0 or newer"
+    return missing_compiler()
+
+
 def missing_compiler() -> str | None:
-    """What is missing, in words, with what installs it; None: nothing. Triton looks in the same places."""
+    """Triton looks in the same places: for the compiler that ``CC`` names, gcc or clang, and for Python's headers."""
     if os.name == "nt":  # its builds for Windows bring a compiler
         return None
     chosen = os.environ.get("CC")

@@ -1,0 +1,42 @@
+"""Fine-tuned accuracy by share of the labels, pretrained and from scratch.
+
+    pip install elpv-dataset
+    python -m experiments.label_efficiency elpv --folder runs/elpv
+    apt-get install dataset-fashion-mnist
+    python -m experiments.label_efficiency fashion_mnist --folder runs/fashion_mnist
+
+It prints a table as Markdown and draws FOLDER/label_efficiency.png. Stopped, the same command goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+from experiments.label_efficiency import table
+from experiments.label_efficiency.plan import NETWORKS, PLANS
+from experiments.label_efficiency.run import Experiment, read
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=PLANS)
+    parser.add_argument("--folder", type=Path, required=True, help="data, weights and results")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--shares", nargs="+", type=float, help="of the labels (default: all of the plan)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    args = parser.parse_args()
+    plan = PLANS[args.set]
+    experiment = Experiment(plan, args.folder)
+    for share in args.shares or plan.shares:
+        for network in args.networks:
+            rate = experiment.best_rate(network, share)
+            for seed in args.seeds:
+                one = experiment.result(network, share, seed, rate, "test")
+                print(f"{share:.0%} of the labels, {network}, seed {seed}: {one.top1:.2%}", flush=True)
+    results = read(args.folder)
+    print(table.markdown(results))
+    table.figure(results, args.set, args.folder / "label_efficiency.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What is compared, on what, and for how long: one record for each data set."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.label_efficiency import sets
+
+
+@dataclass(frozen=True)
+class Network:
+    """A way to the weights that fine-tuning starts from."""
+
+    title: str
+    pretrained: bool
+    model: Mapping[str, Any]
+
+
+NETWORKS = {
+    "v2": Network("V2, pretrained", True, {}),
+    "scratch": Network("V2, from scratch", False, {}),
+    "v1": Network("V1 style (LayerScale, no GRN), pretrained", True, {"use_grn": False, "use_layer_scale": True}),
+}
+RATES = {True: (3e-4, 1e-3, 3e-3), False: (1e-3, 3e-3, 6e-3)}
+"""Peak learning rates that are tried, of pretrained weights and of random ones."""
+DECAY = {True: 0.8, False: 1.0}
+"""Layer decay: a network from scratch has no layers worth keeping."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A data set, and the budget of every network on it."""
+
+    make: Callable[[Path], Path]
+    model: Mapping[str, Any]
+    """Name, image size, stem."""
+    pretrain: Mapping[str, Mapping[str, Any]]
+    """Groups of settings of pretraining."""
+    data: Mapping[str, Any]
+    """Crops in fine-tuning."""
+    batch_size: int
+    images_seen: int
+    """Fine-tuning's budget: images in all its steps, whatever the number of labels; and see ``most_epochs``."""
+    most_epochs: int
+    shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.25, 1.0)
+
+    def epochs(self, images: int) -> int:
+        """Passes over so many labeled images."""
+        return max(1, min(self.most_epochs, round(self.images_seen / images)))
+
+
+ATTO = {"name": "convnextv2_atto", "in_chans": 1}
+PLANS = {
+    "elpv": Plan(
+        sets.elpv,
+        model=ATTO | {"img_size": 160},
+        pretrain={
+            "data": {"crop_scale": (0.3, 1.0), "vflip": 0.5, "rotate90": True, "mean": "auto", "std": "auto"},
+            "train": {"epochs": 200, "batch_size": 64},
+        },
+        data={"crop_scale": (0.5, 1.0), "vflip": 0.5, "rotate90": True},
+        batch_size=32,
+        images_seen=20_000,
+        most_epochs=200,
+    ),
+    "fashion_mnist": Plan(
+        sets.fashion_mnist,
+        model=ATTO | {"img_size": 32, "stem_stride": 1},
+        pretrain={
+            "data": {"crop_scale": (0.4, 1.0), "mean": "auto", "std": "auto"},
+            "train": {"epochs": 10, "batch_size": 128},
+        },
+        data={"crop_scale": (0.6, 1.0)},
+        batch_size=64,
+        images_seen=60_000,
+        most_epochs=100,
+    ),
+}

@@ -1,0 +1,112 @@
+"""Pretrain once, tune the learning rate on images held out of the training split, then fine-tune with several seeds.
+
+Each result is a line of results.jsonl; what is there already is not computed again, so that a run that was stopped goes
+on. The accuracy is that of the last epoch, on images that neither training nor tuning has seen.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.label_efficiency.plan import DECAY, NETWORKS, RATES, Plan
+from fcmae.finetune import finetune
+from fcmae.pretrain import pretrain
+from fcmae.runs.layout import METRICS
+
+TUNE_SHARE = 0.25  # of the training split, held out to tune on
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One fine-tuned network."""
+
+    network: str
+    share: float
+    """Of the labels."""
+    seed: int
+    peak_lr: float
+    phase: Literal["tune", "test"]
+    top1: float
+    """Share of correct predictions after the last epoch."""
+    images: int
+    """That these are a share of."""
+
+
+@dataclass
+class Experiment:
+    """One data set in one folder."""
+
+    plan: Plan
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.data = self.plan.make(self.folder / "data")
+        self.labeled = sum(1 for _ in (self.data / "train").rglob("*.png"))
+
+    def weights(self, network: str) -> str:
+        """A finished pretraining run on all training images, without their labels; or the word scratch."""
+        if not NETWORKS[network].pretrained:
+            return "scratch"
+        output = self.folder / f"pretrained-{network}"
+        settings = {name: dict(values) for name, values in self.plan.pretrain.items()}
+        settings["data"] |= {"path": str(self.data / "train")}
+        model = dict(self.plan.model) | dict(NETWORKS[network].model)
+        if not pretrain(model=model, output=str(output), log={"checkpoint_every": 20}, **settings).is_complete:
+            raise SystemExit(f"stopped; run again to resume {output}")
+        return str(output)
+
+    def best_rate(self, network: str, share: float) -> float:
+        """The peak learning rate of the best accuracy on the part of the training split that is held out to tune on."""
+        found = [self.result(network, share, 0, rate, "tune") for rate in RATES[NETWORKS[network].pretrained]]
+        return max(found, key=lambda one: one.top1).peak_lr
+
+    def result(self, network: str, share: float, seed: int, rate: float, phase: Literal["tune", "test"]) -> Result:
+        """Of results.jsonl, or computed and written there."""
+        wanted = network, share, seed, rate, phase
+        for one in read(self.folder):
+            if (one.network, one.share, one.seed, one.peak_lr, one.phase) == wanted:
+                return one
+        top1, images = self._finetune(network, share, seed, rate, tunes=phase == "tune")
+        one = Result(*wanted, top1, images)
+        with (self.folder / RESULTS).open("a") as file:
+            file.write(json.dumps(asdict(one)) + "\n")
+        return one
+
+    def _finetune(self, network: str, share: float, seed: int, rate: float, tunes: bool) -> tuple[float, int]:
+        plan, is_pretrained = self.plan, NETWORKS[network].pretrained
+        images = self.labeled * share * (1 - TUNE_SHARE if tunes else 1)
+        epochs = plan.epochs(round(images))
+        output = self.folder / "finetuned"
+        shutil.rmtree(output, ignore_errors=True)  # ours: of a run before, or one that was stopped
+        done = finetune(
+            self.weights(network), output=str(output), seed=seed,
+            model=({"img_size": plan.model["img_size"]} if is_pretrained else dict(plan.model)),
+            data=dict(plan.data) | {
+                "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
+            },
+            train={
+                "epochs": epochs, "batch_size": plan.batch_size, "base_lr": rate * 256 / plan.batch_size,
+                "layer_decay": DECAY[is_pretrained], "warmup_epochs": 0.1 * epochs,
+            },
+            log={"validate_every": epochs, "checkpoint_every": epochs, "mistakes": 0},
+        )  # fmt: skip
+        if not done.is_complete:
+            raise SystemExit("stopped; run again to go on")
+        last = [line for line in _lines(done.folder / METRICS) if "val_top1" in line][-1]
+        scores = json.loads((done.folder / "validation" / "scores.json").read_text())
+        shutil.rmtree(output)
+        return last["val_top1"], scores["images"]
+
+
+def read(folder: Path) -> list[Result]:
+    """The results so far."""
+    file = folder / RESULTS
+    return [Result(**line) for line in _lines(file)] if file.exists() else []
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in file.read_text().splitlines())

@@ -1,0 +1,110 @@
+"""The label efficiency study: its sets, its bookkeeping and its table; not its results."""
+
+import gzip
+import json
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.label_efficiency import plan, run, sets, table
+from experiments.label_efficiency.run import Experiment, Result
+from fcmae.errors import UserError
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes in the IDX format, compressed."""
+    return gzip.compress(bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes())
+
+
+def test_fashion_mnist_becomes_folders_of_classes(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    for split, labels in (("train", [0, 9, 0, 3, 3]), ("t10k", [1, 1, 1, 1, 8])):
+        (tmp_path / f"{split}-images-idx3-ubyte.gz").write_bytes(idx(images))
+        (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(idx(np.array(labels, np.uint8)))
+    folder = sets.fashion_mnist(tmp_path / "set", tmp_path)
+    assert {file.name for file in (folder / "train" / "t-shirt").iterdir()} == {"00000.png", "00002.png"}
+    assert [file.name for file in (folder / "test" / "bag").iterdir()] == ["00004.png"]
+    with Image.open(folder / "train" / "ankle-boot" / "00001.png") as image:
+        assert np.array_equal(np.asarray(image), images[1])
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert sets.fashion_mnist(folder, tmp_path) == folder  # as it is
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte\\.gz is missing: apt-get install"):
+        sets.fashion_mnist(tmp_path / "other", tmp_path)
+    assert not (tmp_path / "other").exists()
+
+
+def test_elpv_is_split_by_class_and_kind_of_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 cells: of each of the four groups, a quarter is for testing."""
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    lines = []
+    for number in range(40):
+        name, probability = f"images/cell{number:04}.png", (0.0, 1 / 3, 2 / 3, 1.0)[number % 4]
+        lines.append(f"{name}  {probability}  {'poly' if number < 16 else 'mono'}")
+        Image.new("L", (4, 4), number).save(tmp_path / "data" / name)
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(sets, "find_spec", lambda _: ModuleSpec("elpv_dataset", None, origin=str(tmp_path / "x.py")))
+    folder = sets.elpv(tmp_path / "set")
+    for split, of_poly, of_mono in (("train", 6, 9), ("test", 2, 3)):
+        for name, kinds in (("intact", (0, 1)), ("defective", (2, 3))):
+            numbers = [int(file.stem[4:]) for file in (folder / split / name).iterdir()]
+            assert {number % 4 for number in numbers} <= set(kinds)
+            assert (sum(n < 16 for n in numbers), sum(n >= 16 for n in numbers)) == (of_poly, of_mono)
+    with Image.open(folder / "train" / "intact" / sorted((folder / "train" / "intact").iterdir())[0].name) as image:
+        assert image.size == (4, 4)
+    monkeypatch.setattr(sets, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="pip install elpv-dataset"):
+        sets.elpv(tmp_path / "other")
+
+
+def test_the_budget_is_images_seen_up_to_a_number_of_epochs() -> None:
+    found = plan.PLANS["elpv"]
+    assert found.epochs(1968) == round(found.images_seen / 1968)
+    assert found.epochs(20) == found.most_epochs
+    assert found.epochs(10**9) == 1
+
+
+class Counted(Experiment):
+    """Fine-tunes in no time: accuracy is highest at a learning rate of 1e-3."""
+
+    calls = 0
+
+    def _finetune(self, network: str, share: float, seed: int, rate: float, tunes: bool) -> tuple[float, int]:
+        self.calls += 1
+        return (0.9 if rate == 1e-3 else 0.5) + 0.01 * seed, 7
+
+
+def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"model": {}, "pretrain": {}, "data": {}, "batch_size": 1, "images_seen": 1}
+    tiny = plan.Plan(lambda folder: folder, most_epochs=1, **settings)
+    first = Counted(tiny, tmp_path)
+    assert first.best_rate("v2", 0.1) == 1e-3
+    assert first.result("v2", 0.1, 2, 1e-3, "test") == Result("v2", 0.1, 2, 1e-3, "test", 0.92, 7)
+    assert first.calls == 4
+    again = Counted(tiny, tmp_path)
+    assert again.best_rate("v2", 0.1) == 1e-3
+    assert again.result("v2", 0.1, 2, 1e-3, "test").top1 == 0.92
+    assert again.calls == 0
+    assert len(run.read(tmp_path)) == len((tmp_path / run.RESULTS).read_text().splitlines()) == 4
+    assert json.loads((tmp_path / run.RESULTS).read_text().splitlines()[-1])["phase"] == "test"
+
+
+def test_the_table_has_students_interval(tmp_path: Path) -> None:
+    """Of 0.8, 0.9 and 1.0: 0.9 ± 4.303 · 0.1 / √3, by a table of Student's t with 2 degrees of freedom."""
+    results = [Result("v2", 0.1, seed, 1e-3, "test", 0.8 + 0.1 * seed, 10) for seed in range(3)]
+    results += [Result("v2", 0.1, 0, 3e-3, "tune", 0.0, 10), Result("scratch", 1.0, 0, 3e-3, "test", 0.5, 10)]
+    found = table.cells(results)
+    assert found["v2", 0.1].mean == pytest.approx(0.9)
+    assert found["v2", 0.1].half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+    assert table.markdown(results).splitlines() == [
+        "| | 10% | 100% |",
+        "|---|---|---|",
+        "| V2, pretrained | 90.0 ± 24.8 (3 seeds, lr 0.001) | – |",
+        "| V2, from scratch | – | 50.0 (1 seed, lr 0.003) |",
+    ]
+    table.figure(results, "made up", tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.width > 600

@@ -1,0 +1,71 @@
+"""The report of a fine-tuning run: validation, confusion matrix, mistakes; and none of it for other runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from fcmae.finetuning.config import FinetuneConfig
+from fcmae.report_page.page import render_report
+from fcmae.report_page.validation import read_validation
+from fcmae.runs.reader import read_run
+from tests.fcmae.report_page.made_runs import made_run
+
+
+def made(folder: Path, classes: list[str], confusion: list[list[int]]) -> Path:
+    """A run of fine-tuning with one validation."""
+    (folder / "validation").mkdir(parents=True)
+    settings = yaml.safe_dump(FinetuneConfig(weights="runs/mine", seed=3).as_dict())
+    (folder / "config.yaml").write_text(f"# fcmae 0.1.0, torch 2.11.0, 1 process(es)\n{settings}")
+    scores = {"val_loss": 0.5, "val_top1": 0.75, "val_top1_low": 0.6, "val_top1_high": 0.85}
+    lines = [{"step": 10, "epoch": 1.0, "loss": 1.5, "lr": 1e-3, "images_per_second": 5.0}, {"step": 10, "epoch": 1.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (lines[0], lines[1] | scores)))
+    content = {"step": 10, "classes": classes, "scores": scores, "images": 40, "confusion": confusion}
+    (folder / "validation" / "scores.json").write_text(json.dumps(content))
+    Image.new("RGB", (64, 32), "red").save(folder / "validation" / "mistakes.png")
+    return folder
+
+
+def test_a_few_classes_are_a_matrix(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", ["cat", "<dog>"], [[8, 2], [0, 30]])
+    found = read_validation(run)
+    assert found is not None
+    assert found.summary == "75.0% correct [95% interval 60.0 to 85.0], after step 10, on 40 images"
+    assert [[cell.count for cell in cells] for _, cells in found.matrix] == [[8, 2], [0, 30]]
+    assert [[cell.share for cell in cells] for _, cells in found.matrix] == [[0.8, 0.2], [0.0, 1.0]]
+    assert found.pairs == [("cat", "<dog>", 2)]
+    page = render_report(read_run(run))
+    assert "Best validation" in page
+    assert "&lt;dog&gt;" in page
+    assert "<dog>" not in page
+    assert "data:image/png;base64," in page
+    assert 'id="reconstructions"' not in page
+    assert ">seed<" in page  # a setting that is not the default
+    assert "train.layer_<wbr>decay" not in page  # one that is
+
+
+def test_many_classes_are_the_pairs_confused_most(tmp_path: Path) -> None:
+    classes = [f"class {n}" for n in range(40)]
+    confusion = [[10 if n == m else 0 for m in range(40)] for n in range(40)]
+    confusion[3][7], confusion[8][2] = 4, 6
+    found = read_validation(made(tmp_path / "run", classes, confusion))
+    assert found is not None
+    assert found.matrix == []
+    assert found.pairs == [("class 8", "class 2", 6), ("class 3", "class 7", 4)]
+    assert "What is confused most often" in render_report(read_run(tmp_path / "run"))
+
+
+def test_what_is_damaged_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = made(tmp_path / "run", ["a", "b"], [[1, 2]])
+    assert read_validation(run) is None
+    assert "the confusion matrix is not square" in caplog.text
+    (run / "validation" / "mistakes.png").write_bytes(b"no picture")
+    assert "No validation yet" in render_report(read_run(run))
+
+
+def test_runs_of_pretraining_have_none(tmp_path: Path) -> None:
+    page = render_report(read_run(made_run(tmp_path / "run")))
+    assert 'id="validation"' not in page
+    assert 'id="reconstructions"' in page
