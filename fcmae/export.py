@@ -92,13 +92,13 @@ def export(config: ExportConfig) -> ExportResult:
             that does not compute what PyTorch computes.
     """
     given = Path(config.ckpt)
-    check_weights(config.ckpt)
+    source = given / EXPORTS / TIMM if (given / EXPORTS / TIMM).is_dir() else given
+    check_weights(config.ckpt if source == given else source)
     file = _file(config, given)
     if file.is_dir():
         raise UserError(f"--output {file} is a folder; give a file")
     if file.exists() and not config.overwrite:
         raise UserError(f"{file} exists; give another --output, or --overwrite")
-    source = given / EXPORTS / TIMM if (given / EXPORTS / TIMM).is_dir() else given
 
     from fcmae.finetuning.classes import stated_classes  # here, because these imports take seconds
     from fcmae.weights.dense import create_dense
