@@ -82,7 +82,7 @@ def test_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretain", "--seed", "1"]) == 1
     assert capsys.readouterr().err == "fcmae: error: pretain is not a command; the nearest is pretrain\n"
     assert main(["--seed"]) == 1
-    assert "--seed is not a command; the commands are pretrain, finetune, evaluate" in capsys.readouterr().err
+    assert "--seed is not a command; the commands are pretrain, finetune, predict, evaluate" in capsys.readouterr().err
 
 
 def test_a_process_of_its_own(tmp_path: Path) -> None:
