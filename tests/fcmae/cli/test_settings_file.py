@@ -33,7 +33,7 @@ WRONG = [
     ("train:\n  epochs: 3\n  epochs: 4\n", "line 3: train.epochs is given twice; it is in line 2 too"),
     ("model: convnextv2_tiny\n", "line 1: model is a group of settings; write model: {name: convnextv2_tiny}"),
     ("train: 3\n", "line 1: train is a group of settings; write train: {epochs: …}"),
-    ("model:\n  name: convnextv2_tinny\n", "convnext_xlarge; the nearest is convnextv2_tiny"),
+    ("model:\n  name: convnextv2_tinny\n", "convnext_isotropic_large; the nearest is convnextv2_tiny"),
     ("train:\n\tepochs: 3\n", "line 2: cannot be read as YAML: a tab cannot indent; use spaces"),
     ("train:\n  epochs: 3\n seed: 4\n", "line 3: cannot be read as YAML"),
     ("seed: !!python/object:os.system x\n", "line 1: cannot be read as YAML: only plain values are read"),
