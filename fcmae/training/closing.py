@@ -1,6 +1,6 @@
 """What a run says when it is finished, and when a finished run is started again."""
 
-from fcmae.cli.called import command_line
+from fcmae.called import command_line
 from fcmae.config import DIGITS, PretrainConfig, TrainConfig
 from fcmae.runs.layout import CONFIG
 from fcmae.training.batch import GOOD, peak_learning_rate

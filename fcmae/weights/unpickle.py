@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from fcmae.cli.called import command_line
+from fcmae.called import command_line
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fcmae.cli.called import command_line
+from fcmae.called import command_line
 
 
 def test_the_script_of_this_environment_or_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
