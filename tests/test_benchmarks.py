@@ -81,7 +81,7 @@ def test_runs_that_are_ended_at_random_go_on_as_if_nothing_had_happened() -> Non
 
 
 def test_a_run_over_mutated_files_names_each_once() -> None:
-    said = run("benchmarks.mutated_files", "--count", "12")
-    assert "12 mutated files of each of 12 formats in one run: " in said
+    said = run("benchmarks.mutated_files", "--count", "6")
+    assert "6 mutated files of each of 12 formats in one run: " in said
     assert ", 0 wrong" in said
-    assert int(said.partition("in one run: ")[2].split()[0]) > 40
+    assert int(said.partition("in one run: ")[2].split()[0]) > 20

@@ -135,7 +135,7 @@ def test_a_whole_configuration_is_taken_as_it_is() -> None:
         config_from((whole,), {"seed": 1})
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5, unique=True))
 def test_lists_of_any_kind(ratios: list[float]) -> None:
     text = ",".join(map(repr, ratios))

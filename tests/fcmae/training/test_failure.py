@@ -93,7 +93,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(
     monkeypatch.setattr("fcmae.runs.metrics.os.write", _full)
     assert main(tiny_args("run")) == 1
     assert caplog.messages[-1] == (
-        f"fcmae.pretrain: error: [Errno 28] No space left on device: '{tmp_path / 'run' / 'metrics.jsonl'}'"
+        f"fcmae.pretrain: error: {tmp_path / 'run' / 'metrics.jsonl'}: No space left on device"
     )
     assert not list((tmp_path / "run").glob("error-*"))
 
