@@ -211,8 +211,10 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
     assert (few.weights, few.train.epochs, few.train.layer_decay_by) == ("scratch", 3, "layer")
     monkeypatch.setattr(recipes, "FEW", 10)
     many = parse_config(["scratch", "--data.path", str(colors), "--model.name", "convnextv2_base"])
-    assert (many.train.layer_decay, many.train.layer_decay_by, many.augment.cutmix) == (0.6, "three", 1.0)
+    assert (many.train.epochs, many.train.layer_decay, many.augment.cutmix) == (300, 1.0, 1.0)  # supervised training
     assert many == config_from(("scratch",), {"data": str(colors), "model": "convnextv2_base"})
+    pretrained = parse_config(["convnextv2_base.fcmae", "--data.path", str(colors)])
+    assert (pretrained.train.layer_decay, pretrained.train.layer_decay_by) == (0.6, "three")
     assert parse_config(["--data", str(colors), "--config", "few_labels", "x/y"]).weights == "x/y"
     assert config_from((), {"config": FinetuneConfig(seed=3)}).seed == 3
 
