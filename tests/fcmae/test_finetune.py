@@ -22,6 +22,7 @@ from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.samples import validation_crop
+from fcmae.finetuning.task import Finetuning
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
@@ -58,6 +59,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
         assert not run(colors, tmp_path / "parts", **ALL).is_complete
     resumed = finetune(config=tmp_path / "parts" / "config.yaml", num_workers=2)
     assert resumed.is_complete
+    with monkeypatch.context() as patched:  # nor is what was validated validated again
+        patched.setattr(Finetuning, "validate", None)
+        again = run(colors, tmp_path / "parts", **ALL)
+        assert (again.best, again.best_step, again.is_complete) == (resumed.best, resumed.best_step, True)
     apart = ("images_per_second", "data_wait", "unreadable_images")  # the latter counts since the start of the process
     lines = [[{k: v for k, v in m.items() if k not in apart} for m in metrics(tmp_path / name)]
              for name in ("whole", "parts")]  # fmt: skip

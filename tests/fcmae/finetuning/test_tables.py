@@ -56,6 +56,8 @@ def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
         ("path,label\na.png,cat\n", {"split_column": "part"}, "--data.split_column part is no column of"),
         ("path,label\n", {}, "has no rows"),
         ("", {}, "is empty"),
+        ("\n \n", {}, "is empty"),
+        (f'path,label\na.png,"{200_000 * "x"}"\n', {}, r"is no table, line 2: field larger than"),
     ],
 )
 def test_what_is_missing_gets_a_line(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
