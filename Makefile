@@ -23,9 +23,11 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
 pretrain: $(VENV)/.installed       ## pretrain on the embedded photographs (ARGS="--seed 1" adds options)
 	$(BIN)/python -m fcmae.pretrain $(ARGS)
 
-# The newest run of pretraining in runs/, against random weights; pretrains first if there is none.
-finetune: $(VENV)/.installed       ## fine-tune the newest run, and a network from scratch, on 100 labeled digits
-	@run=$$(ls -td runs/*/reconstructions 2> /dev/null | head -n 1); run=$${run%/reconstructions}; \
+# The newest run in runs/ with the demo's stem, against random weights; pretrains first if there is none.
+finetune: $(VENV)/.installed       ## fine-tune the newest demo run, and a network from scratch, on 100 labeled digits
+	@run=; for made in $$(ls -td runs/*/reconstructions 2> /dev/null); do made=$${made%/reconstructions}; \
+		if [ -e "$$made/checkpoints/last" ] && grep -qs '^ *stem_stride: 1$$' "$$made/config.yaml"; then run=$$made; break; fi; \
+	done; \
 	if [ -z "$$run" ]; then run=runs/demo; $(BIN)/python -m fcmae.pretrain --output $$run || exit 1; fi; \
 	for weights in "$$run" scratch; do \
 		$(BIN)/python -m fcmae.finetune "$$weights" --config finetune_digits $(ARGS) || exit 1; \

@@ -92,14 +92,10 @@ def predict(config: PredictConfig) -> Predicted:
         raise UserError(f"{config.run} does not exist; give a run folder of fcmae finetune")
     found = predictions(config)
     if config.output is not None:
-        several = found.several
-        written.write_predictions(
-            Path(config.output), found.predicted.paths, found.predicted.classes, found.predicted.probabilities, several,
-            config.threshold,
-        )  # fmt: skip
+        written.write_predictions(Path(config.output), found.paths, found.labels, found.classes, found.probabilities)
     if config.features is not None:
-        written.write_features(Path(config.features), found.predicted.paths, found.predicted.features)
-    return found.predicted
+        written.write_features(Path(config.features), found.paths, found.features)
+    return found
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:

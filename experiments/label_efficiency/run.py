@@ -83,9 +83,9 @@ class Experiment:
         output = self.folder / "finetuned"
         shutil.rmtree(output, ignore_errors=True)  # ours: of a run before, or one that was stopped
         done = finetune(
-            self.weights(network), output=str(output), seed=seed,
+            self.weights(network), config="few_labels", output=str(output), seed=seed,
             model=({"img_size": plan.model["img_size"]} if is_pretrained else dict(plan.model)),
-            data=dict(plan.data) | {
+            data=dict(plan.data) | ({} if is_pretrained else {"mean": "auto", "std": "auto"}) | {
                 "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
             },
             train={

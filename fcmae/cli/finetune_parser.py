@@ -16,7 +16,7 @@ PROG = "python -m fcmae.finetune"
 DESCRIPTION = """Fine-tune pretrained weights on labeled images, and export the result for timm and transformers.
 
 Without --config the number of training images decides: few_labels below 10,000, else the paper's recipe for the size of
-the network. Options override the configuration file; later files override earlier ones."""
+the network, or finetune_v1 from scratch. Options override the configuration file; later files override earlier ones."""
 
 FIRST = [
     inspect.Parameter(

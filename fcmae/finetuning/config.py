@@ -153,7 +153,7 @@ class FinetuneTrainConfig(OptimizationConfig):
     """What counts as a layer: layer, every block; three, groups of three blocks as in the papers' large sizes."""
     ema: float = 0.0
     """Decay of the moving average of the weights (EMA) at each step, such as 0.9999; 0: no average. The average is
-    validated and exported."""
+    validated and exported. In a short run the decay is lowered, so that the initial weights make up 1% at the end."""
     freeze: Freeze = 0
     """First stages that are not trained, 0 to 4, the stem with the first; 4, or the word head: only the classifier is
     trained."""

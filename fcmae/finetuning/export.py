@@ -7,7 +7,6 @@ from typing import Any
 from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.finetuning.best import best_folder
-from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.weights.card import imports_first
@@ -22,7 +21,7 @@ USE = {
 }
 
 
-def export(run: Path, data: LabeledSet, crops: CenterCrops, config: FinetuneConfig) -> list[str]:
+def export(run: Path, data: LabeledSet, crops: CenterCrops) -> list[str]:
     """Write both folders; returns a line for each, how it is loaded, or why it could not be written."""
     lines = []
     for name, use in USE.items():

@@ -268,7 +268,13 @@ def _of_timm(data: FinetuneDataConfig) -> LabeledSet:
             raise UserError(
                 f"--data.dataset {data.dataset} has labels such as {labels.flat[0]!r}; class numbers needed"
             )
-        names = names or _class_names(dataset)
+        own = _class_names(dataset)
+        if names is not None and own is not None and own != names:
+            raise UserError(
+                f"--data.dataset {data.dataset} has other classes in split {split} than in {data.train_split}: "
+                f"{_some(sorted(set(own) ^ set(names)))} in one of them only; the numbers of its labels differ"
+            )
+        names = names or own
         images = [f"{split}/{n}" for n in range(len(dataset))]
         parts.append(LabeledImages(partial(_open_item, dataset), images, labels.astype(np.int64)))
     count = 1 + max(int(part.labels.max()) for part in parts)

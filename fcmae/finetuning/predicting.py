@@ -3,7 +3,7 @@
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fcmae")
 
 
-class Found(NamedTuple):
-    """Predictions, and whether an image may have several labels."""
-
-    predicted: "Predicted"
-    several: bool
-
-
 class _WithFeatures(nn.Module):
     """Logits and, after them, the features that the classifier sees: [B, classes + width]."""
 
@@ -51,7 +44,7 @@ class _WithFeatures(nn.Module):
         return torch.cat([self.network.head.fc(features), features], dim=1)
 
 
-def predictions(config: "PredictConfig") -> Found:
+def predictions(config: "PredictConfig") -> "Predicted":
     """As :func:`fcmae.predict.predict`, without writing files."""
     from fcmae.predict import Predicted
 
@@ -84,7 +77,7 @@ def predictions(config: "PredictConfig") -> Found:
     else:
         labels = [classes[int(c)] for c in p.argmax(1)]
     names = tuple(images.names[int(place)] for place in places)
-    return Found(Predicted(names, tuple(labels), tuple(classes), p, features, len(unreadable.seen)), several)
+    return Predicted(names, tuple(labels), tuple(classes), p, features, len(unreadable.seen))
 
 
 def _places(given: Path) -> tuple[Path, Path]:

@@ -29,16 +29,12 @@ def check_name(file: Path, flag: str, endings: Sequence[str], overwrite: bool) -
 
 
 def write_predictions(
-    file: Path, names: Sequence[str], classes: Sequence[str], probabilities_NC: Tensor, several: bool, threshold: float
+    file: Path, names: Sequence[str], labels: Sequence[str], classes: Sequence[str], probabilities_NC: Tensor
 ) -> None:
     """A row for each image: path, label(s), and the probability of every class."""
     rows = probabilities_NC.numpy().astype(np.float64).round(DIGITS)
-    if several:
-        labels = [";".join(classes[int(c)] for c in np.flatnonzero(row > threshold)) for row in rows]
-    else:
-        labels = [classes[int(row.argmax())] for row in rows]
     if file.suffix.lower() in PARQUET:
-        columns: dict[str, Any] = {"path": list(names), "label": labels}
+        columns: dict[str, Any] = {"path": list(names), "label": list(labels)}
         columns |= {f"p_{name}": rows[:, n] for n, name in enumerate(classes)}
         _write_parquet(file, columns)
         return

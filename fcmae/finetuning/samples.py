@@ -22,7 +22,7 @@ from fcmae.finetuning.targets import Targets
 
 FULL_CROP_FROM = 384  # pixels; from there on the papers validate on whole images
 CROP_PCT = 0.875
-MIXING = 1  # tells the draws of a batch from those of its first sample
+MIXING, AUGMENTING = 1, 2  # tell the draws of a batch, and of a sample's augmentation, from those of its crop
 
 
 class LabeledSample(NamedTuple):
@@ -118,7 +118,7 @@ class LabeledSamples(Dataset):
             image = image.flip(-2)
         if data.rotate90:
             image = image.rot90(random.randrange(4), (-2, -1))
-        with seeded(seed):
+        with seeded(sample_seed(seed, AUGMENTING, 0)):
             if self.augment is not None and image.dtype == torch.uint8:
                 image = augmented(image, self.augment)
             normal = self.normalize(image)

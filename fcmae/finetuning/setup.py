@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 
+from fcmae.config.pixels import READING
 from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.digest import digest
 from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import CHANNELS
+from fcmae.finetuning.average import make_average
 from fcmae.finetuning.classes import write_classes
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set
@@ -82,7 +83,7 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     data = labeled_set(config.data, config.seed)
     weights = starting_weights(config) if resume_from is None else read_weights(resume_from)
     network = described(weights, config.model)
-    config = _resolved(config, network, before, weights if resume_from is None else None, data)
+    config = resolved(config, network, before, weights if resume_from is None else None, data)
     reading, normalize = _pixels(config, network)
     if resume_from is None:
         data.check_readable(reading, network.image_hw)
@@ -110,7 +111,7 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     optimizer: torch.optim.Optimizer = make_optimizer(bare_model, network, config, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
-    ema = ModelEmaV3(bare_model, decay=config.train.ema) if config.train.ema else None
+    ema = make_average(bare_model, config.train.ema, total_steps)
     if config.train.compile:
         bare_model.compile()
     model, optimizer = prepare(accelerator, bare_model, optimizer, captures(config.train, accelerator))
@@ -174,7 +175,7 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=peak_learning_rate(train, effective_batch), betas=train.betas, fused=True)
 
 
-def _resolved(
+def resolved(
     config: FinetuneConfig, network: ModelConfig, before: dict[str, Any], weights: Weights | None, data: LabeledSet
 ) -> FinetuneConfig:
     """The settings with what was unset: of the checkpoint to resume, of the weights, or measured on the images."""
@@ -185,19 +186,22 @@ def _resolved(
     )  # fmt: skip
     config = recorded_pixels(replace(config, model=model), before)
     if weights is None:
-        return config
-    images = config.data
-    stated = stated_pixels(weights.origin)
-    changes = {name: value for name, value in stated.items() if getattr(images, name) in (None, "auto")}
-    if stated.get("stack") is not None and images.stack == "auto":
-        changes["stack"] = stated["stack"]
+        recorded = {name: before.get(f"data.{name}") for name in READING}
+        return _with_unset(config, {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items()})
     try:
-        config = replace(config, data=replace(images, **changes))
+        config = _with_unset(config, stated_pixels(weights.origin))
         config.data.reading(network.in_chans)
         config.data.normalizer(network.in_chans)
     except ValueError as error:
         raise UserError(f"--data.{error}") from None
     return measured_pixels(config, data.train.paths) if data.train.paths else config
+
+
+def _with_unset(config: FinetuneConfig, pixels: dict[str, Any]) -> FinetuneConfig:
+    """The settings with those of ``pixels`` that are unset; an ``auto`` of mean and std asks for a measurement."""
+    images = config.data
+    unset = {name for name in pixels if getattr(images, name) is None or (name, images.stack) == ("stack", "auto")}
+    return replace(config, data=replace(images, **{name: pixels[name] for name in unset if pixels[name] is not None}))
 
 
 def _pixels(config: FinetuneConfig, network: ModelConfig) -> tuple[PixelReading, Normalizer]:

@@ -1,6 +1,7 @@
 """Tables of paths and labels: CSV, TSV or Parquet."""
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def read_table(
 
 
 def _labels(cell: Any) -> tuple[str, ...]:
-    if cell is None:
+    if cell is None or cell != cell:  # NaN, pandas' missing value
         return ()
     if isinstance(cell, list | tuple):
         return tuple(str(one).strip() for one in cell)
@@ -135,7 +136,13 @@ def _text(file: Path, flag: str) -> dict[str, list[str | None]]:
         raise UserError(f"{flag} {file} is {'no text file' if lines else 'empty'}; give a table with a header")
     # not guessed from more than the header: labels have separators of their own
     delimiter = max(",\t;", key=lines[0].count)
-    rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        rows = [row for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UserError(f"{flag} {file} is no table, line {reader.line_num}: {error}") from None
+    if not rows:
+        raise UserError(f"{flag} {file} is empty; give a table with a header")
     header = [name.strip() for name in rows[0]]
     cells = [[row[n] if n < len(row) else None for row in rows[1:]] for n in range(len(header))]
     return dict(zip(header, cells, strict=True))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias, cast
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -104,8 +104,11 @@ class Finetuning:
             kept = [line[name] for line in metrics.kept for name in MAIN if isinstance(line.get(name), float)]
             self.best = max(kept, default=-math.inf)
         if step and self._is_due(run, step):
-            done = any(line["step"] == step and "val_loss" in line for line in metrics.kept) if metrics else True
-            self.validate(run, step, None if done else metrics)
+            done = [metrics is not None and any(line["step"] == step and "val_loss" in line for line in metrics.kept)]
+            if run.accelerator.num_processes > 1:
+                broadcast_object_list(done)  # only the main process has read the metrics
+            if not done[0]:
+                self.validate(run, step, metrics)
 
     def after_step(self, run: FinetuneRun, step: int, metrics: MetricsLog | None) -> None:
         """Validate, where that is due."""
@@ -139,8 +142,8 @@ class Finetuning:
                 self.unreadable,
             )  # fmt: skip
         network.train(network is run.bare_model)
-        parts = gather_object([part]) if count > 1 else [part]
-        if not sum(len(places) for places, _ in parts):
+        parts = [one for one in (gather_object([part]) if count > 1 else [part]) if len(one[0])]
+        if not parts:
             if run.accelerator.is_main_process:
                 logger.warning("not validated: none of the images to validate on can be read")
             return None
@@ -168,7 +171,7 @@ class Finetuning:
                 "longer, give more epochs; the learning rate then follows the longer schedule:",
                 f"  {longer}",
             ]
-        exported = export(folder, self.data, self.crops, run.config) if run.accelerator.is_main_process else []
+        exported = export(folder, self.data, self.crops) if run.accelerator.is_main_process else []
         best, step = best_score(folder)
         scored = "" if best is None else f"; best on validation {100 * best:.1f}% {what}, after step {step:,}"
         return [

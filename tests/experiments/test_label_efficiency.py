@@ -1,5 +1,6 @@
 """The label efficiency study: its sets, its bookkeeping and its table; not its results."""
 
+import dataclasses
 import gzip
 import json
 from importlib.machinery import ModuleSpec
@@ -12,7 +13,10 @@ from PIL import Image
 
 from experiments.label_efficiency import plan, run, sets, table
 from experiments.label_efficiency.run import Experiment, Result
+from fcmae.cli.finetune_parser import config_from
 from fcmae.errors import UserError
+from fcmae.finetune import FinetuneResult
+from fcmae.training.batch import peak_learning_rate
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -65,6 +69,29 @@ def test_the_budget_is_images_seen_up_to_a_number_of_epochs() -> None:
     assert found.epochs(1968) == round(found.images_seen / 1968)
     assert found.epochs(20) == found.most_epochs
     assert found.epochs(10**9) == 1
+
+
+@pytest.mark.parametrize("images", [100, 50_000])
+def test_fine_tuning_is_the_same_but_for_rate_and_epochs_at_any_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    """No recipe by the number of images; the peak is the rate; from scratch the pixels are measured, too."""
+    given: dict[str, Any] = {}
+
+    def record(weights: str, **settings: Any) -> FinetuneResult:
+        given.update(settings, weights=weights)
+        return FinetuneResult(tmp_path, 0, None, None, is_complete=False)
+
+    monkeypatch.setattr(run, "finetune", record)
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    experiment = Experiment(dataclasses.replace(plan.PLANS["fashion_mnist"], make=lambda folder: folder), tmp_path)
+    experiment.labeled = images
+    with pytest.raises(SystemExit, match="stopped"):
+        experiment.result("scratch", 1.0, 0, 3e-3, "test")
+    config = config_from((), given)
+    assert peak_learning_rate(config.train, config.train.batch_size or 0) == pytest.approx(3e-3)
+    assert (config.train.effective_batch, config.train.ema, config.augment.rand_augment) == (None, 0.0, None)
+    assert (config.data.mean, config.data.std, config.train.layer_decay) == ("auto", "auto", 1.0)
 
 
 class Counted(Experiment):

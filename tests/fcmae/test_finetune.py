@@ -22,6 +22,7 @@ from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.samples import validation_crop
+from fcmae.finetuning.task import Finetuning
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
@@ -58,6 +59,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
         assert not run(colors, tmp_path / "parts", **ALL).is_complete
     resumed = finetune(config=tmp_path / "parts" / "config.yaml", num_workers=2)
     assert resumed.is_complete
+    with monkeypatch.context() as patched:  # nor is what was validated validated again
+        patched.setattr(Finetuning, "validate", None)
+        again = run(colors, tmp_path / "parts", **ALL)
+        assert (again.best, again.best_step, again.is_complete) == (resumed.best, resumed.best_step, True)
     apart = ("images_per_second", "data_wait", "unreadable_images")  # the latter counts since the start of the process
     lines = [[{k: v for k, v in m.items() if k not in apart} for m in metrics(tmp_path / name)]
              for name in ("whole", "parts")]  # fmt: skip
@@ -211,8 +216,10 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
     assert (few.weights, few.train.epochs, few.train.layer_decay_by) == ("scratch", 3, "layer")
     monkeypatch.setattr(recipes, "FEW", 10)
     many = parse_config(["scratch", "--data.path", str(colors), "--model.name", "convnextv2_base"])
-    assert (many.train.layer_decay, many.train.layer_decay_by, many.augment.cutmix) == (0.6, "three", 1.0)
+    assert (many.train.epochs, many.train.layer_decay, many.augment.cutmix) == (300, 1.0, 1.0)  # supervised training
     assert many == config_from(("scratch",), {"data": str(colors), "model": "convnextv2_base"})
+    pretrained = parse_config(["convnextv2_base.fcmae", "--data.path", str(colors)])
+    assert (pretrained.train.layer_decay, pretrained.train.layer_decay_by) == (0.6, "three")
     assert parse_config(["--data", str(colors), "--config", "few_labels", "x/y"]).weights == "x/y"
     assert config_from((), {"config": FinetuneConfig(seed=3)}).seed == 3
 

@@ -123,3 +123,15 @@ def test_a_class_whose_images_cannot_be_read_is_named(tmp_path: Path) -> None:
     message = "none of the 3 images of the class dog to train on can be read; the first: .*dog"
     with pytest.raises(UserError, match=message):
         of(tmp_path).check_readable(PixelReading(), (16, 16))
+
+
+def test_splits_of_a_timm_dataset_number_the_same_classes(tmp_path: Path) -> None:
+    """timm numbers the folders of each split by themselves."""
+    for split, names in (("train", ("cat", "dog", "owl")), ("validation", ("dog", "owl"))):
+        for name in names:
+            fill(tmp_path / split / name, (0, 0, 0), 2)
+    with pytest.raises(UserError, match=r"other classes in split validation than in train: cat in one of them only"):
+        of(tmp_path, dataset="folder")
+    fill(tmp_path / "validation" / "cat", (0, 0, 0), 2)
+    found = of(tmp_path, dataset="folder")
+    assert (found.classes, found.val.labels.tolist()) == (("cat", "dog", "owl"), [0, 0, 1, 1, 2, 2])

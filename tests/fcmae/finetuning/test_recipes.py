@@ -58,6 +58,16 @@ def test_v1() -> None:
     large = parse_config(["--config", "finetune_v1_384"])
     assert peak_learning_rate(large.train, large.train.effective_batch or 0) == pytest.approx(5e-5)
     assert large.model.img_size == 384
+    assert values("finetune_v1_22k_1k") == (2.5e-5, 1e-8, 0.8, True, 30, 0, 0.1, 0.0, 0.0, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "batch"), [("finetune_22k_1k", 512), ("finetune_22k", 4096), ("finetune_v1_22k_1k", 512)]
+)
+def test_batches_after_and_of_22k(prefix: str, batch: int) -> None:
+    for name in RECIPES.names():
+        if name.startswith(prefix) and (prefix != "finetune_22k" or "1k" not in name):
+            assert parse_config(["--config", name]).train.effective_batch == batch
 
 
 def test_every_size_has_a_recipe_and_pretraining_keeps_its_own() -> None:

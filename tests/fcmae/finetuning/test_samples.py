@@ -122,3 +122,20 @@ def test_seeded_restores_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), seeded(5):
         _ = random.random() / 0
     assert random.getstate() == state
+
+
+def test_augmentation_is_independent_of_the_crop(colors: Path) -> None:
+    """With one seed for both, large crops were those that the first operation left alone."""
+    from fcmae.data.draws import sample_seed
+    from fcmae.finetuning import samples as module
+
+    seeds = []
+    dataset = samples(colors, AugmentConfig(rand_augment="rand-m9"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "seeded", lambda seed: seeds.append(seed) or seeded(seed))
+        keys = [(0, n) for n in range(len(dataset))]
+        of_crops = [dataset[key].seed for key in keys]
+    first = np.array([[random.Random(one).random() for one in some] for some in (seeds[-len(keys) :], of_crops)])
+    assert not set(seeds) & set(of_crops)
+    assert of_crops == [sample_seed(0, *key) for key in keys]
+    assert abs(np.corrcoef(first)[0, 1]) < 0.5

@@ -22,6 +22,11 @@ def test_a_label_each_with_paths_beside_the_table(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_quoted_cell_may_hold_a_line_break(tmp_path: Path) -> None:
+    found = read_table(table(tmp_path, 'path,note,label\n1.png,"two\nlines",cat\n2.png,,dog\n'))
+    assert [row.labels for row in found.rows] == [("cat",), ("dog",)]
+
+
 @pytest.mark.parametrize("separator", [";", "|"])
 def test_several_labels(tmp_path: Path, separator: str) -> None:
     found = read_table(table(tmp_path, f"path,labels\n1.png,cat{separator} dog\n2.png,\n3.png,dog\n"))
@@ -51,6 +56,8 @@ def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
         ("path,label\na.png,cat\n", {"split_column": "part"}, "--data.split_column part is no column of"),
         ("path,label\n", {}, "has no rows"),
         ("", {}, "is empty"),
+        ("\n \n", {}, "is empty"),
+        (f'path,label\na.png,"{200_000 * "x"}"\n', {}, r"is no table, line 2: field larger than"),
     ],
 )
 def test_what_is_missing_gets_a_line(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
@@ -67,3 +74,6 @@ def test_parquet_with_lists_of_labels(tmp_path: Path) -> None:
     assert [row.labels for row in read_table(file).rows] == [("cat", "dog"), ()]
     parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "label": [3, 10]}), file)
     assert [row.labels for row in read_table(file).rows] == [("3",), ("10",)]
+    parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "label": [3.0, float("nan")]}), file)
+    with pytest.raises(UserError, match=r"the label is missing in row 2 \(2\.png\)"):
+        read_table(file)
