@@ -84,7 +84,7 @@ class CudaCapture:
         self.pool = torch.cuda.graph_pool_handle()
 
     def _end_allocations(self) -> None:
-        """Of a capture whose end failed, which torch skips: its allocator would go on as if capturing, and free less."""
+        """Of a capture whose end failed: torch does not, and its allocator would go on as if it captured."""
         index = torch.cuda.current_device()
         with suppress(RuntimeError, AttributeError):  # they have ended, or torch does it by other names
             torch.cuda.memory._cuda_endAllocateToPool(index, self.pool)
