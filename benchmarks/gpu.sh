@@ -49,15 +49,15 @@ run() {  # title, seconds, module, its options
 for stage in $stages; do
     case $stage in
         machine) run "The machine" 15 benchmarks.gpu.machine ;;
-        check) run "Numbers" 40 benchmarks.gpu.check ;;
-        tiny) run "A training step of V2-Tiny" 70 benchmarks.gpu.steps --limit 50 \
+        check) run "Numbers" 75 benchmarks.gpu.check ;;
+        tiny) run "A training step of V2-Tiny" 60 benchmarks.gpu.steps --limit 42 \
             --rows triton/graph masked/compiled+graph torch/compiled+graph triton/compiled+graph triton/eager ;;
-        base) run "A training step of V2-Base" 65 benchmarks.gpu.steps --model convnextv2_base --limit 45 \
+        base) run "A training step of V2-Base" 60 benchmarks.gpu.steps --model convnextv2_base --limit 40 \
             --rows triton/graph masked/compiled+graph mae/compiled+graph torch/compiled+graph ;;
-        large) run "A training step of V2-Large" 60 benchmarks.gpu.steps --model convnextv2_large --limit 38 \
+        large) run "A training step of V2-Large" 55 benchmarks.gpu.steps --model convnextv2_large --limit 34 \
             --rows triton/graph masked/compiled+graph torch/compiled+graph ;;
-        kernels) run "Triton kernels" 45 benchmarks.gpu.kernels ;;
-        pretrain) run "A pretraining run" 60 benchmarks.gpu.training --limit 48 ;;
+        kernels) run "Triton kernels" 40 benchmarks.gpu.kernels ;;
+        pretrain) run "A pretraining run" 55 benchmarks.gpu.training --limit 43 ;;
         *) echo "no stage is called $stage" | tee -a "$output.log" >&2; failed=$((failed + 1)) ;;
     esac
 done

@@ -12,6 +12,7 @@ one is captured, which computes nothing, and replayed.
 import gc
 import logging
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,6 +42,9 @@ class Capture(Protocol):
         Any exception: it cannot be captured; nothing was done.
         """
 
+    def start_over(self) -> None:
+        """What was captured before is dropped now: its memory need not be shared."""
+
 
 class CudaCapture:
     """CUDA graphs that share one pool of memory, because one replays after the other."""
@@ -68,10 +72,23 @@ class CudaCapture:
                 work()
         except Exception:
             torch.cuda.set_stream(current)  # torch leaves the other one if a capture fails, and its generator capturing
+            self._end_allocations()
             generator.graphsafe_set_state(torch.Generator(self.device).graphsafe_get_state())
             generator.set_state(random_state)
             raise
         return graph.replay
+
+    def start_over(self) -> None:
+        """See :class:`Capture`."""
+        torch.cuda.synchronize(self.device)  # a graph may still run
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def _end_allocations(self) -> None:
+        """Of a capture whose end failed: torch does not, and its allocator would go on as if it captured."""
+        index = torch.cuda.current_device()
+        with suppress(RuntimeError, AttributeError):  # they have ended, or torch does it by other names
+            torch.cuda.memory._cuda_endAllocateToPool(index, self.pool)
+            torch.cuda.memory._cuda_releasePool(index, self.pool)
 
 
 class GraphedStep:
@@ -146,6 +163,7 @@ class GraphedStep:
         """Copy inputs to where the graphs read them. Returns their kind, too: there is a graph for each."""
         kind = tuple(None if x is None else (x.shape, x.stride(), x.dtype) for x in inputs)
         if kind not in self._inputs:
+            self._drop_graphs()
             self._inputs[kind] = tuple(None if x is None else torch.empty_like(x) for x in inputs)
         for place, x in zip(self._inputs[kind], inputs, strict=True):
             if place is not None and x is not None:
@@ -163,13 +181,17 @@ class GraphedStep:
         else:
             work()
 
+    def _drop_graphs(self) -> None:
+        """They hold the memory of a step, which the first step with other inputs needs; they are captured again."""
+        if self.capture is not None and self._replays:
+            self.capture.start_over()
+            self._replays = {}
+
     def _try_to_capture(self, kind: Hashable, work: Launch) -> None:
         assert self.capture is not None
         try:
             self._replays[kind] = self.capture(work)
-        except (
-            Exception
-        ) as error:  # of CUDA, of a kernel's compiler, memory: the step runs without a graph all the same
+        except Exception as error:  # of CUDA, a kernel's compiler, memory: the step runs without a graph
             logger.warning(
                 "the training step cannot be captured as a CUDA graph, so its kernels are launched one by one: %s",
                 _first_cause(error),
@@ -179,7 +201,8 @@ class GraphedStep:
         if self.capture is None:
             gc.collect()  # what the attempt had allocated
             if self.run.accelerator.device.type == "cuda":
-                torch.cuda.empty_cache()
+                with suppress(RuntimeError):  # an allocator that still takes this for a capture
+                    torch.cuda.empty_cache()
 
 
 def _first_cause(error: BaseException) -> str:

@@ -43,8 +43,6 @@ class Fitted(NamedTuple):
 def fit(run: Run[Any]) -> Fitted:
     """Train from ``run.start`` to the end, or until a signal, and write the files of the run folder."""
     config, task, accelerator = run.config, run.task, run.accelerator
-    schedule = make_schedule(run.optimizer, config.train, run.total_steps)
-    train_step = make_step(run)
     step = run.start.step
     losses: list[torch.Tensor] = []  # not logged yet, on the device: reading them at each step would stall a GPU
     pending = list(run.start.pending_losses)
@@ -56,6 +54,8 @@ def fit(run: Run[Any]) -> Fitted:
         stack.callback(run.peers.close)
         if run.lock is not None:
             stack.callback(run.lock.release)
+        schedule = make_schedule(run.optimizer, config.train, run.total_steps)
+        train_step = make_step(run)
         bar = TrainingProgress(
             run.total_steps, step, run.batch.accumulation_steps, accelerator.is_main_process, checkpoint_bytes(run)
         )

@@ -5,6 +5,8 @@ before may change. As while a graph is captured, reading a value back is an erro
 recording wrote to is put back. Memory that only the recording allocated is poisoned after it and after each replay.
 """
 
+import itertools
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from fcmae.models.sizes import SIZES, Size
 from fcmae.pretrain import main
 from fcmae.sparse import sites
 from fcmae.sparse.backends import registry
@@ -83,7 +86,10 @@ class Recording:
     """See :class:`fcmae.training.graphs.Capture`."""
 
     def __init__(self, *_: Any) -> None:
-        self.captured = self.replayed = self.warmed = 0
+        self.captured = self.replayed = self.warmed = self.dropped = 0
+
+    def start_over(self) -> None:
+        self.dropped += 1
 
     def warm_up(self, work: Callable[[], None]) -> None:
         self.warmed += 1
@@ -118,6 +124,11 @@ def poison(recorder: Recorder) -> None:
         memory.fill_(torch.nan if memory.is_floating_point() else 1)
 
 
+def shrink(setitem: Callable[[Any, str, Any], None]) -> None:
+    """From now on atto has one narrow block per stage."""
+    setitem(SIZES, "convnextv2_atto", Size((1, 1, 1, 1), (8, 8, 16, 16), conv_mlp=True))
+
+
 def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
     """From now on training steps are captured on this CPU. Returns the list that their recordings will be in."""
     made: list[Recording] = []
@@ -137,8 +148,10 @@ def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
     return made
 
 
-if __name__ == "__main__":  # trains as the command does
+if __name__ == "__main__":  # trains as the command does, once for each set of arguments; "and" is between them
+    shrink(operator.setitem)
     recordings = capture_here(setattr)
-    status = main(sys.argv[1:])
-    sys.stderr.write(f"replayed {recordings[0].replayed} times\n")
-    sys.exit(status)
+    for is_between, words in itertools.groupby(sys.argv[1:], lambda word: word == "and"):
+        if not is_between and main(list(words)):
+            sys.exit(1)
+    sys.stderr.write(f"replayed {[recording.replayed for recording in recordings]} times\n")

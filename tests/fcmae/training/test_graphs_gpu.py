@@ -50,8 +50,8 @@ def test_a_run_that_was_stopped_goes_on(tiny_args: Args, tmp_path: Path, monkeyp
     assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_random_numbers_after_a_capture_that_failed() -> None:
-    """They go on where they would have without it."""
+def test_after_a_capture_that_failed() -> None:
+    """Random numbers go on where they would have without it, memory is released, and another capture works."""
     device = torch.device("cuda")
     x = torch.zeros(8, device=device)
     capture = CudaCapture(device)
@@ -71,6 +71,10 @@ def test_random_numbers_after_a_capture_that_failed() -> None:
     assert torch.cuda.current_stream() == stream
     assert torch.equal(first, expected[0])
     assert torch.equal(torch.rand(4, device=device), expected[1])
+    torch.cuda.empty_cache()
+    launch = capture(lambda: x.fill_(7.0))
+    launch()
+    assert x.tolist() == [7.0] * 8
 
 
 def test_prefetched_batches_are_whole_though_the_gpu_is_far_behind() -> None:
