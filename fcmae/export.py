@@ -5,13 +5,12 @@ from fcmae.export import export
 export("runs/mine", output="mine.onnx").difference
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fcmae.cli.command import exit_status, say
+from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.errors import UserError
@@ -146,4 +145,4 @@ def _show(result: ExportResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())
