@@ -111,13 +111,15 @@ def export(config: ExportConfig) -> ExportResult:
     is_classifier = network.num_classes > 0 and not config.features
     graph: nn.Module = network if is_classifier else Features(network)
     read_as = pixels(source, chans)
-    metadata = {
+    metadata: dict[str, Any] = {
         "model": network.pretrained_cfg["architecture"],
         "mean": list(read_as.mean),
         "std": list(read_as.std),
         **read_as.exported(),
-        **({"classes": names} if is_classifier and (names := stated_classes(source)) else {}),
     }
+    classes = stated_classes(source) if is_classifier else None
+    if classes is not None and len(classes) == network.num_classes:
+        metadata["classes"] = classes
     output = "logits" if is_classifier else "features"
     written = write_onnx(graph, (chans, height, width), output, file, metadata)
     return ExportResult(metadata["model"], written.files, (chans, height, width), output, written.difference)
