@@ -59,7 +59,7 @@ def test_old_names_are_shipped_in_no_file() -> None:
 
 
 def test_a_recipe_of_fine_tuning() -> None:
-    with pytest.raises(UserError, match="recipes: demo, pretrain; that recipe is of another command$"):
+    with pytest.raises(UserError, match=r"recipes: demo, pretrain; that recipe is of another command$"):
         parse_config(["--config", "finetune_base"])
 
 
