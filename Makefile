@@ -20,7 +20,7 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-pretrain: $(VENV)/.installed       ## pretrain on the embedded photographs (ARGS="--seed 1" adds options)
+pretrain: $(VENV)/.installed       ## pretrain on the bundled photos (ARGS="--seed 1" adds options)
 	$(BIN)/python -m fcmae.pretrain $(ARGS)
 
 # The newest run in runs/ with the demo's stem, against random weights; pretrains first if there is none.

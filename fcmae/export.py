@@ -5,13 +5,12 @@ from fcmae.export import export
 export("runs/mine", output="mine.onnx").difference
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fcmae.cli.command import exit_status, say
+from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.errors import UserError
@@ -112,13 +111,15 @@ def export(config: ExportConfig) -> ExportResult:
     is_classifier = network.num_classes > 0 and not config.features
     graph: nn.Module = network if is_classifier else Features(network)
     read_as = pixels(source, chans)
-    metadata = {
+    metadata: dict[str, Any] = {
         "model": network.pretrained_cfg["architecture"],
         "mean": list(read_as.mean),
         "std": list(read_as.std),
         **read_as.exported(),
-        **({"classes": names} if is_classifier and (names := stated_classes(source)) else {}),
     }
+    classes = stated_classes(source) if is_classifier else None
+    if classes is not None and len(classes) == network.num_classes:
+        metadata["classes"] = classes
     output = "logits" if is_classifier else "features"
     written = write_onnx(graph, (chans, height, width), output, file, metadata)
     return ExportResult(metadata["model"], written.files, (chans, height, width), output, written.difference)
@@ -146,4 +147,4 @@ def _show(result: ExportResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

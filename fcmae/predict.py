@@ -5,13 +5,12 @@ from fcmae.predict import predict
 found = predict("runs/classifier", "images/", output="predictions.csv")
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcmae.cli.command import exit_status, say
+from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least
@@ -119,4 +118,4 @@ def _show(found: Predicted, config: PredictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -47,7 +47,7 @@ def test_mask_rcnn(run: FCMAE) -> None:
 
 
 def test_upernet(run: FCMAE) -> None:
-    (command,) = re.findall(r"^    python -m fcmae\.(convert .*transformers)$", PAGE, re.MULTILINE)
+    (command,) = re.findall(r"^    fcmae (convert .*transformers)$", PAGE, re.MULTILINE)
     assert convert.main(shlex.split(command)[1:]) == 0
     names: dict[str, Any] = {}
     exec(UPERNET, names)

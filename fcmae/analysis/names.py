@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fcmae.errors import UserError
+from fcmae.models.sizes import list_models
 from fcmae.runs.find import MODEL
 from fcmae.runs.layout import CHECKPOINTS
 from fcmae.weights.place import check_weights
@@ -64,6 +65,8 @@ def check_is_of_timm(name: str) -> None:
     if "timm" in sys.modules:  # then it knows, also of networks that the caller has registered
         import timm
 
+        import fcmae.models.isotropic  # noqa: F401  # registers its names with timm
+
         is_known, names = timm.is_model(name), timm.list_models()
     else:
         is_known, names = _may_be_of_timm(name)
@@ -78,6 +81,8 @@ def _may_be_of_timm(name: str) -> tuple[bool, list[str]]:
     """Whether timm's source has this name, and the names of its networks: reading it takes far less than running it."""
     source = _timm_source()
     names = re.findall(r"^@register_model\ndef (\w+)\(", source, re.MULTILINE)
+    if name in list_models():  # isotropic ones are ours
+        return True, names
     base = re.escape(name.partition(".")[0])  # what follows the dot names weights
     return not names or re.search(rf"\bdef {base}\(|['\"]{base}['\"]", source) is not None, names
 

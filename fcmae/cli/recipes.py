@@ -45,9 +45,7 @@ class Recipes(Generic[S]):
 
     def names(self) -> list[str]:
         """Names of the shipped recipes, which --config accepts without a path."""
-        shipped = (entry.name for entry in files("fcmae.configs").iterdir())
-        found = (name.removesuffix(".yaml") for name in shipped if name.endswith(".yaml"))
-        return sorted(name for name in found if self.is_ours(name))
+        return sorted(name for name in _shipped() if self.is_ours(name))
 
     def parser(self, prog: str) -> ArgumentParser:
         """The parser; defaults and help come from the dataclasses."""
@@ -156,7 +154,7 @@ class Recipes(Generic[S]):
             raise UserError(f"--config {given} is a folder; give a YAML file, such as a run's config.yaml")
         if not path.is_file():
             known = self.names()
-            hint = nearest(given, known)
+            hint = "; that recipe is of another command" if name in _shipped() else nearest(given, known)
             raise UserError(f"--config {given} is neither a file nor a recipe; recipes: {', '.join(known)}{hint}")
         file = read_settings(given, read_text(path, given), self.kind)
         folder = run_of(path)  # a run is where its config.yaml lies: it may have been moved or copied
@@ -164,6 +162,12 @@ class Recipes(Generic[S]):
             return _Source([f"--config={given}"], file)
         file.values["output"] = str(folder)
         return _Source([f"--config={given}", f"--output={folder}"], file)
+
+
+def _shipped() -> list[str]:
+    """Names of the recipes of all commands."""
+    names = (entry.name for entry in files("fcmae.configs").iterdir())
+    return [name.removesuffix(".yaml") for name in names if name.endswith(".yaml")]
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

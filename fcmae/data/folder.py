@@ -39,7 +39,7 @@ def image_files(source: PathLike | Sequence[PathLike], leave_out: Path | None = 
 
 
 def training_images(source: PathLike | Sequence[PathLike] | None, leave_out: Path | None = None) -> ImageFiles:
-    """The images of ``--data.path``, None: the embedded photos; raises like :func:`image_files`."""
+    """The images of ``--data.path``, None: the bundled photos; raises like :func:`image_files`."""
     if source is not None:
         return collect(source, leave_out=leave_out)
     photos = embedded_photographs()
@@ -68,7 +68,7 @@ def equal_shares(sizes: Sequence[int], count: int) -> list[int]:
 
 
 def images_to_look_at(source: PathLike | Sequence[PathLike] | None, count: int) -> list[Path]:
-    """``count`` images of a source, or of the embedded photos; raises like :func:`image_files`.
+    """``count`` images of a source, or of the bundled photos; raises like :func:`image_files`.
 
     The same number from each subfolder (class) as far as its size allows, evenly spaced.
     """

@@ -1,4 +1,4 @@
-"""Labeled images for evaluating features: a folder with one subfolder per class, a timm dataset, or embedded digits."""
+"""Labeled images for evaluating features: a folder with one subfolder per class, a timm dataset, or bundled digits."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

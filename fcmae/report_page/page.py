@@ -36,7 +36,7 @@ def render_report(run: RunFolder) -> str:
     script = _asset("chart.js") + _asset("report.js")
     loss, rates = loss_chart(run), rate_charts(run)
     stages, depth, knn = stage_distance_chart(run), depth_chart(read_depth_curves(run.path)), knn_chart(run)
-    validated = validation_chart(run)
+    validated, evaluation = validation_chart(run), read_evaluation(run.path)
     charts = [chart for chart in (loss, validated, *rates, stages, depth, knn) if chart is not None]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -55,7 +55,9 @@ def render_report(run: RunFolder) -> str:
         stages=stages,
         depth=depth,
         knn=knn,
-        evaluation=read_evaluation(run.path),
+        evaluation=evaluation,
+        # a fine-tuned run's are seldom measured: no section that only says so
+        has_features=not is_finetuning(run) or any((stages, depth, knn, evaluation)),
         chart_data={chart.id: chart.data for chart in charts},
         pictures=embed_pictures(run.pictures),
         epochs_per_step=run.stream and run.stream.effective_batch / run.stream.samples_per_epoch,

@@ -73,11 +73,14 @@ def _newest(checkpoints: Path, besides: Path | None = None) -> Path | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the three files are there, and none is cut off. Their contents are not read."""
+    """Whether the files are there, and none is cut off. Their contents are not read."""
     try:
         _state(folder)
-        with utf8_path(folder / MODEL) as path, safe_open(path, framework="np"):
-            return zipfile.is_zipfile(folder / OPTIMIZER)
+        for name in (MODEL, AVERAGE):
+            if name == MODEL or (folder / name).exists():
+                with utf8_path(folder / name) as path, safe_open(path, framework="np"):
+                    pass
+        return zipfile.is_zipfile(folder / OPTIMIZER)
     except Exception:  # safetensors' own error class, OSError, ValueError
         return False
 

@@ -12,6 +12,7 @@ from fcmae.weights.formats import Target, targets
 from fcmae.weights.settings import run_setting, says_normalization
 
 CARD = "README.md"
+SCRATCH = "scratch"  # what a run of fine-tuning says of random weights
 MARK = "<!-- Written by fcmae convert; a card without this line is not replaced. -->"
 
 
@@ -56,13 +57,12 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
         ("Normalization", _normalization(pixels) + ("" if is_stated else "; assumed, the source does not say")),
         ("Converted from", f"{weights.format}{'' if ckpt is None or file is None else f' (`{_name(ckpt)}`)'}"),
     ]
+    network = "ConvNeXt V2" if config.with_grn else "ConvNeXt"
     classes = f", with a classifier of {weights.num_classes} classes" if weights.num_classes else ""
-    what = (
-        f"A {'ConvNeXt V2' if config.with_grn else 'ConvNeXt'} encoder pretrained without labels by FCMAE (masked "
-        f"autoencoding, arXiv 2301.00808)"
-        if training
-        else f"The weights of a {'ConvNeXt V2' if config.with_grn else 'ConvNeXt'}{classes}"
-    )
+    tuned = ", fine-tuned on labeled images" if training else ""
+    what = f"The weights of a {network}{classes}{tuned}"
+    if file is not None and _mask_ratio(file) is not None:
+        what = f"A {network} encoder pretrained without labels by FCMAE (masked autoencoding, arXiv 2301.00808)"
     return "\n".join(
         [
             *head,
@@ -93,8 +93,8 @@ def _training(file: Path | None) -> list[tuple[str, str]]:
     """What the run says of its images and its length; empty for weights that are not of a run."""
     if file is None:
         return []
-    ratio = run_setting(file, "train", "mask_ratio", float)
-    if ratio is None and _start_of(file) is None:
+    ratio, start = _mask_ratio(file), _start_of(file)
+    if ratio is None and start is None:
         return []
     path: Any = run_setting(file, "data", "path", object)
     paths = path if isinstance(path, list) else [path]
@@ -108,8 +108,14 @@ def _training(file: Path | None) -> list[tuple[str, str]]:
     data = ("Data", f"{state.samples_per_epoch // crops:,} images of {names}")
     length = f"{state.step:,} steps of {state.effective_batch:,} images"
     if ratio is None:
-        return [data, ("Fine-tuning", f"{length}, from `{Path(_start_of(file) or '').name}`")]
+        origin = "random weights" if start == SCRATCH else f"`{Path(start or '').name}`"
+        return [data, ("Fine-tuning", f"{length}, from {origin}")]
     return [data, ("Pretraining", f"{length}, {ratio:.0%} masked")]
+
+
+def _mask_ratio(file: Path) -> float | None:
+    """Of the run of pretraining that a file lies in; None: it lies in none."""
+    return run_setting(file, "train", "mask_ratio", float)
 
 
 def _start_of(file: Path) -> str | None:
@@ -119,7 +125,7 @@ def _start_of(file: Path) -> str | None:
 
 def _license(conversion: Conversion, file: Path | None) -> str:
     start = None if file is None else _start_of(file)
-    if start not in (None, "scratch"):
+    if start not in (None, SCRATCH):
         return (
             f"The run started from `{Path(str(start)).name}`; the license of those weights applies. Weights published "
             f"by the ConvNeXt V2 authors are under CC BY-NC 4.0, in every format."

@@ -93,6 +93,25 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_names_of_another_number_of_classes_are_left_out(
+    tuned: tuple[torch.nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A classes.json that happens to lie above the weights."""
+    weights = tmp_path / "weights" / "a.safetensors"
+    weights.parent.mkdir()
+    save_file(tuned[0].state_dict(), weights)
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": ["one", "two"]}))
+    written: list[dict] = []
+
+    def write(_graph: object, _shape: object, _output: object, file: Path, said: dict) -> weights_onnx.Written:
+        written.append(said)
+        return weights_onnx.Written((file,), 0.0)
+
+    monkeypatch.setattr(weights_onnx, "write_onnx", write)
+    export(weights)
+    assert "classes" not in written[0]
+
+
 def test_missing_libraries_are_named(
     tuned: tuple[torch.nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

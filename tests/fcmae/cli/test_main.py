@@ -1,6 +1,7 @@
 """The commands by name: ``fcmae COMMAND`` and ``python -m fcmae COMMAND`` are ``python -m fcmae.COMMAND``."""
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fcmae
+from fcmae.cli import command
 from fcmae.cli.command import exit_status
 from fcmae.cli.main import COMMANDS, main
 from fcmae.cli.main import run as start
@@ -76,6 +78,17 @@ def test_errors_are_one_line_that_begins_with_the_command(name: str, caplog: pyt
         assert call() == 1
         (record,) = caplog.records
         assert record.getMessage() == f"{begins}--nonsense is not an option"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_modules_end_as_the_console_script_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through :func:`fcmae.cli.command.end`, which no thread or library can hold up."""
+    ended: list[int] = []
+    monkeypatch.setattr(sys, "argv", [name, "--nonsense"])
+    monkeypatch.setattr(command, "end", ended.append)
+    monkeypatch.delitem(sys.modules, f"fcmae.{name}", raising=False)
+    runpy.run_module(f"fcmae.{name}", run_name="__main__")
+    assert ended == [1]
 
 
 def test_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,11 @@ def test_old_names_are_shipped_in_no_file() -> None:
         parse_config(["--config", "elsewhere/pretrain_tiny.yaml"])
 
 
+def test_a_recipe_of_fine_tuning() -> None:
+    with pytest.raises(UserError, match=r"recipes: demo, pretrain; that recipe is of another command$"):
+        parse_config(["--config", "finetune_base"])
+
+
 def test_a_file_of_ones_own_comes_before_a_recipe_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("demo.yaml").write_text("model: {name: convnextv2_pico}\n")

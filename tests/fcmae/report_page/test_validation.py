@@ -1,6 +1,7 @@
 """The report of a fine-tuning run: validation, confusion matrix, mistakes; and none of it for other runs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from fcmae.finetuning.config import FinetuneConfig
 from fcmae.report_page.page import render_report
 from fcmae.report_page.validation import read_validation
 from fcmae.runs.reader import read_run
-from tests.fcmae.report_page.made_runs import made_run
+from tests.fcmae.report_page.made_runs import collapse_file, made_run
 
 
 def made(folder: Path, classes: list[str], confusion: list[list[int]]) -> Path:
@@ -63,6 +64,20 @@ def test_what_is_damaged_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "the confusion matrix is not square" in caplog.text
     (run / "validation" / "mistakes.png").write_bytes(b"no picture")
     assert "No validation yet" in render_report(read_run(run))
+
+
+def test_every_chart_has_its_place(tmp_path: Path) -> None:
+    """Also those of ``fcmae collapse`` and the table of ``fcmae evaluate``, which take fine-tuned runs too."""
+    run = made(tmp_path / "run", ["a", "b"], [[1, 0], [0, 1]])
+    assert 'id="features"' not in render_report(read_run(run))
+    (run / "collapse.json").write_text(json.dumps(collapse_file({"V2": [0.5, 0.25]})))
+    page = render_report(read_run(run))
+    data = re.search(r'id="chart-data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    charts = list(json.loads(data[1]))
+    assert "depth" in charts
+    assert [name for name in charts if f'id="chart-{name}"' not in page] == []
+    assert "--monitor.every" not in page
 
 
 def test_runs_of_pretraining_have_none(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.find import last_checkpoint, read_state
+from fcmae.runs.find import AVERAGE, last_checkpoint, read_state
 
 
 def make_run(folder: Path, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -68,6 +68,19 @@ def test_without_the_pointer_the_newest_whole_one_is_taken(tmp_path: Path) -> No
     for step, name in ((3, ckpt.MODEL), (2, ckpt.OPTIMIZER)):
         cut(checkpoints / f"step-0000000{step}" / name)
     assert last_checkpoint(tmp_path) == checkpoints / "step-00000001"
+
+
+def test_the_average_of_the_weights_counts(tmp_path: Path) -> None:
+    """Where a run keeps one: its loss is found here, not when a resumed run loads it."""
+    model, optimizer = make_run(tmp_path)
+    for step in (4, 5):
+        ckpt.save_checkpoint(tmp_path, model, {}, optimizer, ckpt.TrainState(step, 4, 10), average=model)
+    checkpoints = tmp_path / "checkpoints"
+    cut(checkpoints / "step-00000005" / AVERAGE)
+    (checkpoints / "last").unlink()
+    assert last_checkpoint(tmp_path) == checkpoints / "step-00000004"
+    with pytest.raises(UserError, match=r"average\.safetensors cannot be read: .*step-00000004 is whole$"):
+        ckpt.load_checkpoint(checkpoints / "step-00000005", model, optimizer, average=model)
 
 
 def test_one_that_is_not_the_newest_or_the_only_one(tmp_path: Path) -> None:

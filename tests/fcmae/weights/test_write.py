@@ -248,6 +248,20 @@ def test_the_card_tells_what_weights_started_from(tmp_path: Path) -> None:
     assert "standard deviation 0.229, 0.224, 0.225; assumed, the source does not say" in card
 
 
+@pytest.mark.parametrize(("weights", "origin"), [("/home/me/mine", "`mine`"), ("scratch", "random weights")])
+def test_the_card_of_a_fine_tuned_run(tmp_path: Path, weights: str, origin: str) -> None:
+    run = saved_run(tmp_path / "run")
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    del settings["train"]["mask_ratio"]
+    (run / "config.yaml").write_text("# fcmae 0\n" + yaml.safe_dump(settings | {"weights": weights}))
+    convert(run, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "The weights of a ConvNeXt V2, fine-tuned on labeled images, in the format of timm." in card
+    assert f"| Fine-tuning | 1,200 steps of 64 images, from {origin} |" in card
+    assert "pretrained without labels" not in card
+    assert ("the license of those weights applies" in card) == (weights != "scratch")
+
+
 def test_the_users_own_card_stays(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "out")
     convert(source, tmp_path / "out", format="transformers", overwrite=True)
