@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,16 @@ def test_gpu_script_goes_on_after_a_stage_that_fails(tmp_path: Path) -> None:
     broken = subprocess.run([*command, "machine"], cwd=ROOT, env={**environment, "PYTHON": "false"}, check=False)
     assert broken.returncode == 1
     assert "This stage ended with status 1" in output.read_text()
+
+
+def test_gpu_script_takes_six_minutes_at_most() -> None:
+    """The time limits of its stages together; a stage begins no row that its own limit leaves no time for."""
+    stages = re.findall(r"\) run \"[^\"]+\" (\d+) \S+([^;]*);;", (ROOT / "benchmarks/gpu.sh").read_text())
+    assert len(stages) == 7
+    assert sum(int(seconds) for seconds, _ in stages) <= 360
+    for seconds, options in stages:
+        for limit in re.findall(r"--limit (\d+)", options):
+            assert int(limit) < int(seconds)
 
 
 def test_gpu_steps_refuse_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
