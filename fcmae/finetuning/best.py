@@ -37,6 +37,13 @@ def best_score(run: Path) -> tuple[float | None, int | None]:
     return None, None
 
 
+def restore_best(run: Path) -> None:
+    """Bring back the best weights of a run that was killed while others took their place."""
+    target = best_folder(run)
+    if not target.exists() and target.with_name(OLD).exists():
+        target.with_name(OLD).rename(target)
+
+
 def save_best(run: Run[Any], network: nn.Module, described: dict[str, Any], step: int) -> None:
     """Write the weights, and what they are, in place of the best so far.
 

@@ -16,7 +16,7 @@ from fcmae.called import command_line
 from fcmae.data.stream import SampleStream
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.data.workers import serve_parent
-from fcmae.finetuning.best import best_folder, best_score, save_best
+from fcmae.finetuning.best import best_folder, best_score, restore_best, save_best
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.export import export
 from fcmae.finetuning.labels import LabeledSet
@@ -101,6 +101,7 @@ class Finetuning:
         """After a resume: what was the best so far, and the validation that a killed process still had to do."""
         step = run.start.step
         if metrics:
+            restore_best(run.folder)
             kept = [line[name] for line in metrics.kept for name in MAIN if isinstance(line.get(name), float)]
             self.best = max(kept, default=-math.inf)
         if step and self._is_due(run, step):
