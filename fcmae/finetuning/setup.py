@@ -51,6 +51,7 @@ from fcmae.weights.weights import Weights
 
 logger = logging.getLogger("fcmae")
 
+PER_CHANNEL = ("mean", "std", "bands", "value_range")  # what weights state of their own channels only
 OF_PRETRAINING = "train.mask_ratio"  # a setting that only runs of pretraining have
 
 
@@ -189,7 +190,10 @@ def resolved(
         recorded = {name: before.get(f"data.{name}") for name in READING}
         return _with_unset(config, {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items()})
     try:
-        config = _with_unset(config, stated_pixels(weights.origin))
+        stated = stated_pixels(weights.origin)
+        if network.in_chans != weights.config.in_chans:
+            stated = {name: value for name, value in stated.items() if name not in PER_CHANNEL}
+        config = _with_unset(config, stated)
         config.data.reading(network.in_chans)
         config.data.normalizer(network.in_chans)
     except ValueError as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
+from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig, FinetuneModelConfig
 from fcmae.finetuning.labels import labeled_set
 from fcmae.finetuning.network import described, starting_weights
 from fcmae.finetuning.setup import resolved
@@ -14,8 +14,10 @@ from fcmae.training.resume import check_same_run
 from tests.fcmae.small_runs import save_run
 
 
-def of(run: Path, data: FinetuneDataConfig, before: dict[str, Any] | None = None) -> FinetuneConfig:
-    config = FinetuneConfig(weights=str(run), data=data)
+def of(
+    run: Path, data: FinetuneDataConfig, before: dict[str, Any] | None = None, in_chans: int | None = None
+) -> FinetuneConfig:
+    config = FinetuneConfig(weights=str(run), data=data, model=FinetuneModelConfig(in_chans=in_chans))
     weights = starting_weights(config)
     network = described(weights, config.model)
     images: Any = labeled_set(data, 0)
@@ -46,3 +48,9 @@ def test_auto_measures_though_the_weights_state_a_mean(colors: Path, pretrained:
     found = of(pretrained, FinetuneDataConfig(path=str(colors), mean="auto"))
     assert found.data.mean not in ("auto", (0.1, 0.2, 0.3))
     assert found.data.std == (0.3, 0.2, 0.1)
+
+
+def test_another_number_of_channels_has_pixels_of_its_own(colors: Path, pretrained: Path) -> None:
+    found = of(pretrained, FinetuneDataConfig(path=str(colors)), in_chans=1)
+    assert (found.data.bands, found.data.mean, found.data.std) == (None, None, None)
+    assert (found.data.nodata, found.data.stack) == (0.0, "images")
