@@ -28,7 +28,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FCMAE:
 
 def test_every_hand_over_works(run: FCMAE) -> None:
     names: dict = {}
-    pieces = re.findall(r"```python\n(.*?)```|^    python -m (fcmae\.convert .*?)$", WEIGHTS, re.DOTALL | re.MULTILINE)
+    pieces = re.findall(r"```python\n(.*?)```|^    fcmae (convert .*?)$", WEIGHTS, re.DOTALL | re.MULTILINE)
     assert len(pieces) == 13
     kernel = run.encoder.stem[0].weight
     for block, command in pieces:

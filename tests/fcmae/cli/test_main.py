@@ -35,6 +35,7 @@ def test_the_entry_point_ends_with_what_this_function_returns(monkeypatch: pytes
 def test_every_command_is_listed_and_every_one_listed_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     modules = {file.stem for file in (ROOT / "fcmae").glob("*.py")} - {
         "__init__",
+        "called",
         "__main__",
         "errors",
         "files",
