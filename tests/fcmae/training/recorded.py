@@ -5,7 +5,6 @@ before may change. As while a graph is captured, reading a value back is an erro
 recording wrote to is put back. Memory that only the recording allocated is poisoned after it and after each replay.
 """
 
-import itertools
 import operator
 import sys
 from collections.abc import Callable
@@ -148,10 +147,9 @@ def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
     return made
 
 
-if __name__ == "__main__":  # trains as the command does, once for each set of arguments; "and" is between them
+if __name__ == "__main__":  # trains as the command does
     shrink(operator.setitem)
     recordings = capture_here(setattr)
-    for is_between, words in itertools.groupby(sys.argv[1:], lambda word: word == "and"):
-        if not is_between and main(list(words)):
-            sys.exit(1)
+    status = main(sys.argv[1:])
     sys.stderr.write(f"replayed {[recording.replayed for recording in recordings]} times\n")
+    sys.exit(status)
