@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from fcmae.errors import UserError
 from fcmae.finetuning.tables import read_table
@@ -66,9 +68,6 @@ def test_what_is_missing_gets_a_line(tmp_path: Path, text: str, options: dict[st
 
 
 def test_parquet_with_lists_of_labels(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="Parquet is an extra: fcmae[parquet]")
-    from pyarrow import parquet
-
     file = tmp_path / "t.parquet"
     parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "labels": [["cat", "dog"], []]}), file)
     assert [row.labels for row in read_table(file).rows] == [("cat", "dog"), ()]

@@ -16,6 +16,8 @@ from fcmae.training.prefetch import AHEAD, Prefetch
 from tests.fcmae.finished_runs import assert_same_weights, course, losses, stop_after
 
 Args = Callable[..., list[str]]
+# Why a skip: CI has no GPU. What a step may do, and that repeating it is exact, test_graphs.py and test_capturable.py
+# show on a CPU; what CUDA itself makes of it, only a GPU can.
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")
 
 

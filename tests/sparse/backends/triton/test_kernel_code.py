@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 KERNELS = [("forward", 4), ("stem rows", 8), ("GRN weights backward", 8)] + [
     (name, 1)
     for name in (
