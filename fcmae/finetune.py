@@ -47,29 +47,15 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         NonFiniteError: the loss became NaN or infinite; the last good checkpoint is kept.
         Exception: anything else that ended the training, with a note that says what to do and where the traceback is.
     """
-    import torch  # here, so that wrong arguments are refused and --help is shown without seconds of imports
-    from accelerate.state import AcceleratorState
-
+    # here, so that wrong arguments are refused and --help is shown without seconds of imports
     from fcmae.finetuning.best import best_score
     from fcmae.finetuning.labels import labeled_set
     from fcmae.finetuning.setup import set_up
-    from fcmae.training.failure import note_failure
-    from fcmae.training.loop import fit
+    from fcmae.training.whole import train
 
-    folder = None if config.output is None else Path(config.output)
     try:
-        run = set_up(config)
-        config, folder = run.config, run.folder
-        fitted = fit(run)
-        # after an error this would wait for processes that are gone
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-    except Exception as error:
-        note_failure(error, config, folder)
-        raise
+        run, fitted = train(config, set_up)
     finally:
-        # accelerate keeps device and precision for the life of the process; a second run may want others
-        AcceleratorState._reset_state(reset_partial_state=True)
         labeled_set.cache_clear()  # the parser listed the images, too; the next run lists them anew
     best, step = best_score(run.folder)
     return FinetuneResult(run.folder, fitted.steps, best, step, fitted.is_complete)

@@ -52,27 +52,11 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
     check_there(config.data.path)
 
-    import torch  # here, so that wrong arguments are refused and --help is shown without seconds of imports
-    from accelerate.state import AcceleratorState
-
-    from fcmae.training.failure import note_failure
-    from fcmae.training.loop import fit
+    # here, so that wrong arguments are refused and --help is shown without seconds of imports
     from fcmae.training.setup import set_up
+    from fcmae.training.whole import train
 
-    folder = None if config.output is None else Path(config.output)
-    try:
-        run = set_up(config)
-        config, folder = run.config, run.folder
-        fitted = fit(run)
-        # after an error this would wait for processes that are gone
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-    except Exception as error:
-        note_failure(error, config, folder)
-        raise
-    finally:
-        # accelerate keeps device and precision for the life of the process; a second run may want others
-        AcceleratorState._reset_state(reset_partial_state=True)
+    run, fitted = train(config, set_up)
     loss = _logged_loss(run.folder) if fitted.loss is None else fitted.loss
     return PretrainResult(run.folder, fitted.steps, loss, fitted.is_complete)
 

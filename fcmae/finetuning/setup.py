@@ -27,24 +27,14 @@ from fcmae.finetuning.task import FinetuneRun, Finetuning
 from fcmae.models import ModelConfig
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.find import AVERAGE
-from fcmae.runs.starts import record_start
-from fcmae.training.accelerator import captures, device_name, make_accelerator, prepare
+from fcmae.training.accelerator import captures, device_name, prepare
 from fcmae.training.batch import Batch, divide_batch, peak_learning_rate
+from fcmae.training.beginning import Beginning, beginning, check_same_everywhere
 from fcmae.training.fitting import largest_batch
 from fcmae.training.peers import Peers
 from fcmae.training.pixels import measured_pixels, recorded_pixels
-from fcmae.training.resume import (
-    check_same_run,
-    check_same_stream,
-    checkpoint_to_resume,
-    filled_in,
-    log_if_moved,
-    make_and_lock,
-    recorded_settings,
-    run_folder,
-)
+from fcmae.training.resume import check_same_run, check_same_stream, filled_in, log_if_moved
 from fcmae.training.run import Run
-from fcmae.training.setup import check_same_everywhere, started, write_settings
 from fcmae.weights.read import read_weights
 from fcmae.weights.settings import stated_pixels
 from fcmae.weights.weights import Weights
@@ -61,23 +51,12 @@ def set_up(config: FinetuneConfig) -> FinetuneRun:
     Raises:
         UserError: something the user can fix. Nothing has been written to the run folder then.
     """
-    peers = Peers()
-    try:
-        return _set_up(config, peers)
-    except BaseException:
-        peers.close()
-        raise
+    with beginning(config) as (begun, peers):
+        return _set_up(config, begun, peers)
 
 
-def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
-    accelerator = make_accelerator(config)
-    if not accelerator.is_main_process:
-        logging.getLogger("fcmae").setLevel(logging.ERROR)
-    peers.meet(accelerator)
-    folder = run_folder(config, accelerator)
-    resume_from = checkpoint_to_resume(config, folder)
-    newest = ckpt.last_checkpoint(folder)
-    before = {} if resume_from is None else recorded_settings(resume_from)
+def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneRun:
+    accelerator, folder, resume_from, before = begun.accelerator, begun.folder, begun.resume_from, begun.before
     if OF_PRETRAINING in before:
         raise UserError(f"{resume_from} is of pretraining; fine-tune it as WEIGHTS, into another --output")
 
@@ -124,21 +103,11 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
             ema.set(bare_model)
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
         log_if_moved(folder)
-        if start.step >= total_steps and newest is None:
-            raise UserError(
-                f"{resume_from} is at step {start.step}, and --train.epochs {config.train.epochs} ends at step "
-                f"{total_steps}: nothing is left to train; give more epochs"
-            )
+        begun.check_left(start.step, total_steps, config.train.epochs)
 
-    lock = None
-    if accelerator.is_main_process:
-        lock = make_and_lock(folder)
-        if ckpt.last_checkpoint(folder) != newest:  # written after we looked and before we had the lock
-            raise UserError(f"another process just wrote a checkpoint to --output {folder}; run again to resume")
-        write_settings(config, folder, accelerator.num_processes)
+    lock = begun.take_folder(config, batch, start.step, total_steps)
+    if lock is not None:
         write_classes(folder, data.classes, data.is_multi_label)
-        if start.step < total_steps:
-            record_start(folder, started(config, accelerator, start.step, batch))
     logger.info(
         "%s from %s on %s: %s images of %d classes to train on, %s to validate on, %s steps of %d (%g epochs), peak "
         "learning rate %.3g → %s",
@@ -156,7 +125,7 @@ def _set_up(config: FinetuneConfig, peers: Peers) -> FinetuneRun:
     task = Finetuning(data, samples, collate, crops, network, ema)
     return Run(
         config, task, batch, accelerator, folder, model, bare_model, optimizer, start, total_steps, lock, peers,
-        None if newest is None else before,
+        begun.resumed_settings,
     )  # fmt: skip
 
 

@@ -3,54 +3,29 @@
 import logging
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 
-import fcmae
 from fcmae.config import PretrainConfig
-from fcmae.config.run import RunConfig
 from fcmae.data.folder import training_images
 from fcmae.data.holdout import hold_out
 from fcmae.data.samples import PretrainDataset
 from fcmae.data.sources.digest import digest
 from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
-from fcmae.files import write_text
 from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.layout import CONFIG, HEADER
-from fcmae.runs.starts import Start, record_start
 from fcmae.sparse import BackendError, resolve_backend
-from fcmae.training.accelerator import (
-    captures,
-    device_name,
-    hardware_name,
-    make_accelerator,
-    precision_name,
-    prepare,
-)
-from fcmae.training.batch import Batch, divide_batch, learning_rate_advice, peak_learning_rate
+from fcmae.training.accelerator import captures, device_name, prepare
+from fcmae.training.batch import divide_batch, learning_rate_advice, peak_learning_rate
+from fcmae.training.beginning import Beginning, beginning, check_same_everywhere
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
 from fcmae.training.optimizer import make_optimizer
 from fcmae.training.peers import Peers
 from fcmae.training.pixels import measured_pixels, recorded_pixels
 from fcmae.training.pretraining import Pretraining, PretrainRun
-from fcmae.training.resume import (
-    check_same_run,
-    check_same_stream,
-    checkpoint_to_resume,
-    filled_in,
-    log_if_moved,
-    make_and_lock,
-    recorded_settings,
-    run_folder,
-)
+from fcmae.training.resume import check_same_run, check_same_stream, filled_in, log_if_moved
 from fcmae.training.run import Run
 from fcmae.weights.load import load_encoder
 
@@ -63,24 +38,12 @@ def set_up(config: PretrainConfig) -> PretrainRun:
     Raises:
         UserError: something the user can fix. Nothing has been written to the run folder then.
     """
-    peers = Peers()
-    try:
-        return _set_up(config, peers)
-    except BaseException:
-        peers.close()
-        raise
+    with beginning(config) as (begun, peers):
+        return _set_up(config, begun, peers)
 
 
-def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
-    accelerator = make_accelerator(config)
-    if not accelerator.is_main_process:
-        logging.getLogger("fcmae").setLevel(logging.ERROR)
-    peers.meet(accelerator)
-    folder = run_folder(config, accelerator)
-    resume_from = checkpoint_to_resume(config, folder)
-    newest = ckpt.last_checkpoint(folder)
-
-    before = {} if resume_from is None else recorded_settings(resume_from)
+def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainRun:
+    accelerator, folder, resume_from, before = begun.accelerator, begun.folder, begun.resume_from, begun.before
     config = recorded_pixels(config, before)
     images, held_out = hold_out(training_images(config.data.path, folder), config.monitor.holdout, config.seed)
     dataset = _make_dataset(config, images)
@@ -115,11 +78,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
         state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
         log_if_moved(folder)
-        if start.step >= total_steps and newest is None:
-            raise UserError(
-                f"{resume_from} is at step {start.step}, and --train.epochs {config.train.epochs} ends at step "
-                f"{total_steps}: nothing is left to train; give more epochs"
-            )
+        begun.check_left(start.step, total_steps, config.train.epochs)
     if batch.effective > len(dataset):
         logger.warning(
             "a step takes %d samples (%s), more than the %d of an epoch: %d steps in total; "
@@ -129,14 +88,7 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
     if resume_from is None and (advice := learning_rate_advice(config.train, batch.effective)):
         logger.warning("%s", advice)
 
-    lock = None
-    if accelerator.is_main_process:
-        lock = make_and_lock(folder)
-        if ckpt.last_checkpoint(folder) != newest:  # written after we looked and before we had the lock
-            raise UserError(f"another process just wrote a checkpoint to --output {folder}; run again to resume")
-        write_settings(config, folder, accelerator.num_processes)
-        if start.step < total_steps:
-            record_start(folder, started(config, accelerator, start.step, batch))
+    lock = begun.take_folder(config, batch, start.step, total_steps)
     logger.info(
         "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
         config.model.name, device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
@@ -150,16 +102,8 @@ def _set_up(config: PretrainConfig, peers: Peers) -> PretrainRun:
         logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
     return Run(
         config, Pretraining(dataset, monitor), batch, accelerator, folder, model, bare_model, optimizer, start,
-        total_steps, lock, peers, None if newest is None else before,
+        total_steps, lock, peers, begun.resumed_settings,
     )  # fmt: skip
-
-
-def check_same_everywhere(images_digest: str, accelerator: Accelerator) -> None:
-    """UserError if processes on several machines list other images: each would train on what it takes for a sample."""
-    if accelerator.num_processes > 1:
-        names_and_sizes = images_digest.split()[:3]
-        if any(other != names_and_sizes for other in gather_object([names_and_sizes])):
-            raise UserError("--data.path holds other images on one machine than on another; copy the same set to all")
 
 
 def _kind_of_images(config: PretrainConfig, held_out: ImageFiles) -> str:
@@ -206,18 +150,3 @@ def _make_model(config: PretrainConfig, device: torch.device, fresh: bool) -> FC
         except UserError as error:
             raise UserError(f"--model.init_from: {error}") from None
     return model
-
-
-def started(config: RunConfig, accelerator: Accelerator, step: int, batch: Batch) -> Start:
-    """What this start of a run runs on."""
-    peak = peak_learning_rate(config.train, batch.effective)
-    hardware, precision = hardware_name(accelerator), precision_name(accelerator)
-    return Start(step, hardware, precision, peak, batch.effective, accelerator.num_processes)
-
-
-def write_settings(config: Any, folder: Path, num_processes: int) -> None:
-    """Write RUN/config.yaml, which resumes the run from any working directory."""
-    resolved = replace(config, output=str(folder), resume="auto").with_absolute_paths()
-    processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
-    header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {processes}\n"
-    write_text(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))
