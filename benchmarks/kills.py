@@ -28,6 +28,7 @@ import psutil
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks.faults import end_with
 from benchmarks.kills_training import TRIGGER, Forked
 
 TO_END = 10.0  # seconds
@@ -249,11 +250,7 @@ def main() -> None:
     for number, processes in enumerate(args.processes):
         events = (args.events + number) // len(args.processes)
         wrong += trial(folder / str(processes), events, processes, args)
-    for line in wrong:
-        print("FAULT", line)
-    if not wrong:
-        shutil.rmtree(folder)
-    sys.exit(bool(wrong))
+    end_with(wrong, folder)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.faults import end_with
 from fcmae.data.images import UnreadableImageError, open_image
 from fcmae.data.pixel_reading import PixelReading
 from tests.fcmae.data.reading.fuzz import SEEDS, mutated
@@ -107,11 +107,7 @@ def main() -> None:
         f"{args.count} mutated files of each of {len(args.kinds)} formats in one run: {named} named, largest process "
         f"{memory / 1e6:.0f} MB, {time.monotonic() - start:.0f} s, {len(wrong)} wrong"
     )
-    for line in wrong:
-        print("FAULT", line)
-    if not wrong:
-        shutil.rmtree(folder)
-    sys.exit(bool(wrong))
+    end_with(wrong, folder)
 
 
 if __name__ == "__main__":
