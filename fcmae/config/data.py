@@ -18,7 +18,8 @@ class TrainingImagesConfig:
 
     path: tuple[str, ...] | str | None = None
     """Images: a folder, nested or flat, labeled or not; a glob in quotes; .tar or .zip archives, as
-    shards-{000..127}.tar; a .txt, .csv or .tsv list of paths; or several of these, as a,b. Unset: the photos that ship with scikit-image and scikit-learn."""
+    shards-{000..127}.tar; a .txt, .csv or .tsv list of paths; or several of these, as a,b. Unset: the photos that ship
+    with scikit-image and scikit-learn."""
     num_workers: int = 4
     """Data loading processes per training process; 0 loads in the training process. Does not change results."""
     cache: bool = False

@@ -68,14 +68,14 @@ class Index:
     def name(self, index: int) -> str:
         """Of an image."""
         ends = self.columns["name_end"]
-        start = int(ends[index - 1]) if index else 0
-        return os.fsdecode(self.columns["names"][start : int(ends[index])].tobytes())
+        start = ends.item(index - 1) if index else 0
+        return os.fsdecode(self.columns["names"][start : ends.item(index)].tobytes())
 
     def member(self, index: int) -> Member:
         """Where an image is."""
-        of_it = {name: int(self.columns[name][index]) for name in ("offset", "stored", "size", "method", "crc")}
-        number = int(self.columns["archive"][index])
-        return Member(self.archives[number], Found(self.name(index), **of_it), self.stamps[number])
+        number = self.columns["archive"].item(index)
+        found = Found(self.name(index), *[self.columns[name].item(index) for name in Found._fields[1:]])
+        return Member(self.archives[number], found, self.stamps[number])
 
 
 def index_of(archives: Sequence[str], beside: Path | None) -> Index:
@@ -223,7 +223,7 @@ def _read(file: Path) -> Index:
     with open(file, "rb") as raw:
         length = int.from_bytes(raw.read(8), "little")
         header = json.loads(raw.read(length))
-    mapped = np.memmap(file, np.uint8, "r")
+    mapped = np.asarray(np.memmap(file, np.uint8, "r"))  # items of a memmap take several times as long
     columns = {}
     for name, dtype in COLUMNS.items():
         start, end = header[name]["data_offsets"]
