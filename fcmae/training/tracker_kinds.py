@@ -65,10 +65,11 @@ def is_known(kind: str) -> bool:
 def _wandb(names: Names, known: Known | None) -> tuple[str, dict[str, Any]]:
     import wandb
 
+    settings = wandb.Settings(silent=True, console="off")
+    wandb.setup(settings)
     # init would ask for a key, on a terminal
     if wandb.setup().settings.mode == "online" and not _has_wandb_key(wandb):
         raise RuntimeError("not logged in; run wandb login, or set WANDB_MODE=offline")
-    settings = wandb.Settings(silent=True, console="off")
     return names.project, {
         "name": names.run, "id": known.id if known else uuid.uuid4().hex[:12], "resume": "allow",
         "dir": str(names.folder), "settings": settings,

@@ -8,6 +8,7 @@ import json
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,8 +80,9 @@ class Trackers:
         with suppress(KeyboardInterrupt):  # all else is saved
             for sender in self._senders:
                 sender.finish()
+            until = time.monotonic() + patience  # of all together
             for sender in self._senders:
-                sender.wait(patience)
+                sender.wait(max(0.0, until - time.monotonic()))
         for sender in self._senders:
             sender.leave()
 
