@@ -101,11 +101,26 @@ def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
     ]
     words = " ".join(f"{name}: {d[0]:.3g} in the first block, {d[-1]:.3g} in the last." for name, _, d in curves)
     data = {
-        "x": {"label": "depth (0 = first block, 1 = last)", "whole": False},
+        "x": {"label": "depth (0 = first block, 1 = last)", "name": "depth", "whole": False},
         "y": {"label": DISTANCE, "min": 0},
         "series": series,
     }
     return Chart("depth", "Feature diversity, by depth", f"{DISTANCE} over depth. {words}", "", data)
+
+
+def histogram(id: str, title: str, label: str, curves: dict[str, tuple[np.ndarray, np.ndarray]], note: str = "") -> Chart:
+    """A histogram of one or several things: name → counts [n] and edges of the bins [n + 1], evenly spaced."""
+    series = [
+        {"name": name, "x": _rounded((edges[:-1] + edges[1:]) / 2), "y": _rounded(counts), "width": edges[1] - edges[0]}
+        | _look(number)
+        for number, (name, (counts, edges)) in enumerate(curves.items())
+    ]
+    words = " ".join(
+        f"{name}: from {edges[0]:.4g} to {edges[-1]:.4g}, most often near {edges[int(np.argmax(counts))]:.4g}."
+        for name, (counts, edges) in curves.items()
+    )
+    data = {"x": {"label": label, "whole": False}, "y": {"label": "share (%)", "min": 0}, "series": series}
+    return Chart(id, title, f"{title}. {words}", note, data)
 
 
 def _with_running_mean(name: str, series: Series) -> dict[str, Series]:
