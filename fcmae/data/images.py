@@ -202,6 +202,17 @@ def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
         return ImageFile(path, opened, reading, fitted(opened, reading))
 
 
+def open_all_channels(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
+    """As :func:`open_image`, with all channels of the file, in whatever number; ``reading`` says what pages are."""
+    reading = replace(PixelReading.of(reading), bands=None, value_range=None)
+    path = Path(path)
+    with _one_error(path):
+        opened = _open(path, reading)
+        values.check_dtype(opened)
+        reading = replace(reading, in_chans=opened.channels)
+        return ImageFile(path, opened, reading, fitted(opened, reading))
+
+
 def read_image(path: str | Path, reading: PixelReading | int = 3) -> Tensor:
     """Read an image, with its orientation applied.
 

@@ -124,6 +124,11 @@ def value_range(values: np.ndarray) -> tuple[float, ...]:
     return tuple(found)
 
 
+def shortest_range(pairs: tuple[float, ...]) -> tuple[float, ...]:
+    """One pair where all channels have the same."""
+    return pairs[:2] if pairs == pairs[:2] * (len(pairs) // 2) else pairs
+
+
 def _without_sentinels(values: np.ndarray, channel: int) -> np.ndarray:
     for extreme, share in sentinels(values):
         logger.warning(

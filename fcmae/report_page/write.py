@@ -27,4 +27,3 @@ def write_report(run: str | Path, output: str | Path | None = None) -> Path:
         logger.warning("%s: skipped %d broken line(s)", folder / METRICS, found.broken_lines)
     write_page(file, render_report(found))
     return file
-
