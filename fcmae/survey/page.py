@@ -100,7 +100,7 @@ def write_stats_page(
         source=origin,
         facts=_facts(result),
         figures=charts,
-        line=line,
+        line=line.replace(" --", " \\\n    --"),
         result=result,
         pictures=_contact_sheet(found, reading, num_workers),
         rows=ROWS,
@@ -136,7 +136,7 @@ def _facts(result: StatsResult) -> list[Fact]:
 
 
 def _counted(counts: dict[str, int], most: int = 4) -> str:
-    named = [f"{count:,} {what}" for what, count in list(counts.items())[:most]]
+    named = [f"{count:,} of {what}" for what, count in list(counts.items())[:most]]
     return ", ".join(named) + (f" and {len(counts) - most} kinds more" if len(counts) > most else "")
 
 
