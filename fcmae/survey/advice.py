@@ -18,7 +18,7 @@ DARK = 0.05
 PACKS, PACKED = 2.5, 320
 """Images with a short side so many times img_size are worth packing, to this short side for img_size 224."""
 SCENE, HUGE = 4, 32
-"""Times img_size from which on an image read by windows, or any image, is a scene of which a crop takes a small part."""
+"""Times img_size from which on an image read by windows, or any image, is a scene: a crop takes a small part of it."""
 
 
 class Sizes(NamedTuple):
@@ -70,7 +70,7 @@ def advise(
         flags += ["--data.nodata", f"{missing:g}"]
     if values.nodata is not None:
         share = max(one.nodata_share for one in values.channels)
-        notes.append(f"{share:.2g} of the values are {values.nodata:g}, far from all others: taken for nodata")
+        notes.append(f"{share:.2%} of the values are {values.nodata:g}, far from all others: taken for nodata")
     if values.zeros >= DARK and missing != 0 and in_chans > 1:
         notes.append(f"{values.zeros:.0%} of the pixels are 0 in all channels; if they have no data: --data.nodata 0")
     flags += ["--data.mean", numbers(values.mean), "--data.std", numbers(values.std)]
@@ -111,9 +111,7 @@ def _crops(sizes: Sizes, size: int) -> tuple[list[str], list[str]]:
         scale = f"{_round(1 / area)},{_round(min(1.0, 4 / area))}"
         repeat = max(1, round(area / 2))
         flags = ["--data.crop_scale", scale, "--data.repeat", str(repeat)]
-        return flags, [
-            f"large scenes: crops of {size} to {2 * size} pixels, about as many as cover each scene an epoch"
-        ]
+        return flags, [f"large scenes: crops of {size} to {2 * size} pixels, about enough an epoch to cover each scene"]
     if times >= PACKS:
         side = math.ceil(PACKED * size / 224 / 16) * 16
         return [], [

@@ -1,7 +1,8 @@
-"""Finds images that are there twice: equal bytes, and pictures that look alike after resizing or another compression."""
+"""Finds images that are there twice: equal bytes, or pictures that look alike after resizing or compression."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy.fft import dctn
@@ -67,10 +68,10 @@ def _hashes(signatures: np.ndarray) -> np.ndarray:
 
 def _close(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of places whose hashes differ in few bits, each pair once or more."""
-    edges = np.linspace(0, 64, BANDS + 1).round().astype(int)
+    edges = np.linspace(0, 64, BANDS + 1).round().astype(int).tolist()
     lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        band = (hashes >> np.uint64(low)) & np.uint64(2 ** int(high - low) - 1)
+    for low, high in pairwise(edges):
+        band = (hashes >> np.uint64(low)) & np.uint64(2 ** (high - low) - 1)
         order = np.lexsort((hashes, band))
         band, ordered = band[order], hashes[order]
         for step in range(1, min(REACH, len(hashes) - 1) + 1):
