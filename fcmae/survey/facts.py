@@ -1,8 +1,8 @@
 """What one file of a set says about itself, and how it looks in 16×16 pixels."""
 
 import hashlib
-from collections.abc import Sequence, Set
-from typing import Any, NamedTuple
+from collections.abc import Set
+from typing import NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from fcmae.data.images import ImageFile, UnreadableImageError, open_all_channels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.opened import Opened
+from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.stored import ImageRef
 from fcmae.data.unreadable import Unreadable
 
 SIDE = 16
@@ -82,7 +84,7 @@ class Facts(NamedTuple):
 class Surveyed(Dataset[Facts | Unreadable]):
     """The facts of each image of a set; every file is decoded, a JPEG at an eighth of its size."""
 
-    def __init__(self, images: Sequence[Any], reading: PixelReading, hashed: Set[int]) -> None:
+    def __init__(self, images: ImageSet, reading: PixelReading, hashed: Set[int]) -> None:
         self.images, self.reading, self.hashed = images, reading, hashed
 
     def __len__(self) -> int:
@@ -96,7 +98,7 @@ class Surveyed(Dataset[Facts | Unreadable]):
             return Unreadable(str(image), str(error))
 
 
-def facts_of(image: Any, reading: PixelReading, hashed: bool = False) -> Facts:
+def facts_of(image: ImageRef, reading: PixelReading, hashed: bool = False) -> Facts:
     """The facts of one image, with its digest if ``hashed``; raises UnreadableImageError."""
     file = open_all_channels(image, reading)
     opened = file.opened
@@ -127,7 +129,7 @@ def signature(image: Tensor) -> np.ndarray | None:
     return np.round((small - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def _digest(image: Any) -> bytes:
+def _digest(image: ImageRef) -> bytes:
     whole = hashlib.blake2b(digest_size=16)
     with image.open("rb") as opened:
         while part := opened.read(CHUNK):

@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,7 @@ from fcmae.data.crops import center_box, resized_crop
 from fcmae.data.folder import evenly_spaced
 from fcmae.data.images import UnreadableImageError, open_image
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.stored import ImageRef
 from fcmae.data.workers import mapped
 from fcmae.progress import tracked
 from fcmae.report_page.charts import Chart, histogram
@@ -39,7 +40,7 @@ class Picture(NamedTuple):
 class Thumbnails(Dataset[str | None]):
     """Square center crops as data: URIs; None if the file cannot be read after all."""
 
-    def __init__(self, images: Sequence[Any], reading: PixelReading) -> None:
+    def __init__(self, images: Sequence[ImageRef], reading: PixelReading) -> None:
         self.images, self.reading = images, reading
 
     def __len__(self) -> int:
@@ -115,7 +116,7 @@ def _contact_sheet(found: Survey, reading: PixelReading, num_workers: int) -> li
     shown = PixelReading(
         found.in_chans, None, found.values.value_range, reading.nodata, reading.stack, reading.max_pixels
     )
-    images = [found.images.paths[place] for place in places]
+    images = [found.images[place] for place in places]
     uris = tracked(mapped(Thumbnails(images, shown), num_workers), len(images), "pictures")
     return [Picture(uri, found.images.names[place]) for place, uri in zip(places, uris, strict=True) if uri is not None]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from fcmae.data.draws import sample_seed
 from fcmae.data.pixel_reading import PixelReading
-from fcmae.data.sources.files import ImageFiles, collect
+from fcmae.data.sources.files import collect
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.unreadable import Unreadable
 from fcmae.data.workers import mapped
 from fcmae.errors import UserError
@@ -75,7 +76,7 @@ class Surveyor:
 class Survey:
     """Everything that was found."""
 
-    images: ImageFiles
+    images: ImageSet
     facts: Surveyor
     in_chans: int
     values: MeasuredValues
@@ -104,7 +105,7 @@ def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int
     """
     images = collect(sources, flag="SOURCE")
     facts = Surveyor(len(images))
-    found = mapped(Surveyed(images.paths, reading, _of_equal_size(images)), num_workers, AT_ONCE)
+    found = mapped(Surveyed(images, reading, _of_equal_size(images)), num_workers, AT_ONCE)
     for place, one in enumerate(tracked(found, len(images), "images")):
         facts.add(place, one)
     if not facts.kinds:
@@ -119,7 +120,7 @@ def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int
     chosen = sorted(random.sample(places, min(sample, len(places))))
     each = min(PER_FILE, -(-WINDOWS // len(chosen)))
     fitting = PixelReading(in_chans, None, None, reading.nodata, reading.stack, reading.max_pixels)
-    sampled = SampledValues(images.paths, chosen, fitting, each, seed)
+    sampled = SampledValues(images, chosen, fitting, each, seed)
     of_sample = tracked(mapped(sampled, num_workers, AT_ONCE), len(chosen), "values of a sample")
     of_files = [one for one in of_sample if one is not None]
     if not of_files:
@@ -133,12 +134,12 @@ def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int
     return Survey(images, facts, in_chans, values, len(of_files), equal_contents(facts.digests), alike, flags, notes)
 
 
-def _of_equal_size(images: ImageFiles) -> Set[int]:
+def _of_equal_size(images: ImageSet) -> Set[int]:
     """Places of the files that are as long as another: only these can have equal bytes."""
     sizes = Counter(size for size, _ in images.stamps)
     return {place for place, (size, _) in enumerate(images.stamps) if sizes[size] > 1}
 
 
-def endings(images: ImageFiles) -> Counter[str]:
+def endings(images: ImageSet) -> Counter[str]:
     """Ending → count."""
     return Counter(PurePath(name).suffix.lower() or "without" for name in images.names)

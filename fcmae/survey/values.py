@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -12,6 +12,7 @@ from fcmae.data import measure
 from fcmae.data.draws import sample_seed
 from fcmae.data.images import UnreadableImageError, decoded, open_image
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.sources.image_set import ImageSet
 
 BINS = 64
 MOST = 2**16
@@ -31,9 +32,7 @@ class SampledValues(Dataset[FileValues | None]):
     """Values of some files of a set: ``each`` windows of a file, drawn by the seed and the file's place; None if it is
     damaged."""
 
-    def __init__(
-        self, images: Sequence[Any], places: Sequence[int], reading: PixelReading, each: int, seed: int
-    ) -> None:
+    def __init__(self, images: ImageSet, places: Sequence[int], reading: PixelReading, each: int, seed: int) -> None:
         self.images, self.places, self.reading, self.each, self.seed = images, places, reading, each, seed
 
     def __len__(self) -> int:
