@@ -10,6 +10,7 @@ from fcmae.cli.fields import nearest
 
 COMMANDS = {
     "stats": "measure a set of images, and print the flags that suit it",
+    "pack": "write images into shards that load fast",
     "pretrain": "pretrain a ConvNeXt on unlabeled images with FCMAE",
     "finetune": "fine-tune weights on labeled images, and export the classifier",
     "predict": "label images with a fine-tuned run",

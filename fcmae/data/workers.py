@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import active_children, get_start_method, parent_process
@@ -66,7 +66,7 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
         _kill(workers)
 
 
-def mapped(items: Dataset[T], num_workers: int, at_once: int = 1) -> Iterator[T]:
+def mapped(items: Dataset[T], num_workers: int, at_once: int = 1) -> Generator[T]:
     """The items of a dataset in their order, made by ``num_workers`` processes (0: by this one).
 
     An item is sent pickled. The processes end with the iteration, also with one that is left early.
