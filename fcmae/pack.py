@@ -5,6 +5,7 @@ from fcmae.pack import pack
 packed = pack("images/", "shards/", short_side=320)
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from fcmae.config import check_least
 from fcmae.data.pixel_reading import MAX_PIXELS
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
+
+logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.pack"
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -121,7 +124,12 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
     def work() -> None:
         config = parse(PackConfig, argv, prog)
-        _show(pack(config), config)
+        try:
+            found = pack(config)
+        except KeyboardInterrupt:
+            logger.info("%s: the same command goes on after the last complete shard", config.dst)
+            raise
+        _show(found, config)
 
     return exit_status(prog, work)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fcmae.errors import UserError
-from fcmae.files import make_folder, write_text
+from fcmae.files import write_text
 
 JOURNAL, LOCK, DAMAGED, CLASSES = "pack.json", ".pack.lock", "damaged.txt", "classes.txt"
-TEMPORARY = ".new-"
+TEMPORARY = f".new-{JOURNAL}"
+"""Left by a process that was killed before it had written anything else."""
 VERSION = 1
 
 
@@ -60,7 +61,7 @@ class Journal:
 
 
 def open_folder(folder: Path) -> Journal | None:
-    """The journal of a folder; None: it is new, or empty, and is made.
+    """The journal of a folder; None: it is not there, or empty.
 
     Raises:
         UserError: it holds anything else.
@@ -70,8 +71,7 @@ def open_folder(folder: Path) -> Journal | None:
     file = folder / JOURNAL
     if file.is_file():
         return _read(file)
-    make_folder(folder)
-    others = sorted(name for name in os.listdir(folder) if name != LOCK and not name.startswith(TEMPORARY))
+    others = sorted(set(os.listdir(folder)) - {LOCK, TEMPORARY}) if folder.exists() else []
     if others:
         raise UserError(f"DST {folder} holds other files ({', '.join(others[:3])}); give a new or an empty folder")
     return None

@@ -16,9 +16,9 @@ from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.workers import mapped
 from fcmae.errors import UserError
-from fcmae.files import write_text
+from fcmae.files import make_folder, write_text
 from fcmae.packing.encoding import Encoding, Packed, PackedImages
-from fcmae.packing.journal import CLASSES, DAMAGED, LOCK, TEMPORARY, Journal, open_folder
+from fcmae.packing.journal import CLASSES, DAMAGED, LOCK, Journal, open_folder
 from fcmae.packing.names import changed_keys, class_of, classes_of, key_of
 from fcmae.packing.shards import Members, Samples, write_shard
 from fcmae.packing.speed import CROP, SAMPLED, crops_per_second, members_of
@@ -56,11 +56,12 @@ def pack_images(
     Raises:
         UserError: no images, none that can be read, a folder with other contents, or another process writes to it.
     """
+    open_folder(folder)  # before the images are looked for, which may take long
     images = collect(sources, leave_out=folder, flag="SOURCE")
-    before = open_folder(folder)
+    make_folder(folder)
     try:
         with FileLock(folder / LOCK, timeout=0):
-            journal = _continued(before, folder, images, encoding, reading, shard_size)
+            journal = _continued(open_folder(folder), folder, images, encoding, reading, shard_size)
             if not journal.complete:
                 _write(journal, folder, images, encoding, reading, shard_size, num_workers)
     except Timeout:
@@ -115,8 +116,6 @@ def _write(
     shard_size: int,
     num_workers: int,
 ) -> None:
-    for left in folder.glob(f"{TEMPORARY}*"):  # of a process that was killed
-        left.unlink()
     names = images.names
     classes = classes_of(names)
     numbers = {name: number for number, name in enumerate(classes)}

@@ -6,7 +6,6 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from fcmae.data.unreadable import Unreadable
 from fcmae.errors import UserError
@@ -73,7 +72,7 @@ def write_shard(file: Path, samples: Samples, limit: int) -> Shard | None:
     with replacing(file) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
             while (members := samples.next()) is not None:
-                if images and tar.offset + sum(_size(*member) for member in members) > limit:
+                if images and _padded(tar.offset + sum(_size(*member) for member in members)) > limit:
                     break
                 for name, data in members:
                     tar.addfile(_header(name, len(data)), io.BytesIO(data))
@@ -94,6 +93,11 @@ def _header(name: str, length: int) -> tarfile.TarInfo:
     header = tarfile.TarInfo(name)  # time 0, no owner: the same bytes each time
     header.size, header.mode = length, 0o644
     return header
+
+
+def _padded(length: int) -> int:
+    """Of the whole tar, with the two blocks that end it."""
+    return tarfile.RECORDSIZE * -(-(length + 2 * BLOCK) // tarfile.RECORDSIZE)
 
 
 def _size(name: str, data: bytes) -> int:
