@@ -16,7 +16,7 @@ from fcmae.errors import UserError
 from fcmae.pack import PackConfig, PackResult, main, pack, shard_bytes
 
 R = np.random.default_rng(0)
-SETTINGS = {"short_side": 24, "shard_size": "30kB", "num_workers": 0}
+SETTINGS = {"short_side": 24, "shard_size": "50kB", "num_workers": 0}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_members_are_images_with_their_labels(packed: PackResult) -> None:
 def test_shards_have_at_most_their_size_and_say_what_is_left_out(packed: PackResult, source: Path) -> None:
     assert len(packed.shards) > 1
     assert [shard.name for shard in packed.shards] == [f"shard-{n:06}.tar" for n in range(len(packed.shards))]
-    assert all(shard.stat().st_size <= 30_000 for shard in packed.shards)
+    assert all(shard.stat().st_size <= 50_000 for shard in packed.shards)
     (damaged,) = packed.damaged
     assert damaged.startswith(str(source / "cat" / "5.jpg"))
     assert (folder_of(packed) / "damaged.txt").read_text() == damaged + "\n"
@@ -77,7 +77,7 @@ def test_a_process_that_dies_anywhere_goes_on_to_the_same_bytes(
     """It dies before or after each file gets its name in turn, and leaves what it was writing."""
     expected, replace = contents(folder_of(packed)), os.replace
 
-    def dying(at: int) -> Callable[[Path, Path], None]:
+    def dying(at: int, left: dict[Path, bytes]) -> Callable[[Path, Path], None]:
         calls = iter(range(1000))
 
         def call(old: Path, new: Path) -> None:
@@ -85,25 +85,25 @@ def test_a_process_that_dies_anywhere_goes_on_to_the_same_bytes(
                 return replace(old, new)
             if is_done:
                 replace(old, new)
+            else:
+                left[old] = old.read_bytes()
             raise KeyboardInterrupt
 
         return call
 
     for at in range(100):
-        dst = tmp_path / str(at)
+        dst, left = tmp_path / str(at), dict[Path, bytes]()
         with monkeypatch.context() as patch:
-            patch.setattr(files.os, "replace", dying(at))
+            patch.setattr(files.os, "replace", dying(at, left))
             try:
                 pack(str(source), str(dst), **SETTINGS)
                 break
             except KeyboardInterrupt:
-                if dst.exists() and at:
-                    (dst / f".new-shard-{max(0, at // 2 - 1):06}.tar").write_bytes(b"half")
+                for file, data in left.items():  # a killed process does not delete it
+                    file.write_bytes(data)
         assert pack(str(source), str(dst), **SETTINGS).shards
         assert contents(dst) == expected
-    else:
-        raise AssertionError("it never got to the end")
-    assert at > 2 * len(packed.shards)
+    assert 2 * len(packed.shards) < at < 100
 
 
 def test_a_shard_that_is_lost_is_made_again(packed: PackResult, source: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ PHOTO = Image.fromarray(astronaut()[:300, :400])
 R = np.random.default_rng(0)
 
 
-def of(file: Path, encoding: Encoding = Encoding(64), reading: PixelReading = READING) -> Packed:
-    return packed(file, reading, encoding)
+def of(file: Path, encoding: Encoding | None = None) -> Packed:
+    return packed(file, READING, encoding or Encoding(64))
 
 
 def values(found: Packed, reading: PixelReading = READING) -> np.ndarray:
