@@ -126,7 +126,8 @@ def _undeclared(values: np.ndarray, is_unsigned: bool) -> float | None:
 def _channel(values: np.ndarray, low: float, high: float) -> ChannelStats:
     there = values[np.isfinite(values)]
     if not there.size:
-        return ChannelStats(*[float("nan")] * 4, 1.0, (0,) * BINS, low, high)
+        nan = float("nan")
+        return ChannelStats(nan, nan, nan, nan, 1.0, (0,) * BINS, low, high)
     counts, _ = np.histogram(np.clip(there, low, high), BINS, (low, high))
-    moments = (there.min(), there.max(), there.mean(), there.std())
-    return ChannelStats(*map(float, moments), 1 - there.size / values.size, tuple(counts.tolist()), low, high)
+    least, most, mean, std = (float(one) for one in (there.min(), there.max(), there.mean(), there.std()))
+    return ChannelStats(least, most, mean, std, 1 - there.size / values.size, tuple(counts.tolist()), low, high)
