@@ -9,8 +9,6 @@ import fcmae
 from fcmae.cli.fields import nearest
 
 COMMANDS = {
-    "stats": "measure a set of images, and print the flags that suit it",
-    "pack": "write images into shards that load fast",
     "pretrain": "pretrain a ConvNeXt on unlabeled images with FCMAE",
     "finetune": "fine-tune weights on labeled images, and export the classifier",
     "predict": "label images with a fine-tuned run",
@@ -20,6 +18,8 @@ COMMANDS = {
     "convert": "convert weights between fcmae, timm, transformers and the official code",
     "export": "write a network as an ONNX file, checked",
     "report": "write a run's report as one HTML file",
+    "stats": "measure a set of images, and print the flags that suit it",
+    "pack": "write images into shards that load fast",
 }
 USAGE = "usage: fcmae COMMAND …    (fcmae COMMAND --help lists a command's options)"
 

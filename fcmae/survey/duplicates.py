@@ -14,8 +14,8 @@ BITS, BANDS = 4, 5
 REACH = 256
 """Hashes after it, in the order of a band, that a hash is compared with."""
 ALIKE = 0.96
-"""Least correlation of two signatures. Photos at half their size and JPEG quality 60 have 0.96 to 1, and hashes that differ
-in 0 to 5 bits; hashes of different photos differ in 20 or more."""
+"""Least correlation of two signatures. A photo and its copy at half its size and JPEG quality 60 have 0.96 to 1, and
+hashes that differ in 0 to 5 bits; those of different photos differ in 20 or more."""
 
 
 def equal_contents(digests: Mapping[int, bytes]) -> list[list[int]]:
