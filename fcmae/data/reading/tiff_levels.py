@@ -1,6 +1,7 @@
 """Overviews: the reduced-resolution levels of a large TIFF, for crops far larger than the network's images."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import tifffile
 
@@ -9,16 +10,17 @@ from fcmae.data.reading.opened import Window
 
 def reductions(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
     """How many times smaller each level is than the first, whole numbers from 1; up to a level that does not fit."""
-    height, width = series.keyframe.imagelength, series.keyframe.imagewidth
+    alike = takewhile(lambda level: len(level.pages) == len(series.pages), series.levels)
+    return factors([(level.keyframe.imagelength, level.keyframe.imagewidth) for level in alike])
+
+
+def factors(sizes: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """How many times smaller each (height, width) is than the first, up to one that is no whole number of times."""
     found = [1]
-    for level in series.levels[1:]:
-        page = level.keyframe
-        factor = round(height / page.imagelength)
-        fits = all(
-            full // factor <= reduced <= -(-full // factor)
-            for full, reduced in ((height, page.imagelength), (width, page.imagewidth))
-        )
-        if factor <= found[-1] or not fits or len(level.pages) != len(series.pages):
+    for size in sizes[1:]:
+        factor = max(1, round(sizes[0][0] / size[0])) if size[0] else 1
+        fits = all(full // factor <= part <= -(-full // factor) for full, part in zip(sizes[0], size, strict=True))
+        if factor <= found[-1] or not fits:
             break
         found.append(factor)
     return tuple(found)
