@@ -92,7 +92,7 @@ class ImageFile:
             array = self._own(1, window if self.opened.windowed else None, plane)
             if window is not None and not self.opened.windowed:
                 array = array[:, window.top : window.top + window.height, window.left : window.left + window.width]
-            return self.channels(array), self._missing(array, window)
+            return self.channels(array), self._missing(array, window, plane)
 
     @property
     def nodata(self) -> float | None:
@@ -120,18 +120,18 @@ class ImageFile:
         array = self.opened.decode(reduce, window, plane)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
-    def _missing(self, array: np.ndarray, window: Window | None) -> np.ndarray | None:
+    def _missing(self, array: np.ndarray, window: Window | None, plane: int) -> np.ndarray | None:
         """Where this window of the file, [C, h, w], has no value in the network's channels; None: nowhere."""
         picked = self.channels.picked(array)
         found = values.missing(picked, self.nodata)
-        if self.opened.mask is not None and not (there := self._masked(window)).all():
+        if self.opened.mask is not None and not (there := self._masked(window, plane)).all():
             found = np.broadcast_to(~there, picked.shape) | (False if found is None else found)
         return self.channels.spread(found)
 
-    def _masked(self, window: Window | None) -> np.ndarray:
+    def _masked(self, window: Window | None, plane: int) -> np.ndarray:
         """The part of the file's own mask."""
         assert self.opened.mask is not None
-        part = self.opened.mask(window)
+        part = self.opened.mask(window, plane)
         if window is None or part.shape[1:] == window[2:]:
             return part
         return part[:, window.top : window.top + window.height, window.left : window.left + window.width]
@@ -141,7 +141,7 @@ class ImageFile:
         pairs, full_scale = self.reading.pairs(), self.opened.full_scale
         if pairs is None and full_scale is None:
             pairs = self._stretch(plane)
-        gone = self._missing(array, window)
+        gone = self._missing(array, window, plane)
         return values.in_unit_range(self.channels(array), gone, pairs, full_scale)
 
     def _stretch(self, plane: int) -> values.Pairs | None:
@@ -151,7 +151,7 @@ class ImageFile:
             middle = Window((self.height - rows) // 2, (self.width - columns) // 2, rows, columns)
             window = middle if self.opened.windowed else None
             array = self._own(1, window, plane)
-            gone = self._missing(array, window)
+            gone = self._missing(array, window, plane)
             self._own_pairs[plane] = values.own_pairs(self.channels(array), gone)
         return self._own_pairs[plane]
 

@@ -1,4 +1,4 @@
-"""Overviews: the reduced-resolution levels of a large TIFF, for crops far larger than the network's images."""
+"""The levels of a TIFF's pyramid: the one that stands for the image, and smaller ones for far larger crops."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -8,9 +8,33 @@ import tifffile
 from fcmae.data.reading.opened import Window
 
 
-def reductions(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
+SLIDES = ("svs", "ndpi", "scn", "philips", "bif", "avs", "qpi")
+"""Formats of slide scanners, by tifffile's names: beside the scan they hold a label, a macro image or a thumbnail."""
+
+
+def is_slide(series: tifffile.TiffPageSeries) -> bool:
+    """Whether a slide scanner wrote it."""
+    return series.kind in SLIDES
+
+
+def levels_of(tiff: tifffile.TiffFile, level: int) -> tuple[list[tifffile.TiffPageSeries], int]:
+    """The levels of the first image, of a slide the largest, from ``level`` on; and how many it has in all.
+
+    Raises:
+        ValueError: it has not as many.
+    """
+    series = tiff.series[0]
+    if is_slide(series):
+        series = max(tiff.series, key=lambda one: one.keyframe.imagelength * one.keyframe.imagewidth)
+    count = len(series.levels)
+    if level >= count:
+        raise ValueError(f"has {count} level{'s' * (count != 1)}, but --data.level is {level} (from 0)")
+    return list(series.levels[level:]), count
+
+
+def reductions(levels: Sequence[tifffile.TiffPageSeries]) -> tuple[int, ...]:
     """How many times smaller each level is than the first, whole numbers from 1; up to a level that does not fit."""
-    alike = takewhile(lambda level: len(level.pages) == len(series.pages), series.levels)
+    alike = takewhile(lambda level: len(level.pages) == len(levels[0].pages), levels)
     return factors([(level.keyframe.imagelength, level.keyframe.imagewidth) for level in alike])
 
 
