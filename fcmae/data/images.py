@@ -14,16 +14,17 @@ import numpy as np
 from torch import Tensor
 
 from fcmae.data.pixel_reading import PixelReading
-from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, tiff_levels, values
+from fcmae.data.reading import codecs, dicom, jpeg, limits, nifti, npy, ome_zarr, pillow, tiff, tiff_levels, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
+from fcmae.data.zarr_folders import metadata_of
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MIDDLE = 4096  # pixels
 IN_MEMORY = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
-SNIFFED = 32  # bytes that tell what a file is
+SNIFFED = 352  # bytes that tell what a file is
 
 
 @dataclass
@@ -195,7 +196,8 @@ def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
     """
     path, reading = Path(path), PixelReading.of(reading)
     with _one_error(path):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and metadata_of(path)):  # opening a FIFO would block
             raise ValueError("is no regular file")
         opened = _open(path, reading)
         values.check_dtype(opened)
@@ -222,12 +224,20 @@ def read_image(path: str | Path, reading: PixelReading | int = 3) -> Tensor:
 
 
 def _open(path: Path, reading: PixelReading) -> Opened:
+    if path.is_dir():
+        return ome_zarr.open_zarr(path, reading)
     with path.open("rb") as file:
         start = file.read(SNIFFED)
+    if start[dicom.AT :].startswith(dicom.MAGIC):  # before TIFF, whose header may stand before a slide's
+        return dicom.open_dicom(path, path.stat().st_size, reading)
     if start.startswith(tiff.MAGIC):
         return tiff.open_tiff(path, reading)
     if start.startswith(npy.MAGIC):
         return npy.open_npy(path, reading)
+    if nifti.is_nifti(start):
+        return nifti.open_nifti(path, path.stat().st_size, reading)
+    if start.startswith(ome_zarr.ZIP):
+        return ome_zarr.open_zarr(path, reading)
     data = path.read_bytes()
     if start.startswith(jpeg.START):
         return jpeg.open_jpeg(data, reading.max_pixels, prefer_fast=reading.in_chans == 3 and reading.bands is None)

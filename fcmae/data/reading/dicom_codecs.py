@@ -1,4 +1,4 @@
-"""A plugin for pydicom: JPEG of 12 bits, lossless JPEG, JPEG-LS and JPEG 2000 by imagecodecs, which is installed anyway.
+"""A plugin for pydicom: JPEG of 12 bits, lossless JPEG, JPEG-LS and JPEG 2000 by imagecodecs, a plain dependency.
 
 The names are those that pydicom asks of a plugin.
 """
@@ -17,7 +17,7 @@ JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 FRAMES = (*(0xC0, 0xC1, 0xC2, 0xC3), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 """Markers of a frame's header, JPEG-LS's the last."""
-DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (*JPEG, *JPEG_LS, *JPEG_2000)}
+DECODER_DEPENDENCIES = dict.fromkeys((*JPEG, *JPEG_LS, *JPEG_2000), ("imagecodecs",))
 
 
 def is_available(syntax: str) -> bool:

@@ -52,8 +52,7 @@ def look_of(described: Any, may_window: bool) -> Look:
 def _with_groups(described: Any, frame: int) -> Any:
     """The elements that hold for one frame."""
     shared, each = (
-        described.get(name) or ()
-        for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+        described.get(name) or () for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
     )
     groups = [*shared[:1], *each[frame : frame + 1]]
     if not groups:

@@ -1,9 +1,5 @@
-"""OME-Zarr images (0.1 … 0.5), a folder or a zip file: windows read the chunks that they touch, from any level.
+"""OME-Zarr images (0.1 … 0.5), a folder or a zip file: windows read the chunks that they touch, from any level."""
 
-Without zarr in the imports, so that sources can ask what a folder is.
-"""
-
-import json
 import math
 import os
 from functools import lru_cache, partial
@@ -16,10 +12,10 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits
 from fcmae.data.reading.needs import needed
 from fcmae.data.reading.opened import Opened, Window
-from fcmae.data.reading.tiff_levels import factors, reduced
+from fcmae.data.reading.tiff_levels import checked_level, factors, reduced
+from fcmae.data.zarr_folders import metadata_of, multiscales
 
 ZIP = b"PK\x03\x04"
-METADATA = ("zarr.json", ".zattrs")
 OLD_AXES = "tczyx"
 
 
@@ -39,32 +35,13 @@ class Levels(NamedTuple):
         return {axis: n for axis, n in zip(self.axes, array.shape, strict=True) if axis not in "yx"}
 
 
-def metadata_of(folder: str | Path) -> str | None:
-    """The file that makes a folder an OME-Zarr image; None if it is none."""
-    for name in METADATA:
-        path = os.path.join(folder, name)
-        try:
-            if os.path.getsize(path) < 2**24:
-                stated = json.loads(Path(path).read_bytes())
-                if _multiscales(stated.get("attributes", {}) if name == "zarr.json" else stated):
-                    return path
-        except (OSError, ValueError, AttributeError):
-            continue
-    return None
-
-
-def _multiscales(attributes: Any) -> Any:
-    """The pyramids that attributes of version 0.5, or of an older one, describe."""
-    return (attributes.get("ome") or {}).get("multiscales") or attributes.get("multiscales")
-
-
 def open_zarr(path: Path, reading: PixelReading) -> Opened:
     """The first image of the file: the axis c is channels, t and z are planes, as in an OME-TIFF.
 
     Raises:
         ValueError: damaged, no image, a level that it does not have, or zarr is missing.
     """
-    levels, count = _levels(path, reading.level)
+    levels = _levels(path, reading.level)
     base = levels.arrays[0]
     height, width = levels.hw(base)
     outer = levels.outer(base)
@@ -80,14 +57,12 @@ def open_zarr(path: Path, reading: PixelReading) -> Opened:
     alike = [one for one in levels.arrays if levels.outer(one) == outer and math.prod(one.chunks) <= 2**28]
     return Opened(
         height, width, channels, dtype, partial(_decode, path, reading.level, all_in_one),
-        planes=planes, windowed=True, reductions=factors([levels.hw(one) for one in alike]), levels=count,
+        planes=planes, windowed=True, reductions=factors([levels.hw(one) for one in alike]),
     )  # fmt: skip
 
 
-def _decode(
-    path: Path, level: int, all_in_one: bool, reduce: int, window: Window | None, plane: int
-) -> np.ndarray:
-    levels, _ = _levels(path, level)
+def _decode(path: Path, level: int, all_in_one: bool, reduce: int, window: Window | None, plane: int) -> np.ndarray:
+    levels = _levels(path, level)
     base = levels.arrays[0]
     alike = [one for one in levels.arrays if levels.outer(one) == levels.outer(base)]
     height, width = levels.hw(base)
@@ -109,29 +84,27 @@ def _decode(
     return np.ascontiguousarray(found.reshape(-1, *found.shape[-2:]))
 
 
-def _levels(path: Path, level: int) -> tuple[Levels, int]:
-    """The levels from this one on, and how many there are in all. The last few images stay open in each process."""
+def _levels(path: Path, level: int) -> Levels:
+    """The levels from this one on. The last few images stay open in each process."""
     changed = os.stat(metadata_of(path) or path).st_mtime_ns
     return _opened(os.getpid(), path, changed, level)
 
 
 @lru_cache(maxsize=8)
-def _opened(_process: int, path: Path, _changed: int, level: int) -> tuple[Levels, int]:
+def _opened(_process: int, path: Path, _changed: int, level: int) -> Levels:
     zarr = needed("zarr", "zarr", "OME-Zarr")
     store = zarr.storage.LocalStore(path, read_only=True) if path.is_dir() else zarr.storage.ZipStore(path, mode="r")
     group = zarr.open_group(store, mode="r", use_consolidated=False)
-    stated = _multiscales(dict(group.attrs))
+    stated = multiscales(dict(group.attrs))
     if not stated:
         raise ValueError("a Zarr group that describes no OME-Zarr image (multiscales)")
     first = stated[0]
     paths = [str(one["path"]) for one in first["datasets"]]
-    if level >= len(paths):
-        raise ValueError(f"has {len(paths)} level{'s' * (len(paths) != 1)}, but --data.level is {level} (from 0)")
-    arrays = [group[one] for one in paths[level:]]
+    arrays = [group[one] for one in paths[checked_level(level, len(paths)) :]]
     axes = _axes(first.get("axes"), arrays[0].ndim)
     if any(len(one.shape) != len(axes) for one in arrays):
         raise ValueError(f"damaged: arrays of {[len(one.shape) for one in arrays]} axes where {axes} are stated")
-    return Levels(arrays, axes), len(paths)
+    return Levels(arrays, axes)
 
 
 def _axes(stated: Any, count: int) -> str:

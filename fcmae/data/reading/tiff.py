@@ -60,7 +60,7 @@ def open_tiff(path: Path, reading: PixelReading) -> Opened:
 
 
 def _opened(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
-    levels, count = levels_of(tiff, reading.level)
+    levels = levels_of(tiff, reading.level)
     series, page = levels[0], levels[0].keyframe
     if page.samplesperpixel < 1 or not page.imagelength or not page.imagewidth:
         raise ValueError(f"an image of {page.imagelength}×{page.imagewidth} pixels")
@@ -71,7 +71,6 @@ def _opened(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opene
         _check_pages([page], tiff.filehandle.size, reading)
         opened = _by_pillow(path, page, reading)
     opened = opened or _by_segments(path, tiff, reading)
-    opened.levels = count
     if is_stack:
         return opened
     if (mask := mask_page(tiff, page)) is not None:
@@ -185,7 +184,7 @@ def _check_pages(pages: list[Any], file_size: int, reading: PixelReading) -> Non
 
 def _by_segments(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
     """Read with tifffile, as far as a window needs."""
-    series = levels_of(tiff, reading.level)[0][0]
+    series = levels_of(tiff, reading.level)[0]
     page, encoding = series.keyframe, _encoding(series.keyframe)
     if encoding not in ("RGB", "MINISBLACK", "MINISWHITE") and not (encoding == "YCBCR" and page.bitspersample == 8):
         raise ValueError(f"a TIFF of several pages or over 8 bits must be RGB or MINISBLACK, not {encoding}")
@@ -288,7 +287,7 @@ def _decode(
     path: Path, level: int, layout: Layout, turn: int, white: int | None, reduce: int, window: Window | None, plane: int
 ) -> np.ndarray:
     with open_file(path) as kept:
-        levels, _ = levels_of(kept.tiff, level)
+        levels = levels_of(kept.tiff, level)
         page: Any = levels[0].keyframe
         if reduce > 1:
             page = levels[reductions(levels).index(reduce)].pages[0]

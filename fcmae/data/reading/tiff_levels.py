@@ -7,7 +7,6 @@ import tifffile
 
 from fcmae.data.reading.opened import Window
 
-
 SLIDES = ("svs", "ndpi", "scn", "philips", "bif", "avs", "qpi")
 """Formats of slide scanners, by tifffile's names: beside the scan they hold a label, a macro image or a thumbnail."""
 
@@ -17,8 +16,8 @@ def is_slide(series: tifffile.TiffPageSeries) -> bool:
     return series.kind in SLIDES
 
 
-def levels_of(tiff: tifffile.TiffFile, level: int) -> tuple[list[tifffile.TiffPageSeries], int]:
-    """The levels of the first image, of a slide the largest, from ``level`` on; and how many it has in all.
+def levels_of(tiff: tifffile.TiffFile, level: int) -> list[tifffile.TiffPageSeries]:
+    """The levels of the first image, of a slide the largest, from ``level`` on.
 
     Raises:
         ValueError: it has not as many.
@@ -26,10 +25,18 @@ def levels_of(tiff: tifffile.TiffFile, level: int) -> tuple[list[tifffile.TiffPa
     series = tiff.series[0]
     if is_slide(series):
         series = max(tiff.series, key=lambda one: one.keyframe.imagelength * one.keyframe.imagewidth)
-    count = len(series.levels)
-    if level >= count:
-        raise ValueError(f"has {count} level{'s' * (count != 1)}, but --data.level is {level} (from 0)")
-    return list(series.levels[level:]), count
+    return list(series.levels[checked_level(level, len(series.levels)) :])
+
+
+def checked_level(level: int, count: int) -> int:
+    """The level to read of ``count``; 0 if there is but one resolution.
+
+    Raises:
+        ValueError: there are not as many.
+    """
+    if count > 1 and level >= count:
+        raise ValueError(f"has {count} levels, 0 to {count - 1}, but --data.level is {level}")
+    return level if count > 1 else 0
 
 
 def reductions(levels: Sequence[tifffile.TiffPageSeries]) -> tuple[int, ...]:

@@ -16,7 +16,13 @@ def mask_page(tiff: tifffile.TiffFile, image: tifffile.TiffPage) -> tifffile.Tif
     masks = (level.keyframe for series in tiff.series[1:] for level in series.levels)
     for page in masks:
         same_size = (page.imagelength, page.imagewidth) == (image.imagelength, image.imagewidth)
-        if page.is_mask and page.is_reduced == image.is_reduced and same_size and page.samplesperpixel == 1 and page.dtype is not None:
+        if (
+            page.is_mask
+            and page.is_reduced == image.is_reduced
+            and same_size
+            and page.samplesperpixel == 1
+            and page.dtype is not None
+        ):
             return page if isinstance(page.index, int) else None
     return None
 

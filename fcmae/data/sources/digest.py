@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fcmae.data.sources.files import ImageFiles
+from fcmae.data.zarr_folders import metadata_of
 
 VERSION = "2"
 SAMPLED, CHUNK = 64, 2**14
@@ -27,6 +28,8 @@ def digest(images: ImageFiles) -> str:
 
 def _parts(file: Path) -> bytes:
     try:
+        if file.is_dir():
+            file = Path(metadata_of(file) or file)
         with file.open("rb", buffering=0) as opened:
             size = os.fstat(opened.fileno()).st_size
             found = []

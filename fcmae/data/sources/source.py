@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from fcmae.data.endings import EXTENSIONS
-from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
+from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, kind, natural_key
 from fcmae.data.sources.lists import is_list, listed_paths
 from fcmae.data.sources.walk import walk
 from fcmae.errors import UserError
@@ -87,6 +87,8 @@ def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag
         if (run := run_above(absolute if is_folder else os.path.dirname(absolute))) is not None:
             if run not in survey.runs:
                 survey.runs.append(run)
+        elif is_folder and (image := folder_entry(path, name, is_linked=os.path.islink(path))) is not None:
+            found.append(image)
         elif is_folder:
             found += [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
         elif (one := entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)) is not None:
