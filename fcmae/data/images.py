@@ -17,6 +17,7 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import codecs, dicom, jpeg, limits, nifti, npy, ome_zarr, pillow, tiff, tiff_levels, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
+from fcmae.data.stored import Held, ImageRef, Stored
 from fcmae.data.zarr_folders import metadata_of
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
@@ -31,7 +32,7 @@ SNIFFED = 352  # bytes that tell what a file is
 class ImageFile:
     """An image of known size, possibly not decoded yet. Picklable, for worker processes."""
 
-    path: Path
+    path: ImageRef
     opened: Opened
     reading: PixelReading
     channels: Channels
@@ -184,27 +185,28 @@ class _Remembered:
         return self.results[key]
 
 
-def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
+def open_image(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFile:
     """Open an image file by its content, with its orientation applied; JPEG, TIFF and .npy are not decoded yet.
 
     Args:
-        path: the file; its ending does not matter.
+        path: the file, or another place of its bytes; its ending does not matter.
         reading: what is read of it; a number means as many channels.
 
     Raises:
         UnreadableImageError: damaged, empty, too large, of an unsupported format, or with channels that do not fit.
     """
-    path, reading = Path(path), PixelReading.of(reading)
+    path, reading = Path(path) if isinstance(path, str) else path, PixelReading.of(reading)
     with _one_error(path):
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and metadata_of(path)):  # opening a FIFO would block
-            raise ValueError("is no regular file")
+        if isinstance(path, Path):
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and metadata_of(path)):  # opening a FIFO would block
+                raise ValueError("is no regular file")
         opened = _open(path, reading)
         values.check_dtype(opened)
         return ImageFile(path, opened, reading, fitted(opened, reading))
 
 
-def read_image(path: str | Path, reading: PixelReading | int = 3) -> Tensor:
+def read_image(path: str | ImageRef, reading: PixelReading | int = 3) -> Tensor:
     """Read an image, with its orientation applied.
 
     The channels are the file's own. Palette, CMYK and bilevel images are converted; opacity is dropped unless the
@@ -223,22 +225,26 @@ def read_image(path: str | Path, reading: PixelReading | int = 3) -> Tensor:
     return open_image(path, reading).decode()
 
 
-def _open(path: Path, reading: PixelReading) -> Opened:
-    if path.is_dir():
+def _open(path: ImageRef, reading: PixelReading) -> Opened:
+    if isinstance(path, Path) and path.is_dir():
         return ome_zarr.open_zarr(path, reading)
     with path.open("rb") as file:
         start = file.read(SNIFFED)
-    if start[dicom.AT :].startswith(dicom.MAGIC):  # before TIFF, whose header may stand before a slide's
-        return dicom.open_dicom(path, path.stat().st_size, reading)
+        is_dicom = start[dicom.AT :].startswith(dicom.MAGIC)  # before TIFF, whose header may stand before a slide's
+        in_parts = is_dicom or nifti.is_nifti(start) or start.startswith((*tiff.MAGIC, npy.MAGIC, ome_zarr.ZIP))
+        data = b"" if in_parts and (isinstance(path, Path) or path.region()) else start + file.read()
+    if in_parts and isinstance(path, Stored) and data:
+        path = Held(path, data)
+    if is_dicom:
+        return dicom.open_dicom(path, reading)
     if start.startswith(tiff.MAGIC):
         return tiff.open_tiff(path, reading)
     if start.startswith(npy.MAGIC):
         return npy.open_npy(path, reading)
-    if nifti.is_nifti(start):
-        return nifti.open_nifti(path, path.stat().st_size, reading)
     if start.startswith(ome_zarr.ZIP):
         return ome_zarr.open_zarr(path, reading)
-    data = path.read_bytes()
+    if nifti.is_nifti(start):
+        return nifti.open_nifti(path, reading)
     if start.startswith(jpeg.START):
         return jpeg.open_jpeg(data, reading.max_pixels, prefer_fast=reading.in_chans == 3 and reading.bands is None)
     deep = None
@@ -256,7 +262,7 @@ def _open(path: Path, reading: PixelReading) -> Opened:
 
 
 @contextlib.contextmanager
-def _one_error(path: Path) -> Iterator[None]:
+def _one_error(path: ImageRef) -> Iterator[None]:
     """Convert decoder errors, anything from OSError to IndexError and struct.error, to UnreadableImageError."""
     try:
         with warnings.catch_warnings():

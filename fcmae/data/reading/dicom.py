@@ -5,10 +5,10 @@ may quote others, are not passed on.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from fcmae.data.reading import limits
 from fcmae.data.reading.dicom_values import Look, look_of
 from fcmae.data.reading.needs import needed
 from fcmae.data.reading.opened import Opened, Window
+from fcmae.data.stored import ImageRef
 
 AT, MAGIC = 128, b"DICM"
+HEAD = 2048
+"""Bytes within which the transfer syntax is stated."""
 DESCRIPTION = (
     *("SOPClassUID", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -42,12 +45,11 @@ class Frames(NamedTuple):
     is_palette: bool
 
 
-def open_dicom(file: Path | BinaryIO, size: int, reading: PixelReading) -> Opened:
+def open_dicom(image: ImageRef, reading: PixelReading) -> Opened:
     """The frames of a DICOM file are planes, or the channels of one image with ``--data.stack channels``.
 
     Args:
-        file: its path, or an open file.
-        size: its length in bytes.
+        image: the file.
         reading: with a value range, values are those after rescaling (Hounsfield units in CT); without one, and where
             the file has a window, they are uint8 as the window shows them.
 
@@ -56,7 +58,7 @@ def open_dicom(file: Path | BinaryIO, size: int, reading: PixelReading) -> Opene
     """
     pydicom = needed("pydicom", "dicom", "DICOM")
     with _without_quoting("its description"):
-        described = _description(pydicom, file)
+        described, size = _description(pydicom, image)
         head = {name: described.get(name) for name in ("Rows", "Columns", "PhotometricInterpretation")}
         height, width = int(head["Rows"] or 0), int(head["Columns"] or 0)
         bits = int(described.get("BitsAllocated") or 0)
@@ -77,11 +79,11 @@ def open_dicom(file: Path | BinaryIO, size: int, reading: PixelReading) -> Opene
     with _without_quoting("its description"):
         look = look_of(described, reading.value_range is None and encoding in GRAY)
     frames = Frames(per_plane, look, is_palette)
-    decode = partial(_decode, file, frames)
+    decode = partial(_decode, image, frames)
     opened = Opened(
         height, width, channels * per_plane, np.dtype(np.uint8), decode,
         is_color=encoding not in GRAY and per_plane == 1, planes=count // per_plane, windowed=True,
-        mask=partial(_there, file, frames) if look.padding is not None and look.is_windowed else None,
+        mask=partial(_there, image, frames) if look.padding is not None and look.is_windowed else None,
     )  # fmt: skip
     return _with_type(opened, described, look, reading)
 
@@ -109,15 +111,14 @@ def _are_channels(count: int, channels: int, reading: PixelReading) -> bool:
     return count > 1 and count * channels == reading.in_chans
 
 
-def _description(pydicom: Any, file: Path | BinaryIO) -> Any:
-    if not isinstance(file, Path):
+def _description(pydicom: Any, image: ImageRef) -> tuple[Any, int]:
+    """The elements that describe the pixels, and the length of the file in bytes."""
+    with image.open("rb") as file:
+        if pydicom.uid.DeflatedExplicitVRLittleEndian.encode() in file.read(HEAD):  # of unknown length
+            raise ValueError("deflated DICOM files are not read")
         file.seek(0)
-    meta = pydicom.filereader.read_file_meta_info(file)
-    if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
-        raise ValueError("deflated DICOM files are not read")
-    if not isinstance(file, Path):
-        file.seek(0)
-    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(DESCRIPTION))
+        described = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(DESCRIPTION))
+        return described, file.seek(0, os.SEEK_END)
 
 
 def _check_codec(pydicom: Any, described: Any) -> None:
@@ -139,14 +140,15 @@ def _check_codec(pydicom: Any, described: Any) -> None:
         )
 
 
-def _frame(file: Path | BinaryIO, frames: Frames, number: int) -> tuple[np.ndarray, Any]:
+def _frame(image: ImageRef, frames: Frames, number: int) -> tuple[np.ndarray, Any]:
     """Stored values [C, H, W] of one frame, and the elements that describe it."""
     import pydicom
 
     described = pydicom.Dataset()
     with _without_quoting("its pixels"):
         tags = [pydicom.tag.Tag(name) for name in DESCRIPTION]
-        array = pydicom.pixels.pixel_array(file, index=number, ds_out=described, specific_tags=tags)
+        with image.open("rb") as file:
+            array = pydicom.pixels.pixel_array(file, index=number, ds_out=described, specific_tags=tags)
         if frames.is_palette:
             array = pydicom.pixels.apply_color_lut(array, described)
             array = array if array.dtype == np.uint8 else (array >> 8).astype(np.uint8)  # of 16 bits for screens of 8
@@ -157,10 +159,10 @@ def _numbers(plane: int, frames: Frames) -> range:
     return range(plane * frames.per_plane, (plane + 1) * frames.per_plane)
 
 
-def _decode(file: Path | BinaryIO, frames: Frames, _reduce: int, window: Window | None, plane: int) -> np.ndarray:
+def _decode(image: ImageRef, frames: Frames, _reduce: int, window: Window | None, plane: int) -> np.ndarray:
     parts = []
     for number in _numbers(plane, frames):
-        array, described = _frame(file, frames, number)
+        array, described = _frame(image, frames, number)
         if len(array) == 1 and not frames.is_palette:
             with _without_quoting("its window or rescaling"):
                 array = frames.look.shown(array, described, number)
@@ -168,9 +170,9 @@ def _decode(file: Path | BinaryIO, frames: Frames, _reduce: int, window: Window 
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _there(file: Path | BinaryIO, frames: Frames, window: Window | None, plane: int) -> np.ndarray:
+def _there(image: ImageRef, frames: Frames, window: Window | None, plane: int) -> np.ndarray:
     """bool [1, h, w], False where every frame of an image has the padding value."""
-    found = [~frames.look.padded(_frame(file, frames, number)[0]) for number in _numbers(plane, frames)]
+    found = [~frames.look.padded(_frame(image, frames, number)[0]) for number in _numbers(plane, frames)]
     return _part(np.any(found, axis=0), window)
 
 

@@ -7,8 +7,8 @@ each process keeps the last one.
 import gzip
 import math
 import os
+from collections.abc import Hashable
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -17,11 +17,12 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits
 from fcmae.data.reading.needs import needed
 from fcmae.data.reading.opened import Opened, Window
+from fcmae.data.stored import ImageRef, Region, identity_of, region_of
 
 MAGIC = {344: (b"n+1\0",), 4: (b"n+2\0",)}
 """Position in the file → what NIfTI-1 and NIfTI-2 have there; pairs of .hdr and .img are not read."""
 GZIP = b"\x1f\x8b"
-HEADER = 352  # bytes
+HEADER = 544  # bytes of the longer header, and what says whether there are extensions
 
 
 class Volume(NamedTuple):
@@ -46,19 +47,18 @@ def is_nifti(start: bytes) -> bool:
     return any(start[at : at + 4] in magics for at, magics in MAGIC.items())
 
 
-def open_nifti(file: Path | BinaryIO, size: int, reading: PixelReading) -> Opened:
+def open_nifti(image: ImageRef, reading: PixelReading) -> Opened:
     """Slices of a volume as ``reading.slices`` asks for, from the first to the last along Right, Anterior, Superior.
 
     Args:
-        file: its path, or an open file.
-        size: its length in bytes.
+        image: the file.
         reading: with ``stack`` images, each volume of a fourth axis has slices of its own; with channels, the fourth
             axis, or else the slices, are the channels of one image. auto: the fourth axis is channels if they fit.
 
     Raises:
         ValueError: damaged, truncated, too large, or nibabel is missing.
     """
-    volume = _volume(file, size, reading)
+    volume = _volume(image, reading)
     seen = _seen(volume, reading.slices)
     count, height, width, times = seen.shape
     colors = len(seen.dtype.names or (0,))
@@ -68,7 +68,7 @@ def open_nifti(file: Path | BinaryIO, size: int, reading: PixelReading) -> Opene
     dtype = np.dtype(np.float32) if volume.is_scaled else _plain(seen.dtype)
     limits.check_size(1, 1, channels * dtype.itemsize, reading.max_pixels)
     return Opened(
-        height, width, channels, dtype, partial(_decode, file, size, reading, as_channels),
+        height, width, channels, dtype, partial(_decode, image, reading, as_channels),
         is_color=colors == 3 and channels == 3, has_alpha=colors == 4 and channels == 4, planes=planes, windowed=True,
     )  # fmt: skip
 
@@ -91,10 +91,9 @@ def _plain(dtype: np.dtype) -> np.dtype:
 
 
 def _decode(
-    file: Path | BinaryIO, size: int, reading: PixelReading, as_channels: str, _reduce: int, window: Window | None,
-    plane: int,
-) -> np.ndarray:  # fmt: skip
-    volume = _volume(file, size, reading)
+    image: ImageRef, reading: PixelReading, as_channels: str, _reduce: int, window: Window | None, plane: int
+) -> np.ndarray:
+    volume = _volume(image, reading)
     seen = _seen(volume, reading.slices)
     if window is not None:
         rows, columns = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
@@ -127,34 +126,32 @@ def _seen(volume: Volume, slices: str) -> np.ndarray:
     return canonical[:, ::y, ::z].transpose(0, 2, 1, 3)
 
 
-_kept: dict[tuple[Any, ...], Volume] = {}
+_kept: dict[Hashable, Volume] = {}
 
 
-def _volume(file: Path | BinaryIO, size: int, reading: PixelReading) -> Volume:
+def _volume(image: ImageRef, reading: PixelReading) -> Volume:
     nibabel = needed("nibabel", "nifti", "NIfTI")
-    if not isinstance(file, Path):
-        file.seek(0)
-        return _loaded(nibabel, file, size, reading)
-    with file.open("rb") as opened:
-        status = os.fstat(opened.fileno())
-        key = os.getpid(), str(file), status.st_mtime_ns, status.st_size, status.st_ino
-        if key in _kept:
-            return _kept[key]
-        if opened.read(2) != GZIP:
-            opened.seek(0)
-            return _mapped(nibabel, opened, file, size)
+    key = os.getpid(), identity_of(image)
+    if key in _kept:
+        return _kept[key]
+    with image.open("rb") as opened:
+        head = opened.read(HEADER)
+        if not head.startswith(GZIP) and (region := region_of(image)) is not None:
+            return _mapped(nibabel, head, region)
+        size = opened.seek(0, os.SEEK_END)
         opened.seek(0)
         _kept.clear()
         _kept[key] = found = _loaded(nibabel, opened, size, reading)
     return found
 
 
-def _mapped(nibabel: Any, opened: BinaryIO, file: Path, size: int) -> Volume:
-    header, affine = _header(nibabel, opened.read(HEADER + 4 * HEADER))
+def _mapped(nibabel: Any, head: bytes, region: Region) -> Volume:
+    header, affine = _header(nibabel, head)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
-    if offset + math.prod(shape) * dtype.itemsize > size:
+    if offset + math.prod(shape) * dtype.itemsize > region.size:
         raise ValueError("truncated: its volume reaches beyond the end of the file")
-    return _described(np.memmap(file, dtype, "r", offset, shape, order="F"), header, affine, nibabel)
+    stored = np.memmap(region.path, dtype, "r", region.offset + offset, shape, order="F")
+    return _described(stored, header, affine, nibabel)
 
 
 def _loaded(nibabel: Any, opened: BinaryIO, size: int, reading: PixelReading) -> Volume:
@@ -165,7 +162,6 @@ def _loaded(nibabel: Any, opened: BinaryIO, size: int, reading: PixelReading) ->
     head = plain.read(HEADER)
     if not any(head[at : at + 4] in magics for at, magics in MAGIC.items()):
         raise ValueError("a gzip file that holds no NIfTI volume")
-    head += plain.read(4 * HEADER)
     header, affine = _header(nibabel, head)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
     needs = offset + math.prod(shape) * dtype.itemsize

@@ -13,6 +13,7 @@ from fcmae.data.reading import limits
 from fcmae.data.reading.needs import needed
 from fcmae.data.reading.opened import Opened, Window
 from fcmae.data.reading.tiff_levels import checked_level, factors, reduced
+from fcmae.data.stored import ImageRef
 from fcmae.data.zarr_folders import metadata_of, multiscales
 
 ZIP = b"PK\x03\x04"
@@ -35,12 +36,14 @@ class Levels(NamedTuple):
         return {axis: n for axis, n in zip(self.axes, array.shape, strict=True) if axis not in "yx"}
 
 
-def open_zarr(path: Path, reading: PixelReading) -> Opened:
+def open_zarr(path: ImageRef, reading: PixelReading) -> Opened:
     """The first image of the file: the axis c is channels, t and z are planes, as in an OME-TIFF.
 
     Raises:
         ValueError: damaged, no image, a level that it does not have, or zarr is missing.
     """
+    if not isinstance(path, Path):
+        raise ValueError("a zipped Zarr within an archive or behind a URL is not read; unpack or download it")
     levels = _levels(path, reading.level)
     base = levels.arrays[0]
     height, width = levels.hw(base)

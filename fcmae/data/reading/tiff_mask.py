@@ -1,6 +1,5 @@
 """Mask pages, as GDAL writes them into a TIFF: which pixels of its image have data."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import tifffile
 from fcmae.data.reading import tiff_segments
 from fcmae.data.reading.opened import Window, turned
 from fcmae.data.reading.tiff_kept import open_file
+from fcmae.data.stored import ImageRef
 
 
 def mask_page(tiff: tifffile.TiffFile, image: tifffile.TiffPage) -> tifffile.TiffPage | None:
@@ -16,18 +16,13 @@ def mask_page(tiff: tifffile.TiffFile, image: tifffile.TiffPage) -> tifffile.Tif
     masks = (level.keyframe for series in tiff.series[1:] for level in series.levels)
     for page in masks:
         same_size = (page.imagelength, page.imagewidth) == (image.imagelength, image.imagewidth)
-        if (
-            page.is_mask
-            and page.is_reduced == image.is_reduced
-            and same_size
-            and page.samplesperpixel == 1
-            and page.dtype is not None
-        ):
+        is_its = page.is_mask and page.is_reduced == image.is_reduced and same_size
+        if is_its and page.samplesperpixel == 1 and page.dtype is not None:
             return page if isinstance(page.index, int) else None
     return None
 
 
-def read_mask(path: Path, index: int, turn: int, window: Window | None, _plane: int) -> np.ndarray:
+def read_mask(path: ImageRef, index: int, turn: int, window: Window | None, _plane: int) -> np.ndarray:
     """bool [1, h, w], True where there is data: the window, or all of it, upright.
 
     Args:
