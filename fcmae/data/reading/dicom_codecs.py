@@ -17,6 +17,7 @@ JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 FRAMES = (*(0xC0, 0xC1, 0xC2, 0xC3), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 """Markers of a frame's header, JPEG-LS's the last."""
+END = b"\xff\xd9"
 DECODER_DEPENDENCIES = dict.fromkeys((*JPEG, *JPEG_LS, *JPEG_2000), ("imagecodecs",))
 
 
@@ -30,6 +31,8 @@ def decode_frame(data: bytes, runner: Any) -> bytes:
     """One frame, in the byte order of the machine; ``runner`` is told its depth and color space."""
     _check_own_size(data, runner)
     if runner.transfer_syntax in JPEG_LS:
+        if not data.rstrip(b"\0").endswith(END):
+            raise ValueError("truncated")  # the decoder takes seconds to find out
         array = imagecodecs.jpegls_decode(data)
     elif runner.transfer_syntax in JPEG_2000:
         array = imagecodecs.jpeg2k_decode(data)

@@ -112,7 +112,14 @@ def scn(scan: np.ndarray) -> bytes:
     with tifffile.TiffWriter(out, bigtiff=True) as writer:
         writer.write(macro, photometric="rgb", tile=(32, 32), description=xml, metadata=None)
         for step in (1, 2):
-            writer.write(scan[::step, ::step], photometric="rgb", tile=(32, 32), compression="jpeg", subfiletype=int(step > 1), metadata=None)
+            writer.write(
+                scan[::step, ::step],
+                photometric="rgb",
+                tile=(32, 32),
+                compression="jpeg",
+                subfiletype=int(step > 1),
+                metadata=None,
+            )
     return out.getvalue()
 
 
@@ -130,7 +137,10 @@ def ndpi(scan: np.ndarray) -> bytes:
         jpeg = coded.getvalue()
         begins = jpeg.index(b"\xff\xda") + 2
         begins += int.from_bytes(jpeg[begins : begins + 2], "big")
-        starts = [begins, *(n + 2 for n in range(begins, len(jpeg) - 1) if jpeg[n] == 255 and 208 <= jpeg[n + 1] <= 215)]
+        starts = [
+            begins,
+            *(n + 2 for n in range(begins, len(jpeg) - 1) if jpeg[n] == 255 and 208 <= jpeg[n + 1] <= 215),
+        ]
         at = {"jpeg": len(out)}
         out += jpeg
         arrays = {"starts": struct.pack(f"<{len(starts)}I", *starts), "bits": struct.pack("<3H", 8, 8, 8)}
@@ -139,7 +149,13 @@ def ndpi(scan: np.ndarray) -> bytes:
             out += data
         tags = [
             *((256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (258, 3, 3, at["bits"]), (259, 3, 1, 7)),
-            *((262, 3, 1, 6), (271, 2, 10, at["make"]), (273, 4, 1, at["jpeg"]), (277, 3, 1, 3), (278, 4, 1, page.shape[0])),
+            *(
+                (262, 3, 1, 6),
+                (271, 2, 10, at["make"]),
+                (273, 4, 1, at["jpeg"]),
+                (277, 3, 1, 3),
+                (278, 4, 1, page.shape[0]),
+            ),
             *((279, 4, 1, len(jpeg)), (65420, 4, 1, 1)),
             (65421, 11, 1, int.from_bytes(struct.pack("<f", lens), "little")),
             (65426, 4, len(starts), at["starts"]),

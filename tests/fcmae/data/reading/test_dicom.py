@@ -1,6 +1,7 @@
 """DICOM: what a viewer shows, or the numbers that the file means; nothing about the patient."""
 
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEGLosslessSV1, MPEG2MPML
+from pydicom.uid import MPEG2MPML, JPEGLosslessSV1
 
 from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_image, read_image
 from fcmae.data.pixel_reading import PixelReading
@@ -114,7 +115,10 @@ def test_color(opened: Any) -> None:
 @pytest.mark.parametrize(
     ("compressed", "plain"),
     [
-        *((f"MR_small_{name}.dcm", "MR_small.dcm") for name in ("RLE", "jp2klossless", "jpeg_ls_lossless", "bigendian")),
+        *(
+            (f"MR_small_{name}.dcm", "MR_small.dcm")
+            for name in ("RLE", "jp2klossless", "jpeg_ls_lossless", "bigendian")
+        ),
         ("SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm"),  # lossless JPEG
         ("JPGExtended.dcm", "JPEG-lossy.dcm"),  # of 12 bits
     ],
@@ -153,7 +157,7 @@ def test_no_message_quotes_the_file(tmp_path: Path) -> None:
         (tmp_path / str(number)).write_bytes(data)
         with pytest.raises(UnreadableImageError) as caught:
             open_image(tmp_path / str(number), 1)
-        assert "damaged or truncated" in str(caught.value)
+        assert re.search("damaged or truncated: its|holds no image", str(caught.value))
         assert "Doe" not in str(caught.value)
         assert "1A" not in str(caught.value)
 

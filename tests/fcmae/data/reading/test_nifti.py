@@ -58,7 +58,9 @@ def test_a_fourth_axis_is_channels_if_they_fit(tmp_path: Path) -> None:
     file = write(tmp_path / "a.nii", nifti(four))
     as_channels = open_image(file, PixelReading(3, value_range=RANGE))
     assert (as_channels.opened.channels, as_channels.planes) == (3, 7)
-    assert np.array_equal(as_channels.own_values(None, 1)[0], SEEN["axial"][1] + np.array([0, 1000, 2000])[:, None, None])
+    assert np.array_equal(
+        as_channels.own_values(None, 1)[0], SEEN["axial"][1] + np.array([0, 1000, 2000])[:, None, None]
+    )
     images = open_image(file, PixelReading(1, value_range=RANGE))
     assert (images.opened.channels, images.planes) == (1, 21)
     assert np.array_equal(images.own_values(None, 7 + 1)[0][0], SEEN["axial"][1] + 1000)

@@ -11,7 +11,7 @@ from fcmae.data.images import ImageFile, UnreadableImageError, open_image
 from fcmae.data.pixel_reading import PixelReading
 from tests.fcmae.data.reading.makers import ome_zarr, zipped_ome_zarr
 
-TCZYX = np.random.default_rng(0).integers(0, 60000, (2, 3, 4, 70, 90)).astype(np.uint16)
+TCZYX = np.random.default_rng(0).integers(0, 60000, (2, 3, 4, 72, 92)).astype(np.uint16)
 READING = PixelReading(3, value_range=(0, 65535))
 
 
@@ -19,13 +19,13 @@ READING = PixelReading(3, value_range=(0, 65535))
 def test_axes_are_channels_and_planes(tmp_path: Path, version: str) -> None:
     ome_zarr(tmp_path / "a.zarr", TCZYX, "tczyx", version)
     file = open_image(tmp_path / "a.zarr", READING)
-    assert (file.opened.channels, file.planes, file.height, file.width) == (3, 8, 70, 90)
+    assert (file.opened.channels, file.planes, file.height, file.width) == (3, 8, 72, 92)
     for plane in range(8):
         t, z = divmod(plane, 4)
         assert np.array_equal(file.own_values(None, plane)[0], TCZYX[t, :, z])
     np.testing.assert_allclose(file.crop((30, 5, 10, 50), plane=7), TCZYX[1, :, 3, 30:40, 5:55] / 65535, atol=1e-6)
     whole = open_image(tmp_path / "a.zarr", PixelReading(24, value_range=(0, 65535)))
-    assert np.array_equal(whole.own_values(None)[0], TCZYX.reshape(24, 70, 90))
+    assert np.array_equal(whole.own_values(None)[0], TCZYX.reshape(24, 72, 92))
 
 
 def test_levels(tmp_path: Path) -> None:
