@@ -1,0 +1,47 @@
+"""How remote images are fetched: time limits and the cache, as ``--data.timeout``, ``cache_dir`` and ``cache_size``."""
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fcmae.data.stores.cache import Cache
+
+TIMEOUT, CACHE_SIZE = 30.0, "50GB"
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def bytes_of(text: str) -> int:
+    """``50GB`` → 50,000,000,000.
+
+    Raises:
+        ValueError: no number with a unit.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)\s*", text.upper())
+    unit = found and (found[2] if found[2].endswith("B") and len(found[2]) > 1 else found[2].rstrip("B"))
+    if found is None or unit not in UNITS:
+        raise ValueError(f"cache_size must be a size such as 50GB, 500MB or 0, got {text!r}")
+    return int(float(found[1]) * UNITS[unit])
+
+
+def default_cache_dir() -> Path:
+    """``fcmae`` in the user's folder of caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcmae"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Settings of all fetching. Picklable, for worker processes."""
+
+    cache_dir: str | None = None
+    """None: :func:`default_cache_dir`."""
+    cache_size: str = CACHE_SIZE
+    timeout: float = TIMEOUT
+    """Seconds without an answer."""
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The cache in that folder."""
+        return Cache(Path(self.cache_dir) if self.cache_dir else default_cache_dir(), bytes_of(self.cache_size))
