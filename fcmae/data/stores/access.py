@@ -9,8 +9,6 @@ from pathlib import Path
 from fcmae.data.stores.cache import Cache
 
 TIMEOUT, CACHE_SIZE = 30.0, "50GB"
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def bytes_of(text: str) -> int:
@@ -19,11 +17,10 @@ def bytes_of(text: str) -> int:
     Raises:
         ValueError: no number with a unit.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)\s*", text.upper())
-    unit = found and (found[2] if found[2].endswith("B") and len(found[2]) > 1 else found[2].rstrip("B"))
-    if found is None or unit not in UNITS:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
+    if found is None or (found[3] and not found[2]):
         raise ValueError(f"cache_size must be a size such as 50GB, 500MB or 0, got {text!r}")
-    return int(float(found[1]) * UNITS[unit])
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** (" KMGT".index(found[2] or " ")))
 
 
 def default_cache_dir() -> Path:

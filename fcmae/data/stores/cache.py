@@ -2,13 +2,14 @@
 
 An entry is written under a temporary name and renamed, and ends with a checksum, so that a process may be killed at any
 moment and a damaged entry is only a missing one. The total lies in a file and is raised, under a lock, before an entry
-is written: what is there never exceeds it. A count that a killed process left too high is mended by the next clearing.
+is written: what is there never exceeds it. A total that is too high is mended by the next clearing, which counts.
 """
 
 import contextlib
 import logging
 import os
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,6 +24,7 @@ logger = logging.getLogger("fcmae")
 DIGEST = 16  # bytes at the end of an entry
 KEPT = 0.9  # of the limit, after a clearing
 ABANDONED = 3600.0  # seconds, after which a temporary file has no writer any more
+BETWEEN_TRIES = 0.002  # seconds, of a process that waits for the lock
 TOTAL, LOCK, TEMPORARY = "total", "total.lock", ".new-"
 
 _given_up: set[str] = set()  # folders that could not be written to; a line was logged
@@ -73,14 +75,15 @@ class Cache:
         if size > self.limit * KEPT or str(self.folder) in _given_up:
             return
         file = self._file(key)
-        temporary = file.with_name(f"{TEMPORARY}{os.getpid()}-{file.name}")
+        temporary = file.with_name(f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{file.name}")
         try:
             if file.exists():
                 return
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._make_room(size)
             try:
-                temporary.write_bytes(data + _checksum(key, data))
+                self._make_room(size, temporary)
+                with temporary.open("r+b") as opened:
+                    opened.write(data + _checksum(key, data))
                 os.replace(temporary, file)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -92,12 +95,15 @@ class Cache:
         name = blake2b(os.fsencode(key), digest_size=16).hexdigest()
         return self.folder / name[:2] / name[2:]
 
-    def _make_room(self, size: int) -> None:
-        with FileLock(self.folder / LOCK):
+    def _make_room(self, size: int, temporary: Path) -> None:
+        """Delete what is too much, and take the room with an empty file of this size."""
+        with FileLock(self.folder / LOCK, poll_interval=BETWEEN_TRIES):
             total = self._read_total()
             if total is None or total + size > self.limit:
                 total = self._clear(int(self.limit * KEPT) - size)
             (self.folder / TOTAL).write_text(str(total + size))
+            with temporary.open("wb") as opened:
+                opened.truncate(size)
 
     def _read_total(self) -> int | None:
         try:

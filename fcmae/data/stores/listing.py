@@ -46,17 +46,23 @@ def listed(url: str, access: Access, flag: str = "--data.path") -> list[Listed]:
         raise UserError(f"{flag} {shown(url)} cannot be listed: {error}") from None
     if not found:
         raise UserError(f"{flag} {shown(url)} is not there, or holds no files that can be listed")
-    beginning = _beginning(url) if is_pattern else url.rstrip("/") + "/"
     files = []
     for one, info in found.items():
-        name = one.removeprefix(beginning) if one.startswith(beginning) else shown(one).rpartition("/")[2]
+        name = _name(one, url)
         if not any(folder.startswith(".") for folder in name.split("/")):
-            files.append(Listed(url if one == url else one, name, *described(info)))
+            files.append(Listed(one, name, *described(info)))
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
-def _beginning(pattern: str) -> str:
+def _name(file: str, url: str) -> str:
+    """A file's name relative to the folder or pattern it was found by."""
+    beginning = _above_wildcards(url) if has_magic(url) else f"{url.rstrip('/')}/"
+    found, start = (text.split("://", 1)[1].lstrip("/") for text in (file, beginning))
+    return found.removeprefix(start) if found.startswith(start) else last_part(file)
+
+
+def _above_wildcards(pattern: str) -> str:
     """The folder above the first part of a pattern that has a wildcard."""
     parts = pattern.split("/")
-    first = next(n for n, one in enumerate(parts) if has_magic(f"{protocol(pattern)}:{one}"))
+    first = next(n for n, part in enumerate(parts) if has_magic(f"{protocol(pattern)}:{part}"))
     return "/".join(parts[:first]) + "/"

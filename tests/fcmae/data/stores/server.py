@@ -33,10 +33,10 @@ def serving(root: Path, port: int = 0) -> Iterator[Server]:
         def log_message(self, *_: object) -> None:
             pass
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self.answer(has_body=False)
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.answer(has_body=True)
 
         def answer(self, has_body: bool) -> None:
