@@ -1,4 +1,4 @@
-"""How remote images are fetched: time limits and the cache, as ``--data.timeout``, ``cache_dir`` and ``cache_size``."""
+"""How sources are read that are not plain files: by URL, and tables. The options of ``data.*`` of the same names."""
 
 import os
 import re
@@ -30,13 +30,17 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class Access:
-    """Settings of all fetching. Picklable, for worker processes."""
+    """Settings of all stores and tables. Picklable, for worker processes."""
 
     cache_dir: str | None = None
     """None: :func:`default_cache_dir`."""
     cache_size: str = CACHE_SIZE
     timeout: float = TIMEOUT
     """Seconds without an answer."""
+    column: str | None = None
+    """Of a table: that of the images; None: found by its type and name."""
+    split: str | None = None
+    """Of a dataset of several: a word in the names of its files."""
 
     @cached_property
     def cache(self) -> Cache:

@@ -117,7 +117,8 @@ def _in_time(call: Callable[[], T], limit: float) -> T:
 
 
 def _as_fetch_error(url: str, error: Exception, access: Access) -> FetchError:
-    status, name = getattr(error, "status", None) or getattr(error, "code", None), type(error).__name__
+    name = type(error).__name__
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410):
         return FetchError(url, "is not there", is_absent=True)
     if "Timeout" in name:

@@ -43,7 +43,7 @@ def listed(url: str, access: Access, flag: str = "--data.path") -> list[Listed]:
     try:
         found = repeated(url, access, call, access.timeout * PATIENCE)
     except FetchError as error:
-        raise UserError(f"{flag} {shown(url)} cannot be listed: {error}") from None
+        raise UserError(f"{flag} {shown(url)} cannot be listed: {error}") from error
     if not found:
         raise UserError(f"{flag} {shown(url)} is not there, or holds no files that can be listed")
     files = []
