@@ -18,6 +18,7 @@ from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, tiff_lev
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 from fcmae.data.stored import Held, ImageRef, Stored
+from fcmae.errors import StoreError
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
@@ -256,7 +257,7 @@ def _one_error(path: ImageRef) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries warn of every oddity that they can read nevertheless
             yield
-    except UnreadableImageError:
+    except (UnreadableImageError, StoreError):
         raise
     except MemoryError:  # says nothing about the file
         raise

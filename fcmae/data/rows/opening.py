@@ -29,8 +29,10 @@ def opened(tables: Sequence[Table], access: Access, flag: str = "--data.path") -
         return list(pool.map(lambda one: open_rows(one.where, access.column, access, flag), tables))
 
 
-def row_images(tables: Sequence[Table], access: Access, flag: str = "--data.path") -> RowImages | list[tuple[str, str]]:
-    """The images in the rows of some files; or if their column holds paths, (the file, path) of each.
+def row_images(
+    tables: Sequence[Table], access: Access, flag: str = "--data.path"
+) -> RowImages | list[tuple[str, list[str]]]:
+    """The images in the rows of some files; or if their column holds paths, those of each file.
 
     Raises:
         UserError: a file cannot be read, or has no column of images; or they have no rows.
@@ -48,7 +50,8 @@ def row_images(tables: Sequence[Table], access: Access, flag: str = "--data.path
         return RowImages(files, [one.name for one in tables])
     if any(file.column and file.column.has_bytes for file in files):
         raise UserError(f"{flag} {shown(tables[0].where)}: some of its files hold images, others paths only")
-    return [(file.where, path) for file in files if file.column for path in file.values(file.column.path) if path]
+    columns = [(file.where, file.values(file.column.path)) for file in files if file.column and file.count]
+    return [(where, found) for where, values in columns if (found := [path for path in values if path])]
 
 
 def of_split(tables: Sequence[Table], split: str | None, where: str, flag: str = "--data.path") -> list[Table]:

@@ -159,12 +159,13 @@ def fetched(url: str, access: Access, version: str = "", size: int | None = None
     key = f"{url}\0{version}"
     data = access.cache.get(key)
     if data is None or (size is not None and len(data) != size):
-        data = _whole(url, access, size)
+        data = downloaded(url, access, size)
         access.cache.put(key, data)
     return data
 
 
-def _whole(url: str, access: Access, size: int | None) -> bytes:
+def downloaded(url: str, access: Access, size: int | None = None) -> bytes:
+    """The whole file, not from the cache; raises as :func:`fetched`."""
     if size is not None and size > BLOCK:
         return b"".join(part(url, access, n, min(n + BLOCK, size), size) for n in range(0, size, BLOCK))
 
