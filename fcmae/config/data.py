@@ -38,8 +38,8 @@ class TrainingImagesConfig:
     cache_size: str = CACHE_SIZE
     """Largest size of cache_dir, as 50GB; what was used least recently is deleted. 0: keep nothing."""
     timeout: float = TIMEOUT
-    """Seconds to wait for a store that does not answer. After four tries an image is skipped as unreadable; if the whole
-    store is gone, the run stops and can be resumed."""
+    """Seconds to wait for a store that does not answer. After four tries an image is skipped as unreadable; if nothing
+    of the store answers, the run stops and can be resumed."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Minimum and maximum fraction of the image area that a random crop covers."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
