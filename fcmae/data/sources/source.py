@@ -13,7 +13,7 @@ from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
 from fcmae.data.sources.remote import listed_images, remote_images, table_images
-from fcmae.data.sources.tables import tables_below, tables_in
+from fcmae.data.sources.tables import tables_below, tables_of
 from fcmae.data.sources.walk import walk
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, local_path
@@ -63,10 +63,13 @@ def images_of(
                 return _of_tables(tables_below(source), source, survey, leave_out, flag, access)
         elif os.path.isfile(source) and is_list(source):
             return _of_list(listed_paths(source, flag), source, survey, leave_out, flag, access)
-        elif tables := tables_in(source):
+        elif os.path.isfile(source) and (tables := tables_of([source])):
             return _of_tables(tables, source, survey, leave_out, flag, access)
         elif glob.has_magic(source) and not os.path.lexists(source):
-            found, looked = _of_paths(list(_matches(source)), survey, leave_out, flag), "among what it matches"
+            matches = list(_matches(source))
+            if matches and (tables := tables_of(matches)):
+                return _of_tables(tables, source, survey, leave_out, flag, access)
+            found, looked = _of_paths(matches, survey, leave_out, flag), "among what it matches"
         else:
             raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
     except OSError as error:
