@@ -17,12 +17,13 @@ from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError
 
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather")
+ENDINGS = (*PARQUET, *ARROW)
 INSTALL = "needs pyarrow; pip install 'fcmae[parquet]'"
 
 
 def is_row_file(name: str) -> bool:
     """Whether it is a Parquet or Arrow file, by its ending."""
-    return os.path.splitext(name)[1].lower() in (*PARQUET, *ARROW)
+    return os.path.splitext(name)[1].lower() in ENDINGS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from fcmae.data.endings import EXTENSIONS
-from fcmae.data.rows.files import is_row_file
+from fcmae.data.rows.files import ENDINGS
 from fcmae.data.rows.opening import Table, of_split
 from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
 from fcmae.data.sources.image_set import ImageSet
@@ -59,7 +59,7 @@ def images_of(
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
         elif os.path.isdir(source := local_path(source)):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
-            if not found and any(map(is_row_file, survey.passed_over)):
+            if not found and any(ending in survey.passed_over for ending in ENDINGS):
                 return _of_tables(tables_below(source), source, survey, leave_out, flag, access)
         elif os.path.isfile(source) and is_list(source):
             return _of_list(listed_paths(source, flag), source, survey, leave_out, flag, access)

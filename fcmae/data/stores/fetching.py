@@ -117,6 +117,8 @@ def _in_time(call: Callable[[], T], limit: float) -> T:
 
 
 def _as_fetch_error(url: str, error: Exception, access: Access) -> FetchError:
+    while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # fsspec says so of whatever went wrong while it asked for details
     name = type(error).__name__
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410):

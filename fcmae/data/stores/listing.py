@@ -42,7 +42,12 @@ def listed(url: str, access: Access, flag: str = "--data.path") -> list[Listed]:
 
     try:
         found = repeated(url, access, call, access.timeout * PATIENCE)
+        if not found:  # fsspec may have met an error, and passed over it
+            folder = _above_wildcards(url) if is_pattern else url
+            repeated(folder, access, lambda fs, path: fs.ls(path, detail=False), access.timeout * PATIENCE)
     except FetchError as error:
+        if error.is_absent:
+            raise UserError(f"{flag} {shown(url)} is not there") from error
         raise UserError(f"{flag} {shown(url)} cannot be listed: {error}") from error
     if not found:
         raise UserError(f"{flag} {shown(url)} is not there, or holds no files that can be listed")
