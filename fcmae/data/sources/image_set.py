@@ -1,5 +1,7 @@
 """The seam of sources: a sequence of images by index, each with a name and a stamp, whatever holds them."""
 
+import hashlib
+import os
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -76,6 +78,27 @@ class ImageSet(Sequence[ImageRef]):
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """Some of the images, in the order of ``indices``."""
         return Chosen(self, np.fromiter(indices, np.int64))
+
+    def fingerprint(self) -> tuple[str, str, str]:
+        """Hashes of all names, sizes and times, in order."""
+        return fingerprint(self.names, self.stamps)
+
+
+def fingerprint(names: Iterable[str], stamps: Sequence[Stamp]) -> tuple[str, str, str]:
+    """Hashes of names, sizes and times."""
+    return (
+        hash_of(os.fsencode(name) for name in names),
+        hash_of(b"%d" % size for size, _ in stamps),
+        hash_of(b"%d" % time for _, time in stamps),
+    )
+
+
+def hash_of(parts: Iterable[bytes]) -> str:
+    """A short hash of parts and of where they end."""
+    whole = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        whole.update(b"%d:" % len(part) + part)
+    return whole.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 from fcmae.data.endings import EXTENSIONS
 from fcmae.data.rows.files import ENDINGS
 from fcmae.data.rows.opening import Table, of_split
+from fcmae.data.sources.archives.images import archive_images
+from fcmae.data.sources.archives.names import expanded, is_archive, is_compressed_tar
 from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
@@ -20,14 +22,17 @@ from fcmae.data.stores.urls import is_url, local_path
 from fcmae.errors import UserError
 from fcmae.runs.layout import PICTURES, is_run_folder
 
-ACCEPTED = "give a folder of images, a glob in quotes, a list of paths (.txt, .csv), a .parquet file, or a URL"
+ACCEPTED = (
+    "give a folder of images, a glob in quotes, .tar or .zip archives, .parquet files, a list of paths (.txt, .csv), "
+    "or any of these by URL"
+)
 UNSET = "???"
 """What a recipe says where the user must name the images."""
 
 
 def check_there(sources: str | Sequence[str] | None, flag: str = "--data.path") -> None:
     """UserError for a source that does not exist. Looks at no file, so it is quick for any set."""
-    for source in [sources] if isinstance(sources, str) else sources or ():
+    for source in expanded([sources] if isinstance(sources, str) else sources or ()):
         if source == UNSET:
             raise UserError(_missing(flag))
         if is_url(source):
@@ -54,10 +59,15 @@ def images_of(
         raise UserError(_missing(flag))
     if isinstance(source, str) and is_url(source):
         return remote_images(source, access, survey, flag)
+    source = local_path(source) if isinstance(source, str) else source
+    found: list[Entry] | ImageSet
     try:
-        if not isinstance(source, str):
+        if not isinstance(source, str) or (os.path.isfile(source) and is_archive(source)):
+            source = [source] if isinstance(source, str) else source
+            if packed := next(filter(is_compressed_tar, source), None):
+                raise UserError(_why_compressed(packed, flag))
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
-        elif os.path.isdir(source := local_path(source)):
+        elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
             if not found and any(ending in survey.passed_over for ending in ENDINGS):
                 return _of_tables(tables_below(source), source, survey, leave_out, flag, access)
@@ -77,7 +87,8 @@ def images_of(
     return _some(found, named, looked, survey, flag)
 
 
-def _some(found: list[Entry], source: str, looked: str, survey: Survey, flag: str) -> list[Entry]:
+def _some(found: list[Entry] | ImageSet, source: str, looked: str, survey: Survey, flag: str) -> list[Entry] | ImageSet:
+    """What was found, if anything."""
     if not found:
         raise UserError(
             f"{flag} {source} holds no images; looked {looked} for {' '.join(sorted(EXTENSIONS))}{_met(survey)}"
@@ -102,15 +113,33 @@ def _of_tables(
     return found if isinstance(found, ImageSet) else _of_list(found, source, survey, leave_out, flag, access)
 
 
-def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
+def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
     _check_is_no_run(folder, leave_out, flag)
-    return walk(folder, survey, leave_out)
+    before = len(survey.archives)
+    found = walk(folder, survey, leave_out)
+    return found or _in_archives(sorted(survey.archives[before:], key=natural_key), survey, leave_out, flag)
 
 
-def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
-    """Files, and the images of folders. Those in run folders are left out."""
+def _in_archives(archives: list[str], survey: Survey, beside: Path | None, flag: str) -> list[Entry] | ImageSet:
+    """Where there are no image files: what archives hold."""
+    plain = [path for path in archives if not is_compressed_tar(path)]
+    if archives and not plain:
+        raise UserError(_why_compressed(archives[0], flag))
+    for path in plain:
+        survey.passed_over[os.path.splitext(path)[1].lower()] -= 1
+    survey.passed_over = +survey.passed_over
+    return archive_images(plain, survey, beside) if plain else []
+
+
+def _why_compressed(path: str, flag: str) -> str:
+    return f"{flag} {path} is compressed as a whole, so no image in it can be read alone; give a plain .tar or a .zip"
+
+
+def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
+    """Files, and the images of folders, or if there are none those in archives. Those in run folders are left out."""
     if not paths:
         return []
+    before = len(survey.archives)
     whole = [os.path.abspath(path) for path in paths]
     base = os.path.commonpath([os.path.dirname(path) for path in whole])
     _check_is_no_run(base, leave_out, flag)
@@ -133,7 +162,7 @@ def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag
             found += [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
         elif (one := entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)) is not None:
             found.append(one)
-    return found
+    return found or _in_archives(survey.archives[before:], survey, leave_out, flag)
 
 
 def _matches(pattern: str) -> Iterator[str]:
