@@ -40,6 +40,7 @@ def test_a_store_that_goes_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """In the middle of a run: one line, a checkpoint of the last step, and the losses of a folder after the resume."""
+    caplog.set_level("INFO")
     monkeypatch.setattr(fetching, "WAITS", ())
     assert main(tiny_args("folder")) == 0
     expected = losses(tmp_path / "folder")
