@@ -18,9 +18,9 @@ class TrainingImagesConfig:
     """Images to train on: how their pixels are read, and how they are cropped at random."""
 
     path: tuple[str, ...] | str | None = None
-    """Images: a folder, nested or flat, labeled or not; a glob in quotes; a .txt, .csv or .tsv list of paths; Parquet
-    or Arrow files; any of these by URL (https, s3, gs, hf), or hf:owner/name; or several, as a,b. Unset: the photos
-    that ship with scikit-image and scikit-learn."""
+    """Images: a folder, nested or flat, labeled or not; a glob in quotes; .tar or .zip archives, as
+    shards-{000..127}.tar; Parquet or Arrow files; a .txt, .csv or .tsv list of paths; any of these by URL (https, s3,
+    gs, hf), or hf:owner/name; or several, as a,b. Unset: the photos that ship with scikit-image and scikit-learn."""
     num_workers: int = 4
     """Data loading processes per training process; 0 loads in the training process. Does not change results."""
     cache: bool = False
