@@ -25,6 +25,7 @@ from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import checkpoint_bytes, non_finite
 from fcmae.training.saving import save as _save
 from fcmae.training.step import Step
+from fcmae.training.trackers import Trackers
 from fcmae.training.waiting import SlowData, advice, cores_of_a_process
 
 logger = logging.getLogger("fcmae")
@@ -60,10 +61,14 @@ def fit(run: Run[Any]) -> Fitted:
         bar = TrainingProgress(
             run.total_steps, step, run.batch.accumulation_steps, accelerator.is_main_process, checkpoint_bytes(run)
         )
+        # the trackers first: they end last, when Ctrl-C has its usual meaning again
+        trackers = stack.enter_context(_trackers(run)) if accelerator.is_main_process else None
         interrupted = stack.enter_context(signals_as_question(accelerator, bar))
-        metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
+        metrics = stack.enter_context(MetricsLog(run.folder, step, trackers)) if accelerator.is_main_process else None
         stack.enter_context(bar)
         loaded = stack.enter_context(batches_of(task.loader(run))) if step < run.total_steps else iter(())
+        if trackers and step < run.total_steps:
+            trackers.start()  # after the loading processes: a forked process should not begin amid others' imports
         batches = Prefetch(loaded, task.inputs, accelerator.device)
         if step > 0 and run.resumed_settings is None:
             with bar.saving():
@@ -120,6 +125,8 @@ def fit(run: Run[Any]) -> Fitted:
                     _save(run, replace(run.start, step=step, pending_losses=pending))
             task.after_step(run, step, metrics)
             if stop:
+                if trackers:
+                    trackers.hurry()
                 break
         run.peers.part()
 
@@ -130,6 +137,10 @@ def fit(run: Run[Any]) -> Fitted:
         for line in task.closing_lines(run, last_loss):
             logger.info("%s", line)
     return Fitted(step, last_loss, is_complete=step == run.total_steps)
+
+
+def _trackers(run: Run[Any]) -> Trackers:
+    return Trackers(run.config.log.trackers, run.config.log.project, run.folder, run.config.as_dict())
 
 
 def _train_step(step: Step, batches: Iterator[Inputs], done: Callable[[], None]) -> torch.Tensor:
