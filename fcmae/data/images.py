@@ -19,6 +19,7 @@ from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 from fcmae.data.stored import Held, ImageRef, Stored
 from fcmae.data.zarr_folders import metadata_of
+from fcmae.errors import StoreError
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
@@ -197,12 +198,17 @@ def open_image(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFi
     """
     path, reading = Path(path) if isinstance(path, str) else path, PixelReading.of(reading)
     with _one_error(path):
-        if isinstance(path, Path):
-            mode = os.stat(path).st_mode
-            if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and metadata_of(path)):  # opening a FIFO would block
-                raise ValueError("is no regular file")
-        opened = _open(path, reading)
-        values.check_dtype(opened)
+        opened = _checked(path, reading)
+        return ImageFile(path, opened, reading, fitted(opened, reading))
+
+
+def open_all_channels(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFile:
+    """As :func:`open_image`, with all channels that the file has; ``reading`` says what pages are."""
+    path = Path(path) if isinstance(path, str) else path
+    reading = replace(PixelReading.of(reading), bands=None, value_range=None)
+    with _one_error(path):
+        opened = _checked(path, reading)
+        reading = replace(reading, in_chans=opened.channels)
         return ImageFile(path, opened, reading, fitted(opened, reading))
 
 
@@ -223,6 +229,16 @@ def read_image(path: str | ImageRef, reading: PixelReading | int = 3) -> Tensor:
         UnreadableImageError: as for :func:`open_image`.
     """
     return open_image(path, reading).decode()
+
+
+def _checked(path: ImageRef, reading: PixelReading) -> Opened:
+    if isinstance(path, Path):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and metadata_of(path)):  # opening a FIFO would block
+            raise ValueError("is no regular file")
+    opened = _open(path, reading)
+    values.check_dtype(opened)
+    return opened
 
 
 def _open(path: ImageRef, reading: PixelReading) -> Opened:
@@ -268,7 +284,7 @@ def _one_error(path: ImageRef) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries warn of every oddity that they can read nevertheless
             yield
-    except UnreadableImageError:
+    except (UnreadableImageError, StoreError):
         raise
     except MemoryError:  # says nothing about the file
         raise

@@ -36,7 +36,7 @@ def test_levels(tmp_path: Path) -> None:
         assert file.opened.reductions == (1, 2, 4)[: 3 - level]
         assert np.array_equal(file.own_values(None, 2)[0], expected)
         assert np.array_equal(file.opened.decode(file.opened.reductions[-1], None, 2), TCZYX[0, :, 2, ::4, ::4])
-    with pytest.raises(UnreadableImageError, match="has 3 levels, 0 to 2, but --data.level is 3"):
+    with pytest.raises(UnreadableImageError, match=r"has 3 levels, 0 to 2, but --data.level is 3"):
         open_image(tmp_path / "a.zarr", PixelReading(3, level=3))
 
 
