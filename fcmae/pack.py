@@ -16,7 +16,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least
-from fcmae.data.pixel_reading import MAX_PIXELS
+from fcmae.data.pixel_reading import MAX_PIXELS, Slices
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
 
@@ -49,13 +49,17 @@ class PackConfig:
     """Largest shard: bytes, or with kB, MB or GB."""
     nodata: float | None = None
     """Value of pixels without data, which are not mixed into others; NaN and a TIFF's tag always count."""
+    level: int = 0
+    """Level of a pyramid that is packed; 0: the full resolution."""
+    slices: Slices = "axial"
+    """How NIfTI volumes are cut into slices."""
     max_pixels: int = MAX_PIXELS
     """Largest image to decode, in pixels; larger ones are left out like damaged ones."""
     num_workers: int = 4
     """Processes that encode; 0: the main process does. Does not change the shards."""
 
     def __post_init__(self) -> None:
-        check_least(self, short_side=1, quality=1, max_pixels=1, num_workers=0)
+        check_least(self, short_side=1, quality=1, max_pixels=1, level=0, num_workers=0)
         if self.quality > 100:
             raise ValueError(f"quality must be at most 100, got {self.quality}")
         shard_bytes(self.shard_size)
@@ -104,7 +108,8 @@ def pack(config: PackConfig) -> PackResult:
     from fcmae.packing.packing import pack_images
 
     folder = Path(config.dst)
-    reading = PixelReading(nodata=config.nodata, stack="images", max_pixels=config.max_pixels)
+    names = ("nodata", "max_pixels", "level", "slices")
+    reading = PixelReading(stack="images", **{name: getattr(config, name) for name in names})
     encoding = Encoding(config.short_side, config.format, config.quality)
     found = pack_images([config.source], folder, encoding, reading, shard_bytes(config.shard_size), config.num_workers)
     shards = [shard for shard in found.journal.shards if shard.images]

@@ -17,7 +17,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
-from fcmae.data.pixel_reading import MAX_PIXELS, Stack
+from fcmae.data.pixel_reading import MAX_PIXELS, Slices, Stack
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
 from fcmae.files import write_text
@@ -47,6 +47,10 @@ class StatsConfig:
     """What the pages of a TIFF are: channels of one image, or images."""
     nodata: float | None = None
     """Value of pixels without data. Unset: a value far from all others is looked for; NaN and a TIFF's tag count."""
+    level: int = 0
+    """Level of a pyramid that stands for the image; 0: the full resolution."""
+    slices: Slices = "axial"
+    """How NIfTI volumes are cut into slices."""
     max_pixels: int = MAX_PIXELS
     """Largest image to decode, in pixels."""
     sample: int = 512
@@ -59,7 +63,7 @@ class StatsConfig:
     """Replace the JSON file if it is there."""
 
     def __post_init__(self) -> None:
-        check_least(self, max_pixels=1, sample=1, num_workers=0)
+        check_least(self, max_pixels=1, level=0, sample=1, num_workers=0)
         check_seed(self.seed)
 
 
@@ -83,7 +87,8 @@ def stats(config: StatsConfig) -> StatsResult:
 
     if config.output is not None:
         check_replaceable(Path(config.output), "stats.html")
-    reading = PixelReading(nodata=config.nodata, stack=config.stack, max_pixels=config.max_pixels)
+    names = ("nodata", "stack", "max_pixels", "level", "slices")
+    reading = PixelReading(**{name: getattr(config, name) for name in names})
     found = survey(config.source, reading, config.sample, config.seed, config.num_workers)
     result = summary(found)
     if config.output is not None:

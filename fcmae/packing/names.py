@@ -35,18 +35,20 @@ def changed_keys(names: Sequence[str]) -> dict[int, str]:
 
 
 def class_of(name: str) -> str | None:
-    """The folder that an image's label is: the first one, after ``train`` or ``val``; None: it lies in none."""
+    """The folder that an image's label is, the first one; None: it lies in none."""
     parts = PurePosixPath(name).parts
-    inside = parts[1:] if parts[0] in SPLITS and len(parts) > 1 else parts
-    return inside[0] if len(inside) > 1 else None
+    return parts[0] if len(parts) > 1 else None
 
 
 def classes_of(names: Sequence[str]) -> list[str]:
-    """The classes in order of their names, if every image lies in one and there are two or more; else none."""
+    """The classes in order of their names, if every image lies in one and there are two or more; else none.
+
+    None either where ``train/`` and ``val/`` split the set: there the path says it all.
+    """
     found = set()
     for name in names:
         label = class_of(name)
         if label is None:
             return []
         found.add(label)
-    return sorted(found) if len(found) > 1 else []
+    return sorted(found) if len(found) > 1 and not found <= SPLITS else []

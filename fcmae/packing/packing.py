@@ -89,6 +89,8 @@ def _continued(
         "shard_size": shard_size,
         "nodata": reading.nodata,
         "stack": reading.stack,
+        "level": reading.level,
+        "slices": reading.slices,
         "max_pixels": reading.max_pixels,
     }
     now = Journal(settings, digest(images), len(images))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fcmae.data.measure import shortest_range
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.survey.facts import Kind
 from fcmae.survey.values import MeasuredValues
 
@@ -46,8 +47,7 @@ def advise(
     kinds: Counter[Kind],
     sizes: Sizes,
     values: MeasuredValues,
-    stack: str,
-    nodata: float | None,
+    reading: PixelReading,
 ) -> tuple[list[str], list[str]]:
     """Flags of ``fcmae pretrain``, and notes for people.
 
@@ -55,17 +55,17 @@ def advise(
         kinds: of the readable files.
         sizes: of the readable files.
         values: of the sample.
-        stack: what the pages of a TIFF were read as; given on if it is not ``auto``.
-        nodata: the value that was given as missing.
+        reading: how the files were read; what it says of pages, levels, slices and nodata is passed on.
     """
     in_chans = best_channels(kinds)
     flags = ["--model.in_chans", str(in_chans)]
     notes = _notes_on_kinds(kinds, in_chans)
-    if stack != "auto":
-        flags += ["--data.stack", stack]
+    for name, default in (("stack", "auto"), ("level", 0), ("slices", "axial")):
+        if getattr(reading, name) != default:
+            flags += [f"--data.{name}", str(getattr(reading, name))]
     if values.value_range is not None:
         flags += ["--data.value_range", numbers(shortest_range(values.value_range))]
-    missing = nodata if nodata is not None else values.nodata
+    missing = reading.nodata if reading.nodata is not None else values.nodata
     if missing is not None:
         flags += ["--data.nodata", f"{missing:g}"]
     if values.nodata is not None:

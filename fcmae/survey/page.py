@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,9 +114,7 @@ def write_stats_page(
 def _contact_sheet(found: Survey, reading: PixelReading, num_workers: int) -> list[Picture]:
     """Evenly spaced images of those that the network's channels fit."""
     places = evenly_spaced(np.flatnonzero(found.facts.heights > 0).tolist(), PICTURES)
-    shown = PixelReading(
-        found.in_chans, None, found.values.value_range, reading.nodata, reading.stack, reading.max_pixels
-    )
+    shown = replace(reading, in_chans=found.in_chans, value_range=found.values.value_range)
     images = [found.images[place] for place in places]
     uris = tracked(mapped(Thumbnails(images, shown), num_workers), len(images), "pictures")
     return [Picture(uri, found.images.names[place]) for place, uri in zip(places, uris, strict=True) if uri is not None]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from random import Random
 
@@ -119,7 +119,7 @@ def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int
     random = Random(sample_seed(seed, 1, len(images)))
     chosen = sorted(random.sample(places, min(sample, len(places))))
     each = min(PER_FILE, -(-WINDOWS // len(chosen)))
-    fitting = PixelReading(in_chans, None, None, reading.nodata, reading.stack, reading.max_pixels)
+    fitting = replace(reading, in_chans=in_chans)
     sampled = SampledValues(images, chosen, fitting, each, seed)
     of_sample = tracked(mapped(sampled, num_workers, AT_ONCE), len(chosen), "values of a sample")
     of_files = [one for one in of_sample if one is not None]
@@ -130,7 +130,7 @@ def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int
     values = measured(of_files, is_deep, is_unsigned, reading.nodata)
     with_signature = np.flatnonzero(facts.has_signature)
     alike = [with_signature[group].tolist() for group in look_alike(facts.signatures[with_signature])]
-    flags, notes = advise(facts.kinds, facts.sizes, values, reading.stack, reading.nodata)
+    flags, notes = advise(facts.kinds, facts.sizes, values, reading)
     return Survey(images, facts, in_chans, values, len(of_files), equal_contents(facts.digests), alike, flags, notes)
 
 

@@ -21,8 +21,8 @@ def test_images_whose_names_differ_by_the_ending_alone_get_keys_of_their_own() -
 
 def test_classes_are_folders_that_every_image_lies_in() -> None:
     assert classes_of(["dog/1.jpg", "cat/2.jpg", "dog/3/4.jpg"]) == ["cat", "dog"]
-    assert classes_of(["train/dog/1.jpg", "val/cat/2.jpg"]) == ["cat", "dog"]
+    assert classes_of(["train/dog/1.jpg", "val/cat/2.jpg"]) == []  # the path says it, and the split
     assert classes_of(["dog/1.jpg", "2.jpg"]) == []
     assert classes_of(["all/1.jpg", "all/2.jpg"]) == []
-    assert class_of("train/1.jpg") is None
+    assert class_of("dog/1/2.jpg") == "dog"
     assert class_of("1.jpg") is None

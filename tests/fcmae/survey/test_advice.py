@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from fcmae.cli.pretrain_parser import parse_config
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.survey.advice import Sizes, advise, best_channels, image_size
 from fcmae.survey.facts import Kind
 from fcmae.survey.values import FileValues, measured
 
 RGB, GRAY = Kind("uint8", 0, 3, True, False), Kind("uint8", 0, 1, False, False)
 RGBA, BANDS = Kind("uint8", 0, 4, True, True), Kind("uint16", 0, 5, False, False)
+READING = PixelReading()
 R = np.random.default_rng(0)
 
 
@@ -41,7 +43,7 @@ def test_the_channels_that_most_files_fit(kinds: dict[Kind, int], expected: int)
 
 
 def test_what_does_not_fit_is_named() -> None:
-    _, notes = advise(Counter({RGB: 9, BANDS: 2}), sizes(300, 300), values(3), "auto", None)
+    _, notes = advise(Counter({RGB: 9, BANDS: 2}), sizes(300, 300), values(3), READING)
     assert notes[0].startswith("2 of 5 × uint16: they do not fit --model.in_chans 3 and will be skipped")
 
 
@@ -53,10 +55,10 @@ def test_the_size_follows_the_short_sides(short: int, expected: tuple[int, int |
 
 
 def test_photos_are_packed_and_scenes_cropped() -> None:
-    flags, notes = advise(Counter({RGB: 9}), sizes(1200, 1600), values(3), "auto", None)
+    flags, notes = advise(Counter({RGB: 9}), sizes(1200, 1600), values(3), READING)
     assert "--data.crop_scale" not in flags
     assert "fcmae pack SOURCE DST --short_side 320" in notes[0]
-    flags, notes = advise(Counter({RGB: 9}), sizes(10980, 10980, windowed=True), values(3), "auto", None)
+    flags, notes = advise(Counter({RGB: 9}), sizes(10980, 10980, windowed=True), values(3), READING)
     assert flags[-4:] == ["--data.crop_scale", "0.00042,0.0017", "--data.repeat", "1201"]
     assert "fcmae pack" not in " ".join(notes)
 
@@ -65,13 +67,15 @@ def test_pretrain_takes_the_flags() -> None:
     deep = 1000 + 100 * R.normal(size=(5, 4000))
     deep[:, :300] = -9999
     found = values(5, is_deep=True, array=deep, is_unsigned=False)
-    flags, notes = advise(Counter({BANDS: 9}), sizes(5000, 5000, windowed=True), found, "channels", None)
+    flags, notes = advise(
+        Counter({BANDS: 9}), sizes(5000, 5000, windowed=True), found, PixelReading(stack="channels", level=2)
+    )
     data = parse_config(["--data.path", "x", *flags]).data
     assert data.nodata == -9999
     assert data.value_range is not None
     assert len(data.value_range) == 10
     assert all(500 < low < high < 1500 for low, high in zip(data.value_range[::2], data.value_range[1::2], strict=True))
-    assert data.stack == "channels"
+    assert (data.stack, data.level) == ("channels", 2)
     assert len(data.mean) == len(data.std) == 5  # type: ignore[arg-type]
     assert notes[0] == "7.50% of the values are -9999, far from all others: taken for nodata"
 
@@ -90,7 +94,7 @@ def test_nodata_of_unsigned_integers_is_a_value_of_all_channels() -> None:
 def test_pixels_that_are_zero_in_all_channels_raise_the_question() -> None:
     array = R.integers(1, 256, (3, 4000)).astype(np.float64)
     array[:, :400] = 0
-    _, notes = advise(Counter({RGB: 9}), sizes(300, 300), values(3, array=array), "auto", None)
+    _, notes = advise(Counter({RGB: 9}), sizes(300, 300), values(3, array=array), READING)
     assert notes == ["10% of the pixels are 0 in all channels; if they have no data: --data.nodata 0"]
 
 
