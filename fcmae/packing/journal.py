@@ -9,7 +9,7 @@ from typing import Any
 from fcmae.errors import UserError
 from fcmae.files import write_text
 
-JOURNAL, LOCK, DAMAGED, CLASSES = "pack.json", ".pack.lock", "damaged.txt", "classes.txt"
+JOURNAL, LOCK, DAMAGED = "pack.json", ".pack.lock", "damaged.txt"
 TEMPORARY = f".new-{JOURNAL}"
 """Left by a process that was killed before it had written anything else."""
 VERSION = 1

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from fcmae.data.folder import evenly_spaced
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.sources.archives.images import CLASSES
 from fcmae.data.sources.digest import difference, digest
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import ImageSet
@@ -18,7 +19,7 @@ from fcmae.data.workers import mapped
 from fcmae.errors import UserError
 from fcmae.files import make_folder, write_text
 from fcmae.packing.encoding import Encoding, Packed, PackedImages
-from fcmae.packing.journal import CLASSES, DAMAGED, LOCK, Journal, open_folder
+from fcmae.packing.journal import DAMAGED, LOCK, Journal, open_folder
 from fcmae.packing.names import changed_keys, class_of, classes_of, key_of
 from fcmae.packing.shards import Members, Samples, write_shard
 from fcmae.packing.speed import CROP, SAMPLED, crops_per_second, members_of
@@ -119,7 +120,8 @@ def _write(
     num_workers: int,
 ) -> None:
     names = images.names
-    classes = classes_of(names)
+    labels = images.labels  # the source is shards itself
+    classes = classes_of(names) if labels is None else []
     numbers = {name: number for number, name in enumerate(classes)}
     keys = changed_keys(names)
     if classes:
@@ -128,8 +130,8 @@ def _write(
     def members(place: int, found: Packed) -> Members:
         name = names[place]
         key = keys.get(place) or key_of(name)
-        label = [(f"{key}.cls", str(numbers[class_of(name) or ""]).encode())] if classes else []
-        return [(key + found.ending, found.data), *label]
+        text = str(numbers[class_of(name) or ""]) if classes else None if labels is None else labels[place]
+        return [(key + found.ending, found.data), *([] if text is None else [(f"{key}.cls", text.encode())])]
 
     left_over = len(images) - journal.end
     found = mapped(PackedImages(images, reading, encoding, journal.end), num_workers)

@@ -12,11 +12,17 @@ import pytest
 from PIL import Image
 
 from fcmae import files
+from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
 from fcmae.pack import PackConfig, PackResult, main, pack, shard_bytes
 
 R = np.random.default_rng(0)
 SETTINGS = {"short_side": 24, "shard_size": "50kB", "num_workers": 0}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,18 @@ def test_members_are_images_with_their_labels(packed: PackResult) -> None:
     for name in images:
         assert members[name.rpartition(".")[0] + ".cls"] == (b"0" if name.startswith("cat") else b"1")
     assert (folder_of(packed) / "classes.txt").read_text() == "cat\ndog\n"
+
+
+def test_classes_keep_their_names_in_finetuning_and_when_packed_again(packed: PackResult, tmp_path: Path) -> None:
+    shards = str(folder_of(packed) / "*.tar")
+    assert set(collect(shards).labels or ()) == {"cat", "dog"}
+    assert collect(shards)[0].read_bytes().startswith(b"\xff\xd8\xff")
+    again = pack(shards, str(tmp_path / "dst"), **SETTINGS)
+    assert again.images == packed.images
+    images = collect(str(tmp_path / "dst" / "*.tar"))
+    assert [(name.partition("/")[0], label) for name, label in zip(images.names, images.labels or (), strict=True)] == (
+        [("cat", "cat")] * 11 + [("dog", "dog")] * 13
+    )
 
 
 def test_shards_have_at_most_their_size_and_say_what_is_left_out(packed: PackResult, source: Path) -> None:

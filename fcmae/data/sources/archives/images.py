@@ -10,6 +10,9 @@ from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.image_set import ImageSet, Lazily, Stamp
 
 
+CLASSES = "classes.txt"
+
+
 @dataclass(frozen=True)
 class ArchiveImages(ImageSet):
     """The images of one or several archives in natural order of their names, wherever each is."""
@@ -34,16 +37,29 @@ class ArchiveImages(ImageSet):
 
     @property
     def labels(self) -> Sequence[str] | None:
-        """The texts of the ``.cls`` files beside the images (WebDataset), if every image has one."""
-        labels, classes = self.index.columns["label"], self.index.classes
-        return Lazily(len(self), self._label) if classes and (labels >= 0).all() else None
+        """The texts of the ``.cls`` files beside the images (WebDataset), if every image has one.
 
-    def _label(self, index: int) -> str:
-        return self.index.classes[self.index.columns["label"][index]]
+        Numbers become names where ``classes.txt`` beside the archives, as ``fcmae pack`` writes it, has a line for
+        each.
+        """
+        labels, classes = self.index.columns["label"], _named(self.index.classes, self.index.archives)
+        return Lazily(len(self), lambda n: classes[labels[n]]) if classes and (labels >= 0).all() else None
 
     def fingerprint(self) -> tuple[str, str, str]:
         """As it was computed with the index."""
         return self.index.fingerprint
+
+
+def _named(classes: tuple[str, ...], archives: tuple[str, ...]) -> tuple[str, ...]:
+    folders = {Path(archive).parent for archive in archives}
+    if len(folders) != 1 or not all(one.isdecimal() for one in classes):
+        return classes
+    try:
+        text = (folders.pop() / CLASSES).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return classes
+    lines = text.splitlines()
+    return tuple(lines[int(one)] for one in classes) if all(int(one) < len(lines) for one in classes) else classes
 
 
 def archive_images(paths: Sequence[str], survey: Survey, beside: Path | None) -> ArchiveImages:
