@@ -9,7 +9,6 @@ from fcmae.data.sources.archives.member import Member
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.image_set import ImageSet, Lazily, Stamp
 
-
 CLASSES = "classes.txt"
 
 
