@@ -33,6 +33,7 @@ FREE_TO_CHANGE = {
     *("model.backend", "model.checkpoint_stages", "model.init_from", "model.use_ema"),
     *("weights", "data.download", "model.checkpoint_activations"),  # of fine-tuning
     *("train.compile", "train.cuda_graphs", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
+    "train.parallel",
 }
 # what an unset one is depends on the run, which therefore keeps its own
 KEPT_IF_UNSET = ("train.warmup_epochs", "train.base_lr")

@@ -1,0 +1,56 @@
+"""FSDP2: the losses of DDP and of one process; checkpoints for any number of processes, read as any other."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import fcmae
+from fcmae.pretrain import main
+from fcmae.runs.checkpoint import resolve_checkpoint
+from fcmae.runs.find import OPTIMIZER, OPTIMIZER_SHARDS
+from tests.fcmae.finished_runs import Args, losses, stop_after, weights
+from tests.fcmae.training.forked import train
+
+# 5 steps of 12 samples, which 1, 2 and 3 processes divide, in two micro-batches or more
+OPTIONS = [
+    *("--train.batch_size", "null", "--train.accumulation_steps", "2", "--train.effective_batch", "12"),
+    *("--train.clip_grad", "0.1", "--model.checkpoint_stages", "0", "--train.epochs", "5"),
+]
+
+
+def test_the_number_of_processes_may_change(tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 divide the network, 1 goes on, 3 divide it again; the losses are those of one process, up to rounding."""
+    assert main(tiny_args("one", *OPTIONS)) == 0
+    args, run = [*tiny_args("run", *OPTIONS), "--train.parallel", "fsdp"], tmp_path / "run"
+    train([args] * 2, tmp_path / "log", stop=2)
+    assert (resolve_checkpoint(run) / OPTIMIZER_SHARDS).is_dir()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert main(args) == 0
+    assert (resolve_checkpoint(run) / OPTIMIZER).is_file()
+    text = train([args] * 3, tmp_path / "log")
+    assert "resuming from" in text
+    one, several = losses(tmp_path / "one"), losses(run)
+    assert len(several) == 5
+    torch.testing.assert_close(torch.tensor(several), torch.tensor(one), rtol=1e-5, atol=0)
+
+
+def test_resume_is_exact_and_the_weights_are_whole(tiny_args: Args, tmp_path: Path) -> None:
+    """With drop path, measurements and pictures, which the processes make together; as DDP up to rounding."""
+    options = [
+        *OPTIONS, "--model.drop_path_rate", "0.3", "--monitor.holdout", "0.1", "--log.pictures_every", "5",
+        "--log.pictures_count", "1", "--monitor.images", "2",
+    ]  # fmt: skip
+    log = tmp_path / "log"
+    train([tiny_args("ddp", *options)] * 2, log)
+    for name, stop in (("whole", 0), ("stopped", 2), ("stopped", 0)):
+        train([[*tiny_args(name, *options), "--train.parallel", "fsdp"]] * 2, log, stop=stop)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    left, right, ddp = (weights(tmp_path / name) for name in ("stopped", "whole", "ddp"))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert left.keys() == ddp.keys()
+    both = [torch.tensor([loss for _, loss in losses(tmp_path / name)]) for name in ("whole", "ddp")]
+    torch.testing.assert_close(*both, rtol=1e-5, atol=0)
+    assert fcmae.create_dense(tmp_path / "whole", num_classes=2)(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert (tmp_path / "whole" / "reconstructions" / "step-00000005.png").is_file()
