@@ -47,9 +47,8 @@ class Heartbeats:
                 if beats != before:
                     self._last[rank] = beats, self.clock()
         except (RuntimeError, OSError) as error:  # torch's DistError is a RuntimeError
-            return (
-                f"the store of the run, on its first machine, cannot be reached ({' '.join(str(error).split())[:100]})"
-            )
+            reason = " ".join(str(error).split())[:100]
+            return f"the store of the run, on its first machine, cannot be reached ({reason})"
         now = self.clock()
         gone = [rank for rank, (_, seen) in self._last.items() if now - seen > LOST]
         return f"the machine of process {gone[0]} has not been heard of for {LOST:g} s" if gone else None

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written by the main process (of each machine, if these have folders of their own), and what ends a run whose numbers are not finite."""
+"""Checkpoints of a run, and what ends one whose numbers are not finite."""
 
 import contextlib
 import shlex

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fcmae.analysis.literal import SMALL_CONVNEXT
 from tests.fcmae.finished_runs import stop_after
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -26,11 +27,13 @@ def _process(args: Sequence[str], environment: Mapping[str, str], log: str, stop
     sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
     import torch
 
+    from fcmae.models import sizes
     from fcmae.pretrain import main
     from fcmae.training import nodes
 
     nodes.TO_APPEAR = 1.0
     torch.set_num_threads(1)
+    sizes.SIZES |= {"convnextv2_atto": sizes.Size(**SMALL_CONVNEXT, conv_mlp=True)}
     if stop:
         stop_after(pytest.MonkeyPatch(), stop)
     sys.exit(main(args))
@@ -40,6 +43,8 @@ def train(
     arguments: Sequence[Sequence[str]], log: Path, local: Sequence[int] | None = None, stop: int = 0, status: int = 0
 ) -> str:
     """Run ``fcmae pretrain`` in a process for each list of arguments; returns what they said.
+
+    Its convnextv2_atto is as small as that of the fixture ``_small_sizes``.
 
     Args:
         arguments: of each process.
@@ -61,7 +66,7 @@ def train(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
         if process.is_alive():
             process.kill()
     text = log.read_text()

@@ -11,7 +11,9 @@ from tests.fcmae.finished_runs import Args, losses, weights
 from tests.fcmae.small_runs import save_run
 from tests.fcmae.training.forked import train
 
-OPTIONS = ["--train.batch_size", "2", "--train.epochs", "2", "--log.pictures_every", "1", "--log.pictures_count", "1"]
+pytestmark = pytest.mark.usefixtures("_small_sizes")
+
+OPTIONS = ["--train.batch_size", "2", "--train.epochs", "2", "--log.pictures_every", "2", "--log.pictures_count", "1"]
 
 
 def test_local_run_folders(tiny_args: Args, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from fcmae.runs.find import OPTIMIZER, OPTIMIZER_SHARDS
 from tests.fcmae.finished_runs import Args, losses, stop_after, weights
 from tests.fcmae.training.forked import train
 
+pytestmark = pytest.mark.usefixtures("_small_sizes")
+
 # 5 steps of 12 samples, which 1, 2 and 3 processes divide, in two micro-batches or more
 OPTIONS = [
     *("--train.batch_size", "null", "--train.accumulation_steps", "2", "--train.effective_batch", "12"),
@@ -39,8 +41,8 @@ def test_the_number_of_processes_may_change(tiny_args: Args, tmp_path: Path, mon
 def test_resume_is_exact_and_the_weights_are_whole(tiny_args: Args, tmp_path: Path) -> None:
     """With drop path, measurements and pictures, which the processes make together; as DDP up to rounding."""
     options = [
-        *OPTIONS, "--model.drop_path_rate", "0.3", "--monitor.holdout", "0.1", "--log.pictures_every", "5",
-        "--log.pictures_count", "1", "--monitor.images", "2",
+        *OPTIONS, "--model.drop_path_rate", "0.3", "--monitor.holdout", "0.1", "--monitor.every", "5",
+        "--log.pictures_every", "5", "--log.pictures_count", "1", "--monitor.images", "2",
     ]  # fmt: skip
     log = tmp_path / "log"
     train([tiny_args("ddp", *options)] * 2, log)
