@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fcmae.data.endings import EXTENSIONS
 from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
 from fcmae.data.sources.walk import walk
 from fcmae.errors import UserError
@@ -31,12 +32,13 @@ def _missing(flag: str) -> str:
     return f"{flag} is missing: the recipe trains on your own images; {ACCEPTED}"
 
 
-def entries_of(source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
-    """The image files of one source; several image files are one, in their order. ``flag`` is for messages.
+def images_of(source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
+    """The images of one source, files or another set; several image files are one. ``flag`` is for messages.
 
     Raises:
         UserError: it does not exist, is of another kind, cannot be read, or holds no images.
     """
+    found: list[Entry] | ImageSet
     named = source if isinstance(source, str) else source[0]
     if named == UNSET:
         raise UserError(_missing(flag))
