@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcmae.pretrain import main
 from fcmae.training import nodes
 from tests.fcmae.finished_runs import Args, losses, weights
 from tests.fcmae.small_runs import save_run
@@ -19,18 +20,22 @@ OPTIONS = ["--train.batch_size", "2", "--train.epochs", "2", "--log.pictures_eve
 def test_local_run_folders(tiny_args: Args, tmp_path: Path) -> None:
     """Each holds the whole run. A machine that takes another's place is sent the checkpoint, also as the first one."""
     log = tmp_path / "log"
-    train([tiny_args("shared", *OPTIONS)] * 2, log, local=[0, 0])
+    assert main([*tiny_args("one", *OPTIONS), "--train.batch_size", "4"]) == 0
     a, b = (tiny_args(name, *OPTIONS) for name in "ab")
     text = train([a, b], log, local=[0, 0], stop=2)
-    assert text.count("stopped at step 2 of 5; saved. To resume: torchrun --nproc-per-node 2 -m fcmae.pretrain") == 1
-    assert losses(tmp_path / "a") == losses(tmp_path / "b") == losses(tmp_path / "shared")[:2]
+    assert text.count("stopped at step 2 of 5; saved. To resume: torchrun --nnodes 2 --nproc-per-node 1 -m") == 1
+    before = losses(tmp_path / "b")
+    assert losses(tmp_path / "a") == before
     shutil.rmtree(tmp_path / "a")
     text = train([a, b], log, local=[0, 0])
     assert "step-00000002 is missing in --output on the machines of processes [0]: sent from process 1" in text
+    one = torch.tensor(losses(tmp_path / "one"))
     for name in "ab":
-        assert losses(tmp_path / name) == losses(tmp_path / "shared")
-        assert all(torch.equal(w, weights(tmp_path / name)[key]) for key, w in weights(tmp_path / "shared").items())
-        files = {str(file.relative_to(tmp_path / name)) for file in (tmp_path / name).rglob("*")}
+        run = tmp_path / name
+        assert losses(run)[:2] == before
+        torch.testing.assert_close(torch.tensor(losses(run)), one, rtol=1e-5, atol=0)
+        assert all(torch.equal(tensor, weights(run)[key]) for key, tensor in weights(tmp_path / "b").items())
+        files = {str(file.relative_to(run)) for file in run.rglob("*")}
         assert not any(".node-" in file or ".partial" in file for file in files)
         assert {"config.yaml", "reconstructions/step-00000005.png", "checkpoints/last"} <= files
 
