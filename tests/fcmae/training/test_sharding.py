@@ -51,4 +51,5 @@ def test_resume_is_exact_and_the_weights_are_whole(tiny_args: Args, tmp_path: Pa
     assert all(torch.equal(weights(stopped)[name], tensor) for name, tensor in weights(whole).items())
     assert [line["step"] for line in metrics(whole) if "holdout_loss" in line] == [0, 4]
     assert (whole / "reconstructions" / "step-00000004.png").is_file()
-    assert fcmae.create_dense(whole, num_classes=2)(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    loaded = fcmae.FCMAE.from_pretrained(whole).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights(whole).items())
