@@ -4,7 +4,7 @@
         model.safetensors   parameters; the model's configuration as JSON in the header
         average.safetensors their moving average over the steps, where a run keeps one
         optimizer.pt        AdamW's state; or optimizer/ of a run whose state is divided among processes
-        state.json          step, effective batch size, the losses not yet logged, the run's settings
+        state.json          step, effective batch size, the losses not yet logged, the run's settings, checksums
         written_by.json     the run that wrote the folder, and may delete it
     RUN/checkpoints/last    a text file with the name of the newest
 
@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,14 @@ def save_checkpoint(
         if average is not None:
             save_model(partial / AVERAGE, average, config)
         torch.save(optimizer.state_dict(), partial / OPTIMIZER)
-        state_file.write_state(partial / STATE, state)
+        write_state(partial, state)
     return run / FOLDER / (run / FOLDER / LAST).read_text().strip()
+
+
+def write_state(folder: Path, state: TrainState) -> None:
+    """Write state.json of a checkpoint folder, with the checksums of the files that are there."""
+    sums = {file.name: state_file.checksum(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    state_file.write_state(folder / STATE, replace(state, checksums=sums))
 
 
 @contextmanager
@@ -140,6 +147,8 @@ def load_checkpoint(
         UserError: a file is missing, damaged, or belongs to another model.
     """
     state = read_state(folder)
+    if (damaged := state_file.damaged_file(folder, state)) is not None:
+        raise UserError(f"{damaged} cannot be read: it was damaged after it was written{instead_of(folder)}")
     for file, network in ((MODEL, model), (AVERAGE, average)):
         if network is not None:
             tensors, _ = read_model(folder / file)

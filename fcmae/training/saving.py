@@ -11,7 +11,6 @@ from fcmae.errors import UserError
 from fcmae.files import sync
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.find import OPTIMIZER_SHARDS
-from fcmae.runs.state import write_state
 from fcmae.training.nodes import wait_for
 from fcmae.training.run import Run
 
@@ -73,7 +72,7 @@ def _save_shards(run: Run[Any], state: ckpt.TrainState) -> None:
         save_optimizer(partial, run.bare_model, run.optimizer)
         if run.writes:
             ckpt.save_tensors(partial / ckpt.MODEL, weights, run.task.network(run))
-            write_state(partial / ckpt.STATE, state)
+            ckpt.write_state(partial, state)
             for file in (partial / OPTIMIZER_SHARDS).iterdir():
                 sync(file)
 

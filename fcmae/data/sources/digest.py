@@ -2,9 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
 
-from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.sources.image_set import ImageSet, hash_of
 from fcmae.data.stored import ImageRef, Stored
 
 VERSION = "2"
@@ -16,16 +15,12 @@ def digest(images: ImageSet) -> str:
     """Names in order, sizes, times of change, and a sample of the contents, a hash of each."""
     count = min(SAMPLED, len(images))
     sampled = (_parts(images[n * len(images) // count]) for n in range(count))
-    columns: list[Iterable[bytes]] = [
-        (os.fsencode(name) for name in images.names),
-        (b"%d" % size for size, _ in images.stamps),
-        (b"%d" % time for _, time in images.stamps),
-        sampled,
-    ]
-    return " ".join([VERSION, *map(_hash, columns)])
+    return " ".join([VERSION, *images.fingerprint(), hash_of(sampled)])
 
 
 def _parts(image: ImageRef) -> bytes:
+    if isinstance(image, Stored) and (known := image.fingerprint()) is not None:
+        return known
     try:
         with image.open() if isinstance(image, Stored) else image.open("rb", buffering=0) as opened:
             size = opened.seek(0, os.SEEK_END)
@@ -36,13 +31,6 @@ def _parts(image: ImageRef) -> bytes:
             return b"".join(found)
     except OSError:  # counted as unreadable in training
         return b""
-
-
-def _hash(parts: Iterable[bytes]) -> str:
-    whole = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        whole.update(b"%d:" % len(part) + part)
-    return whole.hexdigest()
 
 
 def difference(before: str, now: str, images: ImageSet) -> tuple[str, bool] | None:

@@ -5,10 +5,12 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fcmae.data.sources.archives.names import expanded, is_archive
 from fcmae.data.sources.entries import Entry, Survey
 from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
 from fcmae.data.sources.lists import is_list
 from fcmae.data.sources.source import images_of
+from fcmae.data.stores.access import Access
 
 logger = logging.getLogger(__name__)
 
@@ -60,30 +62,35 @@ def collect(
     leave_out: Path | None = None,
     by_class: bool = False,
     flag: str = "--data.path",
+    access: Access | None = None,
 ) -> ImageSet:
-    """The images of folders, globs and lists of paths, each file once.
+    """The images of folders, globs, lists of paths and archives, each file once.
 
-    Folders are in natural order of their paths, lists in their own, sources in the order given. The log names what
+    Folders are in natural order of their paths, lists in their own, neighboring archives in natural order of their
+    members' names, sources in the order given. The log names what
     was left out: one line each for unknown endings, for what is not a regular file, and for run folders.
 
     Args:
         sources: one or several of: a folder; a pattern with ``*``, ``?``, ``[…]`` or ``**``; a .txt, .lst, .csv or .tsv
-            file of paths. Among several, image files too.
+            file of paths; a .tar or .zip, of which ``shards-{000..127}.tar`` means many. Among several, image files
+            too.
         leave_out: a run folder, left out like any other that lies inside a source.
         by_class: a file may be in several direct subfolders, once in each.
         flag: option name used in messages.
+        access: how URLs and tables are read; None: as by default.
 
     Raises:
         UserError: a source that does not exist, is of another kind, or holds no images.
     """
     given = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(one) for one in sources]
+    named, given = given, expanded(given)
     survey = Survey()
-    parts = [images_of(source, survey, leave_out, flag) for source in _grouped(given)]
+    parts = [images_of(source, survey, leave_out, flag, access or Access()) for source in _grouped(given)]
     files = [(n, one) for n, part in enumerate(parts) if not isinstance(part, ImageSet) for one in part]
     if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
         files = _once(files, by_class, survey)
     for line in survey.lines():
-        logger.info("%s: %s", " ".join(given[:3]) + " …" * (len(given) > 3), line)
+        logger.info("%s: %s", " ".join(named[:3]) + " …" * (len(named) > 3), line)
     if not any(isinstance(part, ImageSet) for part in parts):
         return _image_files([one._replace(name=f"{n}/{one.name}") if len(parts) > 1 else one for n, one in files])
     sets = tuple(
@@ -102,12 +109,12 @@ def _image_files(entries: Sequence[Entry]) -> ImageFiles:
 
 
 def _grouped(given: Sequence[str]) -> list[str | list[str]]:
-    """Neighboring image files, as a shell makes them of a pattern, become one source."""
+    """Neighboring image files, as a shell makes them of a pattern, become one source, and neighboring archives."""
     grouped: list[str | list[str]] = []
     for source in given:
         if len(given) == 1 or not os.path.isfile(source) or is_list(source):
             grouped.append(source)
-        elif grouped and isinstance(grouped[-1], list):
+        elif grouped and isinstance(grouped[-1], list) and is_archive(grouped[-1][-1]) == is_archive(source):
             grouped[-1].append(source)
         else:
             grouped.append([source])

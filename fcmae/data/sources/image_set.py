@@ -1,5 +1,7 @@
 """The seam of sources: a sequence of images by index, each with a name and a stamp, whatever holds them."""
 
+import hashlib
+import os
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -66,6 +68,11 @@ class ImageSet(Sequence[ImageRef]):
         """The stamp of each."""
         return Lazily(len(self), self.stamp)
 
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """The class of each, where the source says so itself; None: folders may tell."""
+        return None
+
     @overload
     def __getitem__(self, index: int) -> ImageRef: ...
     @overload
@@ -76,6 +83,27 @@ class ImageSet(Sequence[ImageRef]):
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """Some of the images, in the order of ``indices``."""
         return Chosen(self, np.fromiter(indices, np.int64))
+
+    def fingerprint(self) -> tuple[str, str, str]:
+        """Hashes of all names, sizes and times, in order."""
+        return fingerprint(self.names, self.stamps)
+
+
+def fingerprint(names: Iterable[str], stamps: Sequence[Stamp]) -> tuple[str, str, str]:
+    """Hashes of names, sizes and times."""
+    return (
+        hash_of(os.fsencode(name) for name in names),
+        hash_of(b"%d" % size for size, _ in stamps),
+        hash_of(b"%d" % time for _, time in stamps),
+    )
+
+
+def hash_of(parts: Iterable[bytes]) -> str:
+    """A short hash of parts and of where they end."""
+    whole = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        whole.update(b"%d:" % len(part) + part)
+    return whole.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -141,8 +169,8 @@ class Labeled(ImageSet):
     """A set whose names begin with the labels, so that other labels are another set to a resumed run."""
 
     whole: ImageSet
-    labels: np.ndarray
-    """[N], or [N, C] where an image may have several."""
+    numbers: np.ndarray
+    """Labels, [N], or [N, C] where an image may have several."""
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -153,7 +181,7 @@ class Labeled(ImageSet):
 
     def name(self, index: int) -> str:
         """``3:dog/2.jpg``."""
-        return f"{self.labels[index].tolist()}:{self.whole.name(index)}"
+        return f"{self.numbers[index].tolist()}:{self.whole.name(index)}"
 
     def stamp(self, index: int) -> Stamp:
         """As of the whole."""
