@@ -67,7 +67,7 @@ def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
     """
     reader = dcp.FileSystemReader(folder / OPTIMIZER_SHARDS)
     there = reader.read_metadata().state_dict_metadata
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     saved, flat = dict[int, dict[str, Any]](), dict[str, Any]()
     for place, parameter in enumerate(parameters_of(optimizer)):
         saved[place] = {}

@@ -47,7 +47,8 @@ def shard(model: nn.Module, accelerator: Accelerator) -> None:
     from torch.distributed.fsdp import fully_shard
 
     model.to(accelerator.device)
-    parts: list[Any] = [part for part in model.modules() if hasattr(part, "backend_name") and part.ops.name == "numba"]
+    modules: list[Any] = list(model.modules())
+    parts = [part for part in modules if hasattr(part, "backend_name") and part.ops.name == "numba"]
     for part in parts:  # NumPy's views of weights keep their memory from being freed
         use_backend(part, "torch")
         part.backend_name = "torch"
