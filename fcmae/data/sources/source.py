@@ -59,7 +59,8 @@ def images_of(source: str | Sequence[str], survey: Survey, leave_out: Path | Non
         else:
             raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
     except OSError as error:
-        raise UserError(f"{flag} {named} cannot be read: {error.strerror}") from None
+        where = error.filename if isinstance(error.filename, str) else named
+        raise UserError(f"{flag} {where} cannot be read: {error.strerror}") from None
     if not found:
         raise UserError(
             f"{flag} {named} holds no images; looked {looked} for {' '.join(sorted(EXTENSIONS))}{_met(survey)}"

@@ -3,6 +3,7 @@
 import os
 import posixpath
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from fcmae.data.sources.entries import Survey
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
+NAMED = 1000
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-UTF8, ENCRYPTED = 0x800, 0x1
+UTF8, ENCRYPTED, SIZES_FOLLOW = 0x800, 0x1, 0x8
 """Flags of a zip member."""
 
 
@@ -106,8 +108,10 @@ def _other_file(member: tarfile.TarInfo, path: str, survey: Survey) -> Found | N
     name = plain_name(member.name)
     if member.isreg() and not member.issparse():
         return Found(name, member.offset_data, member.size, member.size, IN_TAR)
-    if not member.isdir() and _is_image(name):
-        survey.not_regular[f"{path}/{name}"] = "a sparse file" if member.issparse() else "a link"
+    if not member.isdir():
+        _refuse(
+            path, name, "a sparse file" if member.issparse() else "a link" if member.linkname else "a device", survey
+        )
     return None
 
 
@@ -117,14 +121,14 @@ def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        survey.damaged[path] = f"{reason}: truncated, or no zip; its list of files is at its end"
-        return
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        with open(path, "rb") as file:
+            infos = list(_whole(file, size))
+        reason = "truncated: its list of files is at its end" if infos else " ".join(str(error).split())
+        survey.damaged[path] = f"{reason}; the {len(infos):,} files before are used"
     for info in infos:
-        name = plain_name(_name_of(info))
+        name, mode = plain_name(_name_of(info)), info.external_attr >> 16
         refused = None
-        mode = info.external_attr >> 16
         if info.is_dir():
             continue
         if info.flag_bits & ENCRYPTED:
@@ -139,10 +143,38 @@ def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
             continue
         if refused is None:
             yield Found(name, info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
-        elif _is_image(name):
-            survey.not_regular[f"{path}/{name}"] = refused
+        else:
+            _refuse(path, name, refused, survey)
     if lost:
         survey.damaged[path] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
+
+
+def _whole(file: BinaryIO, size: int) -> Iterator[zipfile.ZipInfo]:
+    """The files of a zip without its list, by their own headers, as long as these tell where the next one is."""
+    at = 0
+    while len(header := file.read(zipfile.sizeFileHeader)) == zipfile.sizeFileHeader:
+        fields = struct.unpack(zipfile.structFileHeader, header)
+        signature, _, _, flags, method, _, _, crc, stored, length, name, extra = fields
+        at += zipfile.sizeFileHeader + name + extra + stored
+        if signature != zipfile.stringFileHeader or flags & SIZES_FOLLOW or 0xFFFFFFFF in (stored, length) or at > size:
+            return
+        raw = file.read(name)
+        info = zipfile.ZipInfo(raw.decode("utf-8" if flags & UTF8 else "cp437", errors="surrogateescape") or "?")
+        info.flag_bits, info.compress_type, info.CRC = flags, method, crc
+        info.compress_size, info.file_size = stored, length
+        info.header_offset = at - stored - extra - name - zipfile.sizeFileHeader
+        yield info
+        file.seek(at)
+
+
+def _refuse(path: str, name: str, why: str, survey: Survey) -> None:
+    """Note an image that is not read: the first ones by name."""
+    if not _is_image(name):
+        return
+    if len(survey.not_regular) < NAMED:
+        survey.not_regular[f"{path}/{name}"] = why
+    else:
+        survey.passed_over[f"images ({why})"] += 1
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:
