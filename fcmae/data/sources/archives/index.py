@@ -246,5 +246,5 @@ def _read(file: Path) -> Index:
 def _checksum(columns: dict[str, np.ndarray]) -> str:
     whole = hashlib.blake2b(digest_size=16)
     for name in COLUMNS:
-        whole.update(np.ascontiguousarray(columns[name]).view(np.uint8))
+        whole.update(columns[name].tobytes())
     return whole.hexdigest()

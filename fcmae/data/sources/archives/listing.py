@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from fcmae.data.endings import EXTENSIONS
-from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, STORED, Found
+from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, LOCAL_HEADER, STORED, Found
 from fcmae.data.sources.entries import Survey
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
+METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd"}
 NAMED = 1000
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 UTF8, ENCRYPTED, SIZES_FOLLOW = 0x800, 0x1, 0x8
@@ -60,22 +61,22 @@ def _headers(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
             raise ValueError("compressed as a whole, so no file in it can be read alone")
         if (simple := _simple_file(block)) is not None:
             name, length = simple
-            found = Found(plain_name(name), at + BLOCK, length, length, IN_TAR)
+            found: Found | None = Found(plain_name(name), at + BLOCK, length, length, IN_TAR)
             after = at + BLOCK + -(-length // BLOCK) * BLOCK
         elif block == ZEROS:
             return
         elif len(block) < BLOCK:
             raise ValueError("truncated")
         else:
-            if tar is None:
-                file.seek(0)
-                tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
-                tar.firstmember = None
-            tar.members, tar.offset = [], at
             file.seek(at)
-            member = tar.next()
-            if member is None:
-                raise ValueError(f"damaged at byte {at}")
+            if tar is None:
+                tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+                file.seek(at)
+            tar.offset = at
+            try:
+                member = tarfile.TarInfo.fromtarfile(tar)
+            except tarfile.HeaderError as error:
+                raise ValueError("truncated" if "truncated" in str(error) else f"damaged at byte {at}") from None
             found = _other_file(member, path, survey)
             after = tar.offset
         if after <= at:
@@ -136,7 +137,7 @@ def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
         elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             refused = "a link" if stat.S_ISLNK(mode) else "no regular file"
         elif info.compress_type not in (STORED, DEFLATED):
-            method = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+            method = METHODS.get(info.compress_type, f"method {info.compress_type}")
             refused = f"compressed by {method}, which is not read; deflate is"
         elif info.header_offset + info.compress_size > size:
             lost += 1
@@ -152,17 +153,16 @@ def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
 def _whole(file: BinaryIO, size: int) -> Iterator[zipfile.ZipInfo]:
     """The files of a zip without its list, by their own headers, as long as these tell where the next one is."""
     at = 0
-    while len(header := file.read(zipfile.sizeFileHeader)) == zipfile.sizeFileHeader:
-        fields = struct.unpack(zipfile.structFileHeader, header)
-        signature, _, _, flags, method, _, _, crc, stored, length, name, extra = fields
-        at += zipfile.sizeFileHeader + name + extra + stored
-        if signature != zipfile.stringFileHeader or flags & SIZES_FOLLOW or 0xFFFFFFFF in (stored, length) or at > size:
+    while len(header := file.read(LOCAL_HEADER.size)) == LOCAL_HEADER.size:
+        signature, flags, method, crc, stored, length, name, extra = LOCAL_HEADER.unpack(header)
+        at += LOCAL_HEADER.size + name + extra + stored
+        if signature != b"PK\3\4" or flags & SIZES_FOLLOW or 0xFFFFFFFF in (stored, length) or at > size:
             return
         raw = file.read(name)
         info = zipfile.ZipInfo(raw.decode("utf-8" if flags & UTF8 else "cp437", errors="surrogateescape") or "?")
         info.flag_bits, info.compress_type, info.CRC = flags, method, crc
         info.compress_size, info.file_size = stored, length
-        info.header_offset = at - stored - extra - name - zipfile.sizeFileHeader
+        info.header_offset = at - stored - extra - name - LOCAL_HEADER.size
         yield info
         file.seek(at)
 
