@@ -4,7 +4,7 @@
         model.safetensors   parameters; the model's configuration as JSON in the header
         average.safetensors their moving average over the steps, where a run keeps one
         optimizer.pt        AdamW's state
-        state.json          step, effective batch size, the losses not yet logged, the run's settings
+        state.json          step, effective batch size, the losses not yet logged, the run's settings, checksums
         written_by.json     the run that wrote the folder, and may delete it
     RUN/checkpoints/last    a text file with the name of the newest
 
@@ -16,6 +16,7 @@ import json
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def save_checkpoint(
             if average is not None:
                 save_model(partial / AVERAGE, average, config)
             torch.save(optimizer.state_dict(), partial / OPTIMIZER)
-            state_file.write_state(partial / STATE, state)
+            sums = {file.name: state_file.checksum(file) for file in sorted(partial.iterdir())}
+            state_file.write_state(partial / STATE, replace(state, checksums=sums))
             for file in partial.iterdir():
                 sync(file)
             sync(partial)
@@ -106,6 +108,8 @@ def load_checkpoint(
         UserError: a file is missing, damaged, or belongs to another model.
     """
     state = read_state(folder)
+    if (damaged := state_file.damaged_file(folder, state)) is not None:
+        raise UserError(f"{damaged} cannot be read: it was damaged after it was written{instead_of(folder)}")
     for file, network in ((MODEL, model), (AVERAGE, average)):
         if network is not None:
             tensors, _ = read_model(folder / file)

@@ -73,9 +73,10 @@ def _newest(checkpoints: Path, besides: Path | None = None) -> Path | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the files are there, and none is cut off. Their contents are not read."""
+    """Whether the files are there, none is cut off, and they are what was written, as far as checksums tell."""
     try:
-        _state(folder)
+        if state_file.damaged_file(folder, _state(folder)) is not None:
+            return False
         for name in (MODEL, AVERAGE):
             if name == MODEL or (folder / name).exists():
                 with utf8_path(folder / name) as path, safe_open(path, framework="np"):

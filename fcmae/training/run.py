@@ -53,6 +53,14 @@ class LogSettings(Protocol):
     def keep_checkpoints(self) -> int:
         """How many of the newest to keep; 0: all."""
 
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of experiment trackers."""
+
+    @property
+    def project(self) -> str:
+        """What they file the run under."""
+
 
 class Settings(Protocol):
     """The settings that the loop reads, whatever is trained."""

@@ -18,7 +18,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.listing import members
 from fcmae.data.sources.archives.member import Found, Member
 from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
@@ -192,7 +192,7 @@ def _is_image(path: str, found: Found, stamp: Stamp, survey: Survey) -> bool:
     """By its ending, or by its first bytes if the ending is missing or unknown, as for files; not if it is hidden."""
     if found.name.startswith(".") or "/." in found.name:
         return False
-    ending = os.path.splitext(found.name)[1].lower()
+    ending = ending_of(found.name)
     if ending in EXTENSIONS:
         return True
     if ending not in OTHERS and ending != CLASS:
