@@ -16,23 +16,23 @@ CLASSES = "classes.txt"
 class ArchiveImages(ImageSet):
     """The images of one or several archives in natural order of their names, wherever each is."""
 
-    index: Index
+    listed: Index
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.listed)
 
     def item(self, index: int) -> Member:
         """Where an image is."""
-        return self.index.member(index)
+        return self.listed.member(index)
 
     def name(self, index: int) -> str:
         """Its name in the archive."""
-        return self.index.name(index)
+        return self.listed.name(index)
 
     def stamp(self, index: int) -> Stamp:
         """Its size, and its archive's time."""
-        number = self.index.columns["archive"][index]
-        return int(self.index.columns["size"][index]), self.index.stamps[number][1]
+        number = self.listed.columns["archive"][index]
+        return int(self.listed.columns["size"][index]), self.listed.stamps[number][1]
 
     @property
     def labels(self) -> Sequence[str] | None:
@@ -41,12 +41,12 @@ class ArchiveImages(ImageSet):
         Numbers become names where ``classes.txt`` beside the archives, as ``fcmae pack`` writes it, has a line for
         each.
         """
-        labels, classes = self.index.columns["label"], _named(self.index.classes, self.index.archives)
+        labels, classes = self.listed.columns["label"], _named(self.listed.classes, self.listed.archives)
         return Lazily(len(self), lambda n: classes[labels[n]]) if classes and (labels >= 0).all() else None
 
     def fingerprint(self) -> tuple[str, str, str]:
         """As it was computed with the index."""
-        return self.index.fingerprint
+        return self.listed.fingerprint
 
 
 def _named(classes: tuple[str, ...], archives: tuple[str, ...]) -> tuple[str, ...]:
