@@ -70,7 +70,7 @@ def _reduce(rank: int, processes: int, port: int, sizes: list[int], repeats: int
     torch.distributed.destroy_process_group()
 
 
-def reduce_seconds(processes: int, sizes: list[int], repeats: int = 15) -> dict[int, float]:
+def reduce_seconds(processes: int, sizes: list[int], repeats: int = 9) -> dict[int, float]:
     """Bytes → seconds of gloo's all-reduce."""
     with tempfile.NamedTemporaryFile() as file:
         args = (processes, _free_port(), sizes, repeats, file.name)
@@ -87,8 +87,8 @@ def exchange() -> list[Row]:
         compared(f"gloo all-reduce of {size // MB} MB, 2 processes, from 1 and 16 MB", line(size), two[size])
         for size in (4 * MB, 64 * MB)
     ]
-    # the processes of one machine share its memory: n of them move n times the bytes of a ring's link
-    shared = 2 * large / 2 / max(two[large] - line(0), 1e-6)  # bytes/s of the machine, both of two sending half
+    # the processes of one machine share its memory: n of them together move n times what each sends
+    shared = 2 * large / max(two[large] - line(0), 1e-6)  # bytes/s of both together; each sends its tensor once
     predicted = ring_seconds(large, 4, shared / 4, line(0) / 2)
     four = reduce_seconds(4, [large])
     return [*rows, compared("the same of 16 MB, 4 processes, from 2 (sharing the memory)", predicted, four[large])]
