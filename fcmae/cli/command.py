@@ -53,7 +53,8 @@ def _message(error: Exception) -> str | None:
         return notes[-1]
     if isinstance(error, UserError):
         # an error from a data loader worker is wrapped in that worker's traceback; the last line is the message
-        return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+        kind = type(error)
+        return str(error).strip().splitlines()[-1].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
     known = advice(error)
     return known if known is not None or not isinstance(error, OSError) else _of_system(error)
 

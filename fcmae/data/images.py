@@ -18,6 +18,7 @@ from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, tiff_lev
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 from fcmae.data.stored import Held, ImageRef, Stored
+from fcmae.errors import StoreError
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
@@ -196,10 +197,17 @@ def open_image(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFi
     """
     path, reading = Path(path) if isinstance(path, str) else path, PixelReading.of(reading)
     with _one_error(path):
-        if isinstance(path, Path) and not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
-            raise ValueError("is no regular file")
-        opened = _open(path, reading)
-        values.check_dtype(opened)
+        opened = _checked(path, reading)
+        return ImageFile(path, opened, reading, fitted(opened, reading))
+
+
+def open_all_channels(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFile:
+    """As :func:`open_image`, with all channels that the file has; ``reading`` says what pages are."""
+    path = Path(path) if isinstance(path, str) else path
+    reading = replace(PixelReading.of(reading), bands=None, value_range=None)
+    with _one_error(path):
+        opened = _checked(path, reading)
+        reading = replace(reading, in_chans=opened.channels)
         return ImageFile(path, opened, reading, fitted(opened, reading))
 
 
@@ -220,6 +228,14 @@ def read_image(path: str | ImageRef, reading: PixelReading | int = 3) -> Tensor:
         UnreadableImageError: as for :func:`open_image`.
     """
     return open_image(path, reading).decode()
+
+
+def _checked(path: ImageRef, reading: PixelReading) -> Opened:
+    if isinstance(path, Path) and not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
+        raise ValueError("is no regular file")
+    opened = _open(path, reading)
+    values.check_dtype(opened)
+    return opened
 
 
 def _open(path: ImageRef, reading: PixelReading) -> Opened:
@@ -256,7 +272,7 @@ def _one_error(path: ImageRef) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries warn of every oddity that they can read nevertheless
             yield
-    except UnreadableImageError:
+    except (UnreadableImageError, StoreError):
         raise
     except MemoryError:  # says nothing about the file
         raise

@@ -60,9 +60,9 @@ class FinetuneDataConfig(TrainingImagesConfig):
     """The labeled images, and how they are cropped. Settings of the pixels that are unset are those of WEIGHTS."""
 
     path: str | None = None
-    """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; a .csv, .tsv or
-    .parquet table with columns for path and label; the folder of --data.dataset; or the word digits for scikit-learn's
-    handwritten digits."""
+    """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or
+    .zip, or WebDataset's shards with .cls files; a .csv, .tsv or .parquet table with columns for path and label; the
+    folder of --data.dataset; or the word digits for scikit-learn's handwritten digits."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
     train_split: str = "train"

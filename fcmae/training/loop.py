@@ -14,6 +14,7 @@ import torch
 
 from fcmae.data.draws import sample_seed
 from fcmae.data.workers import batches_of
+from fcmae.errors import StoreError
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.console import TrainingProgress, signals_as_question
@@ -79,7 +80,16 @@ def fit(run: Run[Any]) -> Fitted:
         while step < run.total_steps:
             schedule.step_update(step)
             _seed_step(config.seed, step, accelerator.process_index)
-            losses.append(_train_step(train_step, batches, bar.update))
+            try:
+                losses.append(_train_step(train_step, batches, bar.update))
+            except StoreError:
+                if accelerator.num_processes == 1 and step > run.start.step:
+                    pending += _read_losses(run, losses, step) if losses else []
+                    if metrics:
+                        metrics.sync()
+                    _save(run, replace(run.start, step=step, pending_losses=pending))
+                    logger.info("saved at step %d; to resume: %s", step, _command_to_resume(run))
+                raise
             task.after_update(run)
             step, window_steps = step + 1, window_steps + 1
 

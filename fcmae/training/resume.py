@@ -30,6 +30,7 @@ HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it t
 FREE_GROUPS = ("log.", "monitor.")
 FREE_TO_CHANGE = {
     *("output", "resume", "device", "data.path", "data.num_workers", "data.max_pixels"),
+    *("data.cache_dir", "data.cache_size", "data.timeout"),
     *("model.backend", "model.checkpoint_stages", "model.init_from", "model.use_ema"),
     *("weights", "data.download", "model.checkpoint_activations"),  # of fine-tuning
     *("train.compile", "train.cuda_graphs", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),

@@ -45,7 +45,9 @@ def set_up(config: PretrainConfig) -> PretrainRun:
 def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainRun:
     accelerator, folder, resume_from, before = begun.accelerator, begun.folder, begun.resume_from, begun.before
     config = recorded_pixels(config, before)
-    images, held_out = hold_out(training_images(config.data.path, folder), config.monitor.holdout, config.seed)
+    images, held_out = hold_out(
+        training_images(config.data.path, folder, config.data.access), config.monitor.holdout, config.seed
+    )
     dataset = _make_dataset(config, images)
     if resume_from is None:
         config = measured_pixels(config, dataset.paths)

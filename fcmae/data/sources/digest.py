@@ -19,6 +19,8 @@ def digest(images: ImageSet) -> str:
 
 
 def _parts(image: ImageRef) -> bytes:
+    if isinstance(image, Stored) and (known := image.fingerprint()) is not None:
+        return known
     try:
         with image.open() if isinstance(image, Stored) else image.open("rb", buffering=0) as opened:
             size = opened.seek(0, os.SEEK_END)

@@ -7,7 +7,7 @@ from pathlib import Path
 from fcmae.data.sources.archives.index import Index, index_of
 from fcmae.data.sources.archives.member import Member
 from fcmae.data.sources.entries import Survey
-from fcmae.data.sources.image_set import ImageSet, Stamp
+from fcmae.data.sources.image_set import ImageSet, Lazily, Stamp
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ class ArchiveImages(ImageSet):
         """Its size, and its archive's time."""
         number = self.index.columns["archive"][index]
         return int(self.index.columns["size"][index]), self.index.stamps[number][1]
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """The texts of the ``.cls`` files beside the images (WebDataset), if every image has one."""
+        labels, classes = self.index.columns["label"], self.index.classes
+        return Lazily(len(self), self._label) if classes and (labels >= 0).all() else None
+
+    def _label(self, index: int) -> str:
+        return self.index.classes[self.index.columns["label"][index]]
 
     def fingerprint(self) -> tuple[str, str, str]:
         """As it was computed with the index."""

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pickle
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,13 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcmae.data.classes import LabeledFiles, class_folder, class_parts
 from fcmae.data.images import UnreadableImageError, open_image, read_image
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.archives.images import ArchiveImages
 from fcmae.data.sources.archives.names import expanded
 from fcmae.data.sources.digest import digest
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
+from fcmae.finetuning.config import FinetuneDataConfig
+from fcmae.finetuning.labels import labeled_set
 from tests.fcmae.data.sources.packed import folder_of_images, make_tar, make_zip, members_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -221,3 +226,44 @@ def test_ranges_of_names() -> None:
     assert expanded(["s-{08..11}.tar", "plain.tar"]) == [f"s-{n}.tar" for n in ("08", "09", "10", "11")] + ["plain.tar"]
     assert expanded(["{0..1}/{0..1}.tar"]) == ["0/0.tar", "0/1.tar", "1/0.tar", "1/1.tar"]
     assert expanded(["s-{3..1}.tar", "{a}.tar"]) == ["s-{3..1}.tar", "{a}.tar"]
+
+
+def _labels(parts: tuple[LabeledFiles, LabeledFiles]) -> list[dict[str, int]]:
+    return [dict(zip((image.name for image in part.paths), part.labels.tolist(), strict=True)) for part in parts]
+
+
+def test_classes_are_folders_in_archives_too(folder: Path) -> None:
+    """As in the folder; also below a folder that was packed with its own name, and divided into train/ and val/."""
+    plain = class_folder(folder)
+    assert _labels(class_folder(make_zip(folder.parent / "a.zip", folder))) == _labels(plain)
+    make_tar(folder.parent / "outer.tar", folder.parent, [f"set/{name}" for name in members_of(folder)])
+    assert _labels(class_folder(folder.parent / "outer.tar")) == _labels(plain)
+    for name, part in zip(members_of(folder), ("train", "val", "train") * 2, strict=True):
+        (folder.parent / "split/set" / part / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).rename(folder.parent / "split/set" / part / name)
+    split = folder.parent / "split"
+    assert _labels(class_folder(make_tar(folder.parent / "s.tar", split))) == _labels(class_folder(split / "set"))
+    with pytest.raises(UserError, match=r"s\.txt does not exist; give a folder"):
+        class_folder(folder.parent / "s.txt")
+
+
+def test_classes_in_cls_files(folder: Path) -> None:
+    """WebDataset's: one beside each image; numbers are in their order."""
+    flat = folder.parent / "flat"
+    flat.mkdir()
+    for n, name in enumerate(members_of(folder)):
+        shutil.copy(folder / name, flat / f"{n:04}{Path(name).suffix}")
+        (flat / f"{n:04}.cls").write_text(f"{(10, 9)[n % 2]}\n")
+    tar = make_tar(flat.parent / "flat.tar", flat)
+    (found,) = class_parts(str(tar))
+    assert {name: places.tolist() for name, places in found.places.items()} == {"9": [1, 3, 5], "10": [0, 2, 4]}
+    loaded = labeled_set(FinetuneDataConfig(path=str(tar)), seed=0)
+    assert loaded.classes == ("9", "10")
+    assert sorted([*loaded.train.names, *loaded.val.names]) == [
+        f"{n:04}{Path(m).suffix}" for n, m in enumerate(members_of(folder))
+    ]
+    image = loaded.train.open(0, PixelReading(3))
+    assert image.decode().equal(read_image(flat / loaded.train.names[0]))
+    make_tar(tar, flat, [name for name in members_of(flat) if name != "0003.cls"])
+    with pytest.raises(UserError, match="has no subfolders with images"):
+        class_parts(str(tar))
