@@ -1,8 +1,6 @@
 """What a URL among the sources stands for: a folder or pattern of a bucket, a list, tables, a dataset of the hub."""
 
-import os
-
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.rows.files import is_row_file
 from fcmae.data.rows.opening import Table, of_split, row_images
 from fcmae.data.sources.entries import NO_ENDING, Survey
@@ -72,4 +70,4 @@ def _of_files(url: str, files: list[Listed], access: Access, survey: Survey, fla
 
 
 def _ending(file: Listed) -> str:
-    return os.path.splitext(last_part(file.url))[1].lower()
+    return ending_of(last_part(file.url))
