@@ -132,8 +132,13 @@ def decoding() -> list[Row]:
             for _ in range(4):  # processes start, and fill their queues
                 next(batches)
             start, clock = time.perf_counter(), time.process_time()
-            count = sum(len(batch.image) for batch in batches)
+            count = sum(len(batch.image) for batch in batches)  # and the processes end
             return count / (time.perf_counter() - start), (time.process_time() - clock) / count
+
+        def processor_of(workers: int) -> float:
+            """Processor seconds of an image in loading processes: more images, less their start."""
+            few, many = (children_seconds(lambda steps=steps: load(workers, steps)) for steps in (10, 40 * workers))
+            return (many - few) / (8 * (40 * workers - 10))
 
         processor = min(load(0, 12)[1] for _ in range(4))
         rows = []
@@ -142,7 +147,17 @@ def decoding() -> list[Row]:
             measured = max(load(workers, 40 * workers)[0] for _ in range(4))
             what = f"images/s of {workers} loading process{'es' * (workers > 1)}, from processor time in one"
             rows.append(compared(what, predicted, measured, "images/s", 1))
+            what = f"processor time of an image in {workers} loading process{'es' * (workers > 1)}, from that in one"
+            rows.append(compared(what, processor, processor_of(workers)))
         return rows
+
+
+def children_seconds(work: Callable[[], object]) -> float:
+    """Processor seconds of the processes that end meanwhile."""
+    before = os.times()
+    work()
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def failures(kills: int = 12, every: int = 10, epochs: int = 60) -> list[Row]:
