@@ -6,7 +6,7 @@ import logging
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -24,7 +24,7 @@ from fcmae.data.sources.archives.member import Found, Member
 from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
 from fcmae.data.sources.first_bytes import LENGTH, OTHERS, ending_for
 from fcmae.data.sources.image_set import Stamp, fingerprint
-from fcmae.files import make_folder, replacing
+from fcmae.files import make_folder, naming, replacing
 from fcmae.progress import tracked
 
 logger = logging.getLogger(__name__)
@@ -104,8 +104,8 @@ def index_of(archives: Sequence[str], beside: Path | None) -> Index:
             made = _made(paths)
             _write(made, file)
         return _read(file)
-    except OSError as error:
-        if error.filename in paths:
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.filename in paths:
             raise
         logger.warning("the index of %s is kept in memory only: %s", _some(paths), error)
         return _made(paths)
@@ -141,7 +141,7 @@ def _made(paths: tuple[str, ...]) -> Index:
     numbers = {name: array("q") for name in ("archive", "offset", "stored", "size", "method", "crc")}
     for number, path in enumerate(tracked(paths, len(paths), "indexing archives")):
         of_keys: dict[str, str] = {}
-        for found in members(path, survey):
+        for found in _named(path, survey):
             if found.name.endswith(CLASS) and found.size <= LONGEST_LABEL:
                 with suppress(OSError):
                     text = Member(path, found, stamps[number]).read_bytes().decode(errors="replace")
@@ -175,6 +175,11 @@ def _made(paths: tuple[str, ...]) -> Index:
     of_images = [(size, stamps[n][1]) for size, n in zip(columns["size"], columns["archive"], strict=True)]
     hashes = fingerprint([names[place] for place in places], of_images)
     return Index(paths, stamps, columns, tuple(classes), hashes, survey)
+
+
+def _named(path: str, survey: Survey) -> Iterator[Found]:
+    with naming(Path(path)):
+        yield from members(path, survey)
 
 
 def _key(name: str) -> str:
@@ -241,5 +246,5 @@ def _read(file: Path) -> Index:
 def _checksum(columns: dict[str, np.ndarray]) -> str:
     whole = hashlib.blake2b(digest_size=16)
     for name in COLUMNS:
-        whole.update(np.ascontiguousarray(columns[name]).view(np.uint8))
+        whole.update(columns[name].tobytes())
     return whole.hexdigest()
