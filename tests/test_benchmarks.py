@@ -91,6 +91,15 @@ def test_runs_that_are_ended_at_random_go_on_as_if_nothing_had_happened() -> Non
     assert "; 0 wrong" in said
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks the processes that it ends")
+def test_a_killed_run_of_fine_tuning_goes_on_bit_for_bit() -> None:
+    """With everything that draws random numbers, an average of the weights, and the best of them."""
+    options = ["--events", "1", "--processes", "1", "--epochs", "5", "--kinds", "kill training"]
+    said = run("benchmarks.kills", "--task", "finetune", *options)
+    assert "'kill training': 1" in said
+    assert "; 0 wrong" in said
+
+
 def test_a_run_over_mutated_files_names_each_once() -> None:
     said = run("benchmarks.mutated_files", "--count", "6")
     assert "6 mutated files of each of 12 formats in one run: " in said

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,8 @@ from fcmae.finetuning.task import Finetuning
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
-from tests.fcmae.finished_runs import ROOT, metrics, stop_after
+from tests.fcmae.finished_runs import metrics, stop_after
+from tests.fcmae.forked import train_together
 
 ALL: dict[str, Any] = {
     "augment": {
@@ -226,29 +225,15 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
 
 def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:
     """The images of a step are shared, and so are those to validate on: the same losses, the same scores."""
-    arguments = [
-        *(
-            "scratch",
-            "--config",
-            "few_labels",
-            "--data.path",
-            str(colors),
-            "--model.img_size",
-            "32",
-            "--log.every",
-            "1",
-        ),
-        *("--train.effective_batch", "8", "--train.epochs", "1", "--model.drop_path_rate", "0", "--device", "cpu"),
-        *("--data.num_workers", "0", "--train.batch_size", "4", "--log.every", "1"),
-    ]
-    for count in (1, 2):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
-        output = ["--output", str(tmp_path / str(count))]
-        done = subprocess.run(
-            [*launcher, "fcmae.finetune", *arguments, *output], cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = (metrics(tmp_path / str(count)) for count in (1, 2))
+    settings: dict[str, Any] = {
+        "batch_size": 4, "effective_batch": 8, "epochs": 1, "drop_path_rate": 0.0, "device": "cpu"
+    }  # fmt: skip
+    run(colors, tmp_path / "one", **settings)
+    arguments = "scratch --config few_labels --model.img_size 32 --model.drop_path_rate 0 --train.effective_batch 8 "
+    arguments += "--train.batch_size 4 --train.epochs 1 --data.num_workers 0 --log.every 1 --device cpu"
+    places = ["--data.path", str(colors), "--output", str(tmp_path / "two")]
+    train_together("fcmae.finetune", [*arguments.split(), *places], tmp_path / "log")
+    one, two = (metrics(tmp_path / name) for name in ("one", "two"))
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
         for name in {"loss", "val_loss", "val_top1", "val_top1_high"} & left.keys():
