@@ -21,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import psutil
@@ -245,7 +247,7 @@ def trial(folder: Path, events: int, processes: int, args: argparse.Namespace) -
     return wrong
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100)
@@ -255,7 +257,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", help="kinds of events; default: all", choices=EVENTS + LAUNCHER_EVENTS)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each run, in 3 steps each")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.kinds = args.kinds or EVENTS + (LAUNCHER_EVENTS if args.torchrun else [])
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     wrong = []

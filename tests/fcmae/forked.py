@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.fcmae.small_runs import shrink
 
 IMPORTED = ["fcmae.pretrain", "fcmae.finetune", "fcmae.training.setup", "fcmae.finetuning.setup",
-            "fcmae.sparse.backends.numba", "tests.fcmae.training.recorded"]  # fmt: skip
+            "fcmae.sparse.backends.numba", "tests.fcmae.training.recorded", "benchmarks.kills"]  # fmt: skip
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__, *IMPORTED])
