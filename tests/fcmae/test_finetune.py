@@ -18,12 +18,14 @@ from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
+from fcmae.finetuning.average import average_decay
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.samples import validation_crop
 from fcmae.finetuning.task import Finetuning
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
+from fcmae.training import loop
 from tests.fcmae.finished_runs import metrics, stop_after
 from tests.fcmae.forked import train_together
 
@@ -48,9 +50,29 @@ def tensors(folder: Path, file: str) -> dict[str, torch.Tensor]:
     return load_file(ckpt.resolve_checkpoint(folder) / file)
 
 
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Will hold the classifier's weights before the first step and after each."""
+    course: list[torch.Tensor] = []
+    train_step = loop._train_step
+    begin = Finetuning.begin
+
+    def note(run: Any) -> None:
+        course.append(run.bare_model.head.fc.weight.detach().clone())
+
+    def begin_and_note(self: Finetuning, run: Any, metrics: Any) -> None:
+        begin(self, run, metrics)
+        note(run)
+        monkeypatch.setattr(loop, "_train_step", lambda *args: (train_step(*args), note(run))[0])
+
+    monkeypatch.setattr(Finetuning, "begin", begin_and_note)
+    return course
+
+
 def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything that draws random numbers, an average of the weights, and a step in the middle of an epoch."""
-    whole = run(colors, tmp_path / "whole", **ALL)
+    with monkeypatch.context() as patched:
+        course = recorded(patched)
+        whole = run(colors, tmp_path / "whole", **ALL)
     assert whole.is_complete
     assert whole.steps == 7
     with monkeypatch.context() as patched:
@@ -73,6 +95,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
         assert all(torch.equal(left[name], right[name]) for name in left)
     plain, average = (tensors(tmp_path / "whole", file) for file in ("model.safetensors", "average.safetensors"))
     assert not torch.equal(plain["head.fc.weight"], average["head.fc.weight"])
+    expected, decay = course[0], average_decay(ALL["ema"], whole.steps)
+    for weight in course[1:]:  # once after each step
+        expected = decay * expected + (1 - decay) * weight
+    assert len(course) == 8
+    assert torch.allclose(average["head.fc.weight"], expected, atol=1e-6)
     best = load_file(tmp_path / "whole" / "checkpoints" / "best" / "model.safetensors")
     if whole.best_step == 7:  # what is validated and kept is the average
         assert torch.equal(best["head.fc.weight"], average["head.fc.weight"])
