@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from fcmae.analysis.names import Named
 from fcmae.analysis.subjects import LoadOptions, Subject, load_subject, refusals_named
 from fcmae.analysis.taps import Tap, find_blocks
 from fcmae.data.crop_batches import crop_batches
+from fcmae.data.stored import ImageRef
 from fcmae.errors import UserError
 
 logger = logging.getLogger("fcmae")
@@ -45,7 +45,7 @@ class NetworkCollapse:
 class Measuring:
     """What to measure on each network, and on which images."""
 
-    paths: Sequence[Path]
+    paths: Sequence[ImageRef]
     tap: Tap
     layers: Sequence[str]
     """Blocks whose channels are drawn: names, or depths from 0 to 1."""

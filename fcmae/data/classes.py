@@ -1,14 +1,15 @@
 """Folders of classes: which image files have which label, and in which split. Without torch, which takes seconds."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fcmae.data.folder import equal_shares
-from fcmae.data.sources.files import ImageFiles, collect
+from fcmae.data.sources.files import collect
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ TRAIN, TEST = "train", ("val", "validation", "test")  # names of the subfolders 
 class LabeledFiles(NamedTuple):
     """Image files and their classes."""
 
-    paths: list[Path]
+    paths: ImageSet
     labels: np.ndarray
     """int64 [N]; classes are numbered in order of their names."""
 
@@ -49,18 +50,18 @@ def class_folder(
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     is_split = (folder / TRAIN).is_dir() and bool(tests)
     train = class_folders(folder / TRAIN if is_split else folder, flag)
-    names = list(train)
+    names = list(train.places)
     if is_split:
         test = class_folders(tests[0], flag)
-        if strangers := sorted(test.keys() - train.keys()):
+        if strangers := sorted(test.places.keys() - train.places.keys()):
             raise UserError(f"{flag} {tests[0]} has classes that {folder / TRAIN} lacks: {', '.join(strangers[:5])}")
-        parts = _listed(train, names), _listed(test, names)
-    elif few := [name for name in names if len(train[name]) < 2]:
+        parts = listed(train, names), listed(test, names)
+    elif few := [name for name in names if len(train.places[name]) < 2]:
         raise UserError(
             f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
         )
     else:
-        whole = _listed(train, names)
+        whole = listed(train, names)
         first, second = stratified_split(whole.labels, test_share, seed)
         parts = _chosen(whole, first), _chosen(whole, second)
     if len(names) < 2:
@@ -73,11 +74,19 @@ def class_folder(
 
 
 def _chosen(files: LabeledFiles, places: np.ndarray) -> LabeledFiles:
-    return LabeledFiles([files.paths[i] for i in places], files.labels[places])
+    return LabeledFiles(files.paths.subset(places), files.labels[places])
 
 
-def class_folders(folder: Path, flag: str = "--data.path") -> dict[str, ImageFiles]:
-    """Subfolder name → its images, in order of the names; raises UserError if there are none."""
+class ClassFolders(NamedTuple):
+    """The images of a folder with one subfolder per class."""
+
+    images: ImageSet
+    places: dict[str, np.ndarray]
+    """Subfolder name → the indices of its images, in order of the names."""
+
+
+def class_folders(folder: Path, flag: str = "--data.path") -> ClassFolders:
+    """The classes that subfolders make; raises UserError if there are none."""
     found: dict[str, list[int]] = {}
     loose = 0
     images = collect(folder, by_class=True, flag=flag)
@@ -93,12 +102,17 @@ def class_folders(folder: Path, flag: str = "--data.path") -> dict[str, ImageFil
         logger.warning("%d image(s) in %s are not in a class subfolder and are skipped", loose, folder)
     if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in found and d.name[0] != "."):
         logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
-    return {name: images.subset(inside) for name, inside in sorted(found.items())}
+    return ClassFolders(images, {name: np.array(inside) for name, inside in sorted(found.items())})
 
 
-def _listed(found: Mapping[str, Sequence[Path]], names: Sequence[str]) -> LabeledFiles:
-    pairs = [(path, label) for label, name in enumerate(names) for path in found.get(name, ())]
-    return LabeledFiles([path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64))
+def listed(found: ClassFolders, names: Sequence[str]) -> LabeledFiles:
+    """The images of the classes in turn; a class's label is its place among ``names``."""
+    labels = [n for n, name in enumerate(names) if name in found.places]
+    places = [found.places[names[n]] for n in labels]
+    return LabeledFiles(
+        found.images.subset(np.concatenate(places)),
+        np.repeat(np.array(labels, dtype=np.int64), [len(some) for some in places]),
+    )
 
 
 def limited(labels_N: np.ndarray, limit: int | None, seed: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torchvision.transforms.v2 import functional as TF
 from fcmae.data.crops import center_crop
 from fcmae.data.images import UnreadableImageError, open_image
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.stored import ImageRef
 from fcmae.data.workers import end_with_parent
 from fcmae.errors import UserError
 from fcmae.progress import tracked
@@ -30,7 +30,7 @@ class CropBatch(NamedTuple):
 
 
 def crop_batches(
-    paths: Sequence[Path],
+    paths: Sequence[ImageRef],
     image_hw: tuple[int, int],
     reading: PixelReading | int = 3,
     batch_size: int = 32,
@@ -69,7 +69,7 @@ def _for_given_weights(reason: str) -> str:
 
 
 class _Crops(Dataset):
-    def __init__(self, paths: Sequence[Path], image_hw: tuple[int, int], reading: PixelReading) -> None:
+    def __init__(self, paths: Sequence[ImageRef], image_hw: tuple[int, int], reading: PixelReading) -> None:
         self.paths, self.image_hw, self.reading = paths, image_hw, reading
 
     def __len__(self) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from fcmae.data.sources.files import ImageFiles, PathLike, collect
+from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.stored import ImageRef
 
 T = TypeVar("T")
 
@@ -26,8 +28,8 @@ def embedded_photographs() -> list[Path]:
     return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS for name in names.split()]
 
 
-def image_files(source: PathLike | Sequence[PathLike], leave_out: Path | None = None) -> list[Path]:
-    """Every image file of a source: a folder with its subfolders in natural order of the paths, a glob, a list.
+def image_files(source: PathLike | Sequence[PathLike], leave_out: Path | None = None) -> list[ImageRef]:
+    """Every image of a source: a folder with its subfolders in natural order of the paths, a glob, a list.
 
     Run folders inside are left out; ``leave_out`` is one that may have no files yet. See
     :func:`fcmae.data.sources.files.collect`, which also says what each is called.
@@ -35,10 +37,10 @@ def image_files(source: PathLike | Sequence[PathLike], leave_out: Path | None = 
     Raises:
         UserError: no such source, or no image in it.
     """
-    return collect(source, leave_out=leave_out).paths
+    return list(collect(source, leave_out=leave_out))
 
 
-def training_images(source: PathLike | Sequence[PathLike] | None, leave_out: Path | None = None) -> ImageFiles:
+def training_images(source: PathLike | Sequence[PathLike] | None, leave_out: Path | None = None) -> ImageSet:
     """The images of ``--data.path``, None: the bundled photos; raises like :func:`image_files`."""
     if source is not None:
         return collect(source, leave_out=leave_out)
@@ -67,7 +69,7 @@ def equal_shares(sizes: Sequence[int], count: int) -> list[int]:
     return shares
 
 
-def images_to_look_at(source: PathLike | Sequence[PathLike] | None, count: int) -> list[Path]:
+def images_to_look_at(source: PathLike | Sequence[PathLike] | None, count: int) -> list[ImageRef]:
     """``count`` images of a source, or of the bundled photos; raises like :func:`image_files`.
 
     The same number from each subfolder (class) as far as its size allows, evenly spaced.
@@ -78,4 +80,4 @@ def images_to_look_at(source: PathLike | Sequence[PathLike] | None, count: int) 
         classes.setdefault(name.rpartition(os.sep)[0], []).append(place)
     shares = equal_shares([len(places) for places in classes.values()], count)
     chosen = [evenly_spaced(places, share) for places, share in zip(classes.values(), shares, strict=True) if share]
-    return [images.paths[place] for place in sorted(place for some in chosen for place in some)]
+    return [images[place] for place in sorted(place for some in chosen for place in some)]

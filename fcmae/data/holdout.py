@@ -3,11 +3,11 @@
 import hashlib
 import os
 
-from fcmae.data.sources.files import ImageFiles
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 
 
-def hold_out(images: ImageFiles, share: float, seed: int) -> tuple[ImageFiles, ImageFiles]:
+def hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """(images to train on, images held out), both in order.
 
     About ``share`` of them is held out, at least one if it is above 0. Whether an image is depends on its name and the

@@ -17,6 +17,7 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, tiff_levels, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
+from fcmae.data.stored import Held, ImageRef, Stored
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
@@ -30,7 +31,7 @@ SNIFFED = 32  # bytes that tell what a file is
 class ImageFile:
     """An image of known size, possibly not decoded yet. Picklable, for worker processes."""
 
-    path: Path
+    path: ImageRef
     opened: Opened
     reading: PixelReading
     channels: Channels
@@ -183,26 +184,26 @@ class _Remembered:
         return self.results[key]
 
 
-def open_image(path: str | Path, reading: PixelReading | int = 3) -> ImageFile:
+def open_image(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFile:
     """Open an image file by its content, with its orientation applied; JPEG, TIFF and .npy are not decoded yet.
 
     Args:
-        path: the file; its ending does not matter.
+        path: the file, or another place of its bytes; its ending does not matter.
         reading: what is read of it; a number means as many channels.
 
     Raises:
         UnreadableImageError: damaged, empty, too large, of an unsupported format, or with channels that do not fit.
     """
-    path, reading = Path(path), PixelReading.of(reading)
+    path, reading = Path(path) if isinstance(path, str) else path, PixelReading.of(reading)
     with _one_error(path):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
+        if isinstance(path, Path) and not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
             raise ValueError("is no regular file")
         opened = _open(path, reading)
         values.check_dtype(opened)
         return ImageFile(path, opened, reading, fitted(opened, reading))
 
 
-def read_image(path: str | Path, reading: PixelReading | int = 3) -> Tensor:
+def read_image(path: str | ImageRef, reading: PixelReading | int = 3) -> Tensor:
     """Read an image, with its orientation applied.
 
     The channels are the file's own. Palette, CMYK and bilevel images are converted; opacity is dropped unless the
@@ -221,14 +222,17 @@ def read_image(path: str | Path, reading: PixelReading | int = 3) -> Tensor:
     return open_image(path, reading).decode()
 
 
-def _open(path: Path, reading: PixelReading) -> Opened:
+def _open(path: ImageRef, reading: PixelReading) -> Opened:
     with path.open("rb") as file:
         start = file.read(SNIFFED)
+        by_windows = start.startswith((*tiff.MAGIC, npy.MAGIC))
+        data = b"" if by_windows and (isinstance(path, Path) or path.region()) else start + file.read()
+    if by_windows and isinstance(path, Stored) and data:
+        path = Held(path, data)
     if start.startswith(tiff.MAGIC):
         return tiff.open_tiff(path, reading)
     if start.startswith(npy.MAGIC):
         return npy.open_npy(path, reading)
-    data = path.read_bytes()
     if start.startswith(jpeg.START):
         return jpeg.open_jpeg(data, reading.max_pixels, prefer_fast=reading.in_chans == 3 and reading.bands is None)
     deep = None
@@ -246,7 +250,7 @@ def _open(path: Path, reading: PixelReading) -> Opened:
 
 
 @contextlib.contextmanager
-def _one_error(path: Path) -> Iterator[None]:
+def _one_error(path: ImageRef) -> Iterator[None]:
     """Convert decoder errors, anything from OSError to IndexError and struct.error, to UnreadableImageError."""
     try:
         with warnings.catch_warnings():

@@ -21,6 +21,7 @@ from fcmae.data.crop_batches import crop_batches
 from fcmae.data.crops import center_box, resized
 from fcmae.data.images import PIL_MODES
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 from fcmae.progress import tracked
 
@@ -133,7 +134,7 @@ def known_labels(dataset: Any) -> np.ndarray | None:
 
 
 def _folder_batches(
-    paths: list[Path],
+    paths: ImageSet,
     labels: np.ndarray,
     num_workers: int,
     image_hw: tuple[int, int],

@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -17,6 +16,7 @@ from fcmae.data.images import ImageFile, UnreadableImageError, decoded, open_ima
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.opened import Window
 from fcmae.data.reading.values import in_unit_range
+from fcmae.data.stored import ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ class SampledSet:
     """float64 [C, N], NaN where missing; 8-bit images in 0 … 255, mapped by no range."""
     units: np.ndarray
     """float32 [C, N]: the same in 0 … 1, as the reading of the sample maps them."""
-    shallow: Path | None
+    shallow: ImageRef | None
     """A file of 8 bits, if there is one."""
-    deep: Path | None
+    deep: ImageRef | None
     """A file of more than 8 bits, if there is one."""
 
 
-def sample(paths: Sequence[Path], reading: PixelReading, seed: int) -> SampledSet | None:
+def sample(paths: Sequence[ImageRef], reading: PixelReading, seed: int) -> SampledSet | None:
     """Windows of some files of a set; None if none of these files can be read."""
     random = Random(sample_seed(seed, 0, len(paths)))
     chosen = random.sample(range(len(paths)), min(FILES, len(paths)))

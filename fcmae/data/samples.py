@@ -1,7 +1,6 @@
 """Training samples. The crop, flip and mask of each depend only on (seed, epoch, index)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from fcmae.data.draws import random_crop, random_mask, sample_seed
 from fcmae.data.folder import evenly_spaced
 from fcmae.data.images import ImageFile, UnreadableImageError, decoded, decoded_once, open_image
 from fcmae.data.nodata import moved_to, scored_patches
+from fcmae.data.stored import ImageRef
 from fcmae.data.unreadable import Unreadable
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
@@ -43,7 +43,7 @@ class PretrainDataset(Dataset):
     """
 
     def __init__(
-        self, paths: Sequence[Path], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int
+        self, paths: Sequence[ImageRef], data: DataConfig, model: ModelConfig, mask_ratio: float, seed: int
     ) -> None:
         self.paths, self.data, self.model, self.seed = paths, data, model, seed
         self.num_visible = count_visible(model.grid_hw[0] * model.grid_hw[1], mask_ratio)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from timm.data import create_dataset
 from torch.utils.data import IterableDataset
 
 from fcmae.config import DIGITS
-from fcmae.data.classes import TEST, TRAIN, class_folders, stratified_split
+from fcmae.data.classes import TEST, TRAIN, class_folders, listed, stratified_split
 from fcmae.data.crops import center_crop
 from fcmae.data.images import ImageFile, UnreadableImageError, open_image
 from fcmae.data.labeled import known_labels
@@ -21,6 +21,7 @@ from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.pillow import in_memory, upright_pixels
 from fcmae.data.sources.entries import natural_key
 from fcmae.data.sources.files import ImageFiles
+from fcmae.data.sources.image_set import ImageSet, Labeled
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneDataConfig
 from fcmae.finetuning.tables import Row, is_table, read_table
@@ -42,12 +43,11 @@ class LabeledImages:
 
     open: Open
     """(index, reading) → the image, not decoded yet; raises UnreadableImageError."""
-    names: list[str]
+    names: Sequence[str]
     labels: np.ndarray
     """int64 [N], or bool [N, C] where an image may have several."""
-    stamps: list[tuple[int, int]] = field(default_factory=list)
-    """Size in bytes and time of the last change, of files."""
-    paths: list[Path] = field(default_factory=list)
+    files: ImageSet | None = None
+    """None: they are no files."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,14 +59,15 @@ class LabeledImages:
             partial(_open_chosen, self.open, chosen),
             [self.names[n] for n in chosen],
             self.labels[chosen],
-            [self.stamps[n] for n in chosen] if self.stamps else [],
-            [self.paths[n] for n in chosen] if self.paths else [],
+            None if self.files is None else self.files.subset(chosen),
         )
 
-    def as_files(self) -> ImageFiles:
+    def as_files(self) -> ImageSet:
         """What identifies the set for a resumed run: the labels are part of the names."""
+        if self.files is not None:
+            return Labeled(self.files, self.labels)
         names = [f"{label}:{name}" for label, name in zip(self.labels.tolist(), self.names, strict=True)]
-        return ImageFiles(self.paths, names, self.stamps)
+        return ImageFiles([], names, [])
 
 
 @dataclass(frozen=True)
@@ -169,36 +170,29 @@ def _of_folder(folder: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if not ((folder / TRAIN).is_dir() and tests):
         found = class_folders(folder)
-        names = tuple(found)
+        names = tuple(found.places)
         if len(names) < 2:
             raise UserError(
                 f"--data.path {folder} holds one class, {names[0]}; it needs a subfolder for each class, and at least "
                 f"two of them (or train/ and val/ that contain them)"
             )
-        return _split(str(folder), _files(found, names), names, data, seed)
+        return _split(str(folder), of_files(*listed(found, names)), names, data, seed)
     train, val = class_folders(folder / TRAIN), class_folders(tests[0])
-    names = tuple(train)
-    _check_known(val, names, str(tests[0]), str(folder / TRAIN))
-    return LabeledSet(str(folder), names, _files(train, names), _files(val, names))
+    names = tuple(train.places)
+    _check_known(sorted(val.places), names, str(tests[0]), str(folder / TRAIN))
+    return LabeledSet(str(folder), names, of_files(*listed(train, names)), of_files(*listed(val, names)))
 
 
-def _check_known(of_val: Sequence[str] | dict[str, Any], of_train: Sequence[str], val: str, train: str) -> None:
+def _check_known(of_val: Sequence[str], of_train: Sequence[str], val: str, train: str) -> None:
     if strangers := sorted(set(of_val) - set(of_train)):
         raise UserError(
             f"--data.path {val} has classes that {train} lacks: {_some(strangers)}; {train} has {_some(list(of_train))}"
         )
 
 
-def _files(found: dict[str, ImageFiles], names: Sequence[str]) -> LabeledImages:
-    parts = [(found[name], number) for number, name in enumerate(names) if name in found]
-    paths = [path for part, _ in parts for path in part.paths]
-    return LabeledImages(
-        partial(_open_file, paths),
-        [name for part, _ in parts for name in part.names],
-        np.array([number for part, number in parts for _ in part.paths], dtype=np.int64),
-        [stamp for part, _ in parts for stamp in part.stamps],
-        paths,
-    )
+def of_files(files: ImageSet, labels: np.ndarray) -> LabeledImages:
+    """Image files and their labels, int64 [N] or bool [N, C]."""
+    return LabeledImages(partial(_open_file, files), files.names, labels, files)
 
 
 def _of_table(file: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
@@ -239,7 +233,7 @@ def _rows(rows: Sequence[Row], classes: tuple[str, ...], several: bool) -> Label
         raise UserError(f"--data.path: none of the {len(paths)} images in the table is there; the first: {missing[0]}")
     stats = [path.stat() if path.exists() else None for path in paths]
     stamps = [(0, 0) if one is None else (one.st_size, one.st_mtime_ns) for one in stats]
-    return LabeledImages(partial(_open_file, paths), [row.name for row in rows], labels, stamps, paths)
+    return of_files(ImageFiles(paths, [row.name for row in rows], stamps), labels)
 
 
 def _in_order(labels: set[str]) -> tuple[str, ...]:
@@ -316,8 +310,8 @@ def _open_chosen(inner: Open, chosen: list[int], index: int, reading: PixelReadi
     return inner(chosen[index], reading)
 
 
-def _open_file(paths: list[Path], index: int, reading: PixelReading) -> ImageFile:
-    return open_image(paths[index], reading)
+def _open_file(files: ImageSet, index: int, reading: PixelReading) -> ImageFile:
+    return open_image(files[index], reading)
 
 
 def _open_array(arrays: np.ndarray, index: int, reading: PixelReading) -> ImageFile:

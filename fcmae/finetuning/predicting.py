@@ -1,7 +1,6 @@
 """Predictions and features of a fine-tuned run for any images, read and cropped as in validation."""
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from fcmae.cli.devices import choose_device
-from fcmae.data.images import ImageFile, open_image
-from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.files import collect
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.errors import UserError
 from fcmae.finetuning.best import best_folder
 from fcmae.finetuning.classes import CLASSES
-from fcmae.finetuning.labels import LabeledImages
+from fcmae.finetuning.labels import of_files
 from fcmae.finetuning.samples import CenterCrops, crop_share
 from fcmae.finetuning.validation import predict
 from fcmae.runs.find import FOLDER, MODEL
@@ -61,7 +58,7 @@ def predictions(config: "PredictConfig") -> "Predicted":
     network = dense_network(weights, read_as.normalize, len(classes)).to(device)
     images = collect(list(config.images) if len(config.images) > 1 else config.images[0], flag="IMAGES")
     crop_pct = crop_share(run_setting(checkpoint / MODEL, "data", "crop_pct", float), described.image_hw)
-    unlabeled = LabeledImages(partial(_open, images.paths), images.names, np.zeros(len(images), np.int64))
+    unlabeled = of_files(images, np.zeros(len(images), np.int64))
     crops = CenterCrops(unlabeled, described.image_hw, crop_pct, read_as.reading, read_as.normalize)
     unreadable = UnreadableFiles()
     places, outputs = predict(
@@ -89,7 +86,3 @@ def _places(given: Path) -> tuple[Path, Path]:
         f"{given} is no run of fcmae finetune with weights: it lacks {CLASSES} or {FOLDER}/best/{MODEL}; a pretrained "
         f"run has no classifier"
     )
-
-
-def _open(paths: list[Path], index: int, reading: PixelReading) -> ImageFile:
-    return open_image(paths[index], reading)

@@ -167,7 +167,7 @@ def resolved(
         config.data.normalizer(network.in_chans)
     except ValueError as error:
         raise UserError(f"--data.{error}") from None
-    return measured_pixels(config, data.train.paths) if data.train.paths else config
+    return config if data.train.files is None else measured_pixels(config, data.train.files)
 
 
 def _with_unset(config: FinetuneConfig, pixels: dict[str, Any]) -> FinetuneConfig:

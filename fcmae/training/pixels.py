@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from fcmae.config import TrainingImagesConfig
 from fcmae.config.run import RunConfig
 from fcmae.data import measure
+from fcmae.data.stored import ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def recorded_pixels(config: C, before: dict[str, Any]) -> C:
     return _with_data(config, replace(data, **changes))
 
 
-def measured_pixels(config: C, paths: Sequence[Path]) -> C:
+def measured_pixels(config: C, paths: Sequence[ImageRef]) -> C:
     """The settings with ``value_range``, ``mean`` and ``std`` filled in where they are to be measured.
 
     8-bit images keep their range and, unless it says ``auto``, ImageNet's mean and standard deviation. A warning says

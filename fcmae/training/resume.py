@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from fcmae.config import OptimizationConfig
 from fcmae.config.run import RunConfig
 from fcmae.data.sources.digest import difference
-from fcmae.data.sources.files import ImageFiles
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, EVENTS, HEADER, PICTURES, flat
@@ -180,7 +180,7 @@ def filled_in(train: T, batch: Batch, before: dict[str, Any]) -> T:
     return replace(train, batch_size=batch.size, accumulation_steps=steps, warmup_epochs=warmup, base_lr=base_lr)
 
 
-def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch, images: ImageFiles) -> None:
+def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch, images: ImageSet) -> None:
     """UserError if the checkpoint's steps had another number of images; a warning if they were other images."""
     if state.effective_batch != now.effective_batch:
         raise UserError(

@@ -11,7 +11,7 @@ from fcmae.data.folder import training_images
 from fcmae.data.holdout import hold_out
 from fcmae.data.samples import PretrainDataset
 from fcmae.data.sources.digest import digest
-from fcmae.data.sources.files import ImageFiles
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
@@ -106,12 +106,12 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
     )  # fmt: skip
 
 
-def _kind_of_images(config: PretrainConfig, held_out: ImageFiles) -> str:
+def _kind_of_images(config: PretrainConfig, held_out: ImageSet) -> str:
     kind = "bundled photos" if config.data.path is None else "images"
     return f"{kind} and {len(held_out)} held out" if held_out else kind
 
 
-def _held_out_dataset(config: PretrainConfig, images: ImageFiles) -> PretrainDataset:
+def _held_out_dataset(config: PretrainConfig, images: ImageSet) -> PretrainDataset:
     try:
         return _make_dataset(config, images)
     except UserError as error:
@@ -120,7 +120,7 @@ def _held_out_dataset(config: PretrainConfig, images: ImageFiles) -> PretrainDat
         ) from None
 
 
-def _make_dataset(config: PretrainConfig, images: ImageFiles) -> PretrainDataset:
+def _make_dataset(config: PretrainConfig, images: ImageSet) -> PretrainDataset:
     """Samples of images, of which at least one can be read."""
     dataset = PretrainDataset(images, config.data, config.model, config.train.mask_ratio, config.seed)
     dataset.check_readable()

@@ -1,5 +1,6 @@
 """NumPy arrays in .npy files, [H, W], [H, W, C] or [C, H, W]; only the window that is asked for is read."""
 
+import io
 from functools import partial
 from pathlib import Path
 
@@ -8,11 +9,15 @@ import numpy as np
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits
 from fcmae.data.reading.opened import Opened, Window
+from fcmae.data.stored import ImageRef, Region
 
 MAGIC = b"\x93NUMPY"
+HEADER = 2**16
+"""Bytes within which a header ends."""
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def open_npy(path: Path, reading: PixelReading) -> Opened:
+def open_npy(path: ImageRef, reading: PixelReading) -> Opened:
     """The array, mapped into memory.
 
     Raises:
@@ -34,13 +39,29 @@ def open_npy(path: Path, reading: PixelReading) -> Opened:
     )  # fmt: skip
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: ImageRef) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(path, Path):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        region = path.region()
+        return np.load(path.open(), allow_pickle=False) if region is None else _mapped_part(region)
     except ValueError as error:
         if "Python objects" in str(error):
             raise ValueError("pickled objects are never loaded (allow_pickle=False)") from None
         raise
+
+
+def _mapped_part(region: Region) -> np.ndarray:
+    """An array that is a part of a file."""
+    whole = np.memmap(region.path, np.uint8, "r", offset=region.offset, shape=(region.size,))
+    header = io.BytesIO(whole[:HEADER].tobytes())
+    version = np.lib.format.read_magic(header)
+    if version not in HEADERS:
+        raise ValueError(f"a .npy file of version {version[0]}.{version[1]}")
+    shape, in_columns, dtype = HEADERS[version](header)
+    if dtype.hasobject:
+        raise ValueError("Python objects")
+    return np.ndarray(shape, dtype, whole, header.tell(), order="F" if in_columns else "C")
 
 
 def _channels_last(shape: tuple[int, ...], reading: PixelReading) -> bool:
@@ -55,7 +76,7 @@ def _channels_last(shape: tuple[int, ...], reading: PixelReading) -> bool:
     return shape[0] != wanted and (shape[2] in (1, 3, 4) or shape[2] < shape[0])
 
 
-def _decode(path: Path, last: bool, _reduce: int, window: Window | None, _plane: int) -> np.ndarray:
+def _decode(path: ImageRef, last: bool, _reduce: int, window: Window | None, _plane: int) -> np.ndarray:
     array = _mapped(path)
     chw = array[None] if array.ndim == 2 else (array.transpose(2, 0, 1) if last else array)
     if window is not None:

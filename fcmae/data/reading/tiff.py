@@ -1,6 +1,7 @@
 """TIFF files: by Pillow where it knows the encoding and nothing is lost, else by tifffile, window by window."""
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -8,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +18,11 @@ from PIL import Image
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits, pillow, tiff_segments
 from fcmae.data.reading.opened import LYING, Opened, Window, turned
-from fcmae.data.reading.tiff_kept import LARGE, open_file
+from fcmae.data.reading.tiff_kept import LARGE, open_file, parsed
 from fcmae.data.reading.tiff_levels import reduced, reductions
 from fcmae.data.reading.tiff_mask import mask_page, read_mask
 from fcmae.data.reading.tiff_pages import check_chain, check_segments
+from fcmae.data.stored import ImageRef, Stored
 
 # what tifffile finds wrong with a file ends in our own message about it, once
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
@@ -42,7 +43,7 @@ class Layout(NamedTuple):
     """Per page."""
 
 
-def open_tiff(path: Path, reading: PixelReading) -> Opened:
+def open_tiff(path: ImageRef, reading: PixelReading) -> Opened:
     """The first series of a TIFF; overviews and thumbnails are other series.
 
     Raises:
@@ -59,7 +60,7 @@ def open_tiff(path: Path, reading: PixelReading) -> Opened:
         return opened
 
 
-def _opened(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
+def _opened(path: ImageRef, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
     page = tiff.pages.first
     if page.samplesperpixel < 1 or not page.imagelength or not page.imagewidth:
         raise ValueError(f"an image of {page.imagelength}×{page.imagewidth} pixels")
@@ -111,13 +112,15 @@ def _encoding(page: tifffile.TiffPage) -> str:
         return f"color space {page.photometric}"
 
 
-def _by_pillow(path: Path, page: tifffile.TiffPage, reading: PixelReading) -> Opened | None:
+def _by_pillow(path: ImageRef, page: tifffile.TiffPage, reading: PixelReading) -> Opened | None:
     """None if Pillow, or this build of it, cannot."""
     if page.compression not in PILLOW_COMPRESSIONS:
         return None
     try:
         with what_libtiff_says() as said:
-            opened = pillow.open_pillow(path, path.stat().st_size, reading.max_pixels)
+            file = io.BytesIO(path.read_bytes()) if isinstance(path, Stored) else path
+            size = len(file.getbuffer()) if isinstance(file, io.BytesIO) else file.stat().st_size
+            opened = pillow.open_pillow(file, size, reading.max_pixels)
     except (OSError, SyntaxError, KeyError) as error:
         if isinstance(error, Image.UnidentifiedImageError):
             return None
@@ -148,10 +151,10 @@ def what_libtiff_says() -> Iterator[list[str]]:
             said += place.read(4096).decode(errors="replace").splitlines()
 
 
-def _decoded_instead(path: Path, reading: PixelReading, error: Exception) -> Opened:
+def _decoded_instead(path: ImageRef, reading: PixelReading, error: Exception) -> Opened:
     """tifffile's pixels where Pillow failed with ``error``, which is raised if tifffile fails too."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with parsed(path) as tiff:
             opened = _by_segments(path, tiff, reading)
         array = np.stack([opened.decode(1, None, plane) for plane in range(opened.planes)])
     except MemoryError:  # says nothing about the file
@@ -181,7 +184,7 @@ def _check_pages(pages: list[Any], file_size: int, reading: PixelReading) -> Non
         check_segments(page.dataoffsets, page.databytecounts, tiff_segments.count(page.keyframe), file_size)
 
 
-def _by_segments(path: Path, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
+def _by_segments(path: ImageRef, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
     """Read with tifffile, as far as a window needs."""
     page, series = tiff.pages.first, tiff.series[0]
     encoding = _encoding(page)
@@ -283,7 +286,7 @@ def _layout(axes: str, shape: tuple[int, ...], page: tifffile.TiffPage, pages: i
 
 
 def _decode(
-    path: Path, layout: Layout, turn: int, white: int | None, reduce: int, window: Window | None, plane: int
+    path: ImageRef, layout: Layout, turn: int, white: int | None, reduce: int, window: Window | None, plane: int
 ) -> np.ndarray:
     with open_file(path) as kept:
         page: Any = kept.tiff.pages.first

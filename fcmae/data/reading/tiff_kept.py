@@ -10,6 +10,8 @@ from typing import Any
 
 import tifffile
 
+from fcmae.data.stored import ImageRef, identity_of
+
 KEPT = 8
 LARGE = 2**24
 """Pixels from which a file is kept."""
@@ -23,20 +25,29 @@ class Kept:
     facts: dict[Hashable, Any] = field(default_factory=dict)
 
 
+def parsed(path: ImageRef) -> tifffile.TiffFile:
+    """The file, or the part of one, opened and its first directory read."""
+    if isinstance(path, Path):
+        return tifffile.TiffFile(path)
+    region = path.region()
+    if region is None:
+        return tifffile.TiffFile(path.open(), name=path.name)
+    return tifffile.TiffFile(region.path, offset=region.offset, size=region.size)
+
+
 _kept: OrderedDict[tuple[Hashable, ...], Kept] = OrderedDict()
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[Kept]:
+def open_file(path: ImageRef) -> Iterator[Kept]:
     """The file, parsed; closed afterwards unless it is large."""
-    status = path.stat()
     # a forked process shares the position in files that its parent opened, so it opens them again
-    key = (os.getpid(), str(path), status.st_mtime_ns, status.st_size, status.st_ino)
+    key = os.getpid(), identity_of(path)
     if key in _kept:
         _kept.move_to_end(key)
         yield _kept[key]
         return
-    found = Kept(tifffile.TiffFile(path))
+    found = Kept(parsed(path))
     try:
         yield found
         page = found.tiff.pages.first

@@ -1,6 +1,5 @@
 """Mask pages, as GDAL writes them into a TIFF: which pixels of its image have data."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import tifffile
 from fcmae.data.reading import tiff_segments
 from fcmae.data.reading.opened import Window, turned
 from fcmae.data.reading.tiff_kept import open_file
+from fcmae.data.stored import ImageRef
 
 
 def mask_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
@@ -22,7 +22,7 @@ def mask_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
     return None
 
 
-def read_mask(path: Path, index: int, turn: int, window: Window | None) -> np.ndarray:
+def read_mask(path: ImageRef, index: int, turn: int, window: Window | None) -> np.ndarray:
     """bool [1, h, w], True where there is data: the window, or all of it, upright.
 
     Args:

@@ -83,7 +83,7 @@ def _mapped(page: Any, key: tifffile.TiffPage, dtype: np.dtype) -> np.ndarray | 
     if not follows or math.prod(shape) * dtype.itemsize > sum(counts) or not handle.is_file:
         return None
     order = dtype.newbyteorder(page.parent.byteorder)
-    array = np.memmap(handle.path, order, "r", offset=offsets[0], shape=shape)
+    array = handle.memmap_array(order, shape, offsets[0])
     return array if key.planarconfig == 2 else array.transpose(2, 0, 1)
 
 

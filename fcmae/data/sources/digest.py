@@ -2,33 +2,26 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
-from pathlib import Path
 
-from fcmae.data.sources.files import ImageFiles
+from fcmae.data.sources.image_set import ImageSet, hash_of
+from fcmae.data.stored import ImageRef, Stored
 
 VERSION = "2"
 SAMPLED, CHUNK = 64, 2**14
 """Files whose contents are looked at, and bytes at the beginning, in the middle and at the end of each."""
 
 
-def digest(images: ImageFiles) -> str:
+def digest(images: ImageSet) -> str:
     """Names in order, sizes, times of change, and a sample of the contents, a hash of each."""
     count = min(SAMPLED, len(images))
-    sampled = (_parts(images.paths[n * len(images) // count]) for n in range(count))
-    columns: list[Iterable[bytes]] = [
-        (os.fsencode(name) for name in images.names),
-        (b"%d" % size for size, _ in images.stamps),
-        (b"%d" % time for _, time in images.stamps),
-        sampled,
-    ]
-    return " ".join([VERSION, *map(_hash, columns)])
+    sampled = (_parts(images[n * len(images) // count]) for n in range(count))
+    return " ".join([VERSION, *images.fingerprint(), hash_of(sampled)])
 
 
-def _parts(file: Path) -> bytes:
+def _parts(image: ImageRef) -> bytes:
     try:
-        with file.open("rb", buffering=0) as opened:
-            size = os.fstat(opened.fileno()).st_size
+        with image.open() if isinstance(image, Stored) else image.open("rb", buffering=0) as opened:
+            size = opened.seek(0, os.SEEK_END)
             found = []
             for position in (0, (size - CHUNK) // 2, size - CHUNK):
                 opened.seek(max(0, position))
@@ -38,14 +31,7 @@ def _parts(file: Path) -> bytes:
         return b""
 
 
-def _hash(parts: Iterable[bytes]) -> str:
-    whole = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        whole.update(b"%d:" % len(part) + part)
-    return whole.hexdigest()
-
-
-def difference(before: str, now: str, images: ImageFiles) -> tuple[str, bool] | None:
+def difference(before: str, now: str, images: ImageSet) -> tuple[str, bool] | None:
     """How the images of a digest differ from these, in words, and whether that changes training.
 
     None: they do not, or nothing is known of them. Other dates alone change nothing: a copy has them.
@@ -68,5 +54,5 @@ def difference(before: str, now: str, images: ImageFiles) -> tuple[str, bool] | 
     return ("the same names, sizes and sampled contents, but other dates", False) if dates else None
 
 
-def _of_first_version(images: ImageFiles) -> str:
+def _of_first_version(images: ImageSet) -> str:
     return hashlib.sha256("\n".join(path.name for path in images).encode(errors="surrogateescape")).hexdigest()

@@ -3,14 +3,17 @@
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fcmae.data.endings import EXTENSIONS
+from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.first_bytes import OTHERS, recognized
 
 NO_ENDING = "without an ending"
+DIGITS = re.compile(r"\d+")
 ENDINGS, NAMED = 8, 5  # named in a line; the rest are counted
 KINDS = {
     stat.S_IFREG: "a file",
@@ -54,6 +57,10 @@ class Survey:
     """Folder that cannot be listed → why."""
     runs: list[str] = field(default_factory=list)
     """Run folders, left out."""
+    archives: list[str] = field(default_factory=list)
+    """Archives, passed over where there are image files."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Archive → what is wrong with it; what is whole of it is used."""
     repeated: int = 0
     """Additional names of files that are already in the set."""
 
@@ -64,7 +71,11 @@ class Survey:
             endings = ", ".join(f"{count:,} {ending}" for ending, count in self.passed_over.most_common(ENDINGS))
             more = sum(self.passed_over.values()) - sum(n for _, n in self.passed_over.most_common(ENDINGS))
             found.append(f"passed over, no images that can be read: {endings}" + f", {more:,} others" * (more > 0))
-        for what, met in (("skipped, cannot be read", self.not_regular), ("cannot be listed", self.closed)):
+        for what, met in (
+            ("skipped, cannot be read", self.not_regular),
+            ("cannot be listed", self.closed),
+            ("damaged archives", self.damaged),
+        ):
             if met:
                 first = ", ".join(f"{path} ({reason})" for path, reason in list(met.items())[:NAMED])
                 more = len(met) - NAMED
@@ -99,6 +110,8 @@ def entry(path: str, name: str, survey: Survey, *, is_linked: bool = False, is_e
         if ending in EXTENSIONS or is_expected:
             survey.not_regular[path] = kind(found.st_mode)
         return None
+    if is_archive(name):
+        survey.archives.append(path)
     if ending not in EXTENSIONS and (ending in OTHERS or recognized(path) not in EXTENSIONS):
         survey.passed_over[ending or NO_ENDING] += 1
         return None
@@ -106,6 +119,18 @@ def entry(path: str, name: str, survey: Survey, *, is_linked: bool = False, is_e
     return Entry(path, name, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, linked)
 
 
-def natural_key(text: str) -> list[str | int]:
-    """Sort key that puts 9 before 10, without regard to case."""
-    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", text.lower()))]
+def natural_key(text: str) -> str:
+    """Sort key that puts 9 before 10, without regard to case.
+
+    Each number becomes a zero character, its count of digits, and its digits: one string, because a million lists take
+    much memory.
+    """
+    return DIGITS.sub(_number_key, text.lower())
+
+
+def _number_key(found: re.Match[str]) -> str:
+    digits = found.group()
+    if not digits.isascii():
+        digits = "".join(str(unicodedata.digit(one)) for one in digits)
+    digits = digits.lstrip("0")
+    return f"\0{chr(len(digits) + 1)}{digits}"

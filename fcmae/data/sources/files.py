@@ -3,35 +3,46 @@
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
+from fcmae.data.sources.archives.names import expanded, is_archive
 from fcmae.data.sources.entries import Entry, Survey
+from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
 from fcmae.data.sources.lists import is_list
-from fcmae.data.sources.source import entries_of
+from fcmae.data.sources.source import images_of
 
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class ImageFiles(Sequence[Path]):
-    """Image files in training order."""
+class ImageFiles(ImageSet):
+    """Image files in training order. Their names are relative to the source: of a folder its subfolders and a file."""
 
-    paths: list[Path]
-    names: list[str]
-    """Relative to the source: of a folder its subfolders and the file's name."""
-    stamps: list[tuple[int, int]]
-    """Size in bytes, and time of the last change in nanoseconds."""
+    def __init__(self, paths: list[Path], names: list[str], stamps: list[Stamp]) -> None:
+        self.paths, self._names, self._stamps = paths, names, stamps
 
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+    @property
+    def names(self) -> list[str]:
+        """The name of each."""
+        return self._names
+
+    @property
+    def stamps(self) -> list[Stamp]:
+        """The stamp of each."""
+        return self._stamps
+
+    def item(self, index: int) -> Path:
+        """The file at an index from 0."""
         return self.paths[index]
+
+    def name(self, index: int) -> str:
+        """Its name."""
+        return self._names[index]
+
+    def stamp(self, index: int) -> Stamp:
+        """Its size and time."""
+        return self._stamps[index]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,15 +61,17 @@ def collect(
     leave_out: Path | None = None,
     by_class: bool = False,
     flag: str = "--data.path",
-) -> ImageFiles:
-    """The images of folders, globs and lists of paths, each file once.
+) -> ImageSet:
+    """The images of folders, globs, lists of paths and archives, each file once.
 
-    Folders are in natural order of their paths, lists in their own, sources in the order given. The log names what
+    Folders are in natural order of their paths, lists in their own, neighboring archives in natural order of their
+    members' names, sources in the order given. The log names what
     was left out: one line each for unknown endings, for what is not a regular file, and for run folders.
 
     Args:
         sources: one or several of: a folder; a pattern with ``*``, ``?``, ``[…]`` or ``**``; a .txt, .lst, .csv or .tsv
-            file of paths. Among several, image files too.
+            file of paths; a .tar or .zip, of which ``shards-{000..127}.tar`` means many. Among several, image files
+            too.
         leave_out: a run folder, left out like any other that lies inside a source.
         by_class: a file may be in several direct subfolders, once in each.
         flag: option name used in messages.
@@ -67,15 +80,24 @@ def collect(
         UserError: a source that does not exist, is of another kind, or holds no images.
     """
     given = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(one) for one in sources]
+    named, given = given, expanded(given)
     survey = Survey()
-    parts = [entries_of(source, survey, leave_out, flag) for source in _grouped(given)]
-    if len(parts) > 1:
-        parts = [[one._replace(name=f"{n}/{one.name}") for one in part] for n, part in enumerate(parts)]
-    entries = [one for part in parts for one in part]
-    if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for one in entries):
-        entries = _once(entries, by_class, survey)
+    parts = [images_of(source, survey, leave_out, flag) for source in _grouped(given)]
+    files = [(n, one) for n, part in enumerate(parts) if not isinstance(part, ImageSet) for one in part]
+    if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
+        files = _once(files, by_class, survey)
     for line in survey.lines():
-        logger.info("%s: %s", " ".join(given[:3]) + " …" * (len(given) > 3), line)
+        logger.info("%s: %s", " ".join(named[:3]) + " …" * (len(named) > 3), line)
+    if not any(isinstance(part, ImageSet) for part in parts):
+        return _image_files([one._replace(name=f"{n}/{one.name}") if len(parts) > 1 else one for n, one in files])
+    sets = tuple(
+        part if isinstance(part, ImageSet) else _image_files([one for m, one in files if m == n])
+        for n, part in enumerate(parts)
+    )
+    return sets[0] if len(sets) == 1 else Joined(sets)
+
+
+def _image_files(entries: Sequence[Entry]) -> ImageFiles:
     return ImageFiles(
         [Path(one.path) for one in entries],
         [one.name for one in entries],
@@ -84,26 +106,26 @@ def collect(
 
 
 def _grouped(given: Sequence[str]) -> list[str | list[str]]:
-    """Neighboring image files, as a shell makes them of a pattern, become one source."""
+    """Neighboring image files, as a shell makes them of a pattern, become one source, and neighboring archives."""
     grouped: list[str | list[str]] = []
     for source in given:
         if len(given) == 1 or not os.path.isfile(source) or is_list(source):
             grouped.append(source)
-        elif grouped and isinstance(grouped[-1], list):
+        elif grouped and isinstance(grouped[-1], list) and is_archive(grouped[-1][-1]) == is_archive(source):
             grouped[-1].append(source)
         else:
             grouped.append([source])
     return grouped
 
 
-def _once(entries: Sequence[Entry], by_class: bool, survey: Survey) -> list[Entry]:
-    """The first of all names of a file."""
+def _once(entries: Sequence[tuple[int, Entry]], by_class: bool, survey: Survey) -> list[tuple[int, Entry]]:
+    """The first of all names of a file, each with the number of its source."""
     seen: set[object] = set()
     kept = []
-    for one in entries:
+    for number, one in entries:
         key = (one.identity, one.name.partition(os.sep)[0]) if by_class else one.identity
         if key not in seen:
             seen.add(key)
-            kept.append(one)
+            kept.append((number, one))
     survey.repeated += len(entries) - len(kept)
     return kept

@@ -7,20 +7,23 @@ from functools import cache
 from pathlib import Path
 
 from fcmae.data.endings import EXTENSIONS
+from fcmae.data.sources.archives.images import archive_images
+from fcmae.data.sources.archives.names import expanded, is_archive, is_compressed_tar
 from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
 from fcmae.data.sources.walk import walk
 from fcmae.errors import UserError
 from fcmae.runs.layout import PICTURES, is_run_folder
 
-ACCEPTED = "give a folder of images, a glob in quotes, or a list of paths (.txt, .csv)"
+ACCEPTED = "give a folder of images, a glob in quotes, .tar or .zip archives, or a list of paths (.txt, .csv)"
 UNSET = "???"
 """What a recipe says where the user must name the images."""
 
 
 def check_there(sources: str | Sequence[str] | None, flag: str = "--data.path") -> None:
     """UserError for a source that does not exist. Looks at no file, so it is quick for any set."""
-    for source in [sources] if isinstance(sources, str) else sources or ():
+    for source in expanded([sources] if isinstance(sources, str) else sources or ()):
         if source == UNSET:
             raise UserError(_missing(flag))
         if not os.path.exists(source) and not glob.has_magic(source):
@@ -31,17 +34,21 @@ def _missing(flag: str) -> str:
     return f"{flag} is missing: the recipe trains on your own images; {ACCEPTED}"
 
 
-def entries_of(source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
-    """The image files of one source; several image files are one, in their order. ``flag`` is for messages.
+def images_of(source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
+    """The images of one source, files or another set; several image files are one. ``flag`` is for messages.
 
     Raises:
         UserError: it does not exist, is of another kind, cannot be read, or holds no images.
     """
+    found: list[Entry] | ImageSet
     named = source if isinstance(source, str) else source[0]
     if named == UNSET:
         raise UserError(_missing(flag))
     try:
-        if not isinstance(source, str):
+        if not isinstance(source, str) or (os.path.isfile(source) and is_archive(source)):
+            source = [source] if isinstance(source, str) else source
+            if packed := next(filter(is_compressed_tar, source), None):
+                raise UserError(_why_compressed(packed, flag))
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
         elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
@@ -60,15 +67,33 @@ def entries_of(source: str | Sequence[str], survey: Survey, leave_out: Path | No
     return found
 
 
-def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
+def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
     _check_is_no_run(folder, leave_out, flag)
-    return walk(folder, survey, leave_out)
+    before = len(survey.archives)
+    found = walk(folder, survey, leave_out)
+    return found or _in_archives(sorted(survey.archives[before:], key=natural_key), survey, leave_out, flag)
 
 
-def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry]:
-    """Files, and the images of folders. Those in run folders are left out."""
+def _in_archives(archives: list[str], survey: Survey, beside: Path | None, flag: str) -> list[Entry] | ImageSet:
+    """Where there are no image files: what archives hold."""
+    plain = [path for path in archives if not is_compressed_tar(path)]
+    if archives and not plain:
+        raise UserError(_why_compressed(archives[0], flag))
+    for path in plain:
+        survey.passed_over[os.path.splitext(path)[1].lower()] -= 1
+    survey.passed_over = +survey.passed_over
+    return archive_images(plain, survey, beside) if plain else []
+
+
+def _why_compressed(path: str, flag: str) -> str:
+    return f"{flag} {path} is compressed as a whole, so no image in it can be read alone; give a plain .tar or a .zip"
+
+
+def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
+    """Files, and the images of folders, or if there are none those in archives. Those in run folders are left out."""
     if not paths:
         return []
+    before = len(survey.archives)
     whole = [os.path.abspath(path) for path in paths]
     base = os.path.commonpath([os.path.dirname(path) for path in whole])
     _check_is_no_run(base, leave_out, flag)
@@ -91,7 +116,7 @@ def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag
             found += [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
         elif (one := entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)) is not None:
             found.append(one)
-    return found
+    return found or _in_archives(survey.archives[before:], survey, leave_out, flag)
 
 
 def _matches(pattern: str) -> Iterator[str]:

@@ -1,0 +1,47 @@
+"""Images in archives as a set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcmae.data.sources.archives.index import Index, index_of
+from fcmae.data.sources.archives.member import Member
+from fcmae.data.sources.entries import Survey
+from fcmae.data.sources.image_set import ImageSet, Stamp
+
+
+@dataclass(frozen=True)
+class ArchiveImages(ImageSet):
+    """The images of one or several archives in natural order of their names, wherever each is."""
+
+    index: Index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def item(self, index: int) -> Member:
+        """Where an image is."""
+        return self.index.member(index)
+
+    def name(self, index: int) -> str:
+        """Its name in the archive."""
+        return self.index.name(index)
+
+    def stamp(self, index: int) -> Stamp:
+        """Its size, and its archive's time."""
+        number = self.index.columns["archive"][index]
+        return int(self.index.columns["size"][index]), self.index.stamps[number][1]
+
+    def fingerprint(self) -> tuple[str, str, str]:
+        """As it was computed with the index."""
+        return self.index.fingerprint
+
+
+def archive_images(paths: Sequence[str], survey: Survey, beside: Path | None) -> ArchiveImages:
+    """The images in archives; ``survey`` learns what else is in them. ``beside`` as for :func:`index_of`."""
+    found = index_of(paths, beside)
+    survey.passed_over.update(found.survey.passed_over)
+    survey.not_regular.update(found.survey.not_regular)
+    survey.damaged.update(found.survey.damaged)
+    survey.repeated += found.survey.repeated
+    return ArchiveImages(found)

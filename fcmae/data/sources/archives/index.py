@@ -1,0 +1,222 @@
+"""The index of archives: where each image is, in order. One process makes it, once; all processes map the file."""
+
+import hashlib
+import json
+import logging
+import os
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from fcmae.data.endings import EXTENSIONS
+from fcmae.data.sources.archives.listing import members
+from fcmae.data.sources.archives.member import Found, Member
+from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
+from fcmae.data.sources.first_bytes import LENGTH, OTHERS, ending_for
+from fcmae.data.sources.image_set import Stamp, fingerprint
+from fcmae.files import make_folder, replacing
+from fcmae.progress import tracked
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+BESIDE = ".fcmae"
+"""Folder of indexes beside run folders."""
+COLUMNS = {
+    "archive": np.int32, "offset": np.int64, "stored": np.int64, "size": np.int64, "method": np.uint8, "crc": np.int64,
+    "name_end": np.int64, "names": np.uint8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Index:
+    """Images in archives. Arrays are maps of the file where there is one; pickling it then keeps its path alone."""
+
+    archives: tuple[str, ...]
+    stamps: tuple[Stamp, ...]
+    """Of the archives."""
+    columns: dict[str, np.ndarray]
+    """By :data:`COLUMNS`: [N] each; ``names`` the bytes of all names, ``name_end`` where each ends."""
+    fingerprint: tuple[str, str, str]
+    """Of the images (:func:`fcmae.data.sources.image_set.fingerprint`)."""
+    survey: Survey
+    file: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns["archive"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.file is not None:
+            return _read, (self.file,)
+        return Index, (self.archives, self.stamps, self.columns, self.fingerprint, self.survey)
+
+    def name(self, index: int) -> str:
+        """Of an image."""
+        ends = self.columns["name_end"]
+        start = int(ends[index - 1]) if index else 0
+        return os.fsdecode(self.columns["names"][start : int(ends[index])].tobytes())
+
+    def member(self, index: int) -> Member:
+        """Where an image is."""
+        of_it = {name: int(self.columns[name][index]) for name in ("offset", "stored", "size", "method", "crc")}
+        number = int(self.columns["archive"][index])
+        return Member(self.archives[number], Found(self.name(index), **of_it), self.stamps[number])
+
+
+def index_of(archives: Sequence[str], beside: Path | None) -> Index:
+    """The index of archives: the one that was made before, or a new one. One process makes it, the others wait.
+
+    Args:
+        archives: paths of .tar and .zip files.
+        beside: a run folder. The index is kept in ``.fcmae`` next to it; without one in the user's cache.
+
+    Raises:
+        OSError: an archive cannot be read.
+    """
+    paths = tuple(os.path.abspath(path) for path in archives)
+    folder = _cache() if beside is None else beside.absolute().parent / BESIDE
+    key = hashlib.blake2b(json.dumps([VERSION, paths]).encode(), digest_size=10).hexdigest()
+    file = folder / f"{key}.index"
+    if (found := _kept(file, paths)) is not None:
+        return found
+    try:
+        make_folder(folder)
+        with FileLock(file.with_suffix(".lock")):
+            if (found := _kept(file, paths)) is not None:  # another process has made it
+                return found
+            if file.exists():
+                logger.info("the index of %s is not of today's files, or is damaged: it is made anew", _some(paths))
+            made = _made(paths)
+            _write(made, file)
+        return _read(file)
+    except OSError as error:
+        if error.filename in paths:
+            raise
+        logger.warning("the index of %s is kept in memory only: %s", _some(paths), error)
+        return _made(paths)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcmae" / "archives"
+
+
+def _some(paths: Sequence[str]) -> str:
+    return paths[0] + (f" and {len(paths) - 1:,} more archives" if len(paths) > 1 else "")
+
+
+def _stamp(path: str) -> Stamp:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+def _kept(file: Path, paths: tuple[str, ...]) -> Index | None:
+    """The index in a file; None if there is none of these archives as they are now."""
+    try:
+        found = _read(file)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.archives == paths and found.stamps == tuple(map(_stamp, paths)) else None
+
+
+def _made(paths: tuple[str, ...]) -> Index:
+    """Lists the archives. Images are in natural order of their names, then in the order of their archives."""
+    stamps, survey = tuple(map(_stamp, paths)), Survey()
+    names: list[str] = []
+    numbers = {name: array("q") for name in ("archive", "offset", "stored", "size", "method", "crc")}
+    for number, path in enumerate(tracked(paths, len(paths), "indexing archives")):
+        for found in members(path, survey):
+            if _is_image(path, found, stamps[number], survey):
+                names.append(found.name)
+                numbers["archive"].append(number)
+                for name in ("offset", "stored", "size", "method", "crc"):
+                    numbers[name].append(getattr(found, name))
+    keys = [natural_key(name) for name in names]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    order.sort(key=keys.__getitem__)
+    del keys
+    archive = numbers["archive"]
+    # of equal names in one archive the last counts, as when it is unpacked
+    places = [
+        one
+        for one, after in pairwise([*order, -1])
+        if after < 0 or names[one] != names[after] or archive[one] != archive[after]
+    ]
+    survey.repeated += len(order) - len(places)
+    columns = {name: np.array(values, COLUMNS[name])[places] for name, values in numbers.items()}
+    encoded = [os.fsencode(names[place]) for place in places]
+    columns["name_end"] = np.fromiter(accumulate(map(len, encoded)), np.int64, len(encoded))
+    columns["names"] = np.frombuffer(b"".join(encoded), np.uint8)
+    of_images = [(size, stamps[n][1]) for size, n in zip(columns["size"], columns["archive"], strict=True)]
+    return Index(paths, stamps, columns, fingerprint([names[place] for place in places], of_images), survey)
+
+
+def _is_image(path: str, found: Found, stamp: Stamp, survey: Survey) -> bool:
+    """By its ending, or by its first bytes if the ending is missing or unknown, as for files; not if it is hidden."""
+    if found.name.startswith(".") or "/." in found.name:
+        return False
+    ending = os.path.splitext(found.name)[1].lower()
+    if ending in EXTENSIONS:
+        return True
+    if ending not in OTHERS and ending != ".cls":
+        with suppress(OSError):
+            if ending_for(Member(path, found, stamp).head(LENGTH)) in EXTENSIONS:
+                return True
+    survey.passed_over[ending or NO_ENDING] += 1
+    return False
+
+
+def _write(index: Index, file: Path) -> None:
+    """A safetensors file, whose library checks its structure; the checksum is of the columns."""
+    said = index.survey
+    about = {
+        "version": VERSION, "archives": index.archives, "stamps": index.stamps, "fingerprint": index.fingerprint,
+        "checksum": _checksum(index.columns),
+        "survey": [said.passed_over, said.not_regular, said.damaged, said.repeated],
+    }  # fmt: skip
+    with replacing(file) as temporary:
+        save_file(index.columns, temporary, {"fcmae": json.dumps(about)})
+
+
+def _read(file: Path) -> Index:
+    """The index in a file, mapped.
+
+    Raises:
+        OSError, SafetensorError, ValueError, KeyError, TypeError: there is none, or it is damaged.
+    """
+    with safe_open(file, "np") as opened:
+        about = json.loads(opened.metadata()["fcmae"])
+    if about["version"] != VERSION:
+        raise ValueError(f"version {about['version']}")
+    with open(file, "rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+        header = json.loads(raw.read(length))
+    mapped = np.memmap(file, np.uint8, "r")
+    columns = {}
+    for name, dtype in COLUMNS.items():
+        start, end = header[name]["data_offsets"]
+        columns[name] = mapped[8 + length + start : 8 + length + end].view(dtype)
+    if _checksum(columns) != about["checksum"]:
+        raise ValueError("its checksum differs")
+    passed_over, not_regular, damaged, repeated = about["survey"]
+    return Index(
+        tuple(about["archives"]), tuple((size, time) for size, time in about["stamps"]), columns,
+        tuple(about["fingerprint"]),
+        Survey(Counter(passed_over), not_regular, damaged=damaged, repeated=repeated), file,
+    )  # fmt: skip
+
+
+def _checksum(columns: dict[str, np.ndarray]) -> str:
+    whole = hashlib.blake2b(digest_size=16)
+    for name in COLUMNS:
+        whole.update(np.ascontiguousarray(columns[name]).view(np.uint8))
+    return whole.hexdigest()

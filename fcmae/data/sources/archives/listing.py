@@ -1,0 +1,155 @@
+"""The regular files in a .tar or .zip, and what keeps others from being read."""
+
+import os
+import posixpath
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from fcmae.data.endings import EXTENSIONS
+from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, STORED, Found
+from fcmae.data.sources.entries import Survey
+
+BLOCK = 512
+ZEROS = bytes(BLOCK)
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+UTF8, ENCRYPTED = 0x800, 0x1
+"""Flags of a zip member."""
+
+
+def members(path: str, survey: Survey) -> Iterator[Found]:
+    """The regular files of an archive, as far as it is whole; the survey names what is not.
+
+    Names are made relative: no ``..``, no ``/`` in front. They are only ever names.
+    """
+    return _of_zip(path, survey) if path.lower().endswith(".zip") else _of_tar(path, survey)
+
+
+def plain_name(name: str) -> str:
+    """``./a//b.jpg``, ``/a/b.jpg`` and ``../a/b.jpg`` are ``a/b.jpg``."""
+    return posixpath.normpath(f"/{name}").lstrip("/")
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _of_tar(path: str, survey: Survey) -> Iterator[Found]:
+    count = 0
+    with open(path, "rb") as file:
+        try:
+            for found in _headers(file, path, survey):
+                count += 1
+                yield found
+        except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+            reason = "truncated" if "unexpected end" in str(error) else " ".join(str(error).split())
+            survey.damaged[path] = f"{reason}; the {count:,} files before are used"
+
+
+def _headers(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
+    size = file.seek(0, os.SEEK_END)
+    at, tar = 0, None
+    while True:
+        file.seek(at)
+        block = file.read(BLOCK)
+        if at == 0 and block.startswith(PACKED):
+            raise ValueError("compressed as a whole, so no file in it can be read alone")
+        if (simple := _simple_file(block)) is not None:
+            name, length = simple
+            found = Found(plain_name(name), at + BLOCK, length, length, IN_TAR)
+            after = at + BLOCK + -(-length // BLOCK) * BLOCK
+        elif block == ZEROS:
+            return
+        elif len(block) < BLOCK:
+            raise ValueError("truncated")
+        else:
+            if tar is None:
+                file.seek(0)
+                tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+                tar.firstmember = None
+            tar.members, tar.offset = [], at
+            file.seek(at)
+            member = tar.next()
+            if member is None:
+                raise ValueError(f"damaged at byte {at}")
+            found = _other_file(member, path, survey)
+            after = tar.offset
+        if after <= at:
+            raise ValueError(f"damaged at byte {at}")
+        if found is not None:
+            if found.offset + found.size > size:
+                raise ValueError("truncated")
+            yield found
+        at = after
+
+
+def _simple_file(block: bytes) -> tuple[str, int] | None:
+    """Name and size in a header of the commonest kind, a regular file that one block describes; None for others.
+
+    tarfile reads all kinds, and takes five times as long.
+    """
+    octal = block[124:136].rstrip(b" \0")
+    checksum = block[148:156].rstrip(b" \0")
+    if block[156:157] not in b"0" or not octal.isdigit() or not checksum.isdigit():
+        return None
+    if int(checksum, 8) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
+        return None
+    name, prefix = block[:100].rstrip(b"\0"), block[345:500].rstrip(b"\0")
+    if b"\0" in name or b"\0" in prefix or name.endswith(b"/") or (prefix and block[257:265] != b"ustar\00000"):
+        return None
+    return os.fsdecode(prefix + b"/" + name if prefix else name), int(octal, 8)
+
+
+def _other_file(member: tarfile.TarInfo, path: str, survey: Survey) -> Found | None:
+    name = plain_name(member.name)
+    if member.isreg() and not member.issparse():
+        return Found(name, member.offset_data, member.size, member.size, IN_TAR)
+    if not member.isdir() and _is_image(name):
+        survey.not_regular[f"{path}/{name}"] = "a sparse file" if member.issparse() else "a link"
+    return None
+
+
+def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
+    size = os.path.getsize(path)
+    lost = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        survey.damaged[path] = f"{reason}: truncated, or no zip; its list of files is at its end"
+        return
+    for info in infos:
+        name = plain_name(_name_of(info))
+        refused = None
+        mode = info.external_attr >> 16
+        if info.is_dir():
+            continue
+        if info.flag_bits & ENCRYPTED:
+            refused = "encrypted"
+        elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            refused = "a link" if stat.S_ISLNK(mode) else "no regular file"
+        elif info.compress_type not in (STORED, DEFLATED):
+            method = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+            refused = f"compressed by {method}, which is not read; deflate is"
+        elif info.header_offset + info.compress_size > size:
+            lost += 1
+            continue
+        if refused is None:
+            yield Found(name, info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
+        elif _is_image(name):
+            survey.not_regular[f"{path}/{name}"] = refused
+    if lost:
+        survey.damaged[path] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """Without the flag for UTF-8 a name is in the code page of the system that wrote it, most often UTF-8 too."""
+    if info.flag_bits & UTF8 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename

@@ -1,0 +1,183 @@
+"""The seam of sources: a sequence of images by index, each with a name and a stamp, whatever holds them."""
+
+import hashlib
+import os
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Generic, TypeVar, overload
+
+import numpy as np
+
+from fcmae.data.stored import ImageRef
+
+T = TypeVar("T")
+Stamp = tuple[int, int]
+"""Size in bytes, and time of the last change in nanoseconds (0 where there is none)."""
+
+
+@dataclass(frozen=True)
+class Lazily(Sequence[T], Generic[T]):
+    """A sequence whose items are made when they are asked for."""
+
+    length: int
+    make: Callable[[int], T]
+    """Index from 0 → item."""
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self.make(n) for n in range(self.length)[index]]
+        return self.make(range(self.length)[index])
+
+
+class ImageSet(Sequence[ImageRef]):
+    """Images in training order.
+
+    A subclass defines ``__len__``, ``item``, ``name`` and ``stamp``. It is picklable and shared by forked processes, so
+    a large one keeps arrays or maps a file, and opens what it reads after the fork.
+    """
+
+    @abstractmethod
+    def item(self, index: int) -> ImageRef:
+        """The image at an index from 0: a path, or where else its bytes are."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Relative to the source, as ``dog/1.jpg``: the same wherever the set lies. A class is its first part."""
+
+    @abstractmethod
+    def stamp(self, index: int) -> Stamp:
+        """Tells a resumed run whether the image has changed."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of each."""
+        return Lazily(len(self), self.name)
+
+    @property
+    def stamps(self) -> Sequence[Stamp]:
+        """The stamp of each."""
+        return Lazily(len(self), self.stamp)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ImageRef]: ...
+    def __getitem__(self, index: int | slice) -> ImageRef | list[ImageRef]:
+        return Lazily(len(self), self.item)[index]
+
+    def subset(self, indices: Iterable[int]) -> "ImageSet":
+        """Some of the images, in the order of ``indices``."""
+        return Chosen(self, np.fromiter(indices, np.int64))
+
+    def fingerprint(self) -> tuple[str, str, str]:
+        """Hashes of all names, sizes and times, in order."""
+        return fingerprint(self.names, self.stamps)
+
+
+def fingerprint(names: Iterable[str], stamps: Sequence[Stamp]) -> tuple[str, str, str]:
+    """Hashes of names, sizes and times."""
+    return (
+        hash_of(os.fsencode(name) for name in names),
+        hash_of(b"%d" % size for size, _ in stamps),
+        hash_of(b"%d" % time for _, time in stamps),
+    )
+
+
+def hash_of(parts: Iterable[bytes]) -> str:
+    """A short hash of parts and of where they end."""
+    whole = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        whole.update(b"%d:" % len(part) + part)
+    return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Chosen(ImageSet):
+    """Some images of a set."""
+
+    whole: ImageSet
+    places: np.ndarray
+    """int64 [N], indices into the whole."""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def item(self, index: int) -> ImageRef:
+        """As of the whole."""
+        return self.whole.item(int(self.places[index]))
+
+    def name(self, index: int) -> str:
+        """As of the whole."""
+        return self.whole.name(int(self.places[index]))
+
+    def stamp(self, index: int) -> Stamp:
+        """As of the whole."""
+        return self.whole.stamp(int(self.places[index]))
+
+    def subset(self, indices: Iterable[int]) -> ImageSet:
+        """Some of them."""
+        return Chosen(self.whole, self.places[np.fromiter(indices, np.int64)])
+
+
+class Joined(ImageSet):
+    """Several sets, one after the other. Each name begins with the number of its set: ``1/dog/2.jpg``."""
+
+    def __init__(self, parts: Sequence[ImageSet]) -> None:
+        self.parts = tuple(parts)
+        self._ends = list(accumulate(map(len, self.parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        number = bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)
+
+    def item(self, index: int) -> ImageRef:
+        """As of its set."""
+        number, place = self._place(index)
+        return self.parts[number].item(place)
+
+    def name(self, index: int) -> str:
+        """The number of its set, and its name there."""
+        number, place = self._place(index)
+        return f"{number}/{self.parts[number].name(place)}"
+
+    def stamp(self, index: int) -> Stamp:
+        """As of its set."""
+        number, place = self._place(index)
+        return self.parts[number].stamp(place)
+
+
+@dataclass(frozen=True)
+class Labeled(ImageSet):
+    """A set whose names begin with the labels, so that other labels are another set to a resumed run."""
+
+    whole: ImageSet
+    labels: np.ndarray
+    """[N], or [N, C] where an image may have several."""
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def item(self, index: int) -> ImageRef:
+        """As of the whole."""
+        return self.whole.item(index)
+
+    def name(self, index: int) -> str:
+        """``3:dog/2.jpg``."""
+        return f"{self.labels[index].tolist()}:{self.whole.name(index)}"
+
+    def stamp(self, index: int) -> Stamp:
+        """As of the whole."""
+        return self.whole.stamp(index)
