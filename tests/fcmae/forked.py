@@ -24,14 +24,21 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__, *IMPORTED])
 
 
-def start(module: str, args: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> BaseProcess:
-    """``python -m MODULE ARGS`` with the small network, in a session of its own; its output is appended to ``log``."""
-    process = _context.Process(target=_run, args=(module, list(args), str(log), dict(environment or {})))
+def start(
+    module: str, args: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, is_small: bool = True
+) -> BaseProcess:
+    """``python -m MODULE ARGS`` in a session of its own; its output is appended to ``log``.
+
+    ``is_small``: with the small network in the place of atto, which timm, and so fine-tuning, does not have.
+    """
+    process = _context.Process(target=_run, args=(module, list(args), str(log), dict(environment or {}), is_small))
     process.start()
     return process
 
 
-def train_together(module: str, args: Sequence[str], log: Path, count: int = 2, timeout: float = 300) -> str:
+def train_together(
+    module: str, args: Sequence[str], log: Path, count: int = 2, is_small: bool = True, timeout: float = 300
+) -> str:
     """The same in several processes that exchange gradients, as torchrun starts them; returns what they said.
 
     AssertionError if one fails or does not end.
@@ -40,7 +47,7 @@ def train_together(module: str, args: Sequence[str], log: Path, count: int = 2, 
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    ranks = [start(module, args, log, shared | {"RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(count)]
+    ranks = [start(module, args, log, shared | {"RANK": str(n), "LOCAL_RANK": str(n)}, is_small) for n in range(count)]
     deadline = time.monotonic() + timeout
     for process in ranks:
         process.join(max(0, deadline - time.monotonic()))
@@ -51,7 +58,7 @@ def train_together(module: str, args: Sequence[str], log: Path, count: int = 2, 
     return said
 
 
-def _run(module: str, args: list[str], log: str, environment: dict[str, str]) -> None:
+def _run(module: str, args: list[str], log: str, environment: dict[str, str], is_small: bool) -> None:
     import torch
 
     from fcmae.training import peers
@@ -62,5 +69,6 @@ def _run(module: str, args: list[str], log: str, environment: dict[str, str]) ->
     os.environ |= environment
     peers.LAUNCHER = os.getppid()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    shrink(operator.setitem)
+    if is_small:
+        shrink(operator.setitem)
     sys.exit(importlib.import_module(module).main(args))

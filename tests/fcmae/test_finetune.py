@@ -259,7 +259,7 @@ def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:
     arguments = "scratch --config few_labels --model.img_size 32 --model.drop_path_rate 0 --train.effective_batch 8 "
     arguments += "--train.batch_size 4 --train.epochs 1 --data.num_workers 0 --log.every 1 --device cpu"
     places = ["--data.path", str(colors), "--output", str(tmp_path / "two")]
-    train_together("fcmae.finetune", [*arguments.split(), *places], tmp_path / "log")
+    train_together("fcmae.finetune", [*arguments.split(), *places], tmp_path / "log", is_small=False)
     one, two = (metrics(tmp_path / name) for name in ("one", "two"))
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
