@@ -1,6 +1,6 @@
 """Ends runs at random moments and in every way, resumes them, and compares their losses with those never disturbed.
 
-    python -m benchmarks.kills --events 100 [--task finetune] [--processes 1 2] [--torchrun] [--seed 0]
+    python -m benchmarks.kills --events 100 [--task finetune] [--processes 1 2] [--torchrun] [--source tars] [--seed 0]
 
 Events: kill -9 of a training process, of a data loading process or of torchrun; SIGTERM to one or all; an allocation
 that fails in a training process or in a data loading process. After each, no process but torchrun itself may be left
@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -39,7 +40,8 @@ EVENTS = ["kill training", "kill loading", "term training", "term all", "memory 
 LAUNCHER_EVENTS = ["kill launcher", "term launcher"]
 EPOCHS = 10  # of 3 steps
 OPTIONS = {
-    "pretrain": "--model.stem_stride 1 --model.decoder_dim 16 --log.pictures_every 5 --log.checkpoint_every 2",
+    "pretrain": "--model.backend {backend} --train.parallel {parallel} --model.stem_stride 1 --model.decoder_dim 16 "
+    "--log.pictures_every 5 --log.checkpoint_every 2",
     "finetune": "scratch --config few_labels --data.val_share 0.25 --train.ema 0.9 --augment.mixup 0.8 "
     "--augment.rand_augment rand-m9-mstd0.5-inc1 --augment.random_erasing 0.25",
 }
@@ -60,15 +62,17 @@ class Trial:
         images = folder / "images"
         for number in range(16 if args.task == "finetune" else 12):
             pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-            place = images / f"class{number % 2}"
+            place = images / f"class{number % 2}" if args.task == "finetune" else images
             place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(place / f"{number}.png")
+            Image.fromarray(pixels).save(place / f"{number:02}.png")
+        source = images if args.source == "folder" else pack(images, folder / "shards")
+        options = OPTIONS[args.task].format(backend=args.backend, parallel=args.parallel)
         common = (
-            f"--data.path {images} --model.img_size 32 --train.epochs {args.epochs} --train.warmup_epochs 1 "
-            f"--train.batch_size {4 // processes} --train.base_lr 0.05 --model.drop_path_rate 0.1 "
-            f"--data.num_workers {2 // processes} --log.every 1"
+            f"--data.path {source} --model.img_size 32 --train.epochs {args.epochs} "
+            f"--train.batch_size {4 // processes} --train.warmup_epochs 1 --train.base_lr 0.05 "
+            f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1"
         )
-        self.args = f"{args.task} {OPTIONS[args.task]} {common}".split()
+        self.args = f"{args.task} {options} {common}".split()
 
     def start(self, run: Path) -> Started:
         """Processes that train into ``run``, with a log beside it."""
@@ -171,6 +175,16 @@ class Trial:
         return f"a traceback: {log[-1500:]}" if "Traceback" in log and not self.torchrun else ""
 
 
+def pack(images: Path, shards: Path) -> Path:
+    """Two tars that hold the images by turns; returns their pattern."""
+    shards.mkdir()
+    for number in range(2):
+        with tarfile.open(shards / f"{number}.tar", "w") as tar:
+            for file in sorted(images.iterdir())[number::2]:
+                tar.add(file, file.name)
+    return shards / "{0..1}.tar"
+
+
 def log_of(run: Path) -> Path:
     """The file with what the processes of a run said last."""
     return run.with_suffix(".log")
@@ -256,6 +270,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--torchrun", action="store_true", help="start them with torchrun, which takes longer")
     parser.add_argument("--kinds", nargs="+", help="kinds of events; default: all", choices=EVENTS + LAUNCHER_EVENTS)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each run, in 3 steps each")
+    parser.add_argument("--source", choices=["folder", "tars"], default="folder", help="what holds the images")
+    parser.add_argument("--parallel", choices=["ddp", "fsdp"], default="ddp")
+    parser.add_argument("--backend", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     args.kinds = args.kinds or EVENTS + (LAUNCHER_EVENTS if args.torchrun else [])

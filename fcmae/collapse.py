@@ -180,6 +180,7 @@ def _write(folder: Path, found: "dict[str, NetworkCollapse]", config: CollapseCo
             "image_hw": list(one.image_hw),
             "visible_share": one.visible_share,
             "random_weights": one.has_random_weights,
+            "pixels": one.pixels,
         }
         for label, one in found.items()
     }

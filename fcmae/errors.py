@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Names the file or the flag, the value, and what would be accepted."""
 
 
+class StoreError(UserError):
+    """A store of images that cannot be reached any more. Names the URL; the run can be resumed later."""
+
+
 # What errors of memory and of killed processes say, which are no bug and no wrong option
 MEMORY = re.compile(r"out of memory|(can't|cannot|unable to) allocate|not enough memory|can't start new thread", re.I)
 NO_SHARED_MEMORY, NO_OPEN_FILES = 75, 76  # exit status of a data loading process

@@ -38,8 +38,8 @@ class LabeledSourceConfig:
     """Where the labeled images are."""
 
     path: str | None = None
-    """Folder with a subfolder for each class, or with train/ and val/ that have them; unset: the handwritten digits of
-    scikit-learn."""
+    """Folder with a subfolder for each class, or with train/ and val/ that have them; or such a .tar or .zip. Unset:
+    the handwritten digits of scikit-learn."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
     train_split: str = "train"

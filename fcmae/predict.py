@@ -29,7 +29,7 @@ class PredictConfig:
     run: str
     """Run folder of fcmae finetune, or one of its checkpoints."""
     images: tuple[str, ...]
-    """Images: a folder, a glob in quotes, a list of paths (.txt, .csv), or several of these."""
+    """Images: a folder, a glob in quotes, .tar or .zip archives, a list of paths (.txt, .csv), or several of these."""
     output: str | None = None
     """File to write, .csv or .parquet: path, label, and the probability of every class. Unset: the table is printed."""
     features: str | None = None

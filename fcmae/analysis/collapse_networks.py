@@ -3,7 +3,8 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from fcmae.analysis.names import Named
 from fcmae.analysis.subjects import LoadOptions, Subject, load_subject, refusals_named
 from fcmae.analysis.taps import Tap, find_blocks
 from fcmae.data.crop_batches import crop_batches
+from fcmae.data.normalizer import Pixels
 from fcmae.data.stored import ImageRef
 from fcmae.errors import UserError
 
@@ -34,6 +36,8 @@ class NetworkCollapse:
     """Share of the patches that is visible: 1 for a dense network."""
     blocks: tuple[BlockCollapse, ...]
     has_random_weights: bool = False
+    pixels: dict[str, Any] = field(default_factory=dict)
+    """How the images were read and normalized, under the names of ``--data``."""
 
     @property
     def title(self) -> str:
@@ -116,8 +120,9 @@ def analyze_network(
             subject.model, batches(), measuring.tap, effective_rank=measuring.effective_rank, seed=measuring.seed
         )
     found = NetworkCollapse(
-        named.label, named.source, subject.image_hw, subject.visible_share, tuple(rows), subject.has_random_weights
-    )
+        named.label, named.source, subject.image_hw, subject.visible_share, tuple(rows), subject.has_random_weights,
+        Pixels(subject.normalize, subject.reading).as_dict(),
+    )  # fmt: skip
     try:
         if not layers:
             raise UserError(f"it has none of the blocks of --layers {' '.join(measuring.layers)}")

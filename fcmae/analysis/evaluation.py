@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from fcmae.analysis.features import Embedder, LabeledFeatures, features_of_each,
 from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.linear_probe import fit_probe
 from fcmae.data.labeled import LabeledData
+from fcmae.data.normalizer import Pixels
 
 logger = logging.getLogger("fcmae")
 
@@ -67,6 +68,8 @@ class NetworkScores:
     """Width of the feature vectors."""
     knn: Scores
     linear: LinearScores
+    pixels: dict[str, Any] = field(default_factory=dict)
+    """How the images were read and normalized, under the names of ``--data``."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,12 @@ def score_networks(
         if absent:
             logger.warning("class(es) %s have no training images: their test images always count as errors", absent[:5])
         for place, one, of_train, of_test in zip(places, alike, train, test, strict=True):
-            rows[place] = _scored(one.name, of_train, of_test, image_hw, device, protocol)
+            rows[place] = _scored(one, of_train, of_test, image_hw, device, protocol)
     return tuple(rows[place] for place in range(len(asked)))
 
 
 def _scored(
-    name: str,
+    network: Embedder,
     train: LabeledFeatures,
     test: LabeledFeatures,
     image_hw: tuple[int, int],
@@ -156,13 +159,13 @@ def _scored(
     if probe.at_edge or not probe.converged:
         found = [f"the chosen C = {probe.c:g} is at the edge of the range tried"] * probe.at_edge
         found += ["the solver did not converge"] * (not probe.converged)
-        logger.info("%s: linear probe: %s", name, "; ".join(found))
+        logger.info("%s: linear probe: %s", network.name, "; ".join(found))
     logits = probe.scores(test.x)
     tops = (1, 5) if classes >= TOP5_FROM else (1,)
     knn_top1, knn_top5 = _padded([top_accuracy(knn, test.labels, top) for top in tops])
     linear_top1, linear_top5 = _padded([top_accuracy(logits, test.labels, top) for top in tops])
     return NetworkScores(
-        name=name,
+        name=network.name,
         image_hw=image_hw,
         train_images=len(train.labels),
         test_images=len(test.labels),
@@ -170,6 +173,7 @@ def _scored(
         features=train.x.shape[1],
         knn=Scores(knn_top1, knn_top5),
         linear=LinearScores(linear_top1, linear_top5, probe.c, probe.at_edge, probe.converged),
+        pixels=Pixels(network.normalize, network.reading).as_dict(),
     )
 
 

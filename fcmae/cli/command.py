@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -52,7 +53,8 @@ def _message(error: Exception) -> str | None:
         return notes[-1]
     if isinstance(error, UserError):
         # an error from a data loader worker is wrapped in that worker's traceback; the last line is the message
-        return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+        kind = type(error)
+        return str(error).strip().splitlines()[-1].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
     known = advice(error)
     return known if known is not None or not isinstance(error, OSError) else _of_system(error)
 
@@ -66,6 +68,12 @@ def _of_system(error: OSError) -> str:
 
 
 _ends_with: list[int] = []
+_in_a_hurry: list[bool] = []
+
+
+def leave_soon() -> None:
+    """Threads or libraries of this process may not end by themselves: :func:`end` then waits a few seconds at most."""
+    _in_a_hurry[:] = [True]
 
 
 def end(status: int) -> NoReturn:
@@ -78,6 +86,10 @@ def end(status: int) -> NoReturn:
     if status:
         # at once, not atexit: threads are waited for before that
         faulthandler.dump_traceback_later(TO_END, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    elif _in_a_hurry:
+        timer = threading.Timer(TO_END, os._exit, [status])
+        timer.daemon = True
+        timer.start()
     sys.exit(status)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fcmae.cli.fields import Leaf, bare_fields, groups, leaves, nearest, positionals
 from fcmae.cli.parser import from_values
+from fcmae.cli.quiet import quieted
 from fcmae.cli.spelling import is_list, split
 from fcmae.errors import UserError
 
@@ -27,7 +28,7 @@ Read = Callable[[Sequence[Any], Mapping[str, Any]], S]
 def keyword_function(
     kind: type[S], read: Read[S] | None = None, first: Sequence[inspect.Parameter] = ()
 ) -> Callable[[Callable[[S], R]], Callable[..., R]]:
-    """A decorator that turns a function of a settings object into a function of keyword arguments.
+    """A decorator that turns a function of a settings object into a function of keyword arguments; it quiets libraries.
 
     The settings object can still be passed as the only positional argument. ``help`` and ``inspect.signature`` show the
     keywords with their types and defaults.
@@ -41,7 +42,8 @@ def keyword_function(
     def decorate(function: Callable[[S], R]) -> Callable[..., R]:
         @wraps(function)
         def call(*args: Any, **keywords: Any) -> R:
-            return function(settings_from(kind, args, keywords) if read is None else read(args, keywords))
+            with quieted():
+                return function(settings_from(kind, args, keywords) if read is None else read(args, keywords))
 
         names = {one.name for one in first}
         accepted = [*first, *(one for one in parameters(kind) if one.name not in names)]

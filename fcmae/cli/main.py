@@ -18,6 +18,8 @@ COMMANDS = {
     "convert": "convert weights between fcmae, timm, transformers and the official code",
     "export": "write a network as an ONNX file, checked",
     "report": "write a run's report as one HTML file",
+    "stats": "measure a set of images, and print the flags that suit it",
+    "pack": "write images into shards that load fast",
 }
 USAGE = "usage: fcmae COMMAND …    (fcmae COMMAND --help lists a command's options)"
 

@@ -1,6 +1,7 @@
 """Rewrites jsonargparse's errors as one line in plain English."""
 
 import re
+from collections.abc import Sequence
 
 from fcmae.cli.fields import leaves, nearest
 from fcmae.cli.spelling import wrong_length
@@ -32,6 +33,16 @@ def one_line(message: str, kind: type) -> str:
     if listed and (leaf := leaves(kind).get(listed[1])) and leaf.length is not None:
         return wrong_length(leaf, listed[2].strip("[]"))
     return text
+
+
+def as_typed(line: str, kind: type, flags: Sequence[str]) -> str:
+    """The line with the value of a flag as the user wrote it: YAML makes True of yes."""
+    got = re.match(r"--(\S+): .*Got value: ", line)
+    leaf = leaves(kind).get(got[1]) if got else None
+    typed = [flag for flag in flags if got and flag.startswith(f"--{got[1]}=")]
+    if got is None or leaf is None or leaf.item is not None or not typed:
+        return line
+    return got[0] + typed[-1].partition("=")[2]
 
 
 def _plain(message: str) -> str:

@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader, set_parsing_settings
 
 from fcmae.cli.fields import groups, leaves, metavar, positionals
-from fcmae.cli.messages import one_line
+from fcmae.cli.messages import as_typed, one_line
 from fcmae.cli.spelling import normalized
 from fcmae.errors import UserError
 
@@ -91,10 +91,11 @@ def parse(kind: type[T], argv: Sequence[str] | None = None, prog: str = "fcmae")
 
 def parsed(kind: type[T], parser: ArgumentParser, argv: Sequence[str]) -> T:
     """As :func:`parse`, with an existing parser."""
+    flags = normalized(kind, argv, takes_files="--config" in parser._option_string_actions)
     try:
-        found = parser.parse_args(normalized(kind, argv, takes_files="--config" in parser._option_string_actions))
+        found = parser.parse_args(flags)
     except argparse.ArgumentError as error:
-        raise UserError(one_line(str(error), kind)) from None
+        raise UserError(as_typed(one_line(str(error), kind), kind, flags)) from None
     return _build(kind, found)
 
 

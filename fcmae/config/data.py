@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fcmae.config.checks import check_finite, check_least
-from fcmae.data.pixel_reading import MAX_PIXELS, PixelReading, Stack, check_bands, check_value_range
+from fcmae.data.pixel_reading import MAX_PIXELS, PixelReading, Slices, Stack, check_bands, check_value_range
+from fcmae.data.stores.access import CACHE_SIZE, TIMEOUT, Access, bytes_of
 
 if TYPE_CHECKING:
     from fcmae.data.normalizer import Normalizer  # it needs torch, which takes seconds to import
@@ -17,14 +18,28 @@ class TrainingImagesConfig:
     """Images to train on: how their pixels are read, and how they are cropped at random."""
 
     path: tuple[str, ...] | str | None = None
-    """Images: a folder, nested or flat, labeled or not; a glob in quotes; a .txt, .csv or .tsv list of paths; or
-    several of these, as a,b. Unset: the photos that ship with scikit-image and scikit-learn."""
+    """Images: a folder, nested or flat, labeled or not; a glob in quotes; .tar or .zip archives, as
+    shards-{000..127}.tar; Parquet or Arrow files; a .txt, .csv or .tsv list of paths; any of these by URL (https, s3,
+    gs, hf), or hf:owner/name; or several, as a,b. Unset: the photos that ship with scikit-image and scikit-learn."""
     num_workers: int = 4
     """Data loading processes per training process; 0 loads in the training process. Does not change results."""
     cache: bool = False
     """Keep decoded images in memory, one copy per data loading process. For data sets that fit. JPEGs are then decoded
     at full size; without the cache, a crop far larger than img_size is decoded at half its size or less. Crops are
     equal up to rounding."""
+    column: str | None = None
+    """Column of images in Parquet and Arrow files: the bytes of image files, or their paths. Unset: found by its type
+    and name."""
+    split: str | None = None
+    """Split of a data set of Parquet or Arrow files, told by their names, as train. Unset: all; of hf:owner/name train,
+    if it has one."""
+    cache_dir: str | None = None
+    """Folder for what is read by URL or from Parquet. Unset: ~/.cache/fcmae. Several runs may share it."""
+    cache_size: str = CACHE_SIZE
+    """Largest size of cache_dir, as 50GB; what was used least recently is deleted. 0: keep nothing."""
+    timeout: float = TIMEOUT
+    """Seconds to wait for a store that does not answer. After four tries an image is skipped as unreadable; if nothing
+    of the store answers, the run stops and can be resumed."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Minimum and maximum fraction of the image area that a random crop covers."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
@@ -40,13 +55,20 @@ class TrainingImagesConfig:
     model.in_chans."""
     value_range: tuple[float, ...] | None = None
     """Values that become 0 and 1: low,high of all channels, or low,high of each in turn. Values beyond are clipped.
-    Unset: measured from a sample of the images, written to config.yaml; 8-bit images keep 0,255."""
+    Unset: measured from a sample of the images, written to config.yaml; 8-bit images keep 0,255, and DICOM files with a
+    window are read as it shows them. Set: Hounsfield units in CT."""
     nodata: float | None = None
-    """Value of pixels without data. They get the mean, and patches mostly of them are not scored. NaN and the
-    GDAL_NODATA tag of a TIFF always count."""
+    """Value of pixels without data. They get the mean, and patches mostly of them are not scored. NaN, the
+    GDAL_NODATA tag of a TIFF and the padding value of DICOM always count."""
     stack: Stack = "auto"
-    """The pages of a TIFF: channels of one image, or images, one of which is drawn per crop. auto: channels if they are
-    as many as model.in_chans, else images if the pages, or the C axis of an OME-TIFF, have as many channels."""
+    """Pages of a TIFF, frames of a DICOM file, slices of a volume: channels of one image, or images, one of which is
+    drawn per crop. auto: channels if they are as many as model.in_chans, else images if the pages, or the C axis of an
+    OME-TIFF, have as many channels. The slices of a NIfTI volume are images."""
+    slices: Slices = "axial"
+    """How NIfTI volumes are cut into slices: axial, coronal or sagittal."""
+    level: int = 0
+    """Resolution of slides and other pyramids: 0 is the full one, 1 the next smaller, and so on. Files of a single
+    resolution are read as they are."""
     max_pixels: int = MAX_PIXELS
     """Largest image to decode, in pixels of up to 4 bytes; of tiled TIFFs and .npy files, the largest crop. Larger ones
     are skipped as unreadable."""
@@ -58,7 +80,10 @@ class TrainingImagesConfig:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        check_least(self, num_workers=0, max_pixels=1)
+        check_least(self, num_workers=0, max_pixels=1, level=0)
+        if self.timeout <= 0:
+            raise ValueError(f"timeout must be above 0 seconds, got {self.timeout:g}")
+        bytes_of(self.cache_size)
         _check_range(self.crop_scale, "crop_scale", 1.0)
         _check_range(self.crop_ratio, "crop_ratio", float("inf"))
         for name in ("hflip", "vflip"):
@@ -73,13 +98,20 @@ class TrainingImagesConfig:
         if isinstance(self.std, tuple) and not all(std > 0 for std in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
 
+    @property
+    def access(self) -> Access:
+        """How URLs and tables are read."""
+        return Access(self.cache_dir, self.cache_size, self.timeout, self.column, self.split)
+
     def reading(self, in_chans: int) -> PixelReading:
         """How files are read as ``in_chans`` channels.
 
         Raises:
             ValueError: bands or value_range of another number of channels.
         """
-        return PixelReading(in_chans, self.bands, self.value_range, self.nodata, self.stack, self.max_pixels)
+        return PixelReading(
+            in_chans, self.bands, self.value_range, self.nodata, self.stack, self.max_pixels, self.level, self.slices
+        )
 
     def normalizer(self, in_chans: int) -> "Normalizer":
         """The normalizer for ``in_chans`` channels; ImageNet's in place of what is to be measured.

@@ -8,6 +8,7 @@ from fcmae.config.checks import check_seed
 from fcmae.config.data import DataConfig
 from fcmae.config.train import TrainConfig
 from fcmae.config.watch import DIGITS, LogConfig, MonitorConfig
+from fcmae.data.stores.urls import is_url, local_path
 from fcmae.models.config import ModelConfig
 
 
@@ -66,7 +67,7 @@ class PretrainConfig:
         return replace(
             self,
             output=absolute(self.output),
-            data=replace(self.data, path=_all_absolute(self.data.path)),
+            data=replace(self.data, path=_all_absolute(self.data.path), cache_dir=absolute(self.data.cache_dir)),
             model=replace(self.model, init_from=absolute(self.model.init_from)),
             monitor=replace(self.monitor, data=DIGITS if self.monitor.data == DIGITS else absolute(self.monitor.data)),
         )
@@ -77,12 +78,12 @@ class PretrainConfig:
 
 
 def absolute(path: str | None) -> str | None:
-    """The path from the root, links resolved; None stays."""
-    return None if path is None else str(Path(path).resolve())
+    """The path from the root, links resolved; None stays, and so do URLs, except for file://."""
+    return path if path is None or is_url(path) else str(Path(local_path(path)).resolve())
 
 
 def _all_absolute(paths: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
-    return tuple(str(Path(path).resolve()) for path in paths) if isinstance(paths, tuple) else absolute(paths)
+    return tuple(str(absolute(path)) for path in paths) if isinstance(paths, tuple) else absolute(paths)
 
 
 def plain(value: Any) -> Any:

@@ -1,10 +1,28 @@
 """Settings of what a run writes and measures: ``log.*`` and ``monitor.*``."""
 
+import sys
 from dataclasses import dataclass
 
 from fcmae.config.checks import check_least
 
+# accelerate's; tensorboard is always written
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 DIGITS = "digits"  # scikit-learn's digits, in place of a folder of labeled images
+
+
+def check_trackers(trackers: tuple[str, ...], project: str) -> None:
+    """ValueError for a tracker that there is not, or a project without a name."""
+    for name in trackers:
+        if name not in TRACKERS and not _is_registered(name):
+            raise ValueError(f"trackers takes {', '.join(TRACKERS)}, got {name!r}")
+    if not project:
+        raise ValueError("project is empty; give a name, or leave it out for fcmae")
+
+
+def _is_registered(name: str) -> bool:
+    """Whether the user has given accelerate a tracker of this name; without importing accelerate."""
+    tracking = sys.modules.get("accelerate.tracking")
+    return tracking is not None and name in tracking.LOGGER_TYPE_TO_CLASS
 
 
 @dataclass(frozen=True)
@@ -21,8 +39,15 @@ class LogConfig:
     """Epochs between checkpoints. The last step always writes one."""
     keep_checkpoints: int = 3
     """Number of newest checkpoints to keep; 0: all."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers that get the metrics, pictures and settings too, besides TensorBoard: aim, clearml, comet_ml,
+    dvclive, mlflow, swanlab, trackio, wandb. Each needs its package (pip install wandb), and most an account. A resumed
+    run continues the tracker's run."""
+    project: str = "fcmae"
+    """Project (of MLflow and Aim: experiment) that log.trackers file the run under. The run's name is the folder's."""
 
     def __post_init__(self) -> None:
+        check_trackers(self.trackers, self.project)
         check_least(self, every=1, pictures_every=0, pictures_count=1, checkpoint_every=1, keep_checkpoints=0)
 
 

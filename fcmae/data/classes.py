@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fcmae.data.folder import equal_shares
-from fcmae.data.sources.files import collect
+from fcmae.data.sources.archives.names import is_archive
+from fcmae.data.sources.entries import natural_key
+from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 
@@ -43,19 +45,17 @@ def class_folder(
     folder: str | Path, test_share: float = 0.2, seed: int = 0, limit: int | None = None, flag: str = "--data.path"
 ) -> tuple[LabeledFiles, LabeledFiles]:
     """The train and the test split of a folder; arguments and errors as :func:`fcmae.data.labeled.labeled_folder`."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
-        raise UserError(f"{flag} {folder} {what}; give a folder with one subfolder of images per class")
-    tests = [folder / name for name in TEST if (folder / name).is_dir()]
-    is_split = (folder / TRAIN).is_dir() and bool(tests)
-    train = class_folders(folder / TRAIN if is_split else folder, flag)
+    if not Path(folder).is_dir() and not is_archive(str(folder)):
+        what = "is no folder" if Path(folder).exists() else "does not exist"
+        raise UserError(
+            f"{flag} {folder} {what}; give a folder with one subfolder of images per class, or such a .tar or .zip"
+        )
+    train, *tests = class_parts(folder, flag)
     names = list(train.places)
-    if is_split:
-        test = class_folders(tests[0], flag)
-        if strangers := sorted(test.places.keys() - train.places.keys()):
-            raise UserError(f"{flag} {tests[0]} has classes that {folder / TRAIN} lacks: {', '.join(strangers[:5])}")
-        parts = listed(train, names), listed(test, names)
+    if tests:
+        if strangers := sorted(tests[0].places.keys() - train.places.keys()):
+            raise UserError(f"{flag} {tests[0].where} has classes that {train.where} lacks: {', '.join(strangers[:5])}")
+        parts = listed(train, names), listed(tests[0], names)
     elif few := [name for name in names if len(train.places[name]) < 2]:
         raise UserError(
             f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
@@ -78,31 +78,75 @@ def _chosen(files: LabeledFiles, places: np.ndarray) -> LabeledFiles:
 
 
 class ClassFolders(NamedTuple):
-    """The images of a folder with one subfolder per class."""
+    """Images with one folder per class."""
 
+    where: str
     images: ImageSet
     places: dict[str, np.ndarray]
-    """Subfolder name → the indices of its images, in order of the names."""
+    """Class → the indices of its images, in order of the classes."""
 
 
-def class_folders(folder: Path, flag: str = "--data.path") -> ClassFolders:
-    """The classes that subfolders make; raises UserError if there are none."""
+def class_parts(source: str | Path, flag: str = "--data.path") -> list[ClassFolders]:
+    """The images to train on and, where the source has ``train/`` and ``val/``, those to test on.
+
+    Raises:
+        UserError: there are no classes.
+    """
+    folder = Path(source)
+    tests = [folder / name for name in TEST if (folder / name).is_dir()]
+    if (folder / TRAIN).is_dir() and tests:
+        return [_of_one(collect(part, by_class=True, flag=flag), part, flag) for part in (folder / TRAIN, tests[0])]
+    images = collect(str(source), by_class=True, flag=flag)
+    if images.labels is not None or isinstance(images, ImageFiles):
+        return [_of_one(images, folder, flag)]
+    names, common = list(images.names), ""
+    while len(tops := {name.partition("/")[0] for name in names}) == 1 and all(name.count("/") > 1 for name in names):
+        common += f"{tops.pop()}/"  # a folder that was packed with its own name
+        names = [name.partition("/")[2] for name in names]
+    held_out = next((name for name in TEST if name in tops), None)
+    if TRAIN not in tops or held_out is None:
+        return [_by_folder(images, str(source), flag, len(common))]
+    parts = []
+    for part in (TRAIN, held_out):
+        inside = images.subset(n for n, name in enumerate(names) if name.startswith(f"{part}/"))
+        parts.append(_by_folder(inside, f"{source}/{common}{part}", flag, len(f"{common}{part}/")))
+    return parts
+
+
+def _of_one(images: ImageSet, folder: Path, flag: str) -> ClassFolders:
+    if images.labels is not None:
+        return _by_label(images, images.labels, str(folder))
+    found = _by_folder(images, str(folder), flag)
+    inside = (one.name for one in folder.iterdir() if one.is_dir()) if isinstance(images, ImageFiles) else ()
+    if empty := sorted(name for name in inside if name not in found.places and name[0] != "."):
+        logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
+    return found
+
+
+def _by_folder(images: ImageSet, where: str, flag: str, skipped: int = 0) -> ClassFolders:
+    """The classes that the first folders of names make, after the ``skipped`` characters."""
     found: dict[str, list[int]] = {}
     loose = 0
-    images = collect(folder, by_class=True, flag=flag)
     for place, name in enumerate(images.names):
-        inside = Path(name).parts
+        inside = Path(name[skipped:]).parts
         if len(inside) == 1:
             loose += 1
         else:
             found.setdefault(inside[0], []).append(place)
     if not found:
-        raise UserError(f"{flag} {folder} has no subfolders with images; it needs one per class")
+        raise UserError(f"{flag} {where} has no subfolders with images; it needs one per class")
     if loose:
-        logger.warning("%d image(s) in %s are not in a class subfolder and are skipped", loose, folder)
-    if empty := sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in found and d.name[0] != "."):
-        logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
-    return ClassFolders(images, {name: np.array(inside) for name, inside in sorted(found.items())})
+        logger.warning("%d image(s) in %s are not in a class subfolder and are skipped", loose, where)
+    return ClassFolders(where, images, {name: np.array(inside) for name, inside in sorted(found.items())})
+
+
+def _by_label(images: ImageSet, labels: Sequence[str], where: str) -> ClassFolders:
+    """Numbers in their order, words in that of the alphabet."""
+    found: dict[str, list[int]] = {}
+    for place, label in enumerate(labels):
+        found.setdefault(label, []).append(place)
+    order = sorted(found, key=natural_key if all(label.isdecimal() for label in found) else str)
+    return ClassFolders(where, images, {label: np.array(found[label]) for label in order})
 
 
 def listed(found: ClassFolders, names: Sequence[str]) -> LabeledFiles:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from fcmae.data.sources.files import ImageFiles, PathLike, collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.stored import ImageRef
+from fcmae.data.stores.access import Access
 
 T = TypeVar("T")
 
@@ -40,10 +41,12 @@ def image_files(source: PathLike | Sequence[PathLike], leave_out: Path | None = 
     return list(collect(source, leave_out=leave_out))
 
 
-def training_images(source: PathLike | Sequence[PathLike] | None, leave_out: Path | None = None) -> ImageSet:
+def training_images(
+    source: PathLike | Sequence[PathLike] | None, leave_out: Path | None = None, access: Access | None = None
+) -> ImageSet:
     """The images of ``--data.path``, None: the bundled photos; raises like :func:`image_files`."""
     if source is not None:
-        return collect(source, leave_out=leave_out)
+        return collect(source, leave_out=leave_out, access=access)
     photos = embedded_photographs()
     found = [os.stat(photo) for photo in photos]
     return ImageFiles(photos, [photo.name for photo in photos], [(one.st_size, one.st_mtime_ns) for one in found])

@@ -64,17 +64,9 @@ def sample(paths: Sequence[ImageRef], reading: PixelReading, seed: int) -> Sampl
             file = open_image(paths[place], reading)
             if each > 1 and not file.opened.windowed:
                 file = decoded(file)
-            for window, plane in _windows(file, each, random):
-                array, gone = file.own_values(window, plane)
-                kept = np.array(random.sample(range(array[0].size), min(VALUES, array[0].size)))
-                flat = array.reshape(len(array), -1)[:, kept]
-                missing = None if gone is None else gone.reshape(len(gone), -1)[:, kept]
-                scale = file.reading.pairs(), file.opened.full_scale  # neither: mapped once the range is measured
-                unit = in_unit_range(flat[:, None], None if missing is None else missing[:, None], *scale).numpy()
-                units.append((unit / np.float32(255) if unit.dtype == np.uint8 else unit)[:, 0])
-                values.append(flat.astype(np.float64))
-                if missing is not None:
-                    values[-1][missing] = np.nan
+            for of_values, of_units in windows_of(file, each, random):
+                values.append(of_values)
+                units.append(of_units)
         except UnreadableImageError:
             continue
         if file.opened.dtype in (np.uint8, np.bool_):
@@ -84,6 +76,21 @@ def sample(paths: Sequence[ImageRef], reading: PixelReading, seed: int) -> Sampl
     if not values:
         return None
     return SampledSet(np.concatenate(values, axis=1), np.concatenate(units, axis=1), shallow, deep)
+
+
+def windows_of(file: ImageFile, count: int, random: Random) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Values and units as in :class:`SampledSet`, of each of ``count`` windows of a file (one of a small image)."""
+    for window, plane in _windows(file, count, random):
+        array, gone = file.own_values(window, plane)
+        kept = np.array(random.sample(range(array[0].size), min(VALUES, array[0].size)))
+        flat = array.reshape(len(array), -1)[:, kept]
+        missing = None if gone is None else gone.reshape(len(gone), -1)[:, kept]
+        scale = file.reading.pairs(), file.opened.full_scale  # neither: mapped once the range is measured
+        unit = in_unit_range(flat[:, None], None if missing is None else missing[:, None], *scale).numpy()
+        values = flat.astype(np.float64)
+        if missing is not None:
+            values[missing] = np.nan
+        yield values, (unit / np.float32(255) if unit.dtype == np.uint8 else unit)[:, 0]
 
 
 def _windows(file: ImageFile, count: int, random: Random) -> Iterator[tuple[Window, int]]:
@@ -117,7 +124,28 @@ def value_range(values: np.ndarray) -> tuple[float, ...]:
     return tuple(found)
 
 
+def shortest_range(pairs: tuple[float, ...]) -> tuple[float, ...]:
+    """One pair where all channels have the same."""
+    return pairs[:2] if pairs == pairs[:2] * (len(pairs) // 2) else pairs
+
+
 def _without_sentinels(values: np.ndarray, channel: int) -> np.ndarray:
+    for extreme, share in sentinels(values):
+        logger.warning(
+            "channel %d: %.2g%% of its values are %g, far from all others. If they mean that there is no data, set "
+            "--data.nodata %g; they are left out of the value range",
+            channel + 1, 100 * share, extreme, extreme,
+        )  # fmt: skip
+        values = values[values != extreme]
+    return values
+
+
+def sentinels(values: np.ndarray) -> list[tuple[float, float]]:
+    """The smallest and the largest of finite values [N], with its share, if many have it and it is far from the rest.
+
+    It probably means that there is no data.
+    """
+    found = []
     for pick, towards in ((np.min, 1), (np.max, -1)):
         if values.size < 2:
             break
@@ -131,13 +159,9 @@ def _without_sentinels(values: np.ndarray, channel: int) -> np.ndarray:
         span = float(np.percentile(rest, HIGH)) / 2 - float(np.percentile(rest, LOW)) / 2
         known = any(math.isclose(extreme, sentinel, rel_tol=0.01) for sentinel in SENTINELS)
         if gap > (0.5 if known else 3.0) * span and (known or share < 0.5):
-            logger.warning(
-                "channel %d: %.2g%% of its values are %g, far from all others. If they mean that there is no data, set "
-                "--data.nodata %g; they are left out of the value range",
-                channel + 1, 100 * share, extreme, extreme,
-            )  # fmt: skip
+            found.append((extreme, share))
             values = rest
-    return values
+    return found
 
 
 def mean_std(units: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

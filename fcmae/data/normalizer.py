@@ -1,7 +1,7 @@
 """Normalizes pixels for a network, and back."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -50,6 +50,11 @@ class Pixels(NamedTuple):
     def std(self) -> tuple[float, ...]:
         """Of each channel, in 0 … 1."""
         return self.normalize.std
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, under the names of ``--data``."""
+        found = asdict(self.reading) | {"mean": self.mean, "std": self.std}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
     def exported(self) -> dict[str, Any]:
         """What the configuration of an exported network says that mean and std do not; empty for 8-bit images."""

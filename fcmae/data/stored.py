@@ -42,6 +42,13 @@ class Stored(ABC):
         """A file that can seek."""
         return io.BytesIO(self.read_bytes())
 
+    def fingerprint(self) -> bytes | None:
+        """What tells a resumed run that the contents are others, where reading some of them would take long.
+
+        None: read them.
+        """
+        return None
+
     def region(self) -> Region | None:
         """Where it lies in a local file, byte by byte, so that large TIFFs and arrays are read by windows; or None."""
         return None

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import active_children, get_start_method, parent_process
@@ -14,16 +14,19 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from fcmae.errors import NO_OPEN_FILES, NO_SHARED_MEMORY, OPEN_FILES, SHARED
 
-# Ctrl-C, the end of a job, a terminal that closes (Windows has no such signal)
-ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Ctrl-C, the end of a job, a terminal that closes, a scheduler's warning (Windows has not all of them)
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in _ENDING if hasattr(signal, name))
 BETWEEN_LOOKS = 1.0  # seconds, of a loading process at its parent
 TO_DIE = 3.0  # seconds; a process that waits for a dead network drive cannot be killed
+
+T = TypeVar("T")
 
 _running: set[BaseProcess] = set()
 
@@ -62,6 +65,19 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
         raise
     finally:
         _kill(workers)
+
+
+def mapped(items: Dataset[T], num_workers: int, at_once: int = 1) -> Generator[T]:
+    """The items of a dataset in their order, made by ``num_workers`` processes (0: by this one).
+
+    An item is sent pickled. The processes end with the iteration, also with one that is left early.
+    """
+    loader = DataLoader(
+        items, batch_size=at_once, num_workers=num_workers, collate_fn=list, worker_init_fn=serve_parent
+    )
+    with batches_of(loader) as batches:
+        for batch in batches:
+            yield from batch
 
 
 def serve_parent(_worker: int = 0) -> None:

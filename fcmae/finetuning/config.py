@@ -8,6 +8,7 @@ from fcmae.cli.fields import WORD
 from fcmae.config import DIGITS, OptimizationConfig, TrainingImagesConfig, check_least, check_seed
 from fcmae.config.checks import check_finite
 from fcmae.config.pretrain import absolute, plain
+from fcmae.config.watch import check_trackers
 from fcmae.models.sizes import SIZES, check_stem_stride
 
 SCRATCH = "scratch"
@@ -59,9 +60,9 @@ class FinetuneDataConfig(TrainingImagesConfig):
     """The labeled images, and how they are cropped. Settings of the pixels that are unset are those of WEIGHTS."""
 
     path: str | None = None
-    """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; a .csv, .tsv or
-    .parquet table with columns for path and label; the folder of --data.dataset; or the word digits for scikit-learn's
-    handwritten digits."""
+    """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or
+    .zip, or WebDataset's shards with .cls files; a .csv, .tsv or .parquet table with columns for path and label; the
+    folder of --data.dataset; or the word digits for scikit-learn's handwritten digits."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
     train_split: str = "train"
@@ -187,8 +188,15 @@ class FinetuneLogConfig:
     """Number of newest checkpoints to keep; 0: all. The best by validation is kept besides."""
     mistakes: int = 24
     """Images in the picture of the worst mistakes; 0: no picture."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers that get the metrics, pictures and settings too, besides TensorBoard: aim, clearml, comet_ml,
+    dvclive, mlflow, swanlab, trackio, wandb. Each needs its package (pip install wandb), and most an account. A resumed
+    run continues the tracker's run."""
+    project: str = "fcmae"
+    """Project (of MLflow and Aim: experiment) that log.trackers file the run under. The run's name is the folder's."""
 
     def __post_init__(self) -> None:
+        check_trackers(self.trackers, self.project)
         check_least(self, every=1, validate_every=1, checkpoint_every=1, keep_checkpoints=0, mistakes=0)
 
 

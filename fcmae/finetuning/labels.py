@@ -12,13 +12,14 @@ from timm.data import create_dataset
 from torch.utils.data import IterableDataset
 
 from fcmae.config import DIGITS
-from fcmae.data.classes import TEST, TRAIN, class_folders, listed, stratified_split
+from fcmae.data.classes import TEST, TRAIN, class_parts, listed, stratified_split
 from fcmae.data.crops import center_crop
 from fcmae.data.images import ImageFile, UnreadableImageError, open_image
 from fcmae.data.labeled import known_labels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.pillow import in_memory, upright_pixels
+from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.entries import natural_key
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Labeled
@@ -30,8 +31,8 @@ from fcmae.progress import tracked
 logger = logging.getLogger("fcmae")
 
 ACCEPTED = (
-    "give a folder with a subfolder for each class, a table (.csv, .parquet) of paths and labels, a --data.dataset of "
-    "timm in its folder, or the word digits"
+    "give a folder with a subfolder for each class, such a .tar or .zip, a table (.csv, .parquet) of paths and labels, "
+    "a --data.dataset of timm in its folder, or the word digits"
 )
 SHOWN = 5  # classes that a message names
 Open = Callable[[int, PixelReading], ImageFile]
@@ -120,10 +121,10 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
         found = _split(DIGITS, _digits(), tuple("0123456789"), data, seed)
     elif data.dataset is not None:
         found = _of_timm(data)
+    elif Path(data.path).is_dir() or is_archive(data.path):
+        found = _of_folder(data.path, data, seed)
     elif not Path(data.path).exists():
         raise UserError(f"--data.path {data.path} does not exist; {ACCEPTED}")
-    elif Path(data.path).is_dir():
-        found = _of_folder(Path(data.path), data, seed)
     elif is_table(data.path):
         found = _of_table(Path(data.path), data, seed)
     else:
@@ -166,21 +167,20 @@ def _split(
     return LabeledSet(name, classes, images.subset(train), images.subset(val))
 
 
-def _of_folder(folder: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
-    tests = [folder / name for name in TEST if (folder / name).is_dir()]
-    if not ((folder / TRAIN).is_dir() and tests):
-        found = class_folders(folder)
-        names = tuple(found.places)
+def _of_folder(folder: str, data: FinetuneDataConfig, seed: int) -> LabeledSet:
+    """One folder for each class, also in archives."""
+    found, *tests = class_parts(folder)
+    names = tuple(found.places)
+    if not tests:
         if len(names) < 2:
             raise UserError(
                 f"--data.path {folder} holds one class, {names[0]}; it needs a subfolder for each class, and at least "
                 f"two of them (or train/ and val/ that contain them)"
             )
-        return _split(str(folder), of_files(*listed(found, names)), names, data, seed)
-    train, val = class_folders(folder / TRAIN), class_folders(tests[0])
-    names = tuple(train.places)
-    _check_known(sorted(val.places), names, str(tests[0]), str(folder / TRAIN))
-    return LabeledSet(str(folder), names, of_files(*listed(train, names)), of_files(*listed(val, names)))
+        return _split(folder, of_files(*listed(found, names)), names, data, seed)
+    val = tests[0]
+    _check_known(sorted(val.places), names, val.where, found.where)
+    return LabeledSet(folder, names, of_files(*listed(found, names)), of_files(*listed(val, names)))
 
 
 def _check_known(of_val: Sequence[str], of_train: Sequence[str], val: str, train: str) -> None:

@@ -1,8 +1,8 @@
 "use strict";
 
 // A line chart in one <svg>: axes, a cursor that reads the values off, zoom on x. Colors and dark mode are report.css's.
-// data: {x: {label, whole}, y: {label, unit?, min?}, series: [{name, x, y, color, dash, epoch?, pale?}]};
-// x ascends, null is a gap.
+// data: {x: {label, name?, whole}, y: {label, unit?, min?}, series: [{name, x, y, color, dash, epoch?, pale?, width?}]};
+// x ascends, null is a gap. With a width the series is a histogram: x holds the middles of its bins.
 
 const HEIGHT = { least: 190, most: 320, perWidth: 0.5 };
 const FONT = 12; // pixels, as in report.css
@@ -14,7 +14,7 @@ function makeChart(figure, data) {
   const svg = figure.querySelector("svg");
   const readout = figure.querySelector(".readout");
   const button = figure.querySelector(".reset");
-  const full = wholeDomain(data.series.flatMap((series) => series.x), data.x.whole);
+  const full = wholeDomain(data.series.flatMap(extent), data.x.whole);
   let domain = full;
   let plot = null; // of the last drawing: {left, top, width, height, x(value), y(value)}
   let cursor = null; // x value that is read off, or null
@@ -154,6 +154,7 @@ function drawAxes(svg, plot, xTicks, yTicks, yLabels, data) {
 }
 
 function drawSeries(parent, series, plot, domain) {
+  if (series.width) return drawBins(parent, series, plot);
   // one point beyond either edge, so that the line runs on to it
   const first = Math.max(0, firstAtLeast(series.x, domain[0]) - 1);
   const end = Math.min(series.x.length, firstAtLeast(series.x, domain[1]) + 2);
@@ -168,6 +169,15 @@ function drawSeries(parent, series, plot, domain) {
   }
   node("path", { class: lineClass(series), d: line }, parent);
   if (end - first <= DOTS_UP_TO && !series.pale) node("path", { class: `dots s${series.color}`, d: dots }, parent);
+}
+
+function drawBins(parent, series, plot) {
+  const base = (plot.top + plot.height).toFixed(1);
+  const half = series.width / 2;
+  let outline = `M${plot.x(series.x[0] - half).toFixed(1)} ${base}`;
+  series.x.forEach((x, k) => { outline += `V${plot.y(series.y[k]).toFixed(1)}H${plot.x(x + half).toFixed(1)}`; });
+  node("path", { class: `bins s${series.color}`, d: `${outline}V${base}` }, parent);
+  node("path", { class: lineClass(series), d: outline }, parent);
 }
 
 function lineClass(series) {
@@ -187,7 +197,8 @@ function writeReadout(readout, data, at) {
     html("b", "value", item, k < 0 || series.y[k] === null ? "–" : valueText(series.y[k]) + (data.y.unit ?? ""));
   });
   if (at === null) return;
-  const place = data.x.whole ? `${data.x.label} ${at.toLocaleString("en")}` : `depth ${valueText(at)}`;
+  const name = data.x.name ?? data.x.label;
+  const place = data.x.whole ? `${name} ${at.toLocaleString("en")}` : `${name} ${valueText(at)}`;
   html("span", "where", readout, epoch === null ? place : `${place}, epoch ${epoch.toFixed(2)}`);
 }
 
@@ -199,6 +210,11 @@ function wholeDomain(values, isWhole) {
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (isWhole && low > 0 && low < high / 8) low = 0;
   return low < high ? [low, high] : [low - 1, low + 1];
+}
+
+// What a series covers on x.
+function extent({ x, width }) {
+  return width ? [x[0] - width / 2, x[x.length - 1] + width / 2] : x;
 }
 
 function yDomain(data, domain, isFull) {

@@ -101,11 +101,39 @@ def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:
     ]
     words = " ".join(f"{name}: {d[0]:.3g} in the first block, {d[-1]:.3g} in the last." for name, _, d in curves)
     data = {
-        "x": {"label": "depth (0 = first block, 1 = last)", "whole": False},
+        "x": {"label": "depth (0 = first block, 1 = last)", "name": "depth", "whole": False},
         "y": {"label": DISTANCE, "min": 0},
         "series": series,
     }
     return Chart("depth", "Feature diversity, by depth", f"{DISTANCE} over depth. {words}", "", data)
+
+
+def histogram(
+    id: str, title: str, x: str, y: str, curves: dict[str, tuple[np.ndarray, np.ndarray]], name: str, note: str = ""
+) -> Chart:
+    """A histogram of one or several things.
+
+    Args:
+        id: unique on the page.
+        title: of the chart.
+        x: label of the axis.
+        y: label of the axis.
+        curves: name → height of each bin [n] and edges of the bins [n + 1], evenly spaced.
+        name: what a place on x is called.
+        note: shown under the chart.
+    """
+    series = [
+        {"name": curve, "x": _rounded((edges[:-1] + edges[1:]) / 2), "y": _rounded(heights)}
+        | {"width": float(edges[1] - edges[0])}
+        | _look(number)
+        for number, (curve, (heights, edges)) in enumerate(curves.items())
+    ]
+    words = " ".join(
+        f"{curve}: from {edges[0]:.4g} to {edges[-1]:.4g}, most often near {edges[int(np.argmax(heights))]:.4g}."
+        for curve, (heights, edges) in curves.items()
+    )
+    data = {"x": {"label": x, "name": name, "whole": False}, "y": {"label": y, "unit": "%", "min": 0}, "series": series}
+    return Chart(id, title, f"{title}. {words}", note, data)
 
 
 def _with_running_mean(name: str, series: Series) -> dict[str, Series]:

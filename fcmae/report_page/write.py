@@ -3,9 +3,8 @@
 import logging
 from pathlib import Path
 
-from fcmae.errors import UserError
-from fcmae.files import replacing
-from fcmae.report_page.page import GENERATOR, render_report
+from fcmae.report_page.page import render_report
+from fcmae.report_page.rendering import check_replaceable, write_page
 from fcmae.runs.layout import METRICS
 from fcmae.runs.reader import read_run
 
@@ -22,21 +21,9 @@ def write_report(run: str | Path, output: str | Path | None = None) -> Path:
     """
     folder = Path(run)
     file = folder / REPORT if output is None else Path(output)
-    _check_replaceable(file)
+    check_replaceable(file, REPORT)
     found = read_run(folder)
     if found.broken_lines:
         logger.warning("%s: skipped %d broken line(s)", folder / METRICS, found.broken_lines)
-    page = render_report(found).encode("utf-8", errors="replace")  # a path may contain bytes that are not valid text
-    with replacing(file) as temporary:  # atomic: a browser that reloads sees the old or the new report
-        temporary.write_bytes(page)
+    write_page(file, render_report(found))
     return file
-
-
-def _check_replaceable(file: Path) -> None:
-    if file.is_dir():
-        raise UserError(f"--output {file} is a folder; give a file, such as {file / REPORT}")
-    if not file.exists():
-        return
-    with file.open("rb") as opened:
-        if GENERATOR.encode() not in opened.read(1024):
-            raise UserError(f"{file} exists and is not an fcmae report; give another --output, or move the file")

@@ -15,6 +15,7 @@ from fcmae.runs.utf8_path import utf8_path
 FOLDER, LAST = CHECKPOINTS, "last"
 BEST = "best"  # the weights with the best validation score, which a run of fine-tuning keeps beside
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
+OPTIMIZER_SHARDS = "optimizer"  # a folder in place of optimizer.pt, of a run whose state is divided (FSDP)
 AVERAGE = "average.safetensors"  # the moving average of the weights, where a run keeps one
 PREFIX = "step-"
 NAME = re.compile(rf"{PREFIX}(\d{{8,}})(-[0-9a-f]{{12}})?")  # the second part where another's folder had the name
@@ -74,14 +75,15 @@ def _newest(checkpoints: Path, besides: Path | None = None) -> Path | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the files are there, and none is cut off. Their contents are not read."""
+    """Whether the files are there, none is cut off, and they are what was written, as far as checksums tell."""
     try:
-        _state(folder)
+        if state_file.damaged_file(folder, _state(folder)) is not None:
+            return False
         for name in (MODEL, AVERAGE):
             if name == MODEL or (folder / name).exists():
                 with utf8_path(folder / name) as path, safe_open(path, framework="np"):
                     pass
-        return zipfile.is_zipfile(folder / OPTIMIZER)
+        return zipfile.is_zipfile(folder / OPTIMIZER) or (folder / OPTIMIZER_SHARDS / ".metadata").is_file()
     except Exception:  # safetensors' own error class, OSError, ValueError
         return False
 

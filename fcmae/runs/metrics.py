@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,16 @@ from fcmae.runs.layout import EVENTS, METRICS, SUPERSEDED
 from fcmae.runs.utf8_path import utf8_path
 
 
+class Follower(Protocol):
+    """What gets the same values as TensorBoard, and does not fail."""
+
+    def write(self, values: dict[str, Any], group: str) -> None:
+        """Values, of which ``step`` is one."""
+
+    def add_picture(self, name: str, picture: Image.Image, step: int) -> None:
+        """An RGB picture."""
+
+
 class MetricsLog:
     """Appends to RUN/metrics.jsonl and to the TensorBoard events in RUN/tensorboard.
 
@@ -27,13 +37,15 @@ class MetricsLog:
         run: the run folder.
         start_step: step that the run resumes from. Later lines, written after the last checkpoint, and damaged ones are
             moved to metrics.superseded.jsonl because the resumed run writes them again.
+        follower: gets the same values and pictures.
 
     Raises:
         UserError: metrics.jsonl is something other than a file.
         OSError: a file cannot be written, here or later; the error names it.
     """
 
-    def __init__(self, run: Path, start_step: int) -> None:
+    def __init__(self, run: Path, start_step: int, follower: Follower | None = None) -> None:
+        self._follower = follower
         self.path, self._events = run / METRICS, run / EVENTS
         for file in (self.path, run / SUPERSEDED):
             if file.exists() and not file.is_file():
@@ -59,6 +71,8 @@ class MetricsLog:
             for name, value in values.items():
                 if name != "step":
                     self._tensorboard.add_scalar(f"{group}/{name}", value, values["step"])
+        if self._follower:
+            self._follower.write(values, group)
 
     def sync(self) -> None:
         """Make sure that the lines written so far are on disk."""
@@ -70,6 +84,8 @@ class MetricsLog:
     def add_picture(self, name: str, picture: Image.Image, step: int) -> None:
         """Show an RGB picture in TensorBoard."""
         self._tensorboard.add_image(name, np.asarray(picture), step, dataformats="HWC")
+        if self._follower:
+            self._follower.add_picture(name, picture, step)
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,23 @@ class TrainState:
     """Losses of the steps since the last line of metrics.jsonl."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The run's settings, nested as in config.yaml, which users edit. Empty: written by an older version."""
+    checksums: dict[str, int] = field(default_factory=dict, compare=False)
+    """CRC-32 of the checkpoint's other files, by name. Empty: written by an older version."""
+
+
+def checksum(file: Path) -> int:
+    """CRC-32 of a file's contents; a gigabyte takes about a second."""
+    found = 0
+    with file.open("rb") as opened:
+        while part := opened.read(1 << 20):
+            found = zlib.crc32(part, found)
+    return found
+
+
+def damaged_file(folder: Path, state: TrainState) -> Path | None:
+    """The first file of a checkpoint folder that has other contents than were written; missing ones are passed over."""
+    files = [(folder / name, expected) for name, expected in state.checksums.items()]
+    return next((file for file, expected in files if file.is_file() and checksum(file) != expected), None)
 
 
 def write_state(file: Path, state: TrainState) -> None:
@@ -55,6 +73,9 @@ def read_state(file: Path) -> TrainState:
         raise ValueError("images_digest is not text")
     if not isinstance(known.get("settings", {}), dict):
         raise ValueError("settings is not an object")
+    sums = known.get("checksums", {})
+    if not isinstance(sums, dict) or not all(type(one) is int for one in sums.values()):
+        raise ValueError("checksums is not an object of whole numbers")
     losses = known.get("pending_losses", [])
     if not isinstance(losses, list) or not all(map(_is_finite, losses)):
         raise ValueError("pending_losses is not a list of finite numbers")

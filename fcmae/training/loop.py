@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import shlex
 import sys
 import time
@@ -14,6 +15,7 @@ import torch
 
 from fcmae.data.draws import sample_seed
 from fcmae.data.workers import batches_of
+from fcmae.errors import StoreError
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.console import TrainingProgress, signals_as_question
@@ -24,6 +26,7 @@ from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import checkpoint_bytes, non_finite
 from fcmae.training.saving import save as _save
 from fcmae.training.step import Step
+from fcmae.training.trackers import Trackers
 from fcmae.training.waiting import SlowData, advice, cores_of_a_process
 
 logger = logging.getLogger("fcmae")
@@ -59,10 +62,14 @@ def fit(run: Run[Any]) -> Fitted:
         bar = TrainingProgress(
             run.total_steps, step, run.batch.accumulation_steps, accelerator.is_main_process, checkpoint_bytes(run)
         )
+        # the trackers first: they end last, when Ctrl-C has its usual meaning again
+        trackers = stack.enter_context(_trackers(run)) if accelerator.is_main_process else None
         interrupted = stack.enter_context(signals_as_question(accelerator, bar))
-        metrics = stack.enter_context(MetricsLog(run.folder, step)) if accelerator.is_main_process else None
+        metrics = stack.enter_context(MetricsLog(run.folder, step, trackers)) if run.writes else None
         stack.enter_context(bar)
         loaded = stack.enter_context(batches_of(task.loader(run))) if step < run.total_steps else iter(())
+        if trackers and step < run.total_steps:
+            trackers.start()  # after the loading processes: a forked process should not begin amid others' imports
         batches = Prefetch(loaded, task.inputs, accelerator.device)
         if step > 0 and run.resumed_settings is None:
             with bar.saving():
@@ -74,7 +81,16 @@ def fit(run: Run[Any]) -> Fitted:
         while step < run.total_steps:
             schedule.step_update(step)
             _seed_step(config.seed, step, accelerator.process_index)
-            losses.append(_train_step(train_step, batches, bar.update))
+            try:
+                losses.append(_train_step(train_step, batches, bar.update))
+            except StoreError:
+                if accelerator.num_processes == 1 and step > run.start.step:
+                    pending += _read_losses(run, losses, step) if losses else []
+                    if metrics:
+                        metrics.sync()
+                    _save(run, replace(run.start, step=step, pending_losses=pending))
+                    logger.info("saved at step %d; to resume: %s", step, _command_to_resume(run))
+                raise
             task.after_update(run)
             step, window_steps = step + 1, window_steps + 1
 
@@ -110,6 +126,8 @@ def fit(run: Run[Any]) -> Fitted:
                     _save(run, replace(run.start, step=step, pending_losses=pending))
             task.after_step(run, step, metrics)
             if stop:
+                if trackers:
+                    trackers.hurry()
                 break
         run.peers.part()
 
@@ -120,6 +138,10 @@ def fit(run: Run[Any]) -> Fitted:
         for line in task.closing_lines(run, last_loss):
             logger.info("%s", line)
     return Fitted(step, last_loss, is_complete=step == run.total_steps)
+
+
+def _trackers(run: Run[Any]) -> Trackers:
+    return Trackers(run.config.log.trackers, run.config.log.project, run.folder, run.config.as_dict())
 
 
 def _train_step(step: Step, batches: Iterator[Inputs], done: Callable[[], None]) -> torch.Tensor:
@@ -150,5 +172,7 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
 
 def _command_to_resume(run: Run[Any]) -> str:
     processes = run.accelerator.num_processes
-    launcher = f"torchrun --nproc-per-node {processes}" if processes > 1 else shlex.quote(sys.executable)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    nodes = f"--nnodes {processes // here} " if here < processes else ""
+    launcher = f"torchrun {nodes}--nproc-per-node {here}" if processes > 1 else shlex.quote(sys.executable)
     return f"{launcher} -m fcmae.{run.task.command} --config {shlex.quote(str(run.folder / CONFIG))}"

@@ -41,7 +41,7 @@ def measured_pixels(config: C, paths: Sequence[ImageRef]) -> C:
     is_deep, mixed = found.shallow is None, found.shallow is not None and found.deep is not None
     units = found.units
     if data.value_range is None and is_deep:
-        data = replace(data, value_range=_shortest(measure.value_range(found.values)))
+        data = replace(data, value_range=measure.shortest_range(measure.value_range(found.values)))
         logger.info("measured --data.value_range %s", _text(data.value_range or ()))
     if data.value_range is not None:
         units = measure.in_range(found.values, data.reading(in_chans).pairs() or ())
@@ -74,11 +74,6 @@ def _check_contrast(units: Any, data: TrainingImagesConfig, in_chans: int) -> No
         "--data.mean auto --data.std auto sets both from the images%s",
         what, contrast, "" if data.value_range is None else "; or change --data.value_range",
     )  # fmt: skip
-
-
-def _shortest(pairs: tuple[float, ...]) -> tuple[float, ...]:
-    """One pair where all channels have the same."""
-    return pairs[:2] if pairs == pairs[:2] * (len(pairs) // 2) else pairs
 
 
 def _text(numbers: Sequence[float]) -> str:

@@ -17,11 +17,13 @@ from pathlib import Path
 
 from tests.fcmae.small_runs import shrink
 
-IMPORTED = ["fcmae.pretrain", "fcmae.finetune", "fcmae.training.setup", "fcmae.finetuning.setup",
-            "fcmae.sparse.backends.numba", "tests.fcmae.training.recorded", "benchmarks.kills"]  # fmt: skip
+IMPORTED = [
+    "fcmae.pretrain", "fcmae.finetune", "fcmae.training.setup", "fcmae.training.whole", "fcmae.finetuning.setup",
+    "fcmae.runs.shards", "fcmae.sparse.backends.numba", "tests.fcmae.training.recorded", "benchmarks.kills",
+]  # fmt: skip
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, *IMPORTED])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__, *IMPORTED])
 
 
 def start(
@@ -31,7 +33,7 @@ def start(
 
     ``is_small``: with the small network in the place of atto, which timm, and so fine-tuning, does not have.
     """
-    process = _context.Process(target=_run, args=(module, list(args), str(log), dict(environment or {}), is_small))
+    process = CONTEXT.Process(target=_run, args=(module, list(args), str(log), dict(environment or {}), is_small))
     process.start()
     return process
 

@@ -98,6 +98,8 @@ def test_several_models_in_one_figure(command: Command, tmp_path: Path, run_fold
             assert f"{float(row['distance']):.3f} ± {float(row['distance_se']):.4f}" in out
     numbers = json.loads((tmp_path / "out" / "collapse.json").read_text())
     assert numbers["models"]["convnext_atto"]["source"] == "convnext_atto"
+    read = numbers["models"]["convnext_atto"]["pixels"]
+    assert (read["in_chans"], read["bands"], read["mean"]) == (3, None, [0.485, 0.456, 0.406])
     assert [b["distance"] for b in numbers["models"]["resnet18"]["blocks"]] == [
         float(row["distance"]) for row in rows["resnet18"]
     ]

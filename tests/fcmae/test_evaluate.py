@@ -45,6 +45,7 @@ def test_from_end_to_end(run: Path, colors: Path, tmp_path: Path, capsys: pytest
         knn = row["knn"]["top1"]
         assert (knn["correct"], knn["accuracy"]) == (knn["total"], 1.0)
         assert "top5" not in row["knn"]  # of three classes it says nothing
+        assert (row["pixels"]["in_chans"], row["pixels"]["stack"], row["pixels"]["value_range"]) == (3, "auto", None)
         assert row["linear"]["top1"]["accuracy"] == 1
         assert row["linear"]["converged"]
         assert row["linear"]["c_at_edge"] == (row["linear"]["c"] in (1e-5, 1e2))

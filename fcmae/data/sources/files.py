@@ -10,6 +10,7 @@ from fcmae.data.sources.entries import Entry, Survey
 from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
 from fcmae.data.sources.lists import is_list
 from fcmae.data.sources.source import images_of
+from fcmae.data.stores.access import Access
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def collect(
     leave_out: Path | None = None,
     by_class: bool = False,
     flag: str = "--data.path",
+    access: Access | None = None,
 ) -> ImageSet:
     """The images of folders, globs, lists of paths and archives, each file once.
 
@@ -75,6 +77,7 @@ def collect(
         leave_out: a run folder, left out like any other that lies inside a source.
         by_class: a file may be in several direct subfolders, once in each.
         flag: option name used in messages.
+        access: how URLs and tables are read; None: as by default.
 
     Raises:
         UserError: a source that does not exist, is of another kind, or holds no images.
@@ -82,7 +85,7 @@ def collect(
     given = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(one) for one in sources]
     named, given = given, expanded(given)
     survey = Survey()
-    parts = [images_of(source, survey, leave_out, flag) for source in _grouped(given)]
+    parts = [images_of(source, survey, leave_out, flag, access or Access()) for source in _grouped(given)]
     files = [(n, one) for n, part in enumerate(parts) if not isinstance(part, ImageSet) for one in part]
     if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
         files = _once(files, by_class, survey)

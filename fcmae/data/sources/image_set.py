@@ -68,6 +68,11 @@ class ImageSet(Sequence[ImageRef]):
         """The stamp of each."""
         return Lazily(len(self), self.stamp)
 
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """The class of each, where the source says so itself; None: folders may tell."""
+        return None
+
     @overload
     def __getitem__(self, index: int) -> ImageRef: ...
     @overload
@@ -164,8 +169,8 @@ class Labeled(ImageSet):
     """A set whose names begin with the labels, so that other labels are another set to a resumed run."""
 
     whole: ImageSet
-    labels: np.ndarray
-    """[N], or [N, C] where an image may have several."""
+    numbers: np.ndarray
+    """Labels, [N], or [N, C] where an image may have several."""
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -176,7 +181,7 @@ class Labeled(ImageSet):
 
     def name(self, index: int) -> str:
         """``3:dog/2.jpg``."""
-        return f"{self.labels[index].tolist()}:{self.whole.name(index)}"
+        return f"{self.numbers[index].tolist()}:{self.whole.name(index)}"
 
     def stamp(self, index: int) -> Stamp:
         """As of the whole."""

@@ -1,11 +1,13 @@
-"""Lists of paths: a text file with one path per line, or a CSV or TSV file with a column of paths."""
+"""Lists of paths or URLs: a text file with one per line, or a CSV or TSV file with a column of them."""
 
 import codecs
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
+from fcmae.data.stores.urls import base, is_url, local_path
 from fcmae.errors import UserError
 
 TEXT, TABLES = (".txt", ".lst", ".list"), (".csv", ".tsv")
@@ -21,15 +23,20 @@ def is_list(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in (*TEXT, *TABLES)
 
 
-def listed_paths(file: str, flag: str = "--data.path") -> list[str]:
-    """The paths in a list, in its order.
+def listed_paths(file: str, flag: str = "--data.path", data: bytes | None = None) -> list[str]:
+    """The paths and URLs in a list, in its order.
 
     Relative paths begin at the list's folder, or at the working directory if the first is not there but here.
+
+    Args:
+        file: path or URL of the list.
+        flag: option name used in messages.
+        data: its contents; None: they are read from the path.
 
     Raises:
         UserError: the list is empty, is no text, or no column of it holds paths.
     """
-    text = _text(file)
+    text = _text(Path(file).read_bytes() if data is None else data)
     if os.path.splitext(file)[1].lower() in TABLES:
         paths = _column(file, text, flag)
     else:
@@ -38,14 +45,28 @@ def listed_paths(file: str, flag: str = "--data.path") -> list[str]:
         raise UserError(f"{flag} {file} lists no paths; give one path per line, or in a CSV file a column path")
     if "\0" in text:
         raise UserError(f"{flag} {file} is no list of paths: it is not a text file")
-    beside = os.path.dirname(file)
-    from_here = not os.path.exists(os.path.join(beside, paths[0])) and os.path.exists(paths[0])
-    return [os.path.normpath(path if from_here else os.path.join(beside, path)) for path in paths]
+    return all_joined(file, paths)
 
 
-def _text(file: str) -> str:
+def all_joined(file: str, paths: Sequence[str]) -> list[str]:
+    """Where the paths in a list lead, as :func:`listed_paths` says."""
+    is_here = not is_url(file) and not is_url(paths[0]) and not os.path.exists(joined(file, paths[0]))
+    from_here = is_here and os.path.exists(local_path(paths[0]))
+    return [os.path.normpath(path) if from_here and not is_url(path) else joined(file, path) for path in paths]
+
+
+def joined(file: str, path: str) -> str:
+    """Where a path in a list leads: relative ones begin at its folder or, of a URL, below the same URL."""
+    path = local_path(path)
+    if is_url(path):
+        return path
+    if is_url(file) and not os.path.isabs(path):
+        return f"{base(file)}/{os.path.normpath(path)}"
+    return os.path.normpath(os.path.join(os.path.dirname(file), path))
+
+
+def _text(data: bytes) -> str:
     """Bytes that are not UTF-8 survive, as in file names."""
-    data = Path(file).read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     return os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
@@ -66,6 +87,6 @@ def _column(file: str, text: str, flag: str) -> list[str]:
         return [row[named].strip() for row in rows[1:] if len(row) > named and row[named].strip()]
     for body in (rows, rows[1:]):  # without a header, or with one that names the column otherwise
         for number, cell in enumerate(body[0] if body else []):
-            if os.path.splitext(cell.strip())[1].lower() in EXTENSIONS:
+            if ending_of(cell.strip()) in EXTENSIONS:
                 return [row[number].strip() for row in body if len(row) > number and row[number].strip()]
     raise UserError(f"{flag} {file} has no column of paths; name it path in the first line ({', '.join(rows[0][:5])})")

@@ -7,16 +7,25 @@ from functools import cache
 from pathlib import Path
 
 from fcmae.data.endings import EXTENSIONS
+from fcmae.data.rows.files import ENDINGS
+from fcmae.data.rows.opening import Table, of_split
 from fcmae.data.sources.archives.images import archive_images
 from fcmae.data.sources.archives.names import expanded, is_archive, is_compressed_tar
-from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
+from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, kind, natural_key
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
+from fcmae.data.sources.remote import listed_images, remote_images, table_images
+from fcmae.data.sources.tables import tables_below, tables_of
 from fcmae.data.sources.walk import walk
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.urls import is_url, local_path
 from fcmae.errors import UserError
 from fcmae.runs.layout import PICTURES, is_run_folder
 
-ACCEPTED = "give a folder of images, a glob in quotes, .tar or .zip archives, or a list of paths (.txt, .csv)"
+ACCEPTED = (
+    "give a folder of images, a glob in quotes, .tar or .zip archives, .parquet files, a list of paths (.txt, .csv), "
+    "or any of these by URL"
+)
 UNSET = "???"
 """What a recipe says where the user must name the images."""
 
@@ -26,6 +35,9 @@ def check_there(sources: str | Sequence[str] | None, flag: str = "--data.path") 
     for source in expanded([sources] if isinstance(sources, str) else sources or ()):
         if source == UNSET:
             raise UserError(_missing(flag))
+        if is_url(source):
+            continue
+        source = local_path(source)
         if not os.path.exists(source) and not glob.has_magic(source):
             raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
 
@@ -34,16 +46,21 @@ def _missing(flag: str) -> str:
     return f"{flag} is missing: the recipe trains on your own images; {ACCEPTED}"
 
 
-def images_of(source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
+def images_of(
+    source: str | Sequence[str], survey: Survey, leave_out: Path | None, flag: str, access: Access
+) -> list[Entry] | ImageSet:
     """The images of one source, files or another set; several image files are one. ``flag`` is for messages.
 
     Raises:
         UserError: it does not exist, is of another kind, cannot be read, or holds no images.
     """
-    found: list[Entry] | ImageSet
     named = source if isinstance(source, str) else source[0]
     if named == UNSET:
         raise UserError(_missing(flag))
+    if isinstance(source, str) and is_url(source):
+        return remote_images(source, access, survey, flag)
+    source = local_path(source) if isinstance(source, str) else source
+    found: list[Entry] | ImageSet
     try:
         if not isinstance(source, str) or (os.path.isfile(source) and is_archive(source)):
             source = [source] if isinstance(source, str) else source
@@ -52,19 +69,49 @@ def images_of(source: str | Sequence[str], survey: Survey, leave_out: Path | Non
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
         elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
+            if not found and any(ending in survey.passed_over for ending in ENDINGS):
+                return _of_tables(tables_below(source), source, survey, leave_out, flag, access)
         elif os.path.isfile(source) and is_list(source):
-            found, looked = _of_paths(listed_paths(source, flag), survey, leave_out, flag), "at the paths in it"
+            return _of_list(listed_paths(source, flag), source, survey, leave_out, flag, access)
+        elif os.path.isfile(source) and (tables := tables_of([source])):
+            return _of_tables(tables, source, survey, leave_out, flag, access)
         elif glob.has_magic(source) and not os.path.lexists(source):
-            found, looked = _of_paths(list(_matches(source)), survey, leave_out, flag), "among what it matches"
+            matches = list(_matches(source))
+            if matches and (tables := tables_of(matches)):
+                return _of_tables(tables, source, survey, leave_out, flag, access)
+            found, looked = _of_paths(matches, survey, leave_out, flag), "among what it matches"
         else:
             raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
     except OSError as error:
-        raise UserError(f"{flag} {named} cannot be read: {error.strerror}") from None
+        where = error.filename if isinstance(error.filename, str) else named
+        raise UserError(f"{flag} {where} cannot be read: {error.strerror}") from None
+    return _some(found, named, looked, survey, flag)
+
+
+def _some(found: list[Entry] | ImageSet, source: str, looked: str, survey: Survey, flag: str) -> list[Entry] | ImageSet:
+    """What was found, if anything."""
     if not found:
         raise UserError(
-            f"{flag} {named} holds no images; looked {looked} for {' '.join(sorted(EXTENSIONS))}{_met(survey)}"
+            f"{flag} {source} holds no images; looked {looked} for {' '.join(sorted(EXTENSIONS))}{_met(survey)}"
         )
     return found
+
+
+def _of_list(
+    paths: list[str], source: str, survey: Survey, leave_out: Path | None, flag: str, access: Access
+) -> list[Entry] | ImageSet:
+    """Images at these paths and URLs."""
+    if any(map(is_url, paths)):
+        return listed_images(paths, access)
+    return _some(_of_paths(paths, survey, leave_out, flag), source, "at the paths in it", survey, flag)
+
+
+def _of_tables(
+    tables: list[Table], source: str, survey: Survey, leave_out: Path | None, flag: str, access: Access
+) -> list[Entry] | ImageSet:
+    """The rows of tables, or images at the paths in them."""
+    found = table_images(of_split(tables, access.split, source, flag), access, flag)
+    return found if isinstance(found, ImageSet) else _of_list(found, source, survey, leave_out, flag, access)
 
 
 def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
@@ -112,6 +159,8 @@ def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag
         if (run := run_above(absolute if is_folder else os.path.dirname(absolute))) is not None:
             if run not in survey.runs:
                 survey.runs.append(run)
+        elif is_folder and (image := folder_entry(path, name, is_linked=os.path.islink(path))) is not None:
+            found.append(image)
         elif is_folder:
             found += [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
         elif (one := entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)) is not None:

@@ -4,8 +4,13 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from fcmae.cli.keywords import keyword_function
 from fcmae.cli.quiet import PlainFormatter
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +27,14 @@ def work():
 
 exit_status("fcmae test", work)
 """
+
+
+@dataclass(frozen=True)
+class NumberConfig:
+    """A setting."""
+
+    number: int = 1
+    """A number."""
 
 
 def run(*flags: str) -> str:
@@ -42,6 +55,26 @@ def test_remarks_of_libraries_are_not_shown() -> None:
 
 def test_python_shows_warnings_if_it_is_asked_to() -> None:
     assert "remark of torch" in run("-W", "default")
+
+
+@keyword_function(NumberConfig)
+def noisy(config: NumberConfig) -> int:
+    """Warns as torch does of more loading processes than cores, and as a program's own module does."""
+    warnings.warn_explicit("This DataLoader will create 4 worker processes", UserWarning, "file.py", 1, "fcmae.data")
+    warnings.warn_explicit("of the user", UserWarning, "file.py", 1, "mine")
+    logging.getLogger("timm.models").warning("Loading pretrained weights")
+    return config.number
+
+
+def test_functions_are_as_quiet_and_leave_the_program_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    warnings.simplefilter("always")
+    before, level = list(warnings.filters), logging.getLogger("timm").level
+    with warnings.catch_warnings(record=True) as seen:
+        assert noisy(number=2) == 2
+        warnings.warn_explicit("later", UserWarning, "file.py", 1, "torch.utils")
+    assert [str(one.message) for one in seen] == ["of the user", "later"]
+    assert caplog.messages == []
+    assert (warnings.filters, logging.getLogger("timm").level) == (before, level)
 
 
 def test_no_addresses() -> None:

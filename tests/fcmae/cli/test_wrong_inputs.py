@@ -83,6 +83,7 @@ BY_THE_PARSER = [
     ("pretrain", "--config bad.safetensors", "holds no settings"),
     ("pretrain", "--seed", "--seed needs a value"),
     ("pretrain", "--seed=", "--seed: Expected a whole number"),
+    ("pretrain", "--data.hflip yes", "--data.hflip: Expected a number. Got value: yes"),
     ("pretrain", "--seed 1.5", "--seed: Expected a whole number. Got value: 1.5"),
     ("pretrain", "--train.epochs -1", "--train.epochs must be at least 1, got -1"),
     ("pretrain", "images", "unexpected argument images"),

@@ -21,8 +21,8 @@ from fcmae.errors import UserError
 from fcmae.report import main, report
 from fcmae.report_page.charts import depth_chart, knn_chart
 from fcmae.report_page.facts import changed_settings, headline_facts, steps_planned, training_seconds
-from fcmae.report_page.page import _breakable
 from fcmae.report_page.pictures import MAX_PICTURES, MAX_SIDE
+from fcmae.report_page.rendering import breakable
 from fcmae.report_page.write import write_report
 from fcmae.runs.checkpoint import FOLDER, TrainState
 from fcmae.runs.reader import KNN, Series, read_run
@@ -336,7 +336,7 @@ def test_many_lines_all_look_different() -> None:
     [("runs/a_b", "runs/|a_|b"), ("model.name", "model.|name"), ("0.00015", "0.00015"), ("torch 2.1.0", "torch 2.1.0")],
 )
 def test_names_may_break_and_numbers_may_not(text: str, breaks: str) -> None:
-    assert _breakable(text).replace("<wbr>", "|") == breaks
+    assert breakable(text).replace("<wbr>", "|") == breaks
 
 
 def test_shares_are_told_in_per_cent(tmp_path: Path) -> None:

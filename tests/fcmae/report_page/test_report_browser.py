@@ -164,6 +164,8 @@ def test_labels_do_not_overlap_and_nothing_sticks_out(
     page = opened(chromium, report, width, height)
     wide = page.execute_script("return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
     assert wide <= width
+    within = "return [...document.querySelectorAll('.picture .scroll')].map(one => one.scrollWidth - one.clientWidth)"
+    assert not any(page.execute_script(within))  # the pictures need no scrolling sideways either
     for name in CHARTS:
         boxes: dict[str, list[dict[str, float]]] = page.execute_script(BOXES, chart(page, name))
         assert len(boxes["x"]) >= 3

@@ -8,6 +8,7 @@ from torch import nn
 
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
+from fcmae.runs.state import write_state
 
 
 def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -95,6 +96,7 @@ def test_an_optimizer_file_never_runs_code(tmp_path: Path) -> None:
             return (tmp_path.joinpath("ran").touch, ())
 
     torch.save({"state": Evil()}, folder / ckpt.OPTIMIZER)
+    write_state(folder / ckpt.STATE, state(3))  # without the checksums, which would refuse it first
     with pytest.raises(UserError, match=r"optimizer\.pt cannot be read"):
         ckpt.load_checkpoint(folder, model, optimizer)
     assert not (tmp_path / "ran").exists()

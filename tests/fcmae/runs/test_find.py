@@ -9,6 +9,7 @@ from torch import nn
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.find import AVERAGE, last_checkpoint, read_state
+from fcmae.runs.state import write_state
 
 
 def make_run(folder: Path, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -81,6 +82,36 @@ def test_the_average_of_the_weights_counts(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path) == checkpoints / "step-00000004"
     with pytest.raises(UserError, match=r"average\.safetensors cannot be read: .*step-00000004 is whole$"):
         ckpt.load_checkpoint(checkpoints / "step-00000005", model, optimizer, average=model)
+
+
+@pytest.mark.parametrize("name", [ckpt.MODEL, AVERAGE, ckpt.OPTIMIZER])
+def test_a_bit_that_flipped_among_the_numbers(tmp_path: Path, name: str) -> None:
+    """The file can be read, and only its checksum tells; the newest whole one is named."""
+    model, optimizer = make_run(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    for step in (4, 5, 6):
+        ckpt.save_checkpoint(tmp_path, model, {}, optimizer, ckpt.TrainState(step, 4, 10), average=model)
+    damaged = [checkpoints / f"step-0000000{step}" for step in (5, 6)]
+    for folder in damaged:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        ckpt.load_checkpoint(damaged[1], model, optimizer, average=model)
+    assert str(error.value) == (
+        f"{damaged[1] / name} cannot be read: it was damaged after it was written; {checkpoints}/step-00000004 is "
+        f"whole: to resume from it, move step-00000006 elsewhere, delete {checkpoints}/last, and repeat the command"
+    )
+    (checkpoints / "last").unlink()
+    assert last_checkpoint(tmp_path) == checkpoints / "step-00000004"
+
+
+def test_a_checkpoint_without_checksums_is_whole(tmp_path: Path) -> None:
+    """Those of older versions."""
+    model, optimizer = make_run(tmp_path)
+    folder = tmp_path / "checkpoints" / "step-00000003"
+    write_state(folder / ckpt.STATE, ckpt.TrainState(3, 4, 10))
+    assert ckpt.load_checkpoint(folder, model, optimizer).step == 3
 
 
 def test_one_that_is_not_the_newest_or_the_only_one(tmp_path: Path) -> None:

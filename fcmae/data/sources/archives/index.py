@@ -6,7 +6,7 @@ import logging
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -18,23 +18,25 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.listing import members
 from fcmae.data.sources.archives.member import Found, Member
 from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
 from fcmae.data.sources.first_bytes import LENGTH, OTHERS, ending_for
 from fcmae.data.sources.image_set import Stamp, fingerprint
-from fcmae.files import make_folder, replacing
+from fcmae.files import make_folder, naming, replacing
 from fcmae.progress import tracked
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+CLASS = ".cls"
+LONGEST_LABEL = 1024  # bytes
 BESIDE = ".fcmae"
 """Folder of indexes beside run folders."""
 COLUMNS = {
     "archive": np.int32, "offset": np.int64, "stored": np.int64, "size": np.int64, "method": np.uint8, "crc": np.int64,
-    "name_end": np.int64, "names": np.uint8,
+    "name_end": np.int64, "names": np.uint8, "label": np.int32,
 }  # fmt: skip
 
 
@@ -46,7 +48,10 @@ class Index:
     stamps: tuple[Stamp, ...]
     """Of the archives."""
     columns: dict[str, np.ndarray]
-    """By :data:`COLUMNS`: [N] each; ``names`` the bytes of all names, ``name_end`` where each ends."""
+    """By :data:`COLUMNS`: [N] each; ``names`` the bytes of all names, ``name_end`` where each ends; ``label`` a place
+    in ``classes``, or -1."""
+    classes: tuple[str, ...]
+    """Contents of the ``.cls`` files beside images."""
     fingerprint: tuple[str, str, str]
     """Of the images (:func:`fcmae.data.sources.image_set.fingerprint`)."""
     survey: Survey
@@ -58,19 +63,19 @@ class Index:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.file is not None:
             return _read, (self.file,)
-        return Index, (self.archives, self.stamps, self.columns, self.fingerprint, self.survey)
+        return Index, (self.archives, self.stamps, self.columns, self.classes, self.fingerprint, self.survey)
 
     def name(self, index: int) -> str:
         """Of an image."""
         ends = self.columns["name_end"]
-        start = int(ends[index - 1]) if index else 0
-        return os.fsdecode(self.columns["names"][start : int(ends[index])].tobytes())
+        start = ends.item(index - 1) if index else 0
+        return os.fsdecode(self.columns["names"][start : ends.item(index)].tobytes())
 
     def member(self, index: int) -> Member:
         """Where an image is."""
-        of_it = {name: int(self.columns[name][index]) for name in ("offset", "stored", "size", "method", "crc")}
-        number = int(self.columns["archive"][index])
-        return Member(self.archives[number], Found(self.name(index), **of_it), self.stamps[number])
+        number = self.columns["archive"].item(index)
+        found = Found(self.name(index), *[self.columns[name].item(index) for name in Found._fields[1:]])
+        return Member(self.archives[number], found, self.stamps[number])
 
 
 def index_of(archives: Sequence[str], beside: Path | None) -> Index:
@@ -99,8 +104,8 @@ def index_of(archives: Sequence[str], beside: Path | None) -> Index:
             made = _made(paths)
             _write(made, file)
         return _read(file)
-    except OSError as error:
-        if error.filename in paths:
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.filename in paths:
             raise
         logger.warning("the index of %s is kept in memory only: %s", _some(paths), error)
         return _made(paths)
@@ -132,14 +137,25 @@ def _made(paths: tuple[str, ...]) -> Index:
     """Lists the archives. Images are in natural order of their names, then in the order of their archives."""
     stamps, survey = tuple(map(_stamp, paths)), Survey()
     names: list[str] = []
+    labels: list[str | None] = []
     numbers = {name: array("q") for name in ("archive", "offset", "stored", "size", "method", "crc")}
     for number, path in enumerate(tracked(paths, len(paths), "indexing archives")):
-        for found in members(path, survey):
+        of_keys: dict[str, str] = {}
+        for found in _named(path, survey):
+            if found.name.endswith(CLASS) and found.size <= LONGEST_LABEL:
+                with suppress(OSError):
+                    text = Member(path, found, stamps[number]).read_bytes().decode(errors="replace")
+                    of_keys[_key(found.name)] = text.strip()
             if _is_image(path, found, stamps[number], survey):
                 names.append(found.name)
                 numbers["archive"].append(number)
                 for name in ("offset", "stored", "size", "method", "crc"):
                     numbers[name].append(getattr(found, name))
+        labels += [of_keys.get(_key(name)) if of_keys else None for name in names[len(labels) :]]
+    classes = sorted({label for label in labels if label is not None})
+    places_of_classes = {label: place for place, label in enumerate(classes)}
+    numbers["label"] = array("q", [-1 if label is None else places_of_classes[label] for label in labels])
+    del labels
     keys = [natural_key(name) for name in names]
     order = sorted(range(len(names)), key=names.__getitem__)
     order.sort(key=keys.__getitem__)
@@ -157,17 +173,29 @@ def _made(paths: tuple[str, ...]) -> Index:
     columns["name_end"] = np.fromiter(accumulate(map(len, encoded)), np.int64, len(encoded))
     columns["names"] = np.frombuffer(b"".join(encoded), np.uint8)
     of_images = [(size, stamps[n][1]) for size, n in zip(columns["size"], columns["archive"], strict=True)]
-    return Index(paths, stamps, columns, fingerprint([names[place] for place in places], of_images), survey)
+    hashes = fingerprint([names[place] for place in places], of_images)
+    return Index(paths, stamps, columns, tuple(classes), hashes, survey)
+
+
+def _named(path: str, survey: Survey) -> Iterator[Found]:
+    with naming(Path(path)):
+        yield from members(path, survey)
+
+
+def _key(name: str) -> str:
+    """What the files of one sample have in common in WebDataset's layout: all up to the first dot of the last part."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{last.partition('.')[0]}"
 
 
 def _is_image(path: str, found: Found, stamp: Stamp, survey: Survey) -> bool:
     """By its ending, or by its first bytes if the ending is missing or unknown, as for files; not if it is hidden."""
     if found.name.startswith(".") or "/." in found.name:
         return False
-    ending = os.path.splitext(found.name)[1].lower()
+    ending = ending_of(found.name)
     if ending in EXTENSIONS:
         return True
-    if ending not in OTHERS and ending != ".cls":
+    if ending not in OTHERS and ending != CLASS:
         with suppress(OSError):
             if ending_for(Member(path, found, stamp).head(LENGTH)) in EXTENSIONS:
                 return True
@@ -180,7 +208,7 @@ def _write(index: Index, file: Path) -> None:
     said = index.survey
     about = {
         "version": VERSION, "archives": index.archives, "stamps": index.stamps, "fingerprint": index.fingerprint,
-        "checksum": _checksum(index.columns),
+        "checksum": _checksum(index.columns), "classes": index.classes,
         "survey": [said.passed_over, said.not_regular, said.damaged, said.repeated],
     }  # fmt: skip
     with replacing(file) as temporary:
@@ -200,7 +228,7 @@ def _read(file: Path) -> Index:
     with open(file, "rb") as raw:
         length = int.from_bytes(raw.read(8), "little")
         header = json.loads(raw.read(length))
-    mapped = np.memmap(file, np.uint8, "r")
+    mapped = np.asarray(np.memmap(file, np.uint8, "r"))  # items of a memmap take several times as long
     columns = {}
     for name, dtype in COLUMNS.items():
         start, end = header[name]["data_offsets"]
@@ -210,7 +238,7 @@ def _read(file: Path) -> Index:
     passed_over, not_regular, damaged, repeated = about["survey"]
     return Index(
         tuple(about["archives"]), tuple((size, time) for size, time in about["stamps"]), columns,
-        tuple(about["fingerprint"]),
+        tuple(about["classes"]), tuple(about["fingerprint"]),
         Survey(Counter(passed_over), not_regular, damaged=damaged, repeated=repeated), file,
     )  # fmt: skip
 
@@ -218,5 +246,5 @@ def _read(file: Path) -> Index:
 def _checksum(columns: dict[str, np.ndarray]) -> str:
     whole = hashlib.blake2b(digest_size=16)
     for name in COLUMNS:
-        whole.update(np.ascontiguousarray(columns[name]).view(np.uint8))
+        whole.update(columns[name].tobytes())
     return whole.hexdigest()

@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from fcmae.data.endings import EXTENSIONS, ending_of
+
 ENDINGS = (".tar", ".zip")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -13,7 +15,7 @@ MOST = 10**6
 
 def is_archive(path: str) -> bool:
     """Whether a path names an archive that can be read by position, or a tar that cannot."""
-    return path.lower().endswith((*ENDINGS, *COMPRESSED))
+    return path.lower().endswith((*ENDINGS, *COMPRESSED)) and ending_of(path) not in EXTENSIONS
 
 
 def is_compressed_tar(path: str) -> bool:

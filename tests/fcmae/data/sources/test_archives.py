@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pickle
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,13 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcmae.data.classes import LabeledFiles, class_folder, class_parts
 from fcmae.data.images import UnreadableImageError, open_image, read_image
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.archives.images import ArchiveImages
 from fcmae.data.sources.archives.names import expanded
 from fcmae.data.sources.digest import digest
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
+from fcmae.finetuning.config import FinetuneDataConfig
+from fcmae.finetuning.labels import labeled_set
 from tests.fcmae.data.sources.packed import folder_of_images, make_tar, make_zip, members_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -130,6 +135,7 @@ def test_odd_members_of_a_tar(tmp_path: Path, format: int, caplog: pytest.LogCap
     assert images[list(images.names).index("last.png")].read_bytes() == PNG + b"the last one counts"
     assert "hard.png (a link)" in caplog.text
     assert "soft.png (a link)" in caplog.text
+    assert "fifo.png (a device)" in caplog.text
     assert set(tmp_path.rglob("*")) - before - set((tmp_path / "cache").rglob("*")) == {
         tmp_path / "odd.tar", tmp_path / "cache",
     }  # fmt: skip
@@ -190,6 +196,19 @@ def test_a_truncated_tar_is_used_as_far_as_it_is_whole(
     assert f"0.tar (truncated; the {left} files before are used)" in lines[0]
 
 
+def test_a_truncated_zip_is_used_as_far_as_it_is_whole(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its list is lost with its end; each file has a header of its own."""
+    file = make_zip(folder.parent / "a.zip", folder, method=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(file) as archive:
+        cut = archive.getinfo("dog/3.tif").header_offset + 100
+    file.write_bytes(file.read_bytes()[:cut])
+    with caplog.at_level(logging.INFO):
+        images = collect(file)
+    assert list(images.names) == ["cat/1.png", "cat/2.jpg", "cat/10.png"]
+    assert read_image(images[2]).equal(read_image(folder / "cat/10.png"))
+    assert "a.zip (truncated: its list of files is at its end; the 3 files before are used)" in caplog.text
+
+
 def test_a_damaged_header_ends_a_tar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for place in range(3):
@@ -211,7 +230,7 @@ def test_what_cannot_be_read_by_position_is_refused(folder: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"holds no images.*compressed as a whole"):
         collect(tmp_path / "b.tar")
     (tmp_path / "c.zip").write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"holds no images.*c\.zip \(File is not a zip file"):
+    with pytest.raises(UserError, match=r"holds no images.*c\.zip \(File is not a zip file; the 0 files"):
         collect(tmp_path / "c.zip")
     with pytest.raises(UserError, match=r"--data\.path .*s-002\.tar does not exist"):
         check_there(f"{tmp_path}/s-{{002..004}}.tar")
@@ -221,3 +240,44 @@ def test_ranges_of_names() -> None:
     assert expanded(["s-{08..11}.tar", "plain.tar"]) == [f"s-{n}.tar" for n in ("08", "09", "10", "11")] + ["plain.tar"]
     assert expanded(["{0..1}/{0..1}.tar"]) == ["0/0.tar", "0/1.tar", "1/0.tar", "1/1.tar"]
     assert expanded(["s-{3..1}.tar", "{a}.tar"]) == ["s-{3..1}.tar", "{a}.tar"]
+
+
+def _labels(parts: tuple[LabeledFiles, LabeledFiles]) -> list[dict[str, int]]:
+    return [dict(zip((image.name for image in part.paths), part.labels.tolist(), strict=True)) for part in parts]
+
+
+def test_classes_are_folders_in_archives_too(folder: Path) -> None:
+    """As in the folder; also below a folder that was packed with its own name, and divided into train/ and val/."""
+    plain = class_folder(folder)
+    assert _labels(class_folder(make_zip(folder.parent / "a.zip", folder))) == _labels(plain)
+    make_tar(folder.parent / "outer.tar", folder.parent, [f"set/{name}" for name in members_of(folder)])
+    assert _labels(class_folder(folder.parent / "outer.tar")) == _labels(plain)
+    for name, part in zip(members_of(folder), ("train", "val", "train") * 2, strict=True):
+        (folder.parent / "split/set" / part / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).rename(folder.parent / "split/set" / part / name)
+    split = folder.parent / "split"
+    assert _labels(class_folder(make_tar(folder.parent / "s.tar", split))) == _labels(class_folder(split / "set"))
+    with pytest.raises(UserError, match=r"s\.txt does not exist; give a folder"):
+        class_folder(folder.parent / "s.txt")
+
+
+def test_classes_in_cls_files(folder: Path) -> None:
+    """WebDataset's: one beside each image; numbers are in their order."""
+    flat = folder.parent / "flat"
+    flat.mkdir()
+    for n, name in enumerate(members_of(folder)):
+        shutil.copy(folder / name, flat / f"{n:04}{Path(name).suffix}")
+        (flat / f"{n:04}.cls").write_text(f"{(10, 9)[n % 2]}\n")
+    tar = make_tar(flat.parent / "flat.tar", flat)
+    (found,) = class_parts(str(tar))
+    assert {name: places.tolist() for name, places in found.places.items()} == {"9": [1, 3, 5], "10": [0, 2, 4]}
+    loaded = labeled_set(FinetuneDataConfig(path=str(tar)), seed=0)
+    assert loaded.classes == ("9", "10")
+    assert sorted([*loaded.train.names, *loaded.val.names]) == [
+        f"{n:04}{Path(m).suffix}" for n, m in enumerate(members_of(folder))
+    ]
+    image = loaded.train.open(0, PixelReading(3))
+    assert image.decode().equal(read_image(flat / loaded.train.names[0]))
+    make_tar(tar, flat, [name for name in members_of(flat) if name != "0003.cls"])
+    with pytest.raises(UserError, match="has no subfolders with images"):
+        class_parts(str(tar))

@@ -1,0 +1,1 @@
+"""Images in the rows of Parquet and Arrow files, as datasets on Hugging Face's hub have them."""

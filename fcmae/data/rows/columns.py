@@ -1,0 +1,78 @@
+"""Which column of a table holds images, and how: the bytes of files, or paths."""
+
+import json
+from typing import Any, NamedTuple
+
+from fcmae.data.sources.lists import COLUMNS
+from fcmae.errors import UserError
+
+USUAL = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "tif", "tiff", "bytes", "content")
+LABELS = ("label", "labels", "class", "target", "category", "cls", "fine_label")
+
+
+class Column(NamedTuple):
+    """A column of images."""
+
+    name: str
+    inside: str | None
+    """The field of a struct, as ``datasets`` writes images: bytes, or path."""
+    has_bytes: bool
+    """False: paths."""
+
+    @property
+    def path(self) -> str:
+        """As Parquet calls it."""
+        return f"{self.name}.{self.inside}" if self.inside else self.name
+
+
+def image_column(schema: Any, wanted: str | None, where: str, flag: str = "--data.path") -> Column | None:
+    """The column of images of an Arrow schema; None if there is none.
+
+    Args:
+        schema: ``pyarrow.Schema``.
+        wanted: its name; None: the first struct of bytes, else a column of bytes, else one of paths, by usual names.
+        where: the file, for messages.
+        flag: option, for messages.
+
+    Raises:
+        UserError: there is no column ``wanted``, or it holds no images.
+    """
+    columns = [column for field in schema if (column := _as_column(field))]
+    if wanted is not None:
+        found = next((column for column in columns if column.name == wanted), None)
+        if found is None:
+            what = "a column of other values" if wanted in schema.names else "not there"
+            raise UserError(
+                f"{flag} {where}: the column {wanted} (--data.column) is {what}; it needs the bytes of image files, or "
+                f"paths; there are {', '.join(schema.names[:20])}"
+            )
+        return found
+    of_bytes = [column for column in columns if column.has_bytes]
+    structs = [column for column in of_bytes if column.inside]
+    usual = [column for column in of_bytes if column.name.lower() in USUAL]
+    paths = [column for column in columns if not column.has_bytes and column.name.lower() in COLUMNS]
+    return next(iter([*structs, *usual, *(of_bytes if len(of_bytes) == 1 else []), *paths]), None)
+
+
+def _as_column(field: Any) -> Column | None:
+    from pyarrow import types
+
+    def is_bytes(kind: Any) -> bool:
+        return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+
+    if types.is_struct(field.type):
+        inside = next((one for one in field.type if one.name == "bytes" and is_bytes(one.type)), None)
+        return None if inside is None else Column(field.name, "bytes", True)
+    if is_bytes(field.type):
+        return Column(field.name, None, True)
+    is_text = types.is_string(field.type) or types.is_large_string(field.type) or types.is_string_view(field.type)
+    return Column(field.name, None, False) if is_text else None
+
+
+def class_names(schema: Any, column: str) -> list[str] | None:
+    """The names of the numbers in a column of labels, where ``datasets`` has written them."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return None

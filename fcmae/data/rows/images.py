@@ -1,0 +1,81 @@
+"""Rows of Parquet and Arrow files as an image set."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from fcmae.data.rows.files import RowFile
+from fcmae.data.sources.image_set import ImageSet, Stamp
+from fcmae.data.stored import Stored
+from fcmae.data.stores.fetching import FetchError, check_alive
+from fcmae.data.stores.urls import last_part, shown
+
+
+@dataclass(frozen=True, eq=False)
+class RowImage(Stored):
+    """The image of a row."""
+
+    file: RowFile
+    row: int
+
+    def __str__(self) -> str:
+        return f"{shown(self.file.where)}, row {self.row}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RowImage) and (self.file.where, self.row) == (other.file.where, other.row)
+
+    def __hash__(self) -> int:
+        return hash((self.file.where, self.row))
+
+    @property
+    def name(self) -> str:
+        """The file's name and the row."""
+        return f"{last_part(self.file.where)}-{self.row}"
+
+    def read_bytes(self) -> bytes:
+        """The bytes in the row.
+
+        Raises:
+            OSError: the row is empty or damaged, or the file cannot be read.
+            StoreError: the file is behind a URL, and nothing of it can be fetched any more.
+        """
+        try:
+            return self.file.image(self.row)
+        except FetchError as error:
+            check_alive([self.file.where], error, self.file.access)
+            raise
+
+    def fingerprint(self) -> bytes:
+        """What the file's own index says of all of its rows: reading one takes as long as reading a group."""
+        return self.file.identity.encode()
+
+
+class RowImages(ImageSet):
+    """The rows of several files, one after the other."""
+
+    def __init__(self, files: Sequence[RowFile], names: Sequence[str]) -> None:
+        self.files, self._names = tuple(files), tuple(names)
+        self._ends = list(accumulate(file.count for file in files))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        number = bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)
+
+    def item(self, index: int) -> RowImage:
+        """The image of a row."""
+        number, row = self._place(index)
+        return RowImage(self.files[number], row)
+
+    def name(self, index: int) -> str:
+        """The file's name relative to the source, and the row."""
+        number, row = self._place(index)
+        return f"{self._names[number]}/{row}"
+
+    def stamp(self, index: int) -> Stamp:
+        """Size and time of the file."""
+        file = self.files[self._place(index)[0]]
+        return file.size, file.mtime_ns

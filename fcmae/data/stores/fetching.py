@@ -1,0 +1,245 @@
+"""Fetches bytes by URL through fsspec: every call has a time limit, failed ones are repeated, errors are one phrase."""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.urls import WEB, protocol, shown
+from fcmae.errors import StoreError, UserError
+
+T = TypeVar("T")
+
+WAITS = (1.0, 2.0, 4.0)  # seconds between one try and the next
+BLOCK = 8 * 2**20  # bytes of one request; larger files come in several where their size is known
+PATIENCE = 20  # time limits that a request of unknown length may take in all
+PASSING = (408, 425, 429)  # statuses of HTTP below 500 that may be gone the next time
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+
+
+class FetchError(OSError):
+    """Bytes that could not be fetched."""
+
+    def __init__(self, url: str, why: str, is_absent: bool) -> None:
+        super().__init__(errno.ENOENT if is_absent else errno.EIO, why)
+        self.url, self.why = url, why
+        self.is_absent = is_absent
+        """The store answers: it has no such file."""
+
+    def __str__(self) -> str:
+        return self.why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FetchError, (self.url, self.why, self.is_absent)
+
+
+def file_system(url: str, access: Access) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the path in it. fsspec makes one in each process, after a fork.
+
+    Raises:
+        UserError: the protocol is unknown, or needs a package that is not installed.
+    """
+    import fsspec
+
+    options: dict[str, Any] = {}
+    try:
+        if protocol(url) in WEB:
+            from aiohttp import ClientTimeout
+
+            limit = ClientTimeout(total=None, sock_connect=access.timeout, sock_read=access.timeout)
+            options = {"client_kwargs": {"timeout": limit}}
+        return fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        extra = EXTRAS.get(protocol(url))
+        install = f"pip install 'fcmae[{extra}]'" if extra else " ".join(str(error).split())
+        raise UserError(f"{shown(url)}: {protocol(url)}:// needs a package that is not installed: {install}") from None
+    except ValueError as error:  # an unknown protocol, or no bucket in it
+        raise UserError(f"{shown(url)}: {' '.join(str(error).split())}") from None
+
+
+def repeated(url: str, access: Access, call: Callable[[Any, str], T], limit: float | None = None) -> T:
+    """``call(file system, path)``, tried up to four times with growing waits in between.
+
+    Args:
+        url: what is fetched.
+        access: its ``timeout`` is that of a try.
+        call: raises to fail.
+        limit: another time limit in seconds.
+
+    Raises:
+        FetchError: it failed for good, or each time.
+        UserError: as :func:`file_system`.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return _tried(url, access, call, limit or access.timeout)
+        except FetchError as error:
+            if wait is None or error.is_absent or isinstance(error, _RefusedError):
+                raise
+            time.sleep(wait)
+    raise AssertionError
+
+
+class _RefusedError(FetchError):
+    """Another try would get the same answer: no access, no such bucket."""
+
+
+def _tried(url: str, access: Access, call: Callable[[Any, str], T], limit: float) -> T:
+    fs, path = file_system(url, access)
+    try:
+        return _in_time(lambda: call(fs, path), limit)
+    except Exception as error:  # of fsspec, aiohttp, botocore, huggingface_hub, …
+        raise _as_fetch_error(url, error, access) from None
+
+
+def _in_time(call: Callable[[], T], limit: float) -> T:
+    """The result of a call, made in another thread; TimeoutError if it takes longer. That thread is left to itself."""
+    done: list[tuple[bool, Any]] = []
+
+    def work() -> None:
+        try:
+            done.append((True, call()))
+        except BaseException as error:
+            done.append((False, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(limit)
+    if not done:
+        raise TimeoutError
+    succeeded, result = done[0]
+    if not succeeded:
+        raise result
+    return result
+
+
+def _as_fetch_error(url: str, error: Exception, access: Access) -> FetchError:
+    while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # fsspec says so of whatever went wrong while it asked for details
+    name = type(error).__name__
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410):
+        return FetchError(url, "is not there", is_absent=True)
+    if "Timeout" in name:
+        return FetchError(url, f"no answer within {access.timeout:g} s (--data.timeout)", is_absent=False)
+    if name in ("NoCredentialsError", "DefaultCredentialsError", "PartialCredentialsError"):
+        return _RefusedError(url, f"no credentials for {protocol(url)}:// were found", is_absent=False)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return _RefusedError(url, "access denied; are the credentials right, and still valid?", is_absent=False)
+    if isinstance(status, int) and status >= 400:
+        kind = _RefusedError if status < 500 and status not in PASSING else FetchError
+        return kind(url, f"HTTP {status} {getattr(error, 'message', '')}".strip(), is_absent=False)
+    if isinstance(error, NotImplementedError):
+        return _RefusedError(url, "the store cannot do this", is_absent=False)
+    inner = getattr(error, "os_error", error)
+    number = getattr(inner, "errno", None) or 0
+    if name in ("ClientPayloadError", "ServerDisconnectedError", "IncompleteRead"):
+        return FetchError(url, "the connection broke off", is_absent=False)
+    why = os.strerror(number) if number > 0 else getattr(inner, "strerror", None) or _one_line(str(inner), url)
+    return FetchError(url, why or name, is_absent=False)
+
+
+def _one_line(text: str, url: str) -> str:
+    return " ".join(text.replace(url, shown(url)).split())
+
+
+def fetched(url: str, access: Access, version: str = "", size: int | None = None) -> bytes:
+    """The whole file, from the cache if it is there.
+
+    Args:
+        url: of the file.
+        access: time limits and cache.
+        version: what changes when the file does, as far as known; a part of the cache's key.
+        size: bytes, if known; a file of another length is fetched again.
+
+    Raises:
+        FetchError: after several tries.
+    """
+    key = f"{url}\0{version}"
+    data = access.cache.get(key)
+    if data is None or (size is not None and len(data) != size):
+        data = downloaded(url, access, size)
+        access.cache.put(key, data)
+    return data
+
+
+def downloaded(url: str, access: Access, size: int | None = None) -> bytes:
+    """The whole file, not from the cache; raises as :func:`fetched`."""
+    if size is not None and size > BLOCK:
+        return b"".join(part(url, access, n, min(n + BLOCK, size), size) for n in range(0, size, BLOCK))
+
+    def call(fs: Any, path: str) -> bytes:
+        data = fs.cat_file(path)
+        if size is not None and len(data) != size:
+            raise OSError(f"the connection ended after {len(data):,} of {size:,} bytes")
+        return data
+
+    return repeated(url, access, call, access.timeout * (PATIENCE if size is None else 1))
+
+
+def part(url: str, access: Access, start: int, end: int, size: int) -> bytes:
+    """Bytes ``start`` to ``end`` of a file of ``size`` bytes, not from the cache.
+
+    Raises:
+        FetchError: after several tries, or the server sends whole files only.
+    """
+
+    def call(fs: Any, path: str) -> bytes:
+        data = fs.cat_file(path, start=start, end=end)
+        if len(data) == size > end - start:
+            raise NotImplementedError
+        if len(data) != end - start:
+            raise OSError(f"the connection ended after {len(data):,} of {end - start:,} bytes")
+        return data
+
+    try:
+        return repeated(url, access, call)
+    except _RefusedError as error:
+        if error.why == "the store cannot do this":
+            error.why = "the server sends no parts of files (range requests), which large files and archives need"
+        raise
+
+
+def details(url: str, access: Access) -> tuple[int | None, str]:
+    """Size in bytes and version of a file, as far as the store tells them; raises as :func:`fetched`."""
+    return described(repeated(url, access, lambda fs, path: fs.info(path)))
+
+
+VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "checksum", "generation", "LastModified", "last_modified", "mtime")
+
+
+def described(info: dict[str, Any]) -> tuple[int | None, str]:
+    """(size, version) of what fsspec says of a file."""
+    version = next((str(info[name]) for name in VERSIONS if info.get(name)), "")
+    return info.get("size"), version
+
+
+def check_alive(urls: Iterable[str], error: FetchError, access: Access) -> None:
+    """After an error: StoreError if none of these files can be reached either.
+
+    One image that fails is skipped like a damaged one. A store that is gone stops the run, which is resumed later.
+    """
+    answers: list[bool] = []
+    asked = list(dict.fromkeys(urls))
+
+    def ask(url: str) -> None:
+        try:
+            _tried(url, access, lambda fs, path: fs.cat_file(path, start=0, end=1), access.timeout)
+        except FetchError as failed:
+            answers.append(failed.is_absent)
+        except Exception:
+            answers.append(False)
+        else:
+            answers.append(True)
+
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(access.timeout)
+    if not any(answers):
+        others = f"; neither can {len(asked)} other(s) of its set" if len(asked) > 1 else ""
+        raise StoreError(f"{shown(error.url)} cannot be fetched: {error.why}{others}")

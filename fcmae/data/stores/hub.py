@@ -1,0 +1,52 @@
+"""Datasets of Hugging Face's hub by name: ``hf:owner/name`` is the Parquet that the hub keeps of every one."""
+
+import re
+
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.fetching import FetchError
+from fcmae.data.stores.listing import Listed, listed
+from fcmae.data.stores.urls import HUB
+from fcmae.errors import UserError
+
+NAME = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?", re.I)
+CONVERTED = "refs/convert/parquet"  # the branch that the hub fills
+TRAIN = "train"
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether it is ``hf:owner/name``; a URL of the hub begins with ``hf://``."""
+    return bool(HUB.match(source))
+
+
+def hub_files(source: str, access: Access, flag: str = "--data.path") -> list[Listed]:
+    """The files of a dataset, of the split ``train`` if it has one and none is chosen.
+
+    Of a revision its own files, else the hub's Parquet, in ``configuration/split/``, or its own if there is none.
+
+    Raises:
+        UserError: another form of name, no such dataset, or several configurations and none is named.
+    """
+    found = NAME.fullmatch(source)
+    if found is None:
+        raise UserError(f"{flag} {source} is no dataset's name; give hf:owner/name, or hf:owner/name/configuration")
+    name, config, revision = found["name"], found["config"], found["revision"]
+    if revision:
+        return listed(f"hf://datasets/{name}@{revision}" + (f"/{config}" if config else ""), access, flag)
+    try:
+        files = listed(f"hf://datasets/{name}@{CONVERTED}", access, flag)
+    except UserError as error:
+        if isinstance(error.__cause__, FetchError) and not error.__cause__.is_absent:
+            raise
+        return listed(f"hf://datasets/{name}" + (f"/{config}" if config else ""), access, flag)
+    configs = list(dict.fromkeys(file.name.partition("/")[0] for file in files if "/" in file.name))
+    if config is None and len(configs) > 1:
+        raise UserError(
+            f"{flag} {source} has several configurations; add one, as {source}/{configs[0]}: {', '.join(configs)}"
+        )
+    chosen = config or (configs[0] if configs else "")
+    files = [file for file in files if file.name.startswith(f"{chosen}/")]
+    if not files:
+        raise UserError(f"{flag} {source} has no configuration {config}; there are {', '.join(configs)}")
+    if access.split is None and (trained := [file for file in files if file.name.split("/")[1].endswith(TRAIN)]):
+        return trained
+    return files

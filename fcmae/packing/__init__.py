@@ -1,0 +1,1 @@
+"""Makes shards for training from a set of images: the work behind ``fcmae pack``."""

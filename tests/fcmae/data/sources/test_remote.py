@@ -1,0 +1,284 @@
+"""The same images by folder, URL and table are the same samples, and what goes wrong on the way is one line."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+from fcmae.config import DataConfig
+from fcmae.data.samples import PretrainDataset
+from fcmae.data.sources import remote
+from fcmae.data.sources.digest import digest
+from fcmae.data.sources.files import collect
+from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.stores import fetching, hub
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.listing import Listed
+from fcmae.errors import StoreError, UserError
+from fcmae.models import ModelConfig
+from tests.fcmae.data.stores.server import Server, serving
+
+MODEL = ModelConfig(img_size=32, stem_stride=1)
+
+
+@pytest.fixture
+def access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Access:
+    monkeypatch.setattr(fetching, "WAITS", (0.01,))
+    return Access(str(tmp_path / "cache"), "20MB", timeout=0.5)
+
+
+@pytest.fixture
+def server(image_folder: Path) -> Iterator[Server]:
+    with serving(image_folder) as found:
+        yield found
+
+
+def dataset(images: ImageSet) -> PretrainDataset:
+    return PretrainDataset(images, DataConfig(path="x"), MODEL, 0.6, 0)
+
+
+def table_of(folder: Path, file: Path, names: list[str] | None = None, **columns: object) -> Path:
+    """A Parquet file of the images of a folder in groups of four, as ``datasets`` writes it."""
+    chosen = names or list(collect(folder).names)
+    rows = [{"bytes": (folder / name).read_bytes(), "path": Path(name).name} for name in chosen]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.table({"image": rows, **columns}), file, row_group_size=4)
+    return file
+
+
+def bucket_of(folder: Path) -> str:
+    url = f"memory://{uuid.uuid4().hex}"
+    for name in collect(folder).names:
+        with fsspec.open(f"{url}/{name}", "wb") as file:
+            file.write((folder / name).read_bytes())
+    return url
+
+
+@pytest.mark.parametrize(
+    "kind", ["web", "bucket", "pattern", "list", "list by URL", "table", "table by URL", "file://"]
+)
+def test_the_same_samples(image_folder: Path, tmp_path: Path, server: Server, access: Access, kind: str) -> None:
+    """Bit for bit those of the folder, twice: from the store and from the cache."""
+    folder = collect(image_folder)
+    table = table_of(image_folder, image_folder / "t.parquet") if kind == "table by URL" else tmp_path / "t.parquet"
+    lines = tmp_path / "list.txt"
+    lines.write_text("".join(f"{server.url}/{name}\n" for name in folder.names))
+    (image_folder / "list.csv").write_text("path\n" + "".join(f"{name}\n" for name in folder.names))
+    source = {
+        "web": lambda: server.url,
+        "bucket": lambda: bucket_of(image_folder),
+        "pattern": lambda: f"{server.url}/**/*.png",
+        "list": lambda: str(lines),
+        "list by URL": lambda: f"{server.url}/list.csv",
+        "table": lambda: str(table_of(image_folder, table)),
+        "table by URL": lambda: f"{server.url}/t.parquet",
+        "file://": lambda: f"file://{image_folder}",
+    }[kind]()
+    images = collect(source, access=access)
+    assert len(images) == len(folder)
+    if kind in ("web", "bucket", "file://"):
+        assert list(images.names) == list(folder.names)
+    expected, found = dataset(folder), dataset(images)
+    for epoch, index in ((0, 0), (0, 7), (1, 3), (0, 0)):
+        one, other = expected[epoch, index], found[epoch, index]
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.visible, other.visible)
+        assert not other.unreadable
+
+
+def test_one_image_that_fails_is_skipped(image_folder: Path, server: Server, access: Access) -> None:
+    images = collect(server.url, access=access)
+    samples = dataset(images)
+    failing = str(images[2])
+    for fault, reason in (("break", "the connection broke off"), (404, "is not there"), (500, "HTTP 500")):
+        server.failing = {failing.removeprefix(server.url): fault}
+        sample = samples[0, 2]
+        assert [one.name for one in sample.unreadable] == [failing]
+        assert f"{failing}: {reason}" in sample.unreadable[0].message
+    server.failing = {}
+    assert not samples[0, 2].unreadable  # it is tried again
+
+
+@pytest.mark.parametrize("fault", ["hang", "break", 503, 403])
+def test_a_store_that_is_gone_stops_the_run(server: Server, access: Access, fault: str | int) -> None:
+    samples = dataset(collect(server.url, access=access))
+    _ = samples[0, 0]
+    server.failing = {"": fault}
+    with pytest.raises(StoreError, match=rf"^{server.url}/.* cannot be fetched: .*; neither can \d other"):
+        _ = samples[0, 5]
+    _ = samples[0, 0]  # what is cached is there
+
+
+def test_a_table_whose_store_is_gone(image_folder: Path, server: Server, access: Access) -> None:
+    table_of(image_folder, image_folder / "t.parquet")
+    samples = dataset(collect(f"{server.url}/t.parquet", access=Access(None, "0", 0.5)))
+    server.failing = {"": "break"}
+    with pytest.raises(StoreError, match=r"/t.parquet cannot be fetched: the connection broke off"):
+        _ = samples[0, 5]
+
+
+def test_an_empty_row_is_an_unreadable_image(tmp_path: Path, image_folder: Path, access: Access) -> None:
+    good = (image_folder / next(iter(collect(image_folder).names))).read_bytes()
+    rows = [{"bytes": good}, None, {"bytes": b"\x89PNG\r\n\x1a\njunk"}]
+    parquet.write_table(pa.table({"image": rows}), tmp_path / "t.parquet")
+    samples = dataset(collect(tmp_path / "t.parquet", access=access))
+    assert samples[0, 1].unreadable[0].message == f"{tmp_path / 't.parquet'}, row 1: the row holds no image"
+    assert samples[0, 2].unreadable[0].message.startswith(f"{tmp_path / 't.parquet'}, row 2: ")
+
+
+def test_columns_of_paths_and_urls(tmp_path: Path, image_folder: Path, server: Server, access: Access) -> None:
+    names = list(collect(image_folder).names)
+    paths = [os.path.relpath(image_folder / name, tmp_path / "t") for name in names]
+    (tmp_path / "t").mkdir()
+    parquet.write_table(pa.table({"n": range(len(names)), "file_name": paths}), tmp_path / "t" / "paths.parquet")
+    assert [Path(str(one)).resolve() for one in collect(tmp_path / "t" / "paths.parquet", access=access)] == [
+        (image_folder / name).resolve() for name in names
+    ]
+    parquet.write_table(pa.table({"link": [f"{server.url}/{name}" for name in names]}), tmp_path / "urls.parquet")
+    with pytest.raises(
+        UserError, match=r"urls.parquet has no column of images.*there are link. Name it with --data.col"
+    ):
+        collect(tmp_path / "urls.parquet", access=access)
+    found = collect(tmp_path / "urls.parquet", access=Access(access.cache_dir, "1MB", 1, column="link"))
+    assert list(map(str, found)) == [f"{server.url}/{name}" for name in names]
+
+
+def test_folders_of_tables_and_their_splits(tmp_path: Path, image_folder: Path, access: Access) -> None:
+    names = list(collect(image_folder).names)
+    table_of(image_folder, tmp_path / "set" / "data" / "train-00010-of-00011.parquet", names[:3])
+    table_of(image_folder, tmp_path / "set" / "data" / "train-00009-of-00011.parquet", names[3:5])
+    table_of(image_folder, tmp_path / "set" / "data" / "test-00000-of-00001.parquet", names[5:6])
+    found = collect(tmp_path / "set", access=access)
+    assert found.names[0] == "data/test-00000-of-00001.parquet/0"
+    assert len(found) == 6
+    train = collect(tmp_path / "set", access=Access(split="train"))
+    assert [one.read_bytes() for one in train] == [(image_folder / n).read_bytes() for n in (*names[3:5], *names[:3])]
+    assert len(collect(f"{tmp_path}/set/data/train*.parquet", access=access)) == 5
+    with pytest.raises(UserError, match=r"no files of the split val \(--data.split\); there are data/test-00000"):
+        collect(tmp_path / "set", access=Access(split="val"))
+
+
+def test_the_digest_tells_contents_and_not_places(tmp_path: Path, image_folder: Path, access: Access) -> None:
+    names = list(collect(image_folder).names)
+    first = digest(collect(table_of(image_folder, tmp_path / "a" / "t.parquet"), access=access)).split()
+    moved = digest(collect(table_of(image_folder, tmp_path / "b" / "t.parquet"), access=access)).split()
+    assert [one == other for one, other in zip(first, moved, strict=True)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]  # the date
+    (image_folder / names[3]).write_bytes((image_folder / names[4]).read_bytes())
+    other = digest(collect(table_of(image_folder, tmp_path / "b" / "t.parquet"), access=access)).split()
+    assert other[4] != first[4]
+
+
+def test_the_digest_of_a_web_server(server: Server, image_folder: Path, access: Access) -> None:
+    images = collect(server.url, access=access)
+    before = digest(images)
+    assert digest(collect(server.url, access=access)) == before
+    assert server.count(".png") == 0  # it asks for sizes only
+    file = image_folder / images.names[0]
+    file.write_bytes(file.read_bytes() + b"x")
+    assert digest(collect(server.url, access=access)) != before
+    server.failing = {"": 503}
+    with pytest.raises(StoreError):
+        digest(images)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("foo://b/x", "foo://b/x: Protocol not known: foo"),
+        ("s3://b/x/", "s3:// needs a package that is not installed: pip install 'fcmae[s3]'"),
+        ("memory://nowhere", "--data.path memory://nowhere is not there"),
+        ("http://127.0.0.1:9/x/", "--data.path http://127.0.0.1:9/x/ cannot be listed: Connection refused"),
+        ("http://127.0.0.1:9/x.csv", "--data.path http://127.0.0.1:9/x.csv cannot be fetched: Connection refused"),
+        (
+            "http://127.0.0.1:9/x.parquet",
+            "--data.path http://127.0.0.1:9/x.parquet cannot be fetched: Connection refused",
+        ),
+        ("hf:name", "--data.path hf:name is no dataset's name; give hf:owner/name"),
+    ],
+)
+def test_what_cannot_be_reached(source: str, message: str, access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
+    with pytest.raises(UserError) as caught:
+        collect(source, access=access)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_store_without_images(access: Access) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    with fsspec.open(f"{url}/a.mp4", "wb") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"holds no images; passed over, no images that can be read: 1 .mp4"):
+        collect(url, access=access)
+
+
+CONVERTED = "hf://datasets/o/n@refs/convert/parquet"
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "there", "expected"),
+    [
+        ("hf:o/n", None, ["default/train/0000.parquet", "default/test/0000.parquet"], ["default/train/0000.parquet"]),
+        ("hf:o/n", "test", ["default/train/0000.parquet", "default/test/0000.parquet"], ["default/test/0000.parquet"]),
+        (
+            "hf:o/n",
+            None,
+            ["default/all/1.parquet", "default/all/0.parquet"],
+            ["default/all/1.parquet", "default/all/0.parquet"],
+        ),
+        ("hf:o/n/b", None, ["a/train/0.parquet", "b/train/0.parquet"], ["b/train/0.parquet"]),
+        (
+            "hf:o/n",
+            None,
+            ["a/train/0.parquet", "b/train/0.parquet"],
+            "has several configurations; add one, as hf:o/n/a: a, b",
+        ),
+        ("hf:o/n/c", None, ["a/train/0.parquet"], "has no configuration c; there are a"),
+    ],
+)
+def test_names_of_the_hub(
+    source: str, split: str | None, there: list[str], expected: list[str] | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(url: str, access: Access, flag: str) -> list[Listed]:
+        assert url == CONVERTED
+        return [Listed(f"{url}/{name}", name, 1, "v") for name in there]
+
+    monkeypatch.setattr(hub, "listed", listed)
+    monkeypatch.setattr(remote, "table_images", lambda tables, access, flag: [table.where for table in tables])
+    if isinstance(expected, str):
+        with pytest.raises(UserError) as caught:
+            collect(source, access=Access(split=split))
+        assert expected in str(caught.value)
+    else:
+        monkeypatch.setattr(remote, "listed_images", lambda paths, access: paths)
+        found = remote.remote_images(source, Access(split=split), remote.Survey(), "--data.path")
+        assert found == [f"{CONVERTED}/{name}" for name in expected]
+
+
+def test_a_dataset_that_the_hub_has_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(url: str, access: Access, flag: str) -> list[Listed]:
+        if url == CONVERTED:
+            raise UserError("gone") from fetching.FetchError(url, "is not there", True)
+        assert url == "hf://datasets/o/n"
+        return [Listed(f"{url}/1.png", "1.png", 1, "v")]
+
+    monkeypatch.setattr(hub, "listed", listed)
+    assert list(collect("hf:o/n").names) == ["1.png"]
+
+
+def test_the_cache_folder_is_checked_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--data.cache_dir .*/file cannot be written to"):
+        collect("memory://x", access=Access(str(tmp_path / "file")))
