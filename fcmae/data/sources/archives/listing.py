@@ -11,6 +11,10 @@ from typing import BinaryIO
 from fcmae.data.endings import EXTENSIONS
 from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, STORED, Found
 from fcmae.data.sources.entries import Survey
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.fetching import FetchError
+from fcmae.data.stores.remote_file import open_remote
+from fcmae.data.stores.urls import shown
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
@@ -19,12 +23,15 @@ UTF8, ENCRYPTED = 0x800, 0x1
 """Flags of a zip member."""
 
 
-def members(path: str, survey: Survey) -> Iterator[Found]:
+def members(path: str, survey: Survey, access: Access | None = None) -> Iterator[Found]:
     """The regular files of an archive, as far as it is whole; the survey names what is not.
+
+    Of an archive behind a URL (``access``) a tar is read from its start to its end, of a zip the list at its end.
 
     Names are made relative: no ``..``, no ``/`` in front. They are only ever names.
     """
-    return _of_zip(path, survey) if path.lower().endswith(".zip") else _of_tar(path, survey)
+    with open_remote(path, access) if access else open(path, "rb") as file:
+        yield from (_of_zip if shown(path).lower().endswith(".zip") else _of_tar)(file, path, survey)
 
 
 def plain_name(name: str) -> str:
@@ -36,16 +43,15 @@ def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def _of_tar(path: str, survey: Survey) -> Iterator[Found]:
+def _of_tar(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
     count = 0
-    with open(path, "rb") as file:
-        try:
-            for found in _headers(file, path, survey):
-                count += 1
-                yield found
-        except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
-            reason = "truncated" if "unexpected end" in str(error) else " ".join(str(error).split())
-            survey.damaged[path] = f"{reason}; the {count:,} files before are used"
+    try:
+        for found in _headers(file, path, survey):
+            count += 1
+            yield found
+    except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+        reason = "truncated" if "unexpected end" in str(error) else " ".join(str(error).split())
+        survey.damaged[shown(path)] = f"{reason}; the {count:,} files before are used"
 
 
 def _headers(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
@@ -107,19 +113,21 @@ def _other_file(member: tarfile.TarInfo, path: str, survey: Survey) -> Found | N
     if member.isreg() and not member.issparse():
         return Found(name, member.offset_data, member.size, member.size, IN_TAR)
     if not member.isdir() and _is_image(name):
-        survey.not_regular[f"{path}/{name}"] = "a sparse file" if member.issparse() else "a link"
+        survey.not_regular[f"{shown(path)}/{name}"] = "a sparse file" if member.issparse() else "a link"
     return None
 
 
-def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
-    size = os.path.getsize(path)
+def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
+    size = file.seek(0, os.SEEK_END)
     lost = 0
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        if isinstance(error.__context__, FetchError):  # zipfile says so of whatever went wrong
+            raise error.__context__ from None
         reason = " ".join(str(error).split())
-        survey.damaged[path] = f"{reason}: truncated, or no zip; its list of files is at its end"
+        survey.damaged[shown(path)] = f"{reason}: truncated, or no zip; its list of files is at its end"
         return
     for info in infos:
         name = plain_name(_name_of(info))
@@ -140,9 +148,9 @@ def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
         if refused is None:
             yield Found(name, info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
         elif _is_image(name):
-            survey.not_regular[f"{path}/{name}"] = refused
+            survey.not_regular[f"{shown(path)}/{name}"] = refused
     if lost:
-        survey.damaged[path] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
+        survey.damaged[shown(path)] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:
