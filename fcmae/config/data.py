@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fcmae.config.checks import check_finite, check_least
-from fcmae.data.pixel_reading import MAX_PIXELS, PixelReading, Stack, check_bands, check_value_range
+from fcmae.data.pixel_reading import MAX_PIXELS, PixelReading, Slices, Stack, check_bands, check_value_range
 from fcmae.data.stores.access import CACHE_SIZE, TIMEOUT, Access, bytes_of
 
 if TYPE_CHECKING:
@@ -55,13 +55,20 @@ class TrainingImagesConfig:
     model.in_chans."""
     value_range: tuple[float, ...] | None = None
     """Values that become 0 and 1: low,high of all channels, or low,high of each in turn. Values beyond are clipped.
-    Unset: measured from a sample of the images, written to config.yaml; 8-bit images keep 0,255."""
+    Unset: measured from a sample of the images, written to config.yaml; 8-bit images keep 0,255, and DICOM files with a
+    window are read as it shows them. Set: Hounsfield units in CT."""
     nodata: float | None = None
-    """Value of pixels without data. They get the mean, and patches mostly of them are not scored. NaN and the
-    GDAL_NODATA tag of a TIFF always count."""
+    """Value of pixels without data. They get the mean, and patches mostly of them are not scored. NaN, the
+    GDAL_NODATA tag of a TIFF and the padding value of DICOM always count."""
     stack: Stack = "auto"
-    """The pages of a TIFF: channels of one image, or images, one of which is drawn per crop. auto: channels if they are
-    as many as model.in_chans, else images if the pages, or the C axis of an OME-TIFF, have as many channels."""
+    """Pages of a TIFF, frames of a DICOM file, slices of a volume: channels of one image, or images, one of which is
+    drawn per crop. auto: channels if they are as many as model.in_chans, else images if the pages, or the C axis of an
+    OME-TIFF, have as many channels. The slices of a NIfTI volume are images."""
+    slices: Slices = "axial"
+    """How NIfTI volumes are cut into slices: axial, coronal or sagittal."""
+    level: int = 0
+    """Resolution of slides and other pyramids: 0 is the full one, 1 the next smaller, and so on. Files of a single
+    resolution are read as they are."""
     max_pixels: int = MAX_PIXELS
     """Largest image to decode, in pixels of up to 4 bytes; of tiled TIFFs and .npy files, the largest crop. Larger ones
     are skipped as unreadable."""
@@ -73,7 +80,7 @@ class TrainingImagesConfig:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        check_least(self, num_workers=0, max_pixels=1)
+        check_least(self, num_workers=0, max_pixels=1, level=0)
         if self.timeout <= 0:
             raise ValueError(f"timeout must be above 0 seconds, got {self.timeout:g}")
         bytes_of(self.cache_size)
@@ -103,7 +110,9 @@ class TrainingImagesConfig:
         Raises:
             ValueError: bands or value_range of another number of channels.
         """
-        return PixelReading(in_chans, self.bands, self.value_range, self.nodata, self.stack, self.max_pixels)
+        return PixelReading(
+            in_chans, self.bands, self.value_range, self.nodata, self.stack, self.max_pixels, self.level, self.slices
+        )
 
     def normalizer(self, in_chans: int) -> "Normalizer":
         """The normalizer for ``in_chans`` channels; ImageNet's in place of what is to be measured.

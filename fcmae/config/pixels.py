@@ -3,13 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fcmae.data.pixel_reading import Stack, check_bands, check_value_range
+from fcmae.config.checks import check_least
+from fcmae.data.pixel_reading import Slices, Stack, check_bands, check_value_range
 from fcmae.errors import UserError
 
 if TYPE_CHECKING:
     from fcmae.data.normalizer import Pixels  # it needs torch, which takes seconds to import
 
-READING = ("bands", "value_range", "nodata", "stack")
+READING = ("bands", "value_range", "nodata", "stack", "slices", "level")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class PixelConfig:
     stack: Stack | None = None
     """The pages of a TIFF: channels of one image, or images, of which the middle one is taken. Unset: as the weights
     say, else auto."""
+    slices: Slices | None = None
+    """How NIfTI volumes are cut into slices, of which the middle one is taken: axial, coronal or sagittal. Unset: as
+    the weights say, else axial."""
+    level: int | None = None
+    """Resolution of slides and other pyramids, 0 the full one; unset: as the weights say, else 0."""
     mean: tuple[float, ...] | None = None
     """Mean of each channel, for pixel values in 0 … 1. Unset: as the weights say, else ImageNet's."""
     std: tuple[float, ...] | None = None
@@ -48,6 +54,8 @@ class PixelConfig:
     def __post_init__(self) -> None:
         check_bands(self.bands)
         check_value_range(self.value_range)
+        if self.level is not None:
+            check_least(self, level=0)
         if self.mean is not None and not all(0 <= mean <= 1 for mean in self.mean):
             raise ValueError(f"mean must be in [0, 1], the range of pixel values, got {self.mean}")
         if self.std is not None and not all(0 < std < float("inf") for std in self.std):

@@ -14,10 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from fcmae.data.pixel_reading import PixelReading
-from fcmae.data.reading import codecs, jpeg, limits, npy, pillow, tiff, tiff_levels, values
+from fcmae.data.reading import codecs, dicom, jpeg, limits, nifti, npy, ome_zarr, pillow, tiff, tiff_levels, values
 from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 from fcmae.data.stored import Held, ImageRef, Stored
+from fcmae.data.zarr_folders import metadata_of
 from fcmae.errors import StoreError
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
@@ -25,7 +26,7 @@ __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MIDDLE = 4096  # pixels
 IN_MEMORY = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
-SNIFFED = 32  # bytes that tell what a file is
+SNIFFED = 352  # bytes that tell what a file is
 
 
 @dataclass
@@ -94,7 +95,7 @@ class ImageFile:
             array = self._own(1, window if self.opened.windowed else None, plane)
             if window is not None and not self.opened.windowed:
                 array = array[:, window.top : window.top + window.height, window.left : window.left + window.width]
-            return self.channels(array), self._missing(array, window)
+            return self.channels(array), self._missing(array, window, plane)
 
     @property
     def nodata(self) -> float | None:
@@ -122,18 +123,18 @@ class ImageFile:
         array = self.opened.decode(reduce, window, plane)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
-    def _missing(self, array: np.ndarray, window: Window | None) -> np.ndarray | None:
+    def _missing(self, array: np.ndarray, window: Window | None, plane: int) -> np.ndarray | None:
         """Where this window of the file, [C, h, w], has no value in the network's channels; None: nowhere."""
         picked = self.channels.picked(array)
         found = values.missing(picked, self.nodata)
-        if self.opened.mask is not None and not (there := self._masked(window)).all():
+        if self.opened.mask is not None and not (there := self._masked(window, plane)).all():
             found = np.broadcast_to(~there, picked.shape) | (False if found is None else found)
         return self.channels.spread(found)
 
-    def _masked(self, window: Window | None) -> np.ndarray:
+    def _masked(self, window: Window | None, plane: int) -> np.ndarray:
         """The part of the file's own mask."""
         assert self.opened.mask is not None
-        part = self.opened.mask(window)
+        part = self.opened.mask(window, plane)
         if window is None or part.shape[1:] == window[2:]:
             return part
         return part[:, window.top : window.top + window.height, window.left : window.left + window.width]
@@ -143,7 +144,7 @@ class ImageFile:
         pairs, full_scale = self.reading.pairs(), self.opened.full_scale
         if pairs is None and full_scale is None:
             pairs = self._stretch(plane)
-        gone = self._missing(array, window)
+        gone = self._missing(array, window, plane)
         return values.in_unit_range(self.channels(array), gone, pairs, full_scale)
 
     def _stretch(self, plane: int) -> values.Pairs | None:
@@ -153,7 +154,7 @@ class ImageFile:
             middle = Window((self.height - rows) // 2, (self.width - columns) // 2, rows, columns)
             window = middle if self.opened.windowed else None
             array = self._own(1, window, plane)
-            gone = self._missing(array, window)
+            gone = self._missing(array, window, plane)
             self._own_pairs[plane] = values.own_pairs(self.channels(array), gone)
         return self._own_pairs[plane]
 
@@ -231,24 +232,35 @@ def read_image(path: str | ImageRef, reading: PixelReading | int = 3) -> Tensor:
 
 
 def _checked(path: ImageRef, reading: PixelReading) -> Opened:
-    if isinstance(path, Path) and not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
-        raise ValueError("is no regular file")
+    if isinstance(path, Path):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and metadata_of(path)):  # opening a FIFO would block
+            raise ValueError("is no regular file")
     opened = _open(path, reading)
     values.check_dtype(opened)
     return opened
 
 
 def _open(path: ImageRef, reading: PixelReading) -> Opened:
+    if isinstance(path, Path) and path.is_dir():
+        return ome_zarr.open_zarr(path, reading)
     with path.open("rb") as file:
         start = file.read(SNIFFED)
-        by_windows = start.startswith((*tiff.MAGIC, npy.MAGIC))
-        data = b"" if by_windows and (isinstance(path, Path) or path.region()) else start + file.read()
-    if by_windows and isinstance(path, Stored) and data:
+        is_dicom = start[dicom.AT :].startswith(dicom.MAGIC)  # before TIFF, whose header may stand before a slide's
+        in_parts = is_dicom or nifti.is_nifti(start) or start.startswith((*tiff.MAGIC, npy.MAGIC, ome_zarr.ZIP))
+        data = b"" if in_parts and (isinstance(path, Path) or path.region()) else start + file.read()
+    if in_parts and isinstance(path, Stored) and data:
         path = Held(path, data)
+    if is_dicom:
+        return dicom.open_dicom(path, reading)
     if start.startswith(tiff.MAGIC):
         return tiff.open_tiff(path, reading)
     if start.startswith(npy.MAGIC):
         return npy.open_npy(path, reading)
+    if start.startswith(ome_zarr.ZIP):
+        return ome_zarr.open_zarr(path, reading)
+    if nifti.is_nifti(start):
+        return nifti.open_nifti(path, reading)
     if start.startswith(jpeg.START):
         return jpeg.open_jpeg(data, reading.max_pixels, prefer_fast=reading.in_chans == 3 and reading.bands is None)
     deep = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Stack = Literal["auto", "channels", "images"]
+Slices = Literal["axial", "coronal", "sagittal"]
 MAX_PIXELS = 2**28
 """Pixels that one image, or one crop of a tiled scene, may have by default: 268 million."""
 
@@ -22,15 +23,23 @@ class PixelReading:
     nodata: float | None = None
     """The value of missing pixels; NaN and a TIFF's own GDAL_NODATA tag count besides. None: these alone."""
     stack: Stack = "auto"
-    """What the pages of a TIFF are."""
+    """What the pages of a TIFF, the frames of a DICOM file and the slices of a volume are."""
     max_pixels: int = MAX_PIXELS
     """Most pixels to decode at once."""
+    level: int = 0
+    """Level of a pyramid that stands for the image; 0: the full resolution."""
+    slices: Slices = "axial"
+    """Along which anatomical plane a volume is cut."""
 
     def __post_init__(self) -> None:
         check_bands(self.bands, self.in_chans)
         check_value_range(self.value_range, self.in_chans)
         if self.stack not in get_args(Stack):
             raise ValueError(f"stack must be one of {', '.join(get_args(Stack))}, got {self.stack!r}")
+        if self.slices not in get_args(Slices):
+            raise ValueError(f"slices must be one of {', '.join(get_args(Slices))}, got {self.slices!r}")
+        if self.level < 0:
+            raise ValueError(f"level must be 0 (full resolution) or more, got {self.level}")
 
     @classmethod
     def of(cls, given: "PixelReading | int") -> "PixelReading":
@@ -47,8 +56,8 @@ class PixelReading:
     def exported(self) -> dict[str, Any]:
         """What the configuration of an exported network says about pixels; empty for plain 8-bit images."""
         found: dict[str, Any] = {"value_range": self.value_range, "bands": self.bands, "nodata": self.nodata}
-        if self.stack != "auto":
-            found["stack"] = self.stack
+        defaults = {"stack": "auto", "level": 0, "slices": "axial"}
+        found |= {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items() if v is not None}
 
 

@@ -170,10 +170,14 @@ def resolved(
     return config if data.train.files is None else measured_pixels(config, data.train.files)
 
 
+OPEN = {"stack": "auto", "slices": "axial", "level": 0}
+"""Values of settings that are as good as unset."""
+
+
 def _with_unset(config: FinetuneConfig, pixels: dict[str, Any]) -> FinetuneConfig:
     """The settings with those of ``pixels`` that are unset; an ``auto`` of mean and std asks for a measurement."""
     images = config.data
-    unset = {name for name in pixels if getattr(images, name) is None or (name, images.stack) == ("stack", "auto")}
+    unset = {name for name in pixels if getattr(images, name) in (None, OPEN.get(name))}
     return replace(config, data=replace(images, **{name: pixels[name] for name in unset if pixels[name] is not None}))
 
 

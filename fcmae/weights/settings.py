@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 PIXEL_FIELDS: dict[str, Any] = {
     "value_range": list, "bands": list, "nodata": int | float, "stack": str, "max_pixels": int,
+    "slices": str, "level": int,
 }  # fmt: skip
 PIXELS_KEY = "fcmae_pixels"
 """In the metadata of a .safetensors file, for formats and files that have no other place for it."""
@@ -38,7 +39,7 @@ def pixels(ckpt: object, in_chans: int) -> Pixels:
 
 
 def stated_pixels(ckpt: str | Path) -> dict[str, Any]:
-    """What is stated next to weights, by the names of ``--data``: value_range, bands, nodata, stack, mean and std.
+    """What is stated next to weights, by the names of ``--data``: how files are read, mean and std.
 
     Only what is stated; so nothing for plain 8-bit images, and nothing for a path that does not exist.
     """

@@ -33,17 +33,24 @@ def deep_png(data: bytes, max_pixels: int) -> Opened | None:
 
 def deep_jpeg2000(data: bytes, max_pixels: int) -> Opened | None:
     """A JPEG 2000 image that is not of 8 bits, or of more channels than Pillow's modes have; None for others."""
+    if (size := jpeg2000_size(data)) is None:
+        return None
+    height, width, channels, bits = size
+    limits.check_size(height, width, channels * (1 + (bits > 8)), max_pixels)
+    if bits == 8 and channels in (1, 3):
+        return None
+    array = np.moveaxis(np.atleast_3d(imagecodecs.jpeg2k_decode(data)), 2, 0)
+    return pillow.in_memory(array, is_color=channels == 3, bits=bits)
+
+
+def jpeg2000_size(data: bytes) -> tuple[int, int, int, int] | None:
+    """Height, width, channels and bits of a JPEG 2000 codestream; None if there is none."""
     start = data.find(J2K[0])
     if start < 0 or len(data) < start + 46:
         return None
     right, bottom, left, top = struct.unpack(">IIII", data[start + 8 : start + 24])
     channels = int.from_bytes(data[start + 40 : start + 42], "big")
-    bits = (data[start + 42] & 0x7F) + 1
-    limits.check_size(bottom - top, right - left, channels * (1 + (bits > 8)), max_pixels)
-    if bits == 8 and channels in (1, 3):
-        return None
-    array = np.moveaxis(np.atleast_3d(imagecodecs.jpeg2k_decode(data)), 2, 0)
-    return pillow.in_memory(array, is_color=channels == 3, bits=bits)
+    return bottom - top, right - left, channels, (data[start + 42] & 0x7F) + 1
 
 
 def deep_avif(data: bytes, max_pixels: int) -> Opened | None:

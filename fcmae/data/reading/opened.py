@@ -48,8 +48,8 @@ class Opened:
     windowed: bool = False
     reductions: tuple[int, ...] = (1,)
     """How many times smaller a window can be read than it is."""
-    mask: Callable[[Window | None], np.ndarray] | None = None
-    """Window, or None for the whole image → bool [1, h, w], False where the file says that there is no data."""
+    mask: Callable[[Window | None, int], np.ndarray] | None = None
+    """(window, or None for the whole image; plane) → bool [1, h, w], False where the file says there is no data."""
 
     @property
     def full_scale(self) -> float | None:

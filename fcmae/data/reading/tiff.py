@@ -19,7 +19,7 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits, pillow, tiff_segments
 from fcmae.data.reading.opened import LYING, Opened, Window, turned
 from fcmae.data.reading.tiff_kept import LARGE, open_file, parsed
-from fcmae.data.reading.tiff_levels import reduced, reductions
+from fcmae.data.reading.tiff_levels import is_slide, levels_of, reduced, reductions
 from fcmae.data.reading.tiff_mask import mask_page, read_mask
 from fcmae.data.reading.tiff_pages import check_chain, check_segments
 from fcmae.data.stored import ImageRef, Stored
@@ -44,13 +44,13 @@ class Layout(NamedTuple):
 
 
 def open_tiff(path: ImageRef, reading: PixelReading) -> Opened:
-    """The first series of a TIFF; overviews and thumbnails are other series.
+    """The first series of a TIFF, of a slide the largest; overviews and thumbnails are other series.
 
     Raises:
         ValueError: damaged, truncated, too large, or of a color space that is not read at this depth.
     """
     with path.open("rb") as file:
-        check_chain(file)
+        check_chain(file, is_ndpi=path.name.lower().endswith(".ndpi"))
     with open_file(path) as kept:
         if (known := kept.facts.get(reading)) is not None:
             return known
@@ -61,24 +61,25 @@ def open_tiff(path: ImageRef, reading: PixelReading) -> Opened:
 
 
 def _opened(path: ImageRef, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
-    page = tiff.pages.first
+    levels = levels_of(tiff, reading.level)
+    series, page = levels[0], levels[0].keyframe
     if page.samplesperpixel < 1 or not page.imagelength or not page.imagewidth:
         raise ValueError(f"an image of {page.imagelength}×{page.imagewidth} pixels")
-    series = tiff.series[0]
     is_stack = bool(set(series.axes) - set("YXS")) or len(series.pages) > 1
     opened = None
-    if not is_stack and _suits_pillow(page) and not _needs_windows(page):
+    is_first = page is tiff.pages.first and not is_slide(series)  # the page that Pillow reads
+    if is_first and not is_stack and _suits_pillow(page) and not _needs_windows(page):
         _check_pages([page], tiff.filehandle.size, reading)
         opened = _by_pillow(path, page, reading)
     opened = opened or _by_segments(path, tiff, reading)
     if is_stack:
         return opened
-    if (mask := mask_page(tiff)) is not None:
+    if (mask := mask_page(tiff, page)) is not None:
         _check_pages([mask], tiff.filehandle.size, reading)
         opened.mask = partial(read_mask, path, mask.index, _orientation(page))
     elif opened.windowed:
-        opened.reductions = reductions(series)
-        for level in series.levels[1 : len(opened.reductions)]:
+        opened.reductions = reductions(levels)
+        for level in levels[1 : len(opened.reductions)]:
             _check_pages(list(level.pages), tiff.filehandle.size, reading)
     return opened
 
@@ -186,15 +187,15 @@ def _check_pages(pages: list[Any], file_size: int, reading: PixelReading) -> Non
 
 def _by_segments(path: ImageRef, tiff: tifffile.TiffFile, reading: PixelReading) -> Opened:
     """Read with tifffile, as far as a window needs."""
-    page, series = tiff.pages.first, tiff.series[0]
-    encoding = _encoding(page)
+    series = levels_of(tiff, reading.level)[0]
+    page, encoding = series.keyframe, _encoding(series.keyframe)
     if encoding not in ("RGB", "MINISBLACK", "MINISWHITE") and not (encoding == "YCBCR" and page.bitspersample == 8):
         raise ValueError(f"a TIFF of several pages or over 8 bits must be RGB or MINISBLACK, not {encoding}")
     if page.dtype is None:
         raise ValueError(f"values of {page.bitspersample} bits and sample format {page.sampleformat} are not read")
     if page.imagedepth != 1:
         raise ValueError("volumes within one page (ImageDepth) are not read")
-    pages = pages_of(tiff)
+    pages = pages_of(series)
     if _is_interleaved(series, page, len(pages), reading):
         _check_pages(pages, tiff.filehandle.size, reading)
         return pillow.in_memory(np.moveaxis(series.asarray(), 2, 0), nodata=_nodata(page))
@@ -208,7 +209,7 @@ def _by_segments(path: ImageRef, tiff: tifffile.TiffFile, reading: PixelReading)
     white = 2**page.bitspersample - 1 if encoding == "MINISWHITE" and is_unsigned else None
     return Opened(
         *((width, height) if turn in LYING else (height, width)), channels, np.dtype(page.dtype).newbyteorder("="),
-        partial(_decode, path, layout, turn, white),
+        partial(_decode, path, reading.level, layout, turn, white),
         is_color=encoding in ("RGB", "YCBCR") and of_one_page,
         has_alpha=of_one_page and tuple(page.extrasamples)[-1:] in ((1,), (2,)),
         bits=page.bitspersample if is_unsigned else 0,
@@ -216,13 +217,13 @@ def _by_segments(path: ImageRef, tiff: tifffile.TiffFile, reading: PixelReading)
     )  # fmt: skip
 
 
-def pages_of(tiff: tifffile.TiffFile) -> list[Any]:
-    """The pages of the first series; planes that follow each other without directories of their own become pages.
+def pages_of(series: tifffile.TiffPageSeries) -> list[Any]:
+    """The pages of a series; planes that follow each other without directories of their own become pages.
 
     Raises:
         ValueError: pages are missing.
     """
-    series, page = tiff.series[0], tiff.pages.first
+    page = series.keyframe
     pages = list(series.pages)
     if any(one is None for one in pages):
         raise ValueError("damaged: pages of its first image are missing")
@@ -286,14 +287,21 @@ def _layout(axes: str, shape: tuple[int, ...], page: tifffile.TiffPage, pages: i
 
 
 def _decode(
-    path: ImageRef, layout: Layout, turn: int, white: int | None, reduce: int, window: Window | None, plane: int
+    path: ImageRef,
+    level: int,
+    layout: Layout,
+    turn: int,
+    white: int | None,
+    reduce: int,
+    window: Window | None,
+    plane: int,
 ) -> np.ndarray:
     with open_file(path) as kept:
-        page: Any = kept.tiff.pages.first
+        levels = levels_of(kept.tiff, level)
+        page: Any = levels[0].keyframe
         if reduce > 1:
-            series = kept.tiff.series[0]
-            page = series.levels[reductions(series).index(reduce)].pages[0]
-        pages = [page] if layout.pages == ((0,),) else pages_of(kept.tiff)
+            page = levels[reductions(levels).index(reduce)].pages[0]
+        pages = [page] if layout.pages == ((0,),) else pages_of(levels[0])
         whole = Window(0, 0, page.imagelength, page.imagewidth)
         asked = window if window is not None and turn == 1 else whole
         if reduce > 1:

@@ -11,18 +11,18 @@ from fcmae.data.reading.tiff_kept import open_file
 from fcmae.data.stored import ImageRef
 
 
-def mask_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
-    """The page that is a mask of the first image at full size; None if there is none."""
-    first = tiff.pages.first
-    for series in tiff.series[1:]:
-        page = series.keyframe
-        same_size = (page.imagelength, page.imagewidth) == (first.imagelength, first.imagewidth)
-        if page.is_mask and not page.is_reduced and same_size and page.samplesperpixel == 1 and page.dtype is not None:
+def mask_page(tiff: tifffile.TiffFile, image: tifffile.TiffPage) -> tifffile.TiffPage | None:
+    """The page that is a mask of an image, of its size; None if there is none."""
+    masks = (level.keyframe for series in tiff.series[1:] for level in series.levels)
+    for page in masks:
+        same_size = (page.imagelength, page.imagewidth) == (image.imagelength, image.imagewidth)
+        is_its = page.is_mask and page.is_reduced == image.is_reduced and same_size
+        if is_its and page.samplesperpixel == 1 and page.dtype is not None:
             return page if isinstance(page.index, int) else None
     return None
 
 
-def read_mask(path: ImageRef, index: int, turn: int, window: Window | None) -> np.ndarray:
+def read_mask(path: ImageRef, index: int, turn: int, window: Window | None, _plane: int) -> np.ndarray:
     """bool [1, h, w], True where there is data: the window, or all of it, upright.
 
     Args:

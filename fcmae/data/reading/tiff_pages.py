@@ -9,10 +9,11 @@ import numpy as np
 MAX_PAGES = 2**16
 
 
-def check_chain(file: BinaryIO) -> None:
+def check_chain(file: BinaryIO, is_ndpi: bool = False) -> None:
     """ValueError unless the chain of directories ends within the file.
 
-    Readers stop at a directory that is cut off, and take the pages before it for the whole file.
+    Readers stop at a directory that is cut off, and take the pages before it for the whole file. ``is_ndpi``: of
+    Hamamatsu, whose offsets have 64 bits in an otherwise classic TIFF.
     """
     file.seek(0)
     header = file.read(16)
@@ -20,7 +21,7 @@ def check_chain(file: BinaryIO) -> None:
     if order is None or len(header) < 8:
         raise ValueError("not a TIFF file")
     is_big = struct.unpack(order + "H", header[2:4])[0] == 43
-    count_format, offset_format, entry = ("Q", "Q", 20) if is_big else ("H", "I", 12)
+    count_format, offset_format, entry = ("Q", "Q", 20) if is_big else ("H", "Q" if is_ndpi else "I", 12)
     count_size, offset_size = struct.calcsize(order + count_format), struct.calcsize(order + offset_format)
     at = 8 if is_big else 4
     if len(header) < at + offset_size:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 from fcmae.data.jpeg_header import read_frame
 from fcmae.data.reading import limits, pillow
@@ -13,6 +14,8 @@ from fcmae.data.reading.opened import Window
 from fcmae.data.reading.tiff_prefix import first_rows
 
 JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
+APERIO_YCBCR = 33003
+"""JPEG 2000 of Aperio's older scanners, whose codestreams do not say that their colors are YCbCr."""
 IMAGE_COMPRESSIONS = (33003, 33004, 33005, 34712, 34927, 34933, 34934, 50001)
 """JPEG 2000, PNG and WebP: a segment states a size of its own."""
 RATIOS = {1: 1, 5: limits.LZW, 7: limits.JPEG, 8: limits.DEFLATE, 32773: 130, 32946: limits.DEFLATE}
@@ -106,7 +109,10 @@ def _segment(page: Any, key: tifffile.TiffPage, index: int, hw: tuple[int, int],
     segment, _, shape = key.decode(data, index, **options)
     if segment is None:
         return None
-    return segment.reshape(segment.shape[-3:])[: shape[1], : shape[2]]
+    segment = segment.reshape(segment.shape[-3:])[: shape[1], : shape[2]]
+    if key.compression == APERIO_YCBCR and segment.shape[2] == 3:
+        segment = np.array(Image.fromarray(segment, "YCbCr").convert("RGB"))
+    return segment
 
 
 def _check_own_size(data: bytes, compression: int, hw: tuple[int, int]) -> None:

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 from fcmae.data.sources.image_set import ImageSet, hash_of
 from fcmae.data.stored import ImageRef, Stored
+from fcmae.data.zarr_folders import metadata_of
 
 VERSION = "2"
 SAMPLED, CHUNK = 64, 2**14
@@ -22,6 +24,8 @@ def _parts(image: ImageRef) -> bytes:
     if isinstance(image, Stored) and (known := image.fingerprint()) is not None:
         return known
     try:
+        if isinstance(image, Path) and image.is_dir():
+            image = Path(metadata_of(image) or image)
         with image.open() if isinstance(image, Stored) else image.open("rb", buffering=0) as opened:
             size = opened.seek(0, os.SEEK_END)
             found = []

@@ -8,11 +8,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.names import is_archive
-from fcmae.data.sources.first_bytes import OTHERS, recognized
+from fcmae.data.sources.first_bytes import OTHERS, ending_for, first_bytes, is_dicom_without_image
+from fcmae.data.zarr_folders import is_inside_zarr, metadata_of
 
 NO_ENDING = "without an ending"
+DICOM, NO_IMAGE = (".dcm", ".dicom", ""), "DICOM objects without an image"
 DIGITS = re.compile(r"\d+")
 ENDINGS, NAMED = 8, 5  # named in a line; the rest are counted
 KINDS = {
@@ -99,7 +101,7 @@ def entry(path: str, name: str, survey: Survey, *, is_linked: bool = False, is_e
     It is an image by its ending, or by its first bytes if the ending is missing or unknown. With ``is_expected`` a file
     that is not there is noted whatever its ending.
     """
-    ending = os.path.splitext(name)[1].lower()
+    ending = ending_of(name)
     try:
         found = os.stat(path)
     except OSError as error:
@@ -112,11 +114,24 @@ def entry(path: str, name: str, survey: Survey, *, is_linked: bool = False, is_e
         return None
     if is_archive(name):
         survey.archives.append(path)
-    if ending not in EXTENSIONS and (ending in OTHERS or recognized(path) not in EXTENSIONS):
-        survey.passed_over[ending or NO_ENDING] += 1
-        return None
+    if ending in DICOM or ending not in EXTENSIONS:
+        head = b"" if ending in OTHERS else first_bytes(path)
+        if is_dicom_without_image(head):
+            survey.passed_over[NO_IMAGE] += 1
+            return None
+        if ending not in EXTENSIONS and ending_for(head) not in EXTENSIONS:
+            survey.passed_over[ending or NO_ENDING] += 1
+            return None
     linked = is_linked or found.st_nlink > 1
     return Entry(path, name, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, linked)
+
+
+def folder_entry(path: str, name: str, *, is_linked: bool = False) -> Entry | None:
+    """The image that a folder is (OME-Zarr), with the size and time of its metadata; None if it is none."""
+    if not is_inside_zarr(path) or (metadata := metadata_of(path)) is None:
+        return None
+    found = os.stat(metadata)
+    return Entry(path, name, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, is_linked)
 
 
 def natural_key(text: str) -> str:

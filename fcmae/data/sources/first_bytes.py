@@ -3,7 +3,7 @@
 import os
 import re
 
-LENGTH = 32
+LENGTH = 2048
 """Bytes that are looked at."""
 
 STARTS = (
@@ -25,23 +25,35 @@ BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the second header
 PNM = re.compile(rb"P[1-6]\s+[\d#]")
 
-# Not looked into: notes beside images, one each, of which a set may have a million; and raw photos and slides, which
-# begin like a TIFF but whose first picture is often a thumbnail
+# Not looked into: notes beside images, one each, of which a set may have a million; and raw photos, which begin like a
+# TIFF but whose first picture is often a thumbnail
 NOTES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".md", ".log", ".py")
 ARCHIVES_AND_WEIGHTS = (".zip", ".tar", ".gz", ".pt", ".pth", ".safetensors")
 RAW_PHOTOS = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".orf"),
     *(".pef", ".raf", ".raw", ".rw2", ".srw"),
 )
-SLIDES = (".mrxs", ".ndpi", ".scn", ".svs")
-OTHERS = frozenset((*NOTES, *ARCHIVES_AND_WEIGHTS, *RAW_PHOTOS, *SLIDES))
+OTHERS = frozenset((*NOTES, *ARCHIVES_AND_WEIGHTS, *RAW_PHOTOS, ".mrxs"))
+
+DICOM_AT, DICOM = 128, b"DICM"
+CLASS_OF_DICOM = re.compile(rb"\x02\0\x02\0UI..([0-9.]+)", re.DOTALL)
+"""The element that says what a DICOM file holds, near its beginning."""
+NO_IMAGES = re.compile(
+    rb"1\.2\.840\.10008\.(1\.3\.10|5\.1\.4\.1\.1\.(88|11|104|66|9|67|68|78|79|80|200|481\.[3-9]|501\.[2-6])(\.|$)"
+    rb"|5\.1\.4\.(3[48]|43|45)\.)"
+)
+"""DICOMDIR, reports, presentation states, documents, segmentations and registrations, waveforms, plans and the like."""
 
 
 def ending_for(head: bytes) -> str | None:
     """The usual ending of a file that begins with these bytes; None if they begin no known image."""
+    if head[DICOM_AT : DICOM_AT + 4] == DICOM:
+        return None if is_dicom_without_image(head) else ".dcm"
     for start, ending in STARTS:
         if head.startswith(start):
             return ending
+    if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
+        return ".nii"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return ".webp"
     if head[4:8] == b"ftyp":
@@ -51,10 +63,23 @@ def ending_for(head: bytes) -> str | None:
     return ".ppm" if PNM.match(head) else None
 
 
-def recognized(file: str | os.PathLike[str]) -> str | None:
-    """:func:`ending_for` a regular file; None also if it cannot be opened."""
+def is_dicom_without_image(head: bytes) -> bool:
+    """Whether a file that begins so is a DICOM object of a kind that holds no image."""
+    if head[DICOM_AT : DICOM_AT + 4] != DICOM:
+        return False
+    stated = CLASS_OF_DICOM.search(head)
+    return stated is not None and NO_IMAGES.match(stated[1]) is not None
+
+
+def first_bytes(file: str | os.PathLike[str]) -> bytes:
+    """As many of a file as are looked at; none if it cannot be opened."""
     try:
         with open(file, "rb", buffering=0) as opened:
-            return ending_for(opened.read(LENGTH))
+            return opened.read(LENGTH)
     except OSError:
-        return None
+        return b""
+
+
+def recognized(file: str | os.PathLike[str]) -> str | None:
+    """:func:`ending_for` a regular file; None also if it cannot be opened."""
+    return ending_for(first_bytes(file))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.stores.urls import base, is_url, local_path
 from fcmae.errors import UserError
 
@@ -87,6 +87,6 @@ def _column(file: str, text: str, flag: str) -> list[str]:
         return [row[named].strip() for row in rows[1:] if len(row) > named and row[named].strip()]
     for body in (rows, rows[1:]):  # without a header, or with one that names the column otherwise
         for number, cell in enumerate(body[0] if body else []):
-            if os.path.splitext(cell.strip())[1].lower() in EXTENSIONS:
+            if ending_of(cell.strip()) in EXTENSIONS:
                 return [row[number].strip() for row in body if len(row) > number and row[number].strip()]
     raise UserError(f"{flag} {file} has no column of paths; name it path in the first line ({', '.join(rows[0][:5])})")

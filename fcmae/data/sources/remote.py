@@ -1,11 +1,10 @@
 """What a URL among the sources stands for: a folder or pattern of a bucket, a list, tables, a dataset of the hub."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.rows.files import is_row_file
 from fcmae.data.rows.opening import Table, of_split, row_images
 from fcmae.data.sources.archives.images import archive_images
@@ -106,4 +105,4 @@ def why_compressed(path: str, flag: str) -> str:
 
 
 def _ending(file: Listed) -> str:
-    return os.path.splitext(last_part(file.url))[1].lower()
+    return ending_of(last_part(file.url))

@@ -11,7 +11,7 @@ from fcmae.data.rows.files import ENDINGS
 from fcmae.data.rows.opening import Table, of_split
 from fcmae.data.sources.archives.images import archive_images
 from fcmae.data.sources.archives.names import expanded, is_archive, is_compressed_tar
-from fcmae.data.sources.entries import Entry, Survey, entry, kind, natural_key
+from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, kind, natural_key
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
 from fcmae.data.sources.remote import listed_images, remote_archives, remote_images, table_images, why_compressed
@@ -156,6 +156,8 @@ def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag
         if (run := run_above(absolute if is_folder else os.path.dirname(absolute))) is not None:
             if run not in survey.runs:
                 survey.runs.append(run)
+        elif is_folder and (image := folder_entry(path, name, is_linked=os.path.islink(path))) is not None:
+            found.append(image)
         elif is_folder:
             found += [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
         elif (one := entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)) is not None:

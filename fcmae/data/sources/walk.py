@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-from fcmae.data.sources.entries import Entry, Survey, entry, natural_key
+from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, natural_key
 from fcmae.runs.layout import is_run_folder
 
 Identity = tuple[int, int]
 
 
 def walk(root: str, survey: Survey, leave_out: Path | None = None) -> list[Entry]:
-    """Every image file, in natural order of the paths.
+    """Every image file, OME-Zarr folders among them, in natural order of the paths.
 
     Hidden files and folders are skipped, and so are run folders, ``leave_out`` among them. A folder that links reach
     several times is entered once, by its own name if that is inside too; one above ``root`` is not entered at all.
@@ -19,6 +19,8 @@ def walk(root: str, survey: Survey, leave_out: Path | None = None) -> list[Entry
     Raises:
         OSError: ``root`` cannot be listed.
     """
+    if (itself := folder_entry(root, os.path.basename(os.path.abspath(root)))) is not None:
+        return [itself]
     above = Path(root).resolve().parents
     entered = {identity for folder in above if (identity := _identity(folder)) is not None}
     kept_out = None if leave_out is None else _identity(leave_out)
@@ -49,6 +51,8 @@ def walk(root: str, survey: Survey, leave_out: Path | None = None) -> list[Entry
                 path, its_name = os.path.join(folder, one.name), os.path.join(name, one.name)
                 if not _is_folder(one):
                     files.append(entry(path, its_name, survey, is_linked=by_link or one.is_symlink()))
+                elif (image := folder_entry(path, its_name, is_linked=by_link or one.is_symlink())) is not None:
+                    files.append(image)
                 elif one.is_symlink():
                     linked.append((path, its_name, True))
                 else:

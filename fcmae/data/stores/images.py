@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.image_set import ImageSet, Stamp
 from fcmae.data.stored import ImageRef, Stored
 from fcmae.data.stores.access import Access
@@ -68,7 +68,7 @@ class UrlImage(Stored):
 
 def label(url: str) -> str:
     """A URL's name: without its query, which may be a signature, unless that is what tells files apart."""
-    ending = os.path.splitext(last_part(url))[1].lower()
+    ending = ending_of(last_part(url))
     if protocol(url) not in WEB or ending in EXTENSIONS or "?" not in url:
         return shown(url)
     return f"{shown(url)}?{url.partition('?')[2]}"

@@ -1,9 +1,8 @@
 """What a URL stands for: a file, a folder of a bucket, a pattern, or a web page that lists files."""
 
-import os
 from typing import Any, NamedTuple
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.entries import natural_key
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import PATIENCE, FetchError, described, repeated
@@ -32,7 +31,7 @@ def listed(url: str, access: Access, flag: str = "--data.path") -> list[Listed]:
         UserError: there is nothing, or the store cannot be reached.
     """
     is_pattern = has_magic(url)
-    if not is_pattern and os.path.splitext(last_part(url))[1].lower() in EXTENSIONS:
+    if not is_pattern and ending_of(last_part(url)) in EXTENSIONS:
         return [Listed(url, last_part(url), None, "")]
 
     def call(fs: Any, path: str) -> dict[str, dict[str, Any]]:

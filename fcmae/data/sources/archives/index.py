@@ -19,7 +19,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.listing import members
 from fcmae.data.sources.archives.member import Found, Member
 from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
@@ -224,7 +224,7 @@ def _is_image(member: Member, survey: Survey) -> bool:
     found = member.found
     if found.name.startswith(".") or "/." in found.name:
         return False
-    ending = os.path.splitext(found.name)[1].lower()
+    ending = ending_of(found.name)
     if ending in EXTENSIONS:
         return True
     if ending not in OTHERS and ending != CLASS:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from fcmae.data.endings import EXTENSIONS
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, STORED, Found
 from fcmae.data.sources.entries import Survey
 from fcmae.data.stores.access import Access
@@ -40,7 +40,7 @@ def plain_name(name: str) -> str:
 
 
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return ending_of(name) in EXTENSIONS
 
 
 def _of_tar(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.stores.urls import shown
 
 ENDINGS = (".tar", ".zip")
@@ -15,7 +16,8 @@ MOST = 10**6
 
 def is_archive(path: str) -> bool:
     """Whether a path or URL names an archive that can be read by position, or a tar that cannot."""
-    return shown(path).lower().endswith((*ENDINGS, *COMPRESSED))
+    name = shown(path)
+    return name.lower().endswith((*ENDINGS, *COMPRESSED)) and ending_of(name) not in EXTENSIONS
 
 
 def is_compressed_tar(path: str) -> bool:

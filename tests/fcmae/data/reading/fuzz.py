@@ -1,19 +1,23 @@
 """Reads mutated image files; run in a process of its own by test_damage.py, with a limit on its memory."""
 
+import gzip
 import io
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pydicom
 import tifffile
 from PIL import Image
 
 from fcmae.data.crops import center_crop
 from fcmae.data.images import UnreadableImageError, open_image
+from tests.fcmae.data.reading import makers
 
 R = np.random.default_rng(0)
 Y, X = np.mgrid[:60, :80]
@@ -33,6 +37,17 @@ def tif(array: np.ndarray, **options: object) -> bytes:
     return out.getvalue()
 
 
+def zipped(array: np.ndarray) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        makers.zipped_ome_zarr(Path(folder) / "a.zip", array, "cyx", levels=2)
+        return (Path(folder) / "a.zip").read_bytes()
+
+
+def shipped(name: str) -> bytes:
+    """One of pydicom's own files."""
+    return (Path(pydicom.__file__).parent / "data/test_files" / name).read_bytes()
+
+
 def npy(array: np.ndarray) -> bytes:
     out = io.BytesIO()
     np.save(out, array)
@@ -50,6 +65,18 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "jxl": lambda: [imagecodecs.jpegxl_encode(RGB), imagecodecs.jpegxl_encode(DEEP, lossless=True)],
     "npy": lambda: [npy(RGB), npy(DEEP.transpose(2, 0, 1))],
     "ppm": lambda: [pil("PPM")],
+    "dcm": lambda: [
+        makers.dicom(DEEP[..., 0], WindowCenter=30000, WindowWidth=60000, PixelPaddingValue=0),
+        makers.dicom(RGB.transpose(2, 0, 1)),
+        *map(shipped, ("MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm")),
+        *map(shipped, ("SC_rgb_jpeg_gdcm.dcm", "MR_small_RLE.dcm")),
+    ],
+    "nii": lambda: [makers.nifti(DEEP), makers.nifti(DEEP, scl_slope=2, scl_inter=1)],
+    "nii.gz": lambda: [gzip.compress(makers.nifti(DEEP))],
+    "zarr.zip": lambda: [zipped(DEEP.transpose(2, 0, 1))],
+    "svs": lambda: [makers.svs(RGB), makers.svs(RGB, compression="aperio_jp2000_rgb")],
+    "ndpi": lambda: [makers.ndpi(RGB)],
+    "scn": lambda: [makers.scn(RGB)],
     "tga": lambda: [pil("TGA"), pil("TGA", compression="tga_rle")],
     "tif": lambda: [
         tif(RGB),
@@ -82,7 +109,7 @@ def mutated(seeds: list[bytes], draw: random.Random) -> bytes:
 
 def main(kind: str, count: int, file: Path) -> None:
     """Writes the number of files read, of files refused, and the seconds of the slowest."""
-    draw, seeds = random.Random(kind), SEEDS[kind]()
+    draw, seeds, file = random.Random(kind), SEEDS[kind](), file.with_name(f"{file.name}.{kind}")
     read = refused = 0
     slowest = 0.0
     for _ in range(count):

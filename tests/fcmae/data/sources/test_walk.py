@@ -95,12 +95,12 @@ def test_what_is_no_regular_file_is_named_and_never_opened(
 
 def test_what_is_passed_over_is_counted_by_ending(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "1.jpg", "2", "3.bin", "4.jpg_large")
-    touch(tmp_path, "a.dcm", "b.DCM", "c", "d.doc", content=b"no image at all")
+    touch(tmp_path, "a.psd", "b.PSD", "c", "d.doc", content=b"no image at all")
     touch(tmp_path, "note.txt", "raw.dng", content=b"II*\0")
     with caplog.at_level(logging.INFO):
         assert names(tmp_path) == ["1.jpg", "2", "3.bin", "4.jpg_large"]
     (line,) = [message for message in caplog.messages if "passed over" in message]
-    assert line.startswith(f"{tmp_path}: passed over, no images that can be read: 2 .dcm, 1 ")
+    assert line.startswith(f"{tmp_path}: passed over, no images that can be read: 2 .psd, 1 ")
     for what in ("1 without an ending", "1 .doc", "1 .txt", "1 .dng"):
         assert what in line
 
