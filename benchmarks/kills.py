@@ -1,6 +1,6 @@
 """Ends runs at random moments and in every way, resumes them, and compares their losses with those never disturbed.
 
-    python -m benchmarks.kills --events 100 [--processes 1 2] [--torchrun] [--seed 0]
+    python -m benchmarks.kills --events 100 [--processes 1 2] [--torchrun] [--source tars] [--seed 0]
 
 Events: kill -9 of a training process, of a data loading process or of torchrun; SIGTERM to one or all; an allocation
 that fails in a training process or in a data loading process. After each, no process but torchrun itself may be left
@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -54,9 +55,11 @@ class Trial:
         images.mkdir(parents=True)
         for number in range(12):
             pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(images / f"{number}.png")
+            Image.fromarray(pixels).save(images / f"{number:02}.png")
+        source = images if args.source == "folder" else pack(images, folder / "shards")
         self.args = (
-            f"--data.path {images} --model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 "
+            f"--data.path {source} --model.backend {args.backend} --train.parallel {args.parallel} "
+            "--model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 "
             f"--train.epochs {args.epochs} "
             f"--train.batch_size {4 // processes} --train.warmup_epochs 1 --train.base_lr 0.05 "
             f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1 "
@@ -164,6 +167,16 @@ class Trial:
         return f"a traceback: {log[-1500:]}" if "Traceback" in log and not self.torchrun else ""
 
 
+def pack(images: Path, shards: Path) -> Path:
+    """Two tars that hold the images by turns; returns their pattern."""
+    shards.mkdir()
+    for number in range(2):
+        with tarfile.open(shards / f"{number}.tar", "w") as tar:
+            for file in sorted(images.iterdir())[number::2]:
+                tar.add(file, file.name)
+    return shards / "{0..1}.tar"
+
+
 def log_of(run: Path) -> Path:
     """The file with what the processes of a run said last."""
     return run.with_suffix(".log")
@@ -242,6 +255,9 @@ def main() -> None:
     parser.add_argument("--torchrun", action="store_true", help="start them with torchrun, which takes longer")
     parser.add_argument("--kinds", nargs="+", help="kinds of events; default: all", choices=EVENTS + LAUNCHER_EVENTS)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each run, in 3 steps each")
+    parser.add_argument("--source", choices=["folder", "tars"], default="folder", help="what holds the images")
+    parser.add_argument("--parallel", choices=["ddp", "fsdp"], default="ddp")
+    parser.add_argument("--backend", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.kinds = args.kinds or EVENTS + (LAUNCHER_EVENTS if args.torchrun else [])

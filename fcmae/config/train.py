@@ -77,6 +77,9 @@ class TrainConfig(OptimizationConfig):
 
     mask_ratio: float = 0.6
     """Fraction of the patches to mask."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What several processes share. ddp: each holds the whole network. fsdp: FSDP2 divides weights, gradients and
+    optimizer state among them, for networks that do not fit beside AdamW's moments; without CUDA graphs and compile."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

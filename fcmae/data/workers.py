@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fcmae.errors import NO_OPEN_FILES, NO_SHARED_MEMORY, OPEN_FILES, SHARED
 
-# Ctrl-C, the end of a job, a terminal that closes (Windows has no such signal)
-ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Ctrl-C, the end of a job, a terminal that closes, a scheduler's warning (Windows has not all of them)
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in _ENDING if hasattr(signal, name))
 BETWEEN_LOOKS = 1.0  # seconds, of a loading process at its parent
 TO_DIE = 3.0  # seconds; a process that waits for a dead network drive cannot be killed
 

@@ -3,7 +3,7 @@
     RUN/checkpoints/step-00001200/
         model.safetensors   parameters; the model's configuration as JSON in the header
         average.safetensors their moving average over the steps, where a run keeps one
-        optimizer.pt        AdamW's state
+        optimizer.pt        AdamW's state; or optimizer/ of a run whose state is divided among processes
         state.json          step, effective batch size, the losses not yet logged, the run's settings, checksums
         written_by.json     the run that wrote the folder, and may delete it
     RUN/checkpoints/last    a text file with the name of the newest
@@ -15,7 +15,8 @@ a complete checkpoint even if the process dies while saving, or the power fails.
 import json
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from fcmae.runs.find import (
     MODEL,
     NAME,
     OPTIMIZER,
+    OPTIMIZER_SHARDS,
     PREFIX,
     STATE,
     instead_of,
@@ -59,10 +61,32 @@ def save_checkpoint(
     Raises:
         OSError: a file cannot be written. ``last`` is as it was.
     """
+    with new_checkpoint(run, state.step) as partial:
+        save_model(partial / MODEL, model, config)
+        if average is not None:
+            save_model(partial / AVERAGE, average, config)
+        torch.save(optimizer.state_dict(), partial / OPTIMIZER)
+        write_state(partial, state)
+    return run / FOLDER / (run / FOLDER / LAST).read_text().strip()
+
+
+def write_state(folder: Path, state: TrainState) -> None:
+    """Write state.json of a checkpoint folder, with the checksums of the files that are there."""
+    sums = {file.name: state_file.checksum(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    state_file.write_state(folder / STATE, replace(state, checksums=sums))
+
+
+@contextmanager
+def new_checkpoint(run: Path, step: int) -> Iterator[Path]:
+    """A folder to write a checkpoint's files to. After the block they are on disk, and the checkpoint is ``last``.
+
+    Raises:
+        OSError: a file cannot be written. ``last`` is as it was.
+    """
     folder = run / FOLDER
     make_folder(folder)
     run_name = _run_name(run)
-    target = folder / f"{PREFIX}{state.step:08d}"
+    target = folder / f"{PREFIX}{step:08d}"
     if target.exists() and marked_run(target) != run_name:
         target = folder / f"{target.name}-{run_name}"
     partial = folder / f"{PARTIAL}{run_name}-{target.name}"
@@ -71,12 +95,7 @@ def save_checkpoint(
         with naming(partial):
             partial.mkdir()
             write_mark(partial, run_name, target.name)
-            save_model(partial / MODEL, model, config)
-            if average is not None:
-                save_model(partial / AVERAGE, average, config)
-            torch.save(optimizer.state_dict(), partial / OPTIMIZER)
-            sums = {file.name: state_file.checksum(file) for file in sorted(partial.iterdir())}
-            state_file.write_state(partial / STATE, replace(state, checksums=sums))
+            yield partial
             for file in partial.iterdir():
                 sync(file)
             sync(partial)
@@ -89,20 +108,40 @@ def save_checkpoint(
     partial.rename(target)
     sync(folder)
     write_text(folder / LAST, target.name + "\n")
-    return target
+
+
+def adopt(partial: Path, run: Path, name: str) -> None:
+    """Let a copied checkpoint folder, all of whose files are there, be ``name``, and ``last``."""
+    target = run / FOLDER / name
+    for file in partial.rglob("*"):
+        sync(file)
+    sync(partial)
+    if target.exists():  # it was only slow to appear
+        shutil.rmtree(partial)
+    else:
+        partial.rename(target)
+        sync(target.parent)
+    write_text(run / FOLDER / LAST, name + "\n")
 
 
 def save_model(file: Path, model: nn.Module, config: dict[str, Any]) -> None:
     """Write a network's tensors, with its configuration in the header; the old file or the new one is there."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    save_tensors(file, {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}, config)
+
+
+def save_tensors(file: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """As :func:`save_model`, for a state dict."""
     with replacing(file) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", "fcmae_model": json.dumps(config)})
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
-) -> TrainState:
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None,
+    is_sharded: bool = False,
+) -> TrainState:  # fmt: skip
     """Load a checkpoint's weights and optimizer state in place. The optimizer keeps its hyperparameters.
+
+    Those of ``model`` may be divided among processes (``is_sharded``), or those of the checkpoint, or both.
 
     Raises:
         UserError: a file is missing, damaged, or belongs to another model.
@@ -114,22 +153,43 @@ def load_checkpoint(
         if network is not None:
             tensors, _ = read_model(folder / file)
             try:
-                network.load_state_dict(tensors, strict=True)
+                network.load_state_dict(_divided(network, tensors) if is_sharded else tensors, strict=True)
             except RuntimeError as error:
                 raise UserError(f"{folder / file} is of another model: {' '.join(str(error).split())}") from None
     now = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
-        saved = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(saved)
+        file = OPTIMIZER_SHARDS if (folder / OPTIMIZER_SHARDS).is_dir() else OPTIMIZER
+        optimizer.load_state_dict(_optimizer_state(folder, model, optimizer, is_sharded))
         _check_shapes(optimizer)
     except Exception as error:  # torch raises anything from OSError to UnpicklingError for a damaged file
         reason = " ".join(str(error).split())
-        raise UserError(f"{folder / OPTIMIZER} cannot be read: {reason}{instead_of(folder)}") from error
+        raise UserError(f"{folder / file} cannot be read: {reason}{instead_of(folder)}") from error
     for group, settings in zip(optimizer.param_groups, now, strict=True):
         for name in group.keys() - settings.keys() - {"params"}:
             del group[name]  # the schedule would take the saved run's initial_lr
         group.update(settings)
     return state
+
+
+def _divided(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    from fcmae.runs.shards import divided_state  # here, because the import takes seconds
+
+    return divided_state(network, tensors)
+
+
+def _optimizer_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, is_sharded: bool
+) -> dict[str, Any]:
+    if (folder / OPTIMIZER_SHARDS).is_dir():
+        from fcmae.runs.shards import load_optimizer
+
+        return load_optimizer(folder, model, optimizer)
+    saved = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    if not is_sharded:
+        return saved
+    from fcmae.runs.shards import divided_optimizer
+
+    return divided_optimizer(saved, optimizer)
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer) -> None:

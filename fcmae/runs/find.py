@@ -14,6 +14,7 @@ from fcmae.runs.utf8_path import utf8_path
 
 FOLDER, LAST = CHECKPOINTS, "last"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
+OPTIMIZER_SHARDS = "optimizer"  # a folder in place of optimizer.pt, of a run whose state is divided (FSDP)
 AVERAGE = "average.safetensors"  # the moving average of the weights, where a run keeps one
 PREFIX = "step-"
 NAME = re.compile(rf"{PREFIX}(\d{{8,}})(-[0-9a-f]{{12}})?")  # the second part where another's folder had the name
@@ -81,7 +82,7 @@ def _is_whole(folder: Path) -> bool:
             if name == MODEL or (folder / name).exists():
                 with utf8_path(folder / name) as path, safe_open(path, framework="np"):
                     pass
-        return zipfile.is_zipfile(folder / OPTIMIZER)
+        return zipfile.is_zipfile(folder / OPTIMIZER) or (folder / OPTIMIZER_SHARDS / ".metadata").is_file()
     except Exception:  # safetensors' own error class, OSError, ValueError
         return False
 

@@ -76,14 +76,14 @@ def captures(train: TrainSettings, accelerator: Accelerator) -> bool:
 
 
 def prepare(
-    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, captured: bool
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, exchanges: bool
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Model and optimizer on the device, in its precision.
 
-    With several processes the model is wrapped to exchange gradients, unless the step is captured: that exchanges them
-    itself.
+    With several processes the model is wrapped to exchange gradients, unless something ``exchanges`` them already: a
+    captured step, or FSDP2.
     """
-    if captured:
+    if exchanges:
         return accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_optimizer(optimizer)
     return accelerator.prepare(model, optimizer)
 

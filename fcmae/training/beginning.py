@@ -22,6 +22,7 @@ from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.runs.starts import Start, record_start
 from fcmae.training.accelerator import hardware_name, make_accelerator, precision_name
 from fcmae.training.batch import Batch, peak_learning_rate
+from fcmae.training.nodes import agreed, writing_lock
 from fcmae.training.peers import Peers
 from fcmae.training.resume import checkpoint_to_resume, make_and_lock, recorded_settings, run_folder
 
@@ -53,13 +54,16 @@ class Beginning:
             )
 
     def take_folder(self, config: RunConfig, batch: Batch, step: int, total_steps: int) -> FileLock | None:
-        """In the main process lock the run folder, and write config.yaml and this start; None in the others.
+        """In processes that write lock the run folder, and write config.yaml and this start; None in the others.
+
+        All processes must call it.
 
         Raises:
             UserError: another process writes there, or has just written.
         """
-        if not self.accelerator.is_main_process:
-            return None
+        return writing_lock(self.accelerator, self.folder, lambda: self._take(config, batch, step, total_steps))
+
+    def _take(self, config: RunConfig, batch: Batch, step: int, total_steps: int) -> FileLock:
         lock = make_and_lock(self.folder)
         if ckpt.last_checkpoint(self.folder) != self.newest:  # written after we looked and before we had the lock
             raise UserError(f"another process just wrote a checkpoint to --output {self.folder}; run again to resume")
@@ -83,7 +87,9 @@ def beginning(config: RunConfig) -> Iterator[tuple[Beginning, Peers]]:
             logging.getLogger("fcmae").setLevel(logging.ERROR)
         peers.meet(accelerator)
         folder = run_folder(config, accelerator)
-        resume_from = checkpoint_to_resume(config, folder)
+        resume_from = agreed(
+            accelerator, folder, lambda: checkpoint_to_resume(config, folder), is_own=config.resume == "auto"
+        )
         newest = ckpt.last_checkpoint(folder)
         before = {} if resume_from is None else recorded_settings(resume_from)
         yield Beginning(accelerator, folder, resume_from, newest, before), peers

@@ -21,7 +21,7 @@ SECONDS_BETWEEN_QUESTIONS = 1.0  # as long as a step takes less
 
 @contextlib.contextmanager
 def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") -> Iterator[Callable[[], bool]]:
-    """While open, Ctrl-C, SIGTERM and SIGHUP only set a flag. The function returns whether any process received one.
+    """While open, signals such as Ctrl-C only set a flag. The function returns whether any process received one.
 
     All processes must call it once per step. Several processes exchange their flags after each step, or every few steps
     if these are short, because a GPU has to wait for the exchange. A second Ctrl-C interrupts at once.

@@ -214,6 +214,6 @@ def _first_cause(error: BaseException) -> str:
 
 def make_step(run: Run[Any]) -> Step:
     """The training step of a run: captured on CUDA, unless ``train.cuda_graphs`` is off."""
-    if captures(run.config.train, run.accelerator):
+    if captures(run.config.train, run.accelerator) and not run.is_sharded:
         return GraphedStep(run, CudaCapture(run.accelerator.device))
     return EagerStep(run)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import shlex
 import sys
 import time
@@ -64,7 +65,7 @@ def fit(run: Run[Any]) -> Fitted:
         # the trackers first: they end last, when Ctrl-C has its usual meaning again
         trackers = stack.enter_context(_trackers(run)) if accelerator.is_main_process else None
         interrupted = stack.enter_context(signals_as_question(accelerator, bar))
-        metrics = stack.enter_context(MetricsLog(run.folder, step, trackers)) if accelerator.is_main_process else None
+        metrics = stack.enter_context(MetricsLog(run.folder, step, trackers)) if run.writes else None
         stack.enter_context(bar)
         loaded = stack.enter_context(batches_of(task.loader(run))) if step < run.total_steps else iter(())
         if trackers and step < run.total_steps:
@@ -171,5 +172,7 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
 
 def _command_to_resume(run: Run[Any]) -> str:
     processes = run.accelerator.num_processes
-    launcher = f"torchrun --nproc-per-node {processes}" if processes > 1 else shlex.quote(sys.executable)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    nodes = f"--nnodes {processes // here} " if here < processes else ""
+    launcher = f"torchrun {nodes}--nproc-per-node {here}" if processes > 1 else shlex.quote(sys.executable)
     return f"{launcher} -m fcmae.{run.task.command} --config {shlex.quote(str(run.folder / CONFIG))}"

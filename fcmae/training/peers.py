@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from fcmae.errors import UserError
+from fcmae.training.heartbeats import Heartbeats, connect
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class _Process(NamedTuple):
 
 
 class Peers:
-    """Watches torchrun and the other processes of this run on this machine, in a thread.
+    """Watches torchrun, the other processes of this run on this machine, and its other machines, in a thread.
 
     With one process and no launcher there is nothing to watch.
 
@@ -46,6 +47,7 @@ class Peers:
         self._over = threading.Event()
         self._launcher = _process(LAUNCHER) if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._others: dict[int, psutil.Process] = {}
+        self._heartbeats: Heartbeats | None = None
         self._wait_for_everyone: Callable[[], None] = lambda: None
         if self._launcher is not None:
             _check_store()
@@ -57,12 +59,15 @@ class Peers:
         if accelerator.num_processes == 1:
             return
         me = _Process(accelerator.process_index, _host(), os.getpid(), psutil.Process().create_time())
-        others = {}
-        for other in gather_object([me]):
+        others, everyone = {}, gather_object([me])
+        for other in everyone:
             found = _process(other.pid) if other.host == me.host and other.pid != me.pid else None
             if found is not None and abs(found.create_time() - other.started) < 1:
                 others[other.rank] = found
         self._others = others
+        hosts = {one.host: one.rank for one in reversed(everyone)}  # the first process of each
+        if hosts[me.host] == me.rank and len(hosts) > 1:
+            self._heartbeats = connect(me.rank, [rank for rank in hosts.values() if rank != me.rank])
         if self._launcher is None:
             threading.Thread(target=self._watch, name="watch-peers", daemon=True).start()
 
@@ -83,6 +88,8 @@ class Peers:
             for rank, other in self._others.items():
                 if _is_gone(other):
                     self._end(TO_END, f"process {rank} of this run has ended; its error is above")
+            if self._heartbeats is not None and (lost := self._heartbeats.lost()) is not None:
+                self._end(TO_END, lost)
 
     def _end(self, seconds: float, why: str) -> None:
         """End this process, unless the main thread does that first."""

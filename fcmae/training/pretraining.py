@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ from fcmae.data.samples import PretrainDataset, Sample
 from fcmae.data.stream import SampleStream
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.errors import UserError
+from fcmae.models import FCMAE
 from fcmae.models.patches import enlarge_mask
 from fcmae.runs.layout import picture_file
 from fcmae.runs.metrics import MetricsLog
@@ -116,10 +117,24 @@ class Pretraining:
         if same and now.monitor.any_every and (is_last or run.completes_epochs(step, now.monitor.any_every)):
             self.measure(run, step, None if measured else metrics)
 
+    def _readable(self, run: PretrainRun) -> nn.Module | None:
+        """The network, whole, in the processes that write; None in the others. All of them must call it."""
+        if not run.is_sharded:
+            return run.bare_model if run.writes else None
+        from fcmae.runs.shards import whole_state  # here, because the import takes seconds
+
+        weights = whole_state(run.bare_model, wanted=run.writes)
+        if not run.writes:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            copy = FCMAE(replace(run.config.model, checkpoint_stages=()))
+        copy.load_state_dict(weights)
+        return copy.to(run.accelerator.device)
+
     def draw(self, run: PretrainRun, step: int, metrics: MetricsLog | None) -> None:
         """Write RUN/reconstructions/step-….png, and to TensorBoard: always the same images with the same masks."""
-        if run.accelerator.is_main_process:
-            model: Any = run.bare_model
+        model: Any = self._readable(run)
+        if model is not None:
             sample = self.dataset.fixed_samples(run.config.log.pictures_count)
             images = TF.to_dtype(sample.image.to(run.accelerator.device), torch.float32, scale=True)
             visible = sample.visible.to(run.accelerator.device)
@@ -138,8 +153,8 @@ class Pretraining:
         """Measure the features, and the loss on held-out images, and write a line, if that was asked for."""
         if not run.config.monitor.any_every:
             return
-        if metrics:
-            model: Any = run.bare_model
+        model: Any = self._readable(run)
+        if metrics and model is not None:
             try:
                 measured = self.monitor.measure(model, run.accelerator.device)
             except (UserError, OSError) as error:

@@ -1,12 +1,14 @@
 """Which folder a run writes to, which checkpoint it resumes from, and whether it may resume from it."""
 
 import logging
+import os
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -20,10 +22,12 @@ from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, EVENTS, HEADER, PICTURES, flat
 from fcmae.training.batch import Batch, base_learning_rate
+from fcmae.training.peers import LAUNCHER
 
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
+TO_FREE = 100.0  # seconds that NFS takes to free the lock of a machine that died, when torchrun starts the run again
 T = TypeVar("T", bound=OptimizationConfig)
 HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it takes images out of training
 # What a resumed run may change: settings that change no number, and those of the batch, whose product is checked
@@ -34,6 +38,7 @@ FREE_TO_CHANGE = {
     *("model.backend", "model.checkpoint_stages", "model.init_from", "model.use_ema"),
     *("weights", "data.download", "model.checkpoint_activations"),  # of fine-tuning
     *("train.compile", "train.cuda_graphs", "train.effective_batch", "train.batch_size", "train.accumulation_steps"),
+    "train.parallel",
 }
 # what an unset one is depends on the run, which therefore keeps its own
 KEPT_IF_UNSET = ("train.warmup_epochs", "train.base_lr")
@@ -41,10 +46,15 @@ ADDED = {"data.crops_per_image": 1}  # what runs did that are older than the set
 
 
 def run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
-    """The run folder. Without ``output`` its name is made of the model and the main process's time."""
+    """The run folder. Without ``output`` its name is made of the model and the time when the main process, or its
+    torchrun, started: one that torchrun starts again goes on in the same folder."""
     if config.output is not None:
         return Path(config.output)
-    name = [f"{config.model.name or 'finetune'}-{datetime.now():%Y%m%d-%H%M%S}"]
+    started = datetime.now()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        with suppress(psutil.Error):
+            started = datetime.fromtimestamp(psutil.Process(LAUNCHER).create_time())
+    name = [f"{config.model.name or 'finetune'}-{started:%Y%m%d-%H%M%S}"]
     if accelerator.num_processes > 1:
         broadcast_object_list(name)
     return RUNS / name[0]
@@ -92,9 +102,10 @@ def make_and_lock(folder: Path) -> FileLock:
         UserError: the folder cannot be created, or another process is training into it.
     """
     lock = FileLock(folder / ".lock")
+    is_again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=TO_FREE if is_again else 0)
     except Timeout:
         raise UserError(f"--output {folder} is in use by another process; give another --output") from None
     except OSError as error:  # filelock falls back to a lock file where there is no flock

@@ -149,10 +149,17 @@ class Run(Generic[SettingsT]):
     start: TrainState
     total_steps: int
     lock: FileLock | None
-    """Held by the main process while it writes to the folder."""
+    """Held by a process that writes to the folder; None in the others."""
     peers: Peers
     resumed_settings: Mapping[str, Any] | None
     """By dotted name: those of this folder's checkpoint that the run resumes from. None: from none, or another's."""
+    is_sharded: bool = False
+    """Whether the weights are divided among the processes (:mod:`fcmae.training.sharding`)."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes to ``folder``: the main one, and one on each machine whose folder is its own."""
+        return self.lock is not None
 
     def epochs_done(self, step: int) -> float:
         """Epochs completed after this many steps."""

@@ -21,12 +21,14 @@ from fcmae.training.batch import divide_batch, learning_rate_advice, peak_learni
 from fcmae.training.beginning import Beginning, beginning, check_same_everywhere
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
+from fcmae.training.nodes import is_shared
 from fcmae.training.optimizer import make_optimizer
 from fcmae.training.peers import Peers
 from fcmae.training.pixels import measured_pixels, recorded_pixels
 from fcmae.training.pretraining import Pretraining, PretrainRun
 from fcmae.training.resume import check_same_run, check_same_stream, filled_in, log_if_moved
 from fcmae.training.run import Run
+from fcmae.training.sharding import is_sharded, shard
 from fcmae.weights.load import load_encoder
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
         config = measured_pixels(config, dataset.paths)
         dataset.use(config.data)
     monitor = Monitor(config, dataset, _held_out_dataset(config, held_out) if held_out else None)
+    is_divided = is_sharded(config, accelerator)
     bare_model = _make_model(config, accelerator.device, fresh=resume_from is None)
     if resume_from is not None:
         check_same_run(config, resume_from, before)
@@ -70,14 +73,16 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
         settings=config.as_dict(),
     )
     check_same_everywhere(start.images_digest, accelerator)
+    if is_divided:
+        shard(bare_model, accelerator)
     optimizer: torch.optim.Optimizer = make_optimizer(bare_model, config.train, batch.effective)
     if resume_from is not None:
         check_same_stream(ckpt.read_state(resume_from), start, batch, images)
-    if config.train.compile:
+    if config.train.compile and not is_divided:
         bare_model.compile()
-    model, optimizer = prepare(accelerator, bare_model, optimizer, captures(config.train, accelerator))
+    model, optimizer = prepare(accelerator, bare_model, optimizer, is_divided or captures(config.train, accelerator))
     if resume_from is not None:
-        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer)
+        state = ckpt.load_checkpoint(resume_from, bare_model, optimizer, is_sharded=is_divided)
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
         log_if_moved(folder)
         begun.check_left(start.step, total_steps, config.train.epochs)
@@ -91,6 +96,10 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
         logger.warning("%s", advice)
 
     lock = begun.take_folder(config, batch, start.step, total_steps)
+    if is_divided and not is_shared(accelerator, lock):
+        raise UserError(
+            f"--train.parallel fsdp needs a run folder that all machines share, but --output {folder} is local to each"
+        )
     logger.info(
         "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
         config.model.name, device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
@@ -104,7 +113,7 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
         logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
     return Run(
         config, Pretraining(dataset, monitor), batch, accelerator, folder, model, bare_model, optimizer, start,
-        total_steps, lock, peers, begun.resumed_settings,
+        total_steps, lock, peers, begun.resumed_settings, is_divided,
     )  # fmt: skip
 
 

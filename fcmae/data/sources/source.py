@@ -85,7 +85,8 @@ def images_of(
         else:
             raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
     except OSError as error:
-        raise UserError(f"{flag} {named} cannot be read: {error.strerror}") from None
+        where = error.filename if isinstance(error.filename, str) else named
+        raise UserError(f"{flag} {where} cannot be read: {error.strerror}") from None
     return _some(found, named, looked, survey, flag)
 
 

@@ -15,36 +15,36 @@ from fcmae.data.stores.access import Access
 class ArchiveImages(ImageSet):
     """The images of one or several archives in natural order of their names, wherever each is."""
 
-    index: Index
+    listed: Index
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.listed)
 
     def item(self, index: int) -> Member:
         """Where an image is."""
-        return self.index.member(index)
+        return self.listed.member(index)
 
     def name(self, index: int) -> str:
         """Its name in the archive."""
-        return self.index.name(index)
+        return self.listed.name(index)
 
     def stamp(self, index: int) -> Stamp:
         """Its size, and its archive's time."""
-        number = self.index.columns["archive"][index]
-        return int(self.index.columns["size"][index]), self.index.stamps[number][1]
+        number = self.listed.columns["archive"][index]
+        return int(self.listed.columns["size"][index]), self.listed.stamps[number][1]
 
     @property
     def labels(self) -> Sequence[str] | None:
         """The texts of the ``.cls`` files beside the images (WebDataset), if every image has one."""
-        labels, classes = self.index.columns["label"], self.index.classes
+        labels, classes = self.listed.columns["label"], self.listed.classes
         return Lazily(len(self), self._label) if classes and (labels >= 0).all() else None
 
     def _label(self, index: int) -> str:
-        return self.index.classes[self.index.columns["label"][index]]
+        return self.listed.classes[self.listed.columns["label"][index]]
 
     def fingerprint(self) -> tuple[str, str, str]:
         """As it was computed with the index."""
-        return self.index.fingerprint
+        return self.listed.fingerprint
 
 
 def archive_images(

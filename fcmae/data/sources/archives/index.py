@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from fcmae.data.sources.image_set import Stamp, fingerprint
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, details
 from fcmae.data.stores.urls import is_url, shown
-from fcmae.files import make_folder, replacing
+from fcmae.files import make_folder, naming, replacing
 from fcmae.progress import tracked
 
 logger = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ def index_of(archives: Sequence[str], beside: Path | None, access: Access | None
             made = _made(paths, stamps, access)
             _write(made, file)
         return _read(file, access)
-    except OSError as error:
-        if isinstance(error, FetchError) or error.filename in paths:
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, FetchError) or (isinstance(error, OSError) and error.filename in paths):
             raise
         logger.warning("the index of %s is kept in memory only: %s", _some(paths), error)
         return _made(paths, stamps, access)
@@ -165,7 +165,7 @@ def _made(paths: tuple[str, ...], stamps: tuple[Stamp, ...], access: Access) -> 
     numbers = {name: array("q") for name in ("archive", "offset", "stored", "size", "method", "crc")}
     for number, path in enumerate(tracked(paths, len(paths), "indexing archives")):
         of_keys: dict[str, str] = {}
-        for found in members(path, survey, access if is_url(path) else None):
+        for found in _named(path, survey, access):
             member = _member(path, found, stamps[number], access)
             if found.name.endswith(CLASS) and found.size <= LONGEST_LABEL:
                 with _damaged_ones_passed():
@@ -211,6 +211,12 @@ def _damaged_ones_passed() -> Iterator[None]:
         raise
     except OSError:
         pass
+
+
+def _named(path: str, survey: Survey, access: Access) -> Iterator[Found]:
+    is_remote = is_url(path)
+    with nullcontext() if is_remote else naming(Path(path)):
+        yield from members(path, survey, access if is_remote else None)
 
 
 def _key(name: str) -> str:
@@ -278,5 +284,5 @@ def _read(file: Path, access: Access) -> Index:
 def _checksum(columns: dict[str, np.ndarray]) -> str:
     whole = hashlib.blake2b(digest_size=16)
     for name in COLUMNS:
-        whole.update(np.ascontiguousarray(columns[name]).view(np.uint8))
+        whole.update(columns[name].tobytes())
     return whole.hexdigest()

@@ -3,13 +3,14 @@
 import os
 import posixpath
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from fcmae.data.endings import EXTENSIONS, ending_of
-from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, STORED, Found
+from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, LOCAL_HEADER, STORED, Found
 from fcmae.data.sources.entries import Survey
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError
@@ -18,8 +19,10 @@ from fcmae.data.stores.urls import shown
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
+METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd"}
+NAMED = 1000
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-UTF8, ENCRYPTED = 0x800, 0x1
+UTF8, ENCRYPTED, SIZES_FOLLOW = 0x800, 0x1, 0x8
 """Flags of a zip member."""
 
 
@@ -64,22 +67,22 @@ def _headers(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
             raise ValueError("compressed as a whole, so no file in it can be read alone")
         if (simple := _simple_file(block)) is not None:
             name, length = simple
-            found = Found(plain_name(name), at + BLOCK, length, length, IN_TAR)
+            found: Found | None = Found(plain_name(name), at + BLOCK, length, length, IN_TAR)
             after = at + BLOCK + -(-length // BLOCK) * BLOCK
         elif block == ZEROS:
             return
         elif len(block) < BLOCK:
             raise ValueError("truncated")
         else:
-            if tar is None:
-                file.seek(0)
-                tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
-                tar.firstmember = None
-            tar.members, tar.offset = [], at
             file.seek(at)
-            member = tar.next()
-            if member is None:
-                raise ValueError(f"damaged at byte {at}")
+            if tar is None:
+                tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+                file.seek(at)
+            tar.offset = at
+            try:
+                member = tarfile.TarInfo.fromtarfile(tar)
+            except tarfile.HeaderError as error:
+                raise ValueError("truncated" if "truncated" in str(error) else f"damaged at byte {at}") from None
             found = _other_file(member, path, survey)
             after = tar.offset
         if after <= at:
@@ -112,8 +115,10 @@ def _other_file(member: tarfile.TarInfo, path: str, survey: Survey) -> Found | N
     name = plain_name(member.name)
     if member.isreg() and not member.issparse():
         return Found(name, member.offset_data, member.size, member.size, IN_TAR)
-    if not member.isdir() and _is_image(name):
-        survey.not_regular[f"{shown(path)}/{name}"] = "a sparse file" if member.issparse() else "a link"
+    if not member.isdir():
+        _refuse(
+            path, name, "a sparse file" if member.issparse() else "a link" if member.linkname else "a device", survey
+        )
     return None
 
 
@@ -123,16 +128,16 @@ def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
     try:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         if isinstance(error.__context__, FetchError):  # zipfile says so of whatever went wrong
             raise error.__context__ from None
-        reason = " ".join(str(error).split())
-        survey.damaged[shown(path)] = f"{reason}: truncated, or no zip; its list of files is at its end"
-        return
+        file.seek(0)
+        infos = list(_whole(file, size))
+        reason = "truncated: its list of files is at its end" if infos else " ".join(str(error).split())
+        survey.damaged[shown(path)] = f"{reason}; the {len(infos):,} files before are used"
     for info in infos:
-        name = plain_name(_name_of(info))
+        name, mode = plain_name(_name_of(info)), info.external_attr >> 16
         refused = None
-        mode = info.external_attr >> 16
         if info.is_dir():
             continue
         if info.flag_bits & ENCRYPTED:
@@ -140,17 +145,44 @@ def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
         elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             refused = "a link" if stat.S_ISLNK(mode) else "no regular file"
         elif info.compress_type not in (STORED, DEFLATED):
-            method = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+            method = METHODS.get(info.compress_type, f"method {info.compress_type}")
             refused = f"compressed by {method}, which is not read; deflate is"
         elif info.header_offset + info.compress_size > size:
             lost += 1
             continue
         if refused is None:
             yield Found(name, info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
-        elif _is_image(name):
-            survey.not_regular[f"{shown(path)}/{name}"] = refused
+        else:
+            _refuse(path, name, refused, survey)
     if lost:
         survey.damaged[shown(path)] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
+
+
+def _whole(file: BinaryIO, size: int) -> Iterator[zipfile.ZipInfo]:
+    """The files of a zip without its list, by their own headers, as long as these tell where the next one is."""
+    at = 0
+    while len(header := file.read(LOCAL_HEADER.size)) == LOCAL_HEADER.size:
+        signature, flags, method, crc, stored, length, name, extra = LOCAL_HEADER.unpack(header)
+        at += LOCAL_HEADER.size + name + extra + stored
+        if signature != b"PK\3\4" or flags & SIZES_FOLLOW or 0xFFFFFFFF in (stored, length) or at > size:
+            return
+        raw = file.read(name)
+        info = zipfile.ZipInfo(raw.decode("utf-8" if flags & UTF8 else "cp437", errors="surrogateescape") or "?")
+        info.flag_bits, info.compress_type, info.CRC = flags, method, crc
+        info.compress_size, info.file_size = stored, length
+        info.header_offset = at - stored - extra - name - LOCAL_HEADER.size
+        yield info
+        file.seek(at)
+
+
+def _refuse(path: str, name: str, why: str, survey: Survey) -> None:
+    """Note an image that is not read: the first ones by name."""
+    if not _is_image(name):
+        return
+    if len(survey.not_regular) < NAMED:
+        survey.not_regular[f"{shown(path)}/{name}"] = why
+    else:
+        survey.passed_over[f"images ({why})"] += 1
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:

@@ -22,7 +22,8 @@ STORED, DEFLATED = 0, 8
 """How a member is compressed, by the numbers of zip."""
 IN_TAR = 255
 """A member of a tar: its offset is that of its bytes, not of a header."""
-LOCAL_HEADER = struct.Struct("<4s22xHH")
+LOCAL_HEADER = struct.Struct("<4s2xHH4xIIIHH")
+"""Signature, flags, method, checksum, compressed size, size, length of the name, length of the extra field."""
 SMALL = 2**22  # bytes; up to here one read of all is faster than several of parts
 MOST = 2**31
 """Bytes that a member may inflate to."""
@@ -118,7 +119,7 @@ class Member(Stored):
         header = self.read_at(self.found.offset, LOCAL_HEADER.size)
         if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
             raise OSError("damaged: there is no header where its archive says")
-        _, name, extra = LOCAL_HEADER.unpack(header)
+        *_, name, extra = LOCAL_HEADER.unpack(header)
         return self.found.offset + LOCAL_HEADER.size + name + extra
 
     def _inflated(self, data: bytes, length: int) -> bytes:

@@ -135,6 +135,7 @@ def test_odd_members_of_a_tar(tmp_path: Path, format: int, caplog: pytest.LogCap
     assert images[list(images.names).index("last.png")].read_bytes() == PNG + b"the last one counts"
     assert "hard.png (a link)" in caplog.text
     assert "soft.png (a link)" in caplog.text
+    assert "fifo.png (a device)" in caplog.text
     assert set(tmp_path.rglob("*")) - before - set((tmp_path / "cache").rglob("*")) == {
         tmp_path / "odd.tar", tmp_path / "cache",
     }  # fmt: skip
@@ -195,6 +196,19 @@ def test_a_truncated_tar_is_used_as_far_as_it_is_whole(
     assert f"0.tar (truncated; the {left} files before are used)" in lines[0]
 
 
+def test_a_truncated_zip_is_used_as_far_as_it_is_whole(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its list is lost with its end; each file has a header of its own."""
+    file = make_zip(folder.parent / "a.zip", folder, method=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(file) as archive:
+        cut = archive.getinfo("dog/3.tif").header_offset + 100
+    file.write_bytes(file.read_bytes()[:cut])
+    with caplog.at_level(logging.INFO):
+        images = collect(file)
+    assert list(images.names) == ["cat/1.png", "cat/2.jpg", "cat/10.png"]
+    assert read_image(images[2]).equal(read_image(folder / "cat/10.png"))
+    assert "a.zip (truncated: its list of files is at its end; the 3 files before are used)" in caplog.text
+
+
 def test_a_damaged_header_ends_a_tar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for place in range(3):
@@ -216,7 +230,7 @@ def test_what_cannot_be_read_by_position_is_refused(folder: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"holds no images.*compressed as a whole"):
         collect(tmp_path / "b.tar")
     (tmp_path / "c.zip").write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"holds no images.*c\.zip \(File is not a zip file"):
+    with pytest.raises(UserError, match=r"holds no images.*c\.zip \(File is not a zip file; the 0 files"):
         collect(tmp_path / "c.zip")
     with pytest.raises(UserError, match=r"--data\.path .*s-002\.tar does not exist"):
         check_there(f"{tmp_path}/s-{{002..004}}.tar")
