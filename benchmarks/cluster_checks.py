@@ -5,6 +5,7 @@ the machine may be busy; steps that are done again are counted.
 """
 
 import os
+import shutil
 import signal
 import statistics
 import tempfile
@@ -47,9 +48,9 @@ def line_through(one: tuple[float, float], other: tuple[float, float]) -> Callab
 
 
 def all_checks() -> list[Row]:
-    """Every comparison; takes a few minutes."""
+    """Every comparison; takes a few minutes on a quiet machine."""
     torch.set_num_threads(1)
-    return [*exchange(), *checkpoints(), *decoding(), *failures()]
+    return [*failures(), *exchange(), *checkpoints(), *decoding()]  # forks come first
 
 
 def _reduce(rank: int, processes: int, port: int, sizes: list[int], repeats: int, file: str) -> None:
@@ -70,7 +71,7 @@ def _reduce(rank: int, processes: int, port: int, sizes: list[int], repeats: int
     torch.distributed.destroy_process_group()
 
 
-def reduce_seconds(processes: int, sizes: list[int], repeats: int = 15) -> dict[int, float]:
+def reduce_seconds(processes: int, sizes: list[int], repeats: int = 9) -> dict[int, float]:
     """Bytes → seconds of gloo's all-reduce."""
     with tempfile.NamedTemporaryFile() as file:
         args = (processes, _free_port(), sizes, repeats, file.name)
@@ -87,8 +88,8 @@ def exchange() -> list[Row]:
         compared(f"gloo all-reduce of {size // MB} MB, 2 processes, from 1 and 16 MB", line(size), two[size])
         for size in (4 * MB, 64 * MB)
     ]
-    # the processes of one machine share its memory: n of them move n times the bytes of a ring's link
-    shared = 2 * large / 2 / max(two[large] - line(0), 1e-6)  # bytes/s of the machine, both of two sending half
+    # the processes of one machine share its memory: n of them together move n times what each sends
+    shared = 2 * large / max(two[large] - line(0), 1e-6)  # bytes/s of both together; each sends its tensor once
     predicted = ring_seconds(large, 4, shared / 4, line(0) / 2)
     four = reduce_seconds(4, [large])
     return [*rows, compared("the same of 16 MB, 4 processes, from 2 (sharing the memory)", predicted, four[large])]
@@ -131,8 +132,13 @@ def decoding() -> list[Row]:
             for _ in range(4):  # processes start, and fill their queues
                 next(batches)
             start, clock = time.perf_counter(), time.process_time()
-            count = sum(len(batch.image) for batch in batches)
+            count = sum(len(batch.image) for batch in batches)  # and the processes end
             return count / (time.perf_counter() - start), (time.process_time() - clock) / count
+
+        def processor_of(workers: int) -> float:
+            """Processor seconds of an image in loading processes: more images, less their start."""
+            few, many = (children_seconds(lambda steps=steps: load(workers, steps)) for steps in (10, 40 * workers))
+            return (many - few) / (8 * (40 * workers - 10))
 
         processor = min(load(0, 12)[1] for _ in range(4))
         rows = []
@@ -141,72 +147,83 @@ def decoding() -> list[Row]:
             measured = max(load(workers, 40 * workers)[0] for _ in range(4))
             what = f"images/s of {workers} loading process{'es' * (workers > 1)}, from processor time in one"
             rows.append(compared(what, predicted, measured, "images/s", 1))
+            what = f"processor time of an image in {workers} loading process{'es' * (workers > 1)}, from that in one"
+            rows.append(compared(what, processor, processor_of(workers)))
         return rows
 
 
-def failures(kills: int = 12, every: int = 10, epochs: int = 40) -> list[Row]:
+def children_seconds(work: Callable[[], object]) -> float:
+    """Processor seconds of the processes that end meanwhile."""
+    before = os.times()
+    work()
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def failures(kills: int = 12, every: int = 10, epochs: int = 60) -> list[Row]:
     """A run that is killed at random, from an undisturbed one: its seconds, and the steps that it does again."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_jpegs(folder, (48, 48), 90)
-        args = (
-            f"--data.path {folder / 'all'} --model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 "
-            f"--train.epochs {epochs} --train.batch_size 4 --train.base_lr 0.05 --data.num_workers 0 --log.every 1 "
-            f"--log.pictures_every 0 --log.keep_checkpoints 2"
-        ).split()
-        images = len(list((folder / "all").iterdir()))
-        per_epoch = images / 4
-        args += ["--log.checkpoint_every", str(max(1, round(every / per_epoch)))]
-        os.environ[TRIGGER] = str(folder / "trigger")
+    folder = Path(tempfile.mkdtemp(prefix="cluster-"))  # no context: a fork that ends would leave it, too
+    make_jpegs(folder, (48, 48), 90)
+    args = (
+        f"--data.path {folder / 'all'} --model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 "
+        f"--train.epochs {epochs} --train.batch_size 4 --train.base_lr 0.05 --data.num_workers 0 --log.every 1 "
+        f"--log.pictures_every 0 --log.keep_checkpoints 2"
+    ).split()
+    images = len(list((folder / "all").iterdir()))
+    per_epoch = images / 4
+    args += ["--log.checkpoint_every", str(max(1, round(every / per_epoch)))]
+    os.environ[TRIGGER] = str(folder / "trigger")
 
-        def start(run: Path) -> Forked:
-            return Forked([*args, "--output", str(run)], 1, folder / "log", folder / "trigger")
+    def start(run: Path) -> Forked:
+        return Forked([*args, "--output", str(run)], 1, folder / "log", folder / "trigger")
 
-        def first_step(run: Path, running: Forked, lines: int) -> None:
-            while running.poll() is None and count_lines(run) <= lines:
-                time.sleep(0.005)
+    def first_step(run: Path, running: Forked, lines: int) -> None:
+        while running.poll() is None and count_lines(run) <= lines:
+            time.sleep(0.005)
 
-        calm = folder / "calm"
-        begun, running = time.perf_counter(), start(calm)
-        first_step(calm, running, 0)
-        startup = time.perf_counter() - begun
-        assert running.wait() == 0, (folder / "log").read_text()[-2000:]
-        seconds = time.perf_counter() - begun - startup
-        steps = int(last_checkpoint(calm).removeprefix("step-"))
-        apart = max(1, round(every / per_epoch)) * per_epoch
-        between = seconds / (kills / 2)  # of training; the run grows by what is done again
+    calm = folder / "calm"
+    begun, running = time.perf_counter(), start(calm)
+    first_step(calm, running, 0)
+    startup = time.perf_counter() - begun
+    assert running.wait() == 0, (folder / "log").read_text()[-2000:]
+    seconds = time.perf_counter() - begun - startup
+    steps = int(last_checkpoint(calm).removeprefix("step-"))
+    apart = max(1, round(every / per_epoch)) * per_epoch
+    between = seconds / (kills / 2)  # of training; the run grows by what is done again
 
-        # as the runs are: the time of a checkpoint is part of the mean step, and a kill comes while steps are done
-        step, every = seconds / steps, round(apart)
-        simulated = [whole_time(steps, step, every, 0.0, startup, between, seed) for seed in range(400)]
-        again_per_kill = statistics.mean(again for _, again, _ in simulated) / statistics.mean(
-            failed for _, _, failed in simulated
-        )
+    # as the runs are: the time of a checkpoint is part of the mean step, and a kill comes while steps are done
+    step, every = seconds / steps, round(apart)
+    simulated = [whole_time(steps, step, every, 0.0, startup, between, seed) for seed in range(400)]
+    again_per_kill = statistics.mean(again for _, again, _ in simulated) / statistics.mean(
+        failed for _, _, failed in simulated
+    )
 
-        draw, disturbed, killed = np.random.default_rng(0), folder / "killed", 0
-        begun, running = time.perf_counter(), start(disturbed)
-        first_step(disturbed, running, 0)
-        begun = time.perf_counter()
-        while running.poll() is None:
-            limit = time.perf_counter() + draw.exponential(between)
-            while running.poll() is None and time.perf_counter() < limit:
-                time.sleep(0.005)
-            if running.poll() is None and killed < 4 * kills:
-                os.kill(running.pids[0], signal.SIGKILL)
-                running.wait()
-                killed += 1
-                lines = count_lines(disturbed)
-                running = start(disturbed)
-                first_step(disturbed, running, lines)
-        took = time.perf_counter() - begun
-        assert running.wait() == 0, (folder / "log").read_text()[-2000:]
-        again = count_lines(disturbed) - steps
-        # of as many failures as there were: their number alone varies by its root
-        alike = [total for total, _, failed in simulated if failed == killed]
-        predicted = statistics.mean(alike) if alike else statistics.mean(total for total, _, _ in simulated)
-        return [
-            compared(f"steps done again per kill, a checkpoint every {apart:g} of {steps}, {killed} kills",
-                     again_per_kill, again / max(killed, 1), "steps", 1),
-            compared(f"seconds of that run, from {startup:.1f} s to start and {seconds:.1f} s to train",
-                     predicted, took, "s", 1),
-        ]  # fmt: skip
+    draw, disturbed, killed = np.random.default_rng(0), folder / "killed", 0
+    begun, running = time.perf_counter(), start(disturbed)
+    first_step(disturbed, running, 0)
+    begun = time.perf_counter()
+    while running.poll() is None:
+        limit = time.perf_counter() + draw.exponential(between)
+        while running.poll() is None and time.perf_counter() < limit:
+            time.sleep(0.005)
+        if running.poll() is None and killed < 4 * kills:
+            os.kill(running.pids[0], signal.SIGKILL)
+            running.wait()
+            killed += 1
+            lines = count_lines(disturbed)
+            running = start(disturbed)
+            first_step(disturbed, running, lines)
+    took = time.perf_counter() - begun
+    assert running.wait() == 0, (folder / "log").read_text()[-2000:]
+    again = count_lines(disturbed) - steps
+    # of as many failures as there were: their number alone varies by its root
+    alike = [total for total, _, failed in simulated if failed == killed]
+    predicted = statistics.mean(alike) if alike else statistics.mean(total for total, _, _ in simulated)
+    found = [
+        compared(f"steps done again per kill, a checkpoint every {apart:g} of {steps}, {killed} kills",
+                 again_per_kill, again / max(killed, 1), "steps", 1),
+        compared(f"seconds of that run, from {startup:.1f} s to start and {seconds:.1f} s to train",
+                 predicted, took, "s", 1),
+    ]  # fmt: skip
+    shutil.rmtree(folder)
+    return found

@@ -208,8 +208,12 @@ def _gelu_grn(sites: ActiveSites, side: int, dim: int, width: int) -> list[Case]
     return cases
 
 
-def read(case: Case, arch: int, dtype: str = "bf16") -> Cost:
-    """Compile for an architecture, take the machine code apart, count."""
+def read(case: Case, arch: int, dtype: str = "bf16", usage_only: bool = False) -> Cost:
+    """Compile for an architecture, take the machine code apart, count.
+
+    ``usage_only`` leaves out the instructions, whose disassembly takes longer than compiling: 0 instructions, no loop,
+    and in ``spills`` the bytes of a thread's stack, which hold what is spilled.
+    """
     kernel = case.launch.kernel
     names = kernel.arg_names
     signature = {name: _type(name, kernel, case, dtype) for name in names}
@@ -218,7 +222,12 @@ def read(case: Case, arch: int, dtype: str = "bf16") -> Cost:
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=case.launch.constants, attrs=aligned)
     target = triton.backends.compiler.GPUTarget("cuda", arch, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": case.launch.num_warps})
-    registers, operations, loop = _disassemble(compiled.asm["cubin"])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(compiled.asm["cubin"])
+        registers, stack = _usage(file)
+        operations, loop = ([], None) if usage_only else _disassemble(file)
+    spills = stack if usage_only else sum(o in ("STL", "LDL") for o in operations)
     inside = operations[loop] if loop else []
     counts = Counter(inside or operations)
     tile = rf"tt\.(?:load|store) .*tensor<\d+x\d+x!tt\.ptr<{dtype.replace('fp', 'f')}>"
@@ -229,8 +238,8 @@ def read(case: Case, arch: int, dtype: str = "bf16") -> Cost:
         programs *= n
     executed = (len(operations) + len(inside) * (case.loops - 1 if loop else 0)) * programs * case.launch.num_warps
     return Cost(
-        case.name, case.side, case.channels, arch, registers, sum(o in ("STL", "LDL") for o in operations),
-        len(operations), len(inside), counts["FFMA"], asked, case.least, case.tensors, passes,
+        case.name, case.side, case.channels, arch, registers, spills, len(operations),
+        len(inside), counts["FFMA"], asked, case.least, case.tensors, passes,
         1e6 * executed / WARP_INSTRUCTIONS_PER_SECOND, 1e6 * case.least / BYTES_PER_SECOND,
     )  # fmt: skip
 
@@ -247,20 +256,23 @@ def _type(name: str, kernel: Any, case: Case, dtype: str) -> str:
     return f"*{dtype}" if name in WIDE and not (name == "out_ptr" and kernel is wgrad_kernel) else "*fp32"
 
 
-def _disassemble(cubin: bytes) -> tuple[int, list[str], slice | None]:
-    """Registers of a thread, operations in order, and which of them are the loop with the most FFMA."""
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.cubin"
-        file.write_bytes(cubin)
-        sass, usage = (
-            subprocess.run([tools / tool, option, file], capture_output=True, text=True, check=True).stdout
-            for tool, option in (("nvdisasm", "-c"), ("cuobjdump", "-res-usage"))
-        )
+def _usage(cubin: Path) -> tuple[int, int]:
+    """Registers of a thread, and bytes of its stack and local memory."""
+    said = _tool("cuobjdump", "-res-usage", cubin)
+    return int(re.findall(r"REG:(\d+)", said)[0]), sum(map(int, re.findall(r"(?:STACK|LOCAL):(\d+)", said)))
+
+
+def _tool(name: str, option: str, cubin: Path) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([tool, option, cubin], capture_output=True, text=True, check=True).stdout
+
+
+def _disassemble(cubin: Path) -> tuple[list[str], slice | None]:
+    """Operations in order, and which of them are the loop with the most FFMA."""
     labels: dict[str, int] = {}
     operations: list[str] = []
     loops: list[slice] = []
-    for line in sass.splitlines():
+    for line in _tool("nvdisasm", "-c", cubin).splitlines():
         if label := re.match(r"\s*(\.L_x_\d+):", line):
             labels[label[1]] = len(operations)
         if found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)([^;]*);", line):
@@ -270,19 +282,18 @@ def _disassemble(cubin: bytes) -> tuple[int, list[str], slice | None]:
             to = re.search(r"\.L_x_\d+", found[2])
             if found[1] == "BRA" and to and to[0] in labels and labels[to[0]] < len(operations) - 1:
                 loops.append(slice(labels[to[0]], len(operations)))
-    registers = int(re.findall(r"REG:(\d+)", usage)[0])
-    return registers, operations, max(loops, key=lambda loop: operations[loop].count("FFMA"), default=None)
+    return operations, max(loops, key=lambda loop: operations[loop].count("FFMA"), default=None)
 
 
-def read_all(jobs: list[tuple[Case, int]], dtype: str, processes: int) -> list[Cost]:
+def read_all(jobs: list[tuple[Case, int]], dtype: str, processes: int, usage_only: bool = False) -> list[Cost]:
     """:func:`read` of every case and architecture, in several processes, which inherit what cannot be pickled."""
     global _jobs
-    _jobs = [(*job, dtype) for job in jobs]
+    _jobs = [(*job, dtype, usage_only) for job in jobs]
     with multiprocessing.get_context("fork").Pool(processes) as pool:
         return pool.map(_read_job, range(len(_jobs)), chunksize=1)
 
 
-_jobs: list[tuple[Case, int, str]] = []
+_jobs: list[tuple[Case, int, str, bool]] = []
 
 
 def _read_job(number: int) -> Cost:
@@ -322,11 +333,12 @@ def main() -> int:
     parser.add_argument("--model", default="convnextv2_tiny", choices=SIZES)
     parser.add_argument("--dtype", default="bf16", choices=("bf16", "fp16", "fp32"))
     parser.add_argument("--arch", type=int, nargs="+", default=[90], help=f"compute capabilities, as {ARCHITECTURES}")
-    parser.add_argument("--kernels", nargs="+", help="only kernels whose name contains one of these")
+    parser.add_argument("--kernels", nargs="+", help="only kernels such as wgrad, or at a side: 'wgrad 4'")
     parser.add_argument("--sides", type=int, nargs="+", default=[8, 4, 2, 1], help="only these numbers of sites")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--usage-only", action="store_true", help="registers, spills and passes only, in half the time")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a kernel spills or exceeds its limit")
     args = parser.parse_args()
     if interpreting():
@@ -337,9 +349,12 @@ def main() -> int:
     cases = [
         case
         for case in make_cases(SIZES[args.model].dims, grid, visible, args.batch_size, width)
-        if case.side in args.sides and (not args.kernels or any(part in case.name for part in args.kernels))
+        if case.side in args.sides
+        and (not args.kernels or any(part in f"{case.name} {case.side}" for part in args.kernels))
     ]
-    costs = read_all([(case, arch) for arch in args.arch for case in cases], args.dtype, args.processes)
+    costs = read_all(
+        [(case, arch) for arch in args.arch for case in cases], args.dtype, args.processes, args.usage_only
+    )
     for arch in args.arch:
         of_arch = [cost for cost in costs if cost.arch == arch]
         if args.json:

@@ -1,12 +1,12 @@
 """Ends runs at random moments and in every way, resumes them, and compares their losses with those never disturbed.
 
-    python -m benchmarks.kills --events 100 [--processes 1 2] [--torchrun] [--source tars] [--seed 0]
+    python -m benchmarks.kills --events 100 [--task finetune] [--processes 1 2] [--torchrun] [--source tars] [--seed 0]
 
 Events: kill -9 of a training process, of a data loading process or of torchrun; SIGTERM to one or all; an allocation
 that fails in a training process or in a data loading process. After each, no process but torchrun itself may be left
-after 10 seconds, and there may be no traceback. When a run has ended, its losses and its weights must equal the
-undisturbed run's bit for bit, and it must have the same pictures. The events are divided among the numbers of
-processes.
+after 10 seconds, and there may be no traceback. When a run has ended, its losses, scores and weights (the averaged and
+the best, too) must equal the undisturbed run's bit for bit, and it must have the same pictures. The events are divided
+among the numbers of processes.
 """
 
 import argparse
@@ -22,7 +22,9 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import psutil
@@ -37,6 +39,12 @@ TO_START = 120.0  # seconds until a resumed run has done a step, on a busy machi
 EVENTS = ["kill training", "kill loading", "term training", "term all", "memory training", "memory loading"]
 LAUNCHER_EVENTS = ["kill launcher", "term launcher"]
 EPOCHS = 10  # of 3 steps
+OPTIONS = {
+    "pretrain": "--model.backend {backend} --train.parallel {parallel} --model.stem_stride 1 --model.decoder_dim 16 "
+    "--log.pictures_every 5 --log.checkpoint_every 2",
+    "finetune": "scratch --config few_labels --data.val_share 0.25 --train.ema 0.9 --augment.mixup 0.8 "
+    "--augment.rand_augment rand-m9-mstd0.5-inc1 --augment.random_erasing 0.25",
+}
 ENDED_BEFORE = "ended before"
 
 Started = subprocess.Popen | Forked
@@ -52,19 +60,19 @@ class Trial:
         self.trigger = folder / "trigger"
         self.slowest = dict[str, float]()
         images = folder / "images"
-        images.mkdir(parents=True)
-        for number in range(12):
+        for number in range(16 if args.task == "finetune" else 12):
             pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(images / f"{number:02}.png")
+            place = images / f"class{number % 2}" if args.task == "finetune" else images
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{number:02}.png")
         source = images if args.source == "folder" else pack(images, folder / "shards")
-        self.args = (
-            f"--data.path {source} --model.backend {args.backend} --train.parallel {args.parallel} "
-            "--model.img_size 32 --model.stem_stride 1 --model.decoder_dim 16 "
-            f"--train.epochs {args.epochs} "
+        options = OPTIONS[args.task].format(backend=args.backend, parallel=args.parallel)
+        common = (
+            f"--data.path {source} --model.img_size 32 --train.epochs {args.epochs} "
             f"--train.batch_size {4 // processes} --train.warmup_epochs 1 --train.base_lr 0.05 "
-            f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1 "
-            "--log.pictures_every 5 --log.checkpoint_every 2"
-        ).split()
+            f"--model.drop_path_rate 0.1 --data.num_workers {2 // processes} --log.every 1"
+        )
+        self.args = f"{args.task} {options} {common}".split()
 
     def start(self, run: Path) -> Started:
         """Processes that train into ``run``, with a log beside it."""
@@ -205,11 +213,17 @@ def last_checkpoint(run: Path) -> str:
 def outcome(run: Path) -> dict[str, object]:
     """What must be the same however often a run was disturbed."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
-    weights = load_file(run / "checkpoints" / last_checkpoint(run) / "model.safetensors")
+    checkpoints, weights = run / "checkpoints", dict[str, bytes]()
+    for folder in (checkpoints / last_checkpoint(run), checkpoints / "best"):
+        for file in folder.glob("*.safetensors"):
+            found = load_file(file)
+            weights |= {f"{folder.name} {file.name} {name}": found[name].numpy().tobytes() for name in found}
+    scores = run / "validation" / "scores.json"
     return {
-        "losses": [(line["step"], line["loss"]) for line in lines],
-        "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
-        "pictures": {file.name for file in (run / "reconstructions").iterdir()},
+        "losses": [(line["step"], line.get("loss"), line.get("val_loss"), line.get("val_top1")) for line in lines],
+        "weights": weights,
+        "pictures": {file.name for file in run.glob("reconstructions/*")},
+        "mistakes": scores.read_bytes() if scores.exists() else b"",
     }
 
 
@@ -247,10 +261,11 @@ def trial(folder: Path, events: int, processes: int, args: argparse.Namespace) -
     return wrong
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100)
+    parser.add_argument("--task", default="pretrain", choices=OPTIONS)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--torchrun", action="store_true", help="start them with torchrun, which takes longer")
     parser.add_argument("--kinds", nargs="+", help="kinds of events; default: all", choices=EVENTS + LAUNCHER_EVENTS)
@@ -259,7 +274,7 @@ def main() -> None:
     parser.add_argument("--parallel", choices=["ddp", "fsdp"], default="ddp")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.kinds = args.kinds or EVENTS + (LAUNCHER_EVENTS if args.torchrun else [])
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     wrong = []

@@ -1,4 +1,4 @@
-"""A training process for benchmarks.kills: the command, which runs out of memory once a file asks it to.
+"""A training process for benchmarks.kills: a command, which runs out of memory once a file asks it to.
 
 Processes are forked from one that has imported everything, because importing takes longer than the training. Nobody
 starts them but benchmarks.kills.
@@ -15,22 +15,30 @@ from typing import Any, NoReturn
 
 import torch
 
-from fcmae import pretrain
+from fcmae import finetune, pretrain
 from fcmae.cli.command import end
 from fcmae.data import samples
-from fcmae.sparse.backends import numba  # noqa: F401  # before any fork
+from fcmae.finetuning import samples as labeled
+from fcmae.finetuning import setup  # noqa: F401  # before any fork, as the next
+from fcmae.sparse.backends import numba  # noqa: F401
 from fcmae.training import loop, peers
 
 TRIGGER = "KILLS_TRIGGER"
 """The environment variable with the start of the files' names; it also marks the processes of torchrun."""
 
 
-def train(args: list[str]) -> NoReturn:
-    """Train as the command does, in this process."""
-    rank, trigger = os.environ.get("RANK", "0"), os.environ[TRIGGER]
-    get, step, meet = samples.PretrainDataset.__getitem__, loop._train_step, peers.Peers.meet
+COMMANDS = {
+    "pretrain": (pretrain.main, samples.PretrainDataset), "finetune": (finetune.main, labeled.LabeledSamples)
+}  # fmt: skip
 
-    def failing_get(self: Any, key: tuple[int, int]) -> samples.Sample:
+
+def train(args: list[str]) -> NoReturn:
+    """Train as a command does, in this process: its name, and its arguments."""
+    rank, trigger = os.environ.get("RANK", "0"), os.environ[TRIGGER]
+    main, dataset = COMMANDS[args[0]]
+    get, step, meet = dataset.__getitem__, loop._train_step, peers.Peers.meet
+
+    def failing_get(self: Any, key: tuple[int, int]) -> Any:
         if os.path.exists(f"{trigger}-loading"):
             bytearray(2**60)
         return get(self, key)
@@ -44,9 +52,9 @@ def train(args: list[str]) -> NoReturn:
         meet(self, accelerator)
         Path(f"{trigger}-met{os.getpid()}").touch()
 
-    samples.PretrainDataset.__getitem__, loop._train_step = failing_get, failing_step  # type: ignore[method-assign]
+    dataset.__getitem__, loop._train_step = failing_get, failing_step  # type: ignore[method-assign]
     peers.Peers.meet = noted_meet  # type: ignore[method-assign]
-    end(pretrain.main(args))
+    end(main(args[1:]))
 
 
 class Forked:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,16 +50,22 @@ def write_files(folder: Path, count: int, kinds: list[str], seed: int) -> None:
 def train(images: Path, run: Path, log: Path) -> tuple[int, float]:
     """Exit status of a run over the images, and the memory of the largest of its processes in bytes."""
     command = [sys.executable, "-m", "fcmae.pretrain", *SMALL, "--data.path", str(images), "--output", str(run)]
-    largest = 0.0
     with log.open("w") as opened:
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stdout=opened, stderr=opened, env=env)
-        while process.poll() is None:
-            with suppress(psutil.Error):
-                main = psutil.Process(process.pid)
-                largest = max(largest, *(float(one.memory_info().rss) for one in [main, *main.children()]))
-            time.sleep(0.1)
+        largest = largest_memory(process.pid, lambda: process.poll() is not None)
     return process.returncode, largest
+
+
+def largest_memory(pid: int, has_ended: Callable[[], bool]) -> float:
+    """Wait for a process; returns the memory of the largest of it and its children in bytes."""
+    largest = 0.0
+    while not has_ended():
+        with suppress(psutil.Error):
+            main = psutil.Process(pid)
+            largest = max(largest, *(float(one.memory_info().rss) for one in [main, *main.children()]))
+        time.sleep(0.1)
+    return largest
 
 
 def faults(images: Path, run: Path, log: Path) -> list[str]:

@@ -33,7 +33,8 @@ class ConvertConfig:
     """
 
     src: str
-    """Run folder, checkpoint folder, or .safetensors, .pt, .pth or .bin file."""
+    """Run folder (of a fine-tuned run its best weights, of another its newest checkpoint), checkpoint folder, or
+    .safetensors, .pt, .pth or .bin file."""
     dst: str
     """Folder to write, with the configuration that the library needs and a model card; or a .safetensors, .pt or .pth
     file for the weights only."""

@@ -58,9 +58,11 @@ class ModelConfig:
             check_stem_stride(self.stem_stride, self.name)
         for size in self.image_hw:
             if size < self.patch_size or size % self.patch_size:
+                nearest = max(1, round(size / self.patch_size)) * self.patch_size
                 raise ValueError(
                     f"img_size must be a multiple of the patch size {self.patch_size} "
-                    f"({'' if self.size.is_isotropic else '8 × '}stem_stride), got {self.img_size}"
+                    f"({'' if self.size.is_isotropic else '8 × '}stem_stride), got {self.img_size}; "
+                    f"the nearest is {nearest}"
                 )
         if self.backend not in get_args(BackendName):
             raise ValueError(f"backend must be one of {', '.join(get_args(BackendName))}, got {self.backend!r}")

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import mutated_files
 from benchmarks.gpu import common, steps
 from benchmarks.gpu.recorded import Recorder
 from fcmae.sparse import ActiveSites, resolve_backend
 from tests.conftest import random_visible
+from tests.fcmae import forked
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -77,22 +79,48 @@ def test_recorder_keeps_each_launch_once_and_counts_it() -> None:
     assert common.size(type("Args", (), {"img_size": (32, 64)})) == "32×64"
 
 
-def run(*args: str) -> str:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+def kills(log: Path, *options: str, is_small: bool = True) -> str:
+    """What the benchmark says."""
+    environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(log.parent)}
+    process = forked.start("benchmarks.kills", options, log, environment, is_small)
+    process.join(600)
+    said = log.read_text()
+    assert process.exitcode == 0, said[-3000:]
+    return said
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks the processes that it ends")
-def test_runs_that_are_ended_at_random_go_on_as_if_nothing_had_happened() -> None:
-    said = run("benchmarks.kills", "--events", "2", "--processes", "2", "--epochs", "4")
+def test_runs_that_are_ended_at_random_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    said = kills(tmp_path / "log", "--events", "2", "--processes", "2", "--epochs", "4")
     assert "2 process(es)" in said
     assert "; 0 wrong" in said
 
 
-def test_a_run_over_mutated_files_names_each_once() -> None:
-    said = run("benchmarks.mutated_files", "--count", "6")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks the processes that it ends")
+def test_a_killed_run_of_fine_tuning_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """With everything that draws random numbers, an average of the weights, and the best of them."""
+    options = ["--events", "1", "--processes", "1", "--epochs", "5", "--kinds", "kill training"]
+    said = kills(tmp_path / "log", "--task", "finetune", *options, is_small=False)  # timm's network
+    assert "'kill training': 1" in said
+    assert "; 0 wrong" in said
+
+
+def test_a_run_over_mutated_files_names_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(images: Path, run: Path, log: Path) -> tuple[int, float]:
+        options = [*mutated_files.SMALL, "--data.path", str(images), "--output", str(run)]
+        process = forked.start("fcmae.pretrain", options, log, {"OMP_NUM_THREADS": "1"})
+        memory = mutated_files.largest_memory(process.pid or 0, lambda: process.exitcode is not None)
+        return process.exitcode or 0, memory
+
+    monkeypatch.setattr(mutated_files, "train", train)
+    monkeypatch.setattr(sys, "argv", ["mutated_files", "--count", "6"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        mutated_files.main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 0, said
     assert "6 mutated files of each of 12 formats in one run: " in said
     assert ", 0 wrong" in said
     assert int(said.partition("in one run: ")[2].split()[0]) > 20

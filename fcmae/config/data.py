@@ -101,7 +101,8 @@ class TrainingImagesConfig:
     @property
     def access(self) -> Access:
         """How URLs and tables are read."""
-        return Access(self.cache_dir, self.cache_size, self.timeout, self.column, self.split)
+        labels = getattr(self, "label_column", None)
+        return Access(self.cache_dir, self.cache_size, self.timeout, self.column, labels, self.split)
 
     def reading(self, in_chans: int) -> PixelReading:
         """How files are read as ``in_chans`` channels.

@@ -1,6 +1,7 @@
 """Folders of classes: which image files have which label, and in which split. Without torch, which takes seconds."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from fcmae.data.folder import equal_shares
+from fcmae.data.rows.files import is_row_file, open_rows
+from fcmae.data.rows.images import RowImages
 from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.entries import natural_key
 from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.sources.lists import is_list
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,10 +51,11 @@ def class_folder(
     folder: str | Path, test_share: float = 0.2, seed: int = 0, limit: int | None = None, flag: str = "--data.path"
 ) -> tuple[LabeledFiles, LabeledFiles]:
     """The train and the test split of a folder; arguments and errors as :func:`fcmae.data.labeled.labeled_folder`."""
-    if not Path(folder).is_dir() and not is_archive(str(folder)):
+    if not may_hold_classes(str(folder)):
         what = "is no folder" if Path(folder).exists() else "does not exist"
         raise UserError(
-            f"{flag} {folder} {what}; give a folder with one subfolder of images per class, or such a .tar or .zip"
+            f"{flag} {folder} {what}; give a folder with one subfolder of images per class, such a .tar or .zip, "
+            f"a .parquet file with labels, or a URL of these"
         )
     train, *tests = class_parts(folder, flag)
     names = list(train.places)
@@ -86,7 +93,15 @@ class ClassFolders(NamedTuple):
     """Class → the indices of its images, in order of the classes."""
 
 
-def class_parts(source: str | Path, flag: str = "--data.path") -> list[ClassFolders]:
+def may_hold_classes(source: str) -> bool:
+    """Whether it is of a kind that :func:`class_parts` takes: a folder, archives, tables of images, or a URL."""
+    if os.path.isfile(source) and is_row_file(source):
+        column = open_rows(source, None, Access()).column
+        return column is not None and column.has_bytes
+    return os.path.isdir(source) or is_archive(source) or (is_url(source) and not is_list(source))
+
+
+def class_parts(source: str | Path, flag: str = "--data.path", access: Access | None = None) -> list[ClassFolders]:
     """The images to train on and, where the source has ``train/`` and ``val/``, those to test on.
 
     Raises:
@@ -96,7 +111,9 @@ def class_parts(source: str | Path, flag: str = "--data.path") -> list[ClassFold
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if (folder / TRAIN).is_dir() and tests:
         return [_of_one(collect(part, by_class=True, flag=flag), part, flag) for part in (folder / TRAIN, tests[0])]
-    images = collect(str(source), by_class=True, flag=flag)
+    images = collect(str(source), by_class=True, flag=flag, access=access)
+    if isinstance(images, RowImages):
+        return _of_rows(images, str(source), flag)
     if images.labels is not None or isinstance(images, ImageFiles):
         return [_of_one(images, folder, flag)]
     names, common = list(images.names), ""
@@ -110,6 +127,21 @@ def class_parts(source: str | Path, flag: str = "--data.path") -> list[ClassFold
     for part in (TRAIN, held_out):
         inside = images.subset(n for n, name in enumerate(names) if name.startswith(f"{part}/"))
         parts.append(_by_folder(inside, f"{source}/{common}{part}", flag, len(f"{common}{part}/")))
+    return parts
+
+
+def _of_rows(images: RowImages, source: str, flag: str) -> list[ClassFolders]:
+    """By the column of labels; to train on and to test on by the names of the files."""
+    trained = images.of_split(TRAIN)
+    tested = next((part for name in TEST if (part := images.of_split(name))), None)
+    found = [trained, tested] if trained and tested else [images]
+    parts = []
+    for part, what in zip(found, (TRAIN, "test"), strict=False):
+        if part.labels is None:
+            raise UserError(
+                f"{flag} {shown(source)} has no column of labels; name it label, or give --data.label_column"
+            )
+        parts.append(_by_label(part, part.labels, f"{shown(source)}, split {what}," if tested else shown(source)))
     return parts
 
 

@@ -12,14 +12,14 @@ from fcmae.errors import UserError
 from fcmae.files import make_folder, sync
 from fcmae.finetuning.scores import MAIN
 from fcmae.runs.checkpoint import save_model
-from fcmae.runs.find import FOLDER, MODEL, STATE
+from fcmae.runs.find import BEST, FOLDER, MODEL, STATE
 from fcmae.runs.layout import METRICS
 from fcmae.runs.mark import MARK, write_mark
 from fcmae.runs.reader import read_metrics
 from fcmae.runs.state import write_state
 from fcmae.training.run import Run
 
-BEST, PARTIAL, OLD = "best", ".partial-best", ".deleted-best"
+PARTIAL, OLD = ".partial-best", ".deleted-best"
 
 
 def best_folder(run: Path) -> Path:

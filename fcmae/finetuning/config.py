@@ -61,8 +61,9 @@ class FinetuneDataConfig(TrainingImagesConfig):
 
     path: str | None = None
     """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or
-    .zip, or WebDataset's shards with .cls files; a .csv, .tsv or .parquet table with columns for path and label; the
-    folder of --data.dataset; or the word digits for scikit-learn's handwritten digits."""
+    .zip, or WebDataset's shards with .cls files; a .csv, .tsv or .parquet table with columns for label and path, or
+    image; any of these by URL, but not tables of paths; the folder of --data.dataset; or the word digits for
+    scikit-learn's handwritten digits."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
     train_split: str = "train"
@@ -243,7 +244,9 @@ class FinetuneConfig:
             self,
             output=absolute(self.output),
             weights=absolute(self.weights) if of_a_file else self.weights,
-            data=self.data if self.data.path == DIGITS else replace(self.data, path=absolute(self.data.path)),
+            data=self.data
+            if self.data.path == DIGITS
+            else replace(self.data, path=absolute(self.data.path), cache_dir=absolute(self.data.cache_dir)),
         )
 
     def as_dict(self) -> dict[str, Any]:

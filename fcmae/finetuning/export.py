@@ -10,8 +10,9 @@ from fcmae.finetuning.best import best_folder
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.weights.card import imports_first
-from fcmae.weights.convert import convert_weights
+from fcmae.weights.convert import in_format
 from fcmae.weights.formats.base import read_json
+from fcmae.weights.read import read_weights
 from fcmae.weights.write import write
 
 EXPORT = "export"
@@ -23,12 +24,13 @@ USE = {
 
 def export(run: Path, data: LabeledSet, crops: CenterCrops) -> list[str]:
     """Write both folders; returns a line for each, how it is loaded, or why it could not be written."""
-    lines = []
+    lines, best = [], best_folder(run)
+    weights = read_weights(best, logs=False)  # where they are is said by the run's last lines
     for name, use in USE.items():
         folder = run / EXPORT / name
         try:
-            conversion = convert_weights(best_folder(run), name)
-            write(conversion, best_folder(run), folder, name, overwrite=True)
+            conversion = in_format(weights, name)
+            write(conversion, best, folder, name, overwrite=True)
         except UserError as error:
             lines.append(f"not exported for {name}: {error}")
             continue

@@ -12,14 +12,13 @@ from timm.data import create_dataset
 from torch.utils.data import IterableDataset
 
 from fcmae.config import DIGITS
-from fcmae.data.classes import TEST, TRAIN, class_parts, listed, stratified_split
+from fcmae.data.classes import TEST, TRAIN, class_parts, listed, may_hold_classes, stratified_split
 from fcmae.data.crops import center_crop
 from fcmae.data.images import ImageFile, UnreadableImageError, open_image
 from fcmae.data.labeled import known_labels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.pillow import in_memory, upright_pixels
-from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.entries import natural_key
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Labeled
@@ -31,8 +30,8 @@ from fcmae.progress import tracked
 logger = logging.getLogger("fcmae")
 
 ACCEPTED = (
-    "give a folder with a subfolder for each class, such a .tar or .zip, a table (.csv, .parquet) of paths and labels, "
-    "a --data.dataset of timm in its folder, or the word digits"
+    "give a folder with a subfolder for each class, such a .tar or .zip, a table (.csv, .parquet) of labels and paths "
+    "or images, a URL of these, a --data.dataset of timm in its folder, or the word digits"
 )
 SHOWN = 5  # classes that a message names
 Open = Callable[[int, PixelReading], ImageFile]
@@ -121,7 +120,7 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
         found = _split(DIGITS, _digits(), tuple("0123456789"), data, seed)
     elif data.dataset is not None:
         found = _of_timm(data)
-    elif Path(data.path).is_dir() or is_archive(data.path):
+    elif may_hold_classes(data.path):
         found = _of_folder(data.path, data, seed)
     elif not Path(data.path).exists():
         raise UserError(f"--data.path {data.path} does not exist; {ACCEPTED}")
@@ -169,7 +168,7 @@ def _split(
 
 def _of_folder(folder: str, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     """One folder for each class, also in archives."""
-    found, *tests = class_parts(folder)
+    found, *tests = class_parts(folder, access=data.access)
     names = tuple(found.places)
     if not tests:
         if len(names) < 2:

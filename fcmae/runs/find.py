@@ -13,6 +13,7 @@ from fcmae.runs.state import TrainState
 from fcmae.runs.utf8_path import utf8_path
 
 FOLDER, LAST = CHECKPOINTS, "last"
+BEST = "best"  # the weights with the best validation score, which a run of fine-tuning keeps beside
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
 OPTIMIZER_SHARDS = "optimizer"  # a folder in place of optimizer.pt, of a run whose state is divided (FSDP)
 AVERAGE = "average.safetensors"  # the moving average of the weights, where a run keeps one
@@ -121,3 +122,15 @@ def resolve_checkpoint(path: str | Path) -> Path:
         what = "has no checkpoint in it" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}; give a run folder, or one of its checkpoints/{PREFIX}… folders")
     return found
+
+
+def resolve_weights(path: str | Path) -> Path:
+    """The checkpoint folder whose weights a path stands for: of a fine-tuned run its best, otherwise the newest.
+
+    Raises:
+        UserError: as :func:`resolve_checkpoint`.
+    """
+    path = Path(path)
+    run = path.parent if path.name == FOLDER else path
+    best = run / FOLDER / BEST
+    return best if (best / MODEL).is_file() and (best / STATE).is_file() else resolve_checkpoint(path)

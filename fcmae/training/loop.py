@@ -172,7 +172,8 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
 
 def _command_to_resume(run: Run[Any]) -> str:
     processes = run.accelerator.num_processes
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    nodes = f"--nnodes {processes // here} " if here < processes else ""
-    launcher = f"torchrun {nodes}--nproc-per-node {here}" if processes > 1 else shlex.quote(sys.executable)
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    several = f"--nnodes {nodes} " * (nodes > 1)
+    each = f"torchrun {several}--nproc-per-node {processes // nodes}"
+    launcher = each if processes > 1 else shlex.quote(sys.executable)
     return f"{launcher} -m fcmae.{run.task.command} --config {shlex.quote(str(run.folder / CONFIG))}"

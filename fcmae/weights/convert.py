@@ -47,10 +47,11 @@ def convert_to_dense(
     and classifiers. (timm has isotropic networks once ``fcmae.models.isotropic`` is imported.)
 
     Args:
-        ckpt: a run folder, a checkpoint folder (also of transformers or timm, in one file or in shards), a
-            ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file, or a state dict. Of fcmae, timm, transformers,
-            mmpretrain, mmdet, mmseg, MMEarth, SparK, or the official code: published, fine-tuned, for detection and
-            segmentation, or its training checkpoints in MinkowskiEngine's layout. ConvNeXt V1 too.
+        ckpt: a run folder (its newest checkpoint, or if it was fine-tuned its best), a checkpoint folder (also of
+            transformers or timm, in one file or in shards), a ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file, or
+            a state dict. Of fcmae, timm, transformers, mmpretrain, mmdet, mmseg, MMEarth, SparK, or the official code:
+            published, fine-tuned, for detection and segmentation, or its training checkpoints in MinkowskiEngine's
+            layout. ConvNeXt V1 too.
         format: of what is returned. "timm"; "official", as the published files (``downsample_layers.0.0.weight``);
             "transformers", the names of ``ConvNextV2Model`` or ``ConvNextModel``, or of their
             ``…ForImageClassification`` if there is a classifier; "mmpretrain", with ``backbone.``.
@@ -76,11 +77,14 @@ def convert_weights(
     use_ema: bool = True,
 ) -> Conversion:
     """Like :func:`convert_to_dense`, with a report."""
-    known = targets()
-    if format not in known:
-        raise UserError(f"format must be one of {', '.join(known)}, got {format!r}")
-    weights = read_weights(ckpt, allow_pickle, use_ema)
-    names, target = known[format]
+    if format not in targets():
+        raise UserError(f"format must be one of {', '.join(targets())}, got {format!r}")
+    return in_format(read_weights(ckpt, allow_pickle, use_ema), format)
+
+
+def in_format(weights: Weights, format: str) -> Conversion:
+    """Like :func:`convert_weights`, of weights that have been read."""
+    names, target = targets()[format]
     target.check(weights)
     names = names.variant(weights) or names
     prefix = target.prefix(weights)

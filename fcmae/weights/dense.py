@@ -79,7 +79,7 @@ def dense_network(weights: Weights, pixels: Normalizer, num_classes: int = 0, **
         raise UserError(
             f"{weights.origin} does not fit timm's {weights.config.name} with {timm_kwargs}: {', '.join(lost[:5])}"
         )
-    if fresh := [name for name in loaded.missing_keys if not features_only]:
+    if (fresh := loaded.missing_keys) and not features_only and not weights.is_random:
         logger.info("%s lacks %s: initialized afresh", weights.origin, ", ".join(fresh))
     config = dict(model.pretrained_cfg, mean=pixels.mean, std=pixels.std, num_classes=num_classes)
     config["input_size"] = (in_chans, *weights.config.image_hw)

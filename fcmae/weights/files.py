@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.runs.checkpoint import read_model
-from fcmae.runs.find import AVERAGE
+from fcmae.runs.find import AVERAGE, BEST, FOLDER
 from fcmae.weights.entries import find_state_dict, say_which
 from fcmae.weights.lookalikes import TORCH
 from fcmae.weights.place import INDEX, check_file, weights_file
@@ -52,6 +52,8 @@ def open_source(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False
     if not isinstance(ckpt, str | Path):
         raise UserError(f"weights come as a path or a state dict, got {type(ckpt).__name__}")
     file = weights_file(ckpt)
+    if file.parent.name == BEST and Path(ckpt).name not in (BEST, file.name):
+        logger.info("%s was fine-tuned: its best weights by validation, %s/%s, are taken", ckpt, FOLDER, BEST)
     if (average := file.with_name(AVERAGE)).is_file() and file != Path(ckpt):  # of a run of fine-tuning
         say_which(str(file.parent), AVERAGE, file.name, use_ema)
         file = average if use_ema else file

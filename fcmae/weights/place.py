@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fcmae.errors import UserError
-from fcmae.runs.find import LAST, MODEL, resolve_checkpoint
+from fcmae.runs.find import LAST, MODEL, resolve_weights
 from fcmae.runs.layout import is_run_folder
 from fcmae.weights.lookalikes import ACCEPTED, lookalike
 
@@ -34,7 +34,7 @@ def weights_file(path: str | Path) -> Path:
         raise UserError(
             f"{path} holds {len(files)} weights file(s), none of a known name; give one, such as {files[0]}"
         )
-    return resolve_checkpoint(path) / MODEL
+    return resolve_weights(path) / MODEL
 
 
 def _weights_in(folder: Path) -> list[Path]:

@@ -23,13 +23,16 @@ logger = logging.getLogger(__name__)
 SHOWN = 8  # problems that an error names
 
 
-def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False, use_ema: bool = True) -> Weights:
+def read_weights(
+    ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = False, use_ema: bool = True, logs: bool = True
+) -> Weights:
     """Recognize the format, and bring the weights to timm's names and dense shapes.
 
     Args:
         ckpt: as of :func:`fcmae.convert_to_dense`.
         allow_pickle: unpickle anything, which runs code contained in the file.
         use_ema: of averaged and plain weights, take the averaged ones; False: the plain ones.
+        logs: log the format, and what has no place.
 
     Raises:
         UserError: no ConvNeXt in it, or keys that are missing, unknown, twice there, of a wrong shape, or not finite.
@@ -61,7 +64,8 @@ def read_weights(ckpt: str | Path | Mapping[str, Any], allow_pickle: bool = Fals
             f"{weights.origin} does not hold one whole {weights.config.name} ({weights.format}): "
             f"{'; '.join(problems[:SHOWN])}{more}"
         )
-    _log(weights)
+    if logs:
+        _log(weights)
     return weights
 
 

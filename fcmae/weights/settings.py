@@ -12,7 +12,7 @@ from fcmae.config import DataConfig
 from fcmae.data.normalizer import Normalizer, Pixels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
-from fcmae.runs.find import FOLDER, LAST, MODEL, resolve_checkpoint
+from fcmae.runs.find import FOLDER, LAST, MODEL, resolve_weights
 from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.runs.utf8_path import utf8_path
 from fcmae.weights import formats
@@ -143,7 +143,7 @@ def _mean_std(ckpt: str | Path) -> tuple[Any, Any]:
 def model_file(ckpt: str | Path) -> Path:
     """The model.safetensors of a run folder or a checkpoint folder; a file stays; UserError if there is none."""
     path = Path(ckpt)
-    return path if path.suffix == ".safetensors" else resolve_checkpoint(path) / MODEL
+    return path if path.suffix == ".safetensors" else resolve_weights(path) / MODEL
 
 
 def run_setting(file: Path, group: str, name: str, kind: type[T]) -> T | None:

@@ -34,6 +34,11 @@ class Weights:
     """The share of patches that were masked in training, if an official training checkpoint says."""
 
     @property
+    def is_random(self) -> bool:
+        """Whether they were made here rather than read."""
+        return not self.source_names
+
+    @property
     def has_mmearth_stem(self) -> bool:
         """A 3×3 convolution, then a strided depthwise one, each with a norm. timm has the layers but not this stem."""
         return "stem.3.weight" in self.encoder

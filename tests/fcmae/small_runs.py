@@ -1,5 +1,6 @@
-"""Run folders of small networks, without the training."""
+"""Run folders of small networks, without the training; and a smaller network for runs."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from fcmae.models import FCMAE, ModelConfig
+from fcmae.models.sizes import SIZES, Size
 from fcmae.runs import checkpoint as ckpt
 
 
@@ -21,3 +23,8 @@ def save_run(folder: Path, **config: Any) -> Path:
         folder, model, asdict(described), torch.optim.SGD(model.parameters()), ckpt.TrainState(1, 1, 1)
     )
     return folder
+
+
+def shrink(setitem: Callable[[Any, str, Any], None]) -> None:
+    """From now on atto has one narrow block per stage. timm's stays as it is."""
+    setitem(SIZES, "convnextv2_atto", Size((1, 1, 1, 1), (8, 8, 16, 16), conv_mlp=True))

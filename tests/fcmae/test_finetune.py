@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,16 @@ from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
+from fcmae.finetuning.average import average_decay
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.samples import validation_crop
 from fcmae.finetuning.task import Finetuning
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
-from tests.fcmae.finished_runs import ROOT, metrics, stop_after
+from fcmae.training import loop
+from tests.fcmae.finished_runs import metrics, stop_after
+from tests.fcmae.forked import train_together
 
 ALL: dict[str, Any] = {
     "augment": {
@@ -49,9 +50,29 @@ def tensors(folder: Path, file: str) -> dict[str, torch.Tensor]:
     return load_file(ckpt.resolve_checkpoint(folder) / file)
 
 
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Will hold the classifier's weights before the first step and after each."""
+    course: list[torch.Tensor] = []
+    train_step = loop._train_step
+    begin = Finetuning.begin
+
+    def note(run: Any) -> None:
+        course.append(run.bare_model.head.fc.weight.detach().clone())
+
+    def begin_and_note(self: Finetuning, run: Any, metrics: Any) -> None:
+        begin(self, run, metrics)
+        note(run)
+        monkeypatch.setattr(loop, "_train_step", lambda *args: (train_step(*args), note(run))[0])
+
+    monkeypatch.setattr(Finetuning, "begin", begin_and_note)
+    return course
+
+
 def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything that draws random numbers, an average of the weights, and a step in the middle of an epoch."""
-    whole = run(colors, tmp_path / "whole", **ALL)
+    with monkeypatch.context() as patched:
+        course = recorded(patched)
+        whole = run(colors, tmp_path / "whole", **ALL)
     assert whole.is_complete
     assert whole.steps == 7
     with monkeypatch.context() as patched:
@@ -74,6 +95,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
         assert all(torch.equal(left[name], right[name]) for name in left)
     plain, average = (tensors(tmp_path / "whole", file) for file in ("model.safetensors", "average.safetensors"))
     assert not torch.equal(plain["head.fc.weight"], average["head.fc.weight"])
+    expected, decay = course[0], average_decay(ALL["ema"], whole.steps)
+    for weight in course[1:]:  # once after each step
+        expected = decay * expected + (1 - decay) * weight
+    assert len(course) == 8
+    assert torch.allclose(average["head.fc.weight"], expected, atol=1e-6)
     best = load_file(tmp_path / "whole" / "checkpoints" / "best" / "model.safetensors")
     if whole.best_step == 7:  # what is validated and kept is the average
         assert torch.equal(best["head.fc.weight"], average["head.fc.weight"])
@@ -226,29 +252,15 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
 
 def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:
     """The images of a step are shared, and so are those to validate on: the same losses, the same scores."""
-    arguments = [
-        *(
-            "scratch",
-            "--config",
-            "few_labels",
-            "--data.path",
-            str(colors),
-            "--model.img_size",
-            "32",
-            "--log.every",
-            "1",
-        ),
-        *("--train.effective_batch", "8", "--train.epochs", "1", "--model.drop_path_rate", "0", "--device", "cpu"),
-        *("--data.num_workers", "0", "--train.batch_size", "4", "--log.every", "1"),
-    ]
-    for count in (1, 2):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
-        output = ["--output", str(tmp_path / str(count))]
-        done = subprocess.run(
-            [*launcher, "fcmae.finetune", *arguments, *output], cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = (metrics(tmp_path / str(count)) for count in (1, 2))
+    settings: dict[str, Any] = {
+        "batch_size": 4, "effective_batch": 8, "epochs": 1, "drop_path_rate": 0.0, "device": "cpu"
+    }  # fmt: skip
+    run(colors, tmp_path / "one", **settings)
+    arguments = "scratch --config few_labels --model.img_size 32 --model.drop_path_rate 0 --train.effective_batch 8 "
+    arguments += "--train.batch_size 4 --train.epochs 1 --data.num_workers 0 --log.every 1 --device cpu"
+    places = ["--data.path", str(colors), "--output", str(tmp_path / "two")]
+    train_together("fcmae.finetune", [*arguments.split(), *places], tmp_path / "log", is_small=False)
+    one, two = (metrics(tmp_path / name) for name in ("one", "two"))
     for left, right in zip(one, two, strict=True):
         assert left.keys() == right.keys()
         for name in {"loss", "val_loss", "val_top1", "val_top1_high"} & left.keys():

@@ -11,6 +11,8 @@ from fcmae.errors import UserError
 from fcmae.pretrain import PretrainResult, main, pretrain
 from tests.fcmae.finished_runs import SHORT, Args, assert_same_weights, losses, stop_after
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 TINY_KEYWORDS: dict[str, Any] = {
     "img_size": 32, "stem_stride": 1, "decoder_dim": 16, "batch_size": 4, "epochs": 4, "warmup_epochs": 1,
     "base_lr": 0.05, "num_workers": 0, "log": {"every": 1, "pictures_every": 0},

@@ -137,7 +137,7 @@ def test_all_visible_equals_timm(name: str) -> None:
     dense.to_empty(device="cpu")
     with torch.no_grad():
         randomize(encoder)
-        loaded = dense.load_state_dict(encoder.state_dict(), strict=False)
+        loaded = dense.load_state_dict(encoder.state_dict(), strict=False, assign=True)
         assert loaded.unexpected_keys == []
         assert loaded.missing_keys == ["head.norm.weight", "head.norm.bias"]
         images, patch = torch.randn(1, 3, 64, 96), encoder.patch_size

@@ -206,7 +206,7 @@ def test_layer_scale_starts_at_its_value() -> None:
     ("options", "message"),
     [
         ({"name": "convnextv2_giant"}, "name 'convnextv2_giant' is not known; choose one of convnextv2_atto"),
-        ({"img_size": 100}, "multiple of the patch size 32 .* got 100"),
+        ({"img_size": 100}, "multiple of the patch size 32 .* got 100; the nearest is 96"),
         ({"img_size": 0}, "got 0"),
         ({"stem_stride": 3}, "1, 2 or 4, got 3"),
         ({"mask_ratio": 1.0}, r"mask_ratio must be in \[0, 1\), got 1.0"),

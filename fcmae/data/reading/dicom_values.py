@@ -44,8 +44,11 @@ def look_of(described: Any, may_window: bool) -> Look:
     padding = here.get("PixelPaddingValue")
     if padding is not None:
         other = here.get("PixelPaddingRangeLimit")
-        ends = sorted((int(padding), int(padding if other is None else other)))
-        padding = ends[0], ends[1]
+        ends = [int(padding), int(padding if other is None else other)]
+        if here.get("PixelRepresentation") == 1:  # some files state signed values as unsigned ones
+            half = 2 ** (int(here.BitsAllocated) - 1)
+            ends = [end - 2 * half if end >= half else end for end in ends]
+        padding = min(ends), max(ends)
     return Look(may_window and (bool(here.get("VOILUTSequence")) or _window(here) is not None), padding)
 
 

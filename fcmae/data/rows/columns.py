@@ -69,6 +69,20 @@ def _as_column(field: Any) -> Column | None:
     return Column(field.name, None, False) if is_text else None
 
 
+def label_column(schema: Any, wanted: str | None, where: str, flag: str = "--data.path") -> str | None:
+    """The column of labels: the one ``wanted``, or the first of the usual names; None if there is none.
+
+    Raises:
+        UserError: there is no column ``wanted``.
+    """
+    if wanted is not None and wanted not in schema.names:
+        raise UserError(
+            f"{flag} {where} has no column {wanted} (--data.label_column); there are {', '.join(schema.names[:20])}"
+        )
+    lower = {name.lower(): name for name in schema.names}
+    return wanted or next((lower[name] for name in LABELS if name in lower), None)
+
+
 def class_names(schema: Any, column: str) -> list[str] | None:
     """The names of the numbers in a column of labels, where ``datasets`` has written them."""
     try:

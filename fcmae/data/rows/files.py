@@ -217,8 +217,9 @@ def _is_empty(metadata: Any, path: str) -> bool:
     """Whether the first rows have no value in a column."""
     columns = [metadata.row_group(0).column(n) for n in range(metadata.num_columns)]
     found = next((one for one in columns if one.path_in_schema == path), None)
-    known = found is not None and found.statistics is not None
-    return known and found.statistics.null_count == metadata.row_group(0).num_rows
+    if found is None or found.statistics is None:
+        return False
+    return found.statistics.null_count == metadata.row_group(0).num_rows
 
 
 def _footer(source: BinaryIO) -> bytes:

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from fcmae.data.rows.columns import class_names, label_column
 from fcmae.data.rows.files import RowFile
+from fcmae.data.rows.splits import in_split
 from fcmae.data.sources.image_set import ImageSet, Stamp
 from fcmae.data.stored import Stored
 from fcmae.data.stores.fetching import FetchError, check_alive
 from fcmae.data.stores.urls import last_part, shown
+from fcmae.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class RowImages(ImageSet):
         self._ends = list(accumulate(file.count for file in files))
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._ends[-1] if self._ends else 0
 
     def _place(self, index: int) -> tuple[int, int]:
         number = bisect_right(self._ends, index)
@@ -74,6 +77,31 @@ class RowImages(ImageSet):
         """The file's name relative to the source, and the row."""
         number, row = self._place(index)
         return f"{self._names[number]}/{row}"
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """The values of the column of labels, or their names where the file has them; None: there is no such column.
+
+        Raises:
+            UserError: a row has no label, or several.
+        """
+        found: list[str] = []
+        for file in self.files:
+            column = label_column(file.schema, file.access.label_column, shown(file.where))
+            if column is None:
+                return None
+            names = class_names(file.schema, column) or []
+            for row, value in enumerate(file.values(column)):
+                if value is None or isinstance(value, list | dict):
+                    what = "several labels" if isinstance(value, list) else "no label"
+                    raise UserError(f"--data.path {shown(file.where)}: row {row} has {what} in the column {column}")
+                found.append(names[value] if isinstance(value, int) and 0 <= value < len(names) else str(value))
+        return found
+
+    def of_split(self, split: str) -> "RowImages":
+        """The files whose names say that they are of a split; there may be none."""
+        chosen = [n for n, name in enumerate(self._names) if in_split(name, split)]
+        return RowImages([self.files[n] for n in chosen], [self._names[n] for n in chosen])
 
     def stamp(self, index: int) -> Stamp:
         """Size and time of the file."""

@@ -1,12 +1,12 @@
 """Which Parquet and Arrow files make a set: of one split, and as rows of images or as lists of paths."""
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from fcmae.data.rows.files import RowFile, open_rows
 from fcmae.data.rows.images import RowImages
+from fcmae.data.rows.splits import in_split
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError
@@ -62,8 +62,7 @@ def of_split(tables: Sequence[Table], split: str | None, where: str, flag: str =
     """
     if split is None:
         return list(tables)
-    word = re.compile(rf"(?:^|[/._-]){re.escape(split)}(?:[/._-]|\d|$)", re.I)
-    found = [one for one in tables if word.search(one.name)]
+    found = [one for one in tables if in_split(one.name, split)]
     if not found:
         first = ", ".join(one.name for one in tables[:5]) + " …" * (len(tables) > 5)
         raise UserError(f"{flag} {shown(where)} has no files of the split {split} (--data.split); there are {first}")

@@ -11,6 +11,7 @@ from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
 from fcmae.data.sources.lists import is_list
 from fcmae.data.sources.source import images_of
 from fcmae.data.stores.access import Access
+from fcmae.data.stores.urls import is_url
 
 logger = logging.getLogger(__name__)
 
@@ -112,13 +113,18 @@ def _grouped(given: Sequence[str]) -> list[str | list[str]]:
     """Neighboring image files, as a shell makes them of a pattern, become one source, and neighboring archives."""
     grouped: list[str | list[str]] = []
     for source in given:
-        if len(given) == 1 or not os.path.isfile(source) or is_list(source):
+        is_remote = is_url(source) and is_archive(source)
+        if len(given) == 1 or not (is_remote or os.path.isfile(source)) or is_list(source):
             grouped.append(source)
-        elif grouped and isinstance(grouped[-1], list) and is_archive(grouped[-1][-1]) == is_archive(source):
+        elif grouped and isinstance(grouped[-1], list) and _are_alike(grouped[-1][-1], source):
             grouped[-1].append(source)
         else:
             grouped.append([source])
     return grouped
+
+
+def _are_alike(one: str, other: str) -> bool:
+    return is_archive(one) == is_archive(other) and is_url(one) == is_url(other)
 
 
 def _once(entries: Sequence[tuple[int, Entry]], by_class: bool, survey: Survey) -> list[tuple[int, Entry]]:

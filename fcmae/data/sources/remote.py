@@ -1,8 +1,14 @@
 """What a URL among the sources stands for: a folder or pattern of a bucket, a list, tables, a dataset of the hub."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.rows.files import is_row_file
 from fcmae.data.rows.opening import Table, of_split, row_images
+from fcmae.data.sources.archives.images import archive_images
+from fcmae.data.sources.archives.names import is_archive, is_compressed_tar
 from fcmae.data.sources.entries import NO_ENDING, Survey
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import all_joined, is_list, listed_paths
@@ -15,8 +21,8 @@ from fcmae.data.stores.urls import has_magic, is_url, last_part, shown
 from fcmae.errors import UserError
 
 
-def remote_images(url: str, access: Access, survey: Survey, flag: str) -> ImageSet:
-    """The images of one URL.
+def remote_images(url: str, access: Access, survey: Survey, beside: Path | None, flag: str) -> ImageSet:
+    """The images of one URL. ``beside``: the run folder, see :func:`fcmae.data.sources.archives.index.index_of`.
 
     Raises:
         UserError: it cannot be reached, a package or credentials are missing, or it holds no images.
@@ -24,7 +30,7 @@ def remote_images(url: str, access: Access, survey: Survey, flag: str) -> ImageS
     if access.cache_dir:
         access.cache.check()
     if is_hub_name(url):
-        return _of_files(url, hub_files(url, access, flag), access, survey, flag)
+        return _of_files(url, hub_files(url, access, flag), access, survey, beside, flag)
     file_system(url, access)
     name = last_part(url)
     if not has_magic(url) and is_list(name):
@@ -34,8 +40,25 @@ def remote_images(url: str, access: Access, survey: Survey, flag: str) -> ImageS
             raise UserError(f"{flag} {shown(url)} cannot be fetched: {error}") from None
         return listed_images(listed_paths(url, flag, text), access)
     if not has_magic(url) and is_row_file(name):
-        return _of_files(url, [Listed(url, name, None, "")], access, survey, flag)
-    return _of_files(url, listed(url, access, flag), access, survey, flag)
+        return _of_files(url, [Listed(url, name, None, "")], access, survey, beside, flag)
+    if not has_magic(url) and is_archive(url):
+        return remote_archives([url], access, survey, beside, flag)
+    return _of_files(url, listed(url, access, flag), access, survey, beside, flag)
+
+
+def remote_archives(urls: Sequence[str], access: Access, survey: Survey, beside: Path | None, flag: str) -> ImageSet:
+    """The images in archives.
+
+    Raises:
+        UserError: one is compressed as a whole or cannot be fetched, or they hold no images.
+    """
+    if packed := next(filter(is_compressed_tar, urls), None):
+        raise UserError(why_compressed(shown(packed), flag))
+    try:
+        found = archive_images(urls, survey, beside, access)
+    except FetchError as error:
+        raise UserError(f"{flag} {shown(error.url)} cannot be fetched: {error}") from None
+    return found or _nothing(urls[0], survey, flag)
 
 
 def listed_images(paths: list[str], access: Access) -> UrlImages:
@@ -53,20 +76,32 @@ def table_images(tables: list[Table], access: Access, flag: str) -> ImageSet | l
     return [path for file, paths in found for path in all_joined(file, paths)]
 
 
-def _of_files(url: str, files: list[Listed], access: Access, survey: Survey, flag: str) -> ImageSet:
-    """The image files among these; if there are none, the rows of the tables."""
+def _of_files(
+    url: str, files: list[Listed], access: Access, survey: Survey, beside: Path | None, flag: str
+) -> ImageSet:
+    """The image files among these; if there are none, the rows of the tables, or what the archives hold."""
     images = [file for file in files if _ending(file) in EXTENSIONS]
     tables = [Table(file.url, file.name) for file in files if is_row_file(last_part(file.url))]
     if tables and not images:
         found = table_images(of_split(tables, access.split, url, flag), access, flag)
         return found if isinstance(found, ImageSet) else listed_images(found, access)
+    archives = [file.url for file in files if is_archive(file.url)]
+    if archives and not images:
+        return remote_archives(archives, access, survey, beside, flag)
     for file in files:
         if _ending(file) not in EXTENSIONS:
             survey.passed_over[_ending(file) or NO_ENDING] += 1
-    if not images:
-        met = "".join(f"; {line}" for line in survey.lines())
-        raise UserError(f"{flag} {shown(url)} holds no images{met}")
-    return UrlImages(images, access)
+    return UrlImages(images, access) if images else _nothing(url, survey, flag)
+
+
+def _nothing(url: str, survey: Survey, flag: str) -> NoReturn:
+    met = "".join(f"; {line}" for line in survey.lines())
+    raise UserError(f"{flag} {shown(url)} holds no images{met}")
+
+
+def why_compressed(path: str, flag: str) -> str:
+    """Why a compressed tar is not read."""
+    return f"{flag} {path} is compressed as a whole, so no image in it can be read alone; give a plain .tar or a .zip"
 
 
 def _ending(file: Listed) -> str:

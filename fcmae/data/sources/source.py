@@ -14,7 +14,7 @@ from fcmae.data.sources.archives.names import expanded, is_archive, is_compresse
 from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, kind, natural_key
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
-from fcmae.data.sources.remote import listed_images, remote_images, table_images
+from fcmae.data.sources.remote import listed_images, remote_archives, remote_images, table_images, why_compressed
 from fcmae.data.sources.tables import tables_below, tables_of
 from fcmae.data.sources.walk import walk
 from fcmae.data.stores.access import Access
@@ -58,14 +58,16 @@ def images_of(
     if named == UNSET:
         raise UserError(_missing(flag))
     if isinstance(source, str) and is_url(source):
-        return remote_images(source, access, survey, flag)
+        return remote_images(source, access, survey, leave_out, flag)
+    if not isinstance(source, str) and is_url(source[0]):
+        return remote_archives(source, access, survey, leave_out, flag)
     source = local_path(source) if isinstance(source, str) else source
     found: list[Entry] | ImageSet
     try:
         if not isinstance(source, str) or (os.path.isfile(source) and is_archive(source)):
             source = [source] if isinstance(source, str) else source
             if packed := next(filter(is_compressed_tar, source), None):
-                raise UserError(_why_compressed(packed, flag))
+                raise UserError(why_compressed(packed, flag))
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
         elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
@@ -125,15 +127,11 @@ def _in_archives(archives: list[str], survey: Survey, beside: Path | None, flag:
     """Where there are no image files: what archives hold."""
     plain = [path for path in archives if not is_compressed_tar(path)]
     if archives and not plain:
-        raise UserError(_why_compressed(archives[0], flag))
+        raise UserError(why_compressed(archives[0], flag))
     for path in plain:
         survey.passed_over[os.path.splitext(path)[1].lower()] -= 1
     survey.passed_over = +survey.passed_over
     return archive_images(plain, survey, beside) if plain else []
-
-
-def _why_compressed(path: str, flag: str) -> str:
-    return f"{flag} {path} is compressed as a whole, so no image in it can be read alone; give a plain .tar or a .zip"
 
 
 def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:

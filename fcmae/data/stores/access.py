@@ -39,6 +39,8 @@ class Access:
     """Seconds without an answer."""
     column: str | None = None
     """Of a table: that of the images; None: found by its type and name."""
+    label_column: str | None = None
+    """Of a table: that of the labels; None: found by its name."""
     split: str | None = None
     """Of a dataset of several: a word in the names of its files."""
 

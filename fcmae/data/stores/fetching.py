@@ -203,6 +203,16 @@ def part(url: str, access: Access, start: int, end: int, size: int) -> bytes:
         raise
 
 
+def kept_part(url: str, access: Access, start: int, end: int, size: int, version: str) -> bytes:
+    """:func:`part` from the cache if it is there; raises as it does."""
+    key = f"{url}\0{version}\0{size}\0{start}-{end}"
+    data = access.cache.get(key)
+    if data is None:
+        data = part(url, access, start, end, size)
+        access.cache.put(key, data)
+    return data
+
+
 def details(url: str, access: Access) -> tuple[int | None, str]:
     """Size in bytes and version of a file, as far as the store tells them; raises as :func:`fetched`."""
     return described(repeated(url, access, lambda fs, path: fs.info(path)))

@@ -3,7 +3,7 @@
 import io
 
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.fetching import details, part
+from fcmae.data.stores.fetching import details, kept_part
 
 BLOCK = 2**20  # bytes
 
@@ -58,12 +58,7 @@ class RemoteFile(io.RawIOBase):
     def _block(self, number: int) -> bytes:
         if self._last[0] != number:
             start, end = number * BLOCK, min((number + 1) * BLOCK, self.size)
-            key = f"{self.url}\0{self.version}\0{self.size}\0{start}-{end}"
-            data = self.access.cache.get(key)
-            if data is None:
-                data = part(self.url, self.access, start, end, self.size)
-                self.access.cache.put(key, data)
-            self._last = number, data
+            self._last = number, kept_part(self.url, self.access, start, end, self.size, self.version)
         return self._last[1]
 
 

@@ -3,7 +3,9 @@
 import logging
 
 import pytest
+import timm
 import torch
+from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import nn
 
 from fcmae.finetuning.average import average_decay, make_average
@@ -41,3 +43,21 @@ def test_the_average_is_the_recursion() -> None:
         expected = 0.9 * expected + 0.1 * model.weight.detach()
     assert torch.allclose(average.module.weight, expected, atol=1e-6)  # type: ignore[arg-type]
     assert make_average(model, 0.0, 1000) is None
+
+
+def test_the_average_is_timms_number_by_number() -> None:
+    """V3's bit for bit, V2's but for rounding: every entry of a network's state dict."""
+    model = timm.create_model("convnextv2_atto", num_classes=2)
+    ours, v3, v2 = make_average(model, 0.9999, 100_000), ModelEmaV3(model, decay=0.9999), ModelEmaV2(model, 0.9999)
+    assert ours is not None
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        for average in (ours, v3, v2):
+            average.update(model)
+    averages = [one.module.state_dict() for one in (ours, v3, v2)]  # type: ignore[union-attr]
+    for name, value in averages[0].items():
+        assert torch.equal(value, averages[1][name])
+        torch.testing.assert_close(value, averages[2][name], rtol=1e-5, atol=1e-6)
+        assert not torch.equal(value, model.state_dict()[name])

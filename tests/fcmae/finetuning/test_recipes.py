@@ -1,14 +1,21 @@
 """The shipped recipes hold the papers' values: tables 9 to 13 of arXiv 2301.00808, and V1's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fcmae.cli.finetune_parser import RECIPES, parse_config
 from fcmae.cli.pretrain_parser import recipe_names
+from fcmae.finetuning import recipes
+from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
 from fcmae.finetuning.recipes import of_size
+from fcmae.models import ModelConfig
 from fcmae.models.sizes import SIZES
 from fcmae.training.batch import peak_learning_rate
+from fcmae.weights import read
+from fcmae.weights.weights import Weights
 
 # size: base lr, weight decay, layer decay, groups of three, epochs, warm-up, smoothing, mixup, cutmix, drop path
 IMAGENET_1K: dict[str, tuple[Any, ...]] = {
@@ -71,5 +78,34 @@ def test_batches_after_and_of_22k(prefix: str, batch: int) -> None:
 
 
 def test_every_size_has_a_recipe_and_pretraining_keeps_its_own() -> None:
-    assert {of_size(name) for name in SIZES if not name.startswith("convnext_isotropic")} <= set(RECIPES.names())
+    assert {of_size(name) for name in SIZES} <= set(RECIPES.names())
     assert not set(recipe_names()) & set(RECIPES.names())
+
+
+@pytest.mark.parametrize(
+    ("size", "recipe"),
+    [("tiny", "tiny"), ("small", "base"), ("base", "base"), ("xlarge", "large"), ("isotropic_small", "tiny")],
+)
+def test_fcmae_weights_of_v1_take_the_recipe_of_v2_s_size(size: str, recipe: str) -> None:
+    assert of_size(f"convnext_{size}") == f"finetune_{recipe}"
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_tiny"])
+def test_weights_choose_between_the_recipes_of_v1_and_v2(
+    name: str, tmp_path: Path, colors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 10,000 images on: by the size after FCMAE; V1's own where the weights of V1 have a classifier."""
+    monkeypatch.setattr(recipes, "FEW", 10)
+    found = Weights("a file", "timm", ModelConfig(name=name))
+    monkeypatch.setattr(read, "read_weights", lambda *_, **__: found)
+    data = FinetuneDataConfig(path=str(colors))
+
+    def chosen(weights: object) -> str:
+        return recipes.recipe_for(FinetuneConfig(weights=str(weights), data=data))
+
+    assert chosen(tmp_path) == "finetune_tiny"
+    found.head["head.fc.weight"] = torch.zeros(3, 768)
+    supervised = "finetune_v1_22k_1k" if name == "convnext_tiny" else "finetune_tiny"
+    assert chosen(tmp_path) == supervised
+    assert chosen(f"{name}.fb_in1k") == supervised
+    assert chosen("scratch") == "finetune_v1"

@@ -13,6 +13,8 @@ from fcmae.runs.metrics import MetricsLog
 from fcmae.runs.state import LARGEST
 from tests.fcmae.small_runs import save_run
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 GOOD = {"step": 1, "effective_batch": 1, "samples_per_epoch": 1}
 DAMAGED_STATES: dict[str, bytes] = {
     "empty": b"",

@@ -1,6 +1,5 @@
 """Processes of a run without a launcher: forks of a server that has imported everything, which takes seconds."""
 
-import multiprocessing
 import os
 import socket
 import sys
@@ -11,9 +10,7 @@ import pytest
 
 from tests.fcmae.analysis.literal import SMALL_CONVNEXT
 from tests.fcmae.finished_runs import stop_after
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fcmae.training.setup", "fcmae.training.whole", "fcmae.runs.shards", __name__])
+from tests.fcmae.forked import CONTEXT
 
 
 def free_port() -> int:

@@ -5,9 +5,8 @@ before may change. As while a graph is captured, reading a value back is an erro
 recording wrote to is put back. Memory that only the recording allocated is poisoned after it and after each replay.
 """
 
-import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fcmae.models.sizes import SIZES, Size
-from fcmae.pretrain import main
+from fcmae import pretrain
 from fcmae.sparse import sites
 from fcmae.sparse.backends import registry
 from fcmae.training import graphs, setup
@@ -123,11 +121,6 @@ def poison(recorder: Recorder) -> None:
         memory.fill_(torch.nan if memory.is_floating_point() else 1)
 
 
-def shrink(setitem: Callable[[Any, str, Any], None]) -> None:
-    """From now on atto has one narrow block per stage."""
-    setitem(SIZES, "convnextv2_atto", Size((1, 1, 1, 1), (8, 8, 16, 16), conv_mlp=True))
-
-
 def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
     """From now on training steps are captured on this CPU. Returns the list that their recordings will be in."""
     made: list[Recording] = []
@@ -147,9 +140,9 @@ def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
     return made
 
 
-if __name__ == "__main__":  # trains as the command does
-    shrink(operator.setitem)
+def main(args: Sequence[str]) -> int:
+    """Train as the command does."""
     recordings = capture_here(setattr)
-    status = main(sys.argv[1:])
+    status = pretrain.main(args)
     sys.stderr.write(f"replayed {[recording.replayed for recording in recordings]} times\n")
-    sys.exit(status)
+    return status

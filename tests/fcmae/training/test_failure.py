@@ -14,6 +14,8 @@ from fcmae.pretrain import main, pretrain
 from fcmae.training import loop
 from tests.fcmae.test_pretrain_function import TINY_KEYWORDS
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 Args = Callable[..., list[str]]
 CPU = (
     "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"

@@ -1,8 +1,6 @@
 """A captured step trains as one that is not, bit for bit. Here a recording on the CPU stands in for CUDA graphs."""
 
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,15 @@ from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
 from fcmae.training.graphs import GraphedStep
 from fcmae.training.pretraining import Pretraining
-from tests.fcmae.finished_runs import ROOT, assert_same_weights, course, losses, stop_after
-from tests.fcmae.training.recorded import Recording, capture_here, shrink
+from tests.fcmae.finished_runs import assert_same_weights, course, losses, stop_after
+from tests.fcmae.forked import train_together
+from tests.fcmae.training.recorded import Recording, capture_here
 
 Args = Callable[..., list[str]]
 PLAIN = ("--model.backend", "torch")
 
 
-@pytest.fixture(autouse=True)
-def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compared does not depend on the size, and a CPU emulates bfloat16."""
-    shrink(monkeypatch.setitem)
+pytestmark = pytest.mark.usefixtures("small_network")  # a CPU emulates bfloat16
 
 
 @pytest.fixture
@@ -107,13 +103,10 @@ def test_what_cannot_be_captured_runs_without_and_is_said_once(
 def test_two_processes(tiny_args: Args, tmp_path: Path) -> None:
     """They exchange gradients between two graphs, and say so nowhere: the same as with DDP, which adds the same two."""
     more = [*PLAIN, "--train.batch_size", "2", "--train.epochs", "2", "--train.clip_grad", "0.1"]
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     for name, is_captured in (("graphed", True), ("eager", False)):
         arguments = tiny_args(name, *more, "--train.cuda_graphs", str(is_captured).lower())
-        command = [sys.executable, *launcher, "tests.fcmae.training.recorded", *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stderr.count(f"replayed {[8] if is_captured else []} times") == 2
+        said = train_together("tests.fcmae.training.recorded", arguments, tmp_path / f"{name}.log")
+        assert said.count(f"replayed {[8] if is_captured else []} times") == 2
     assert losses(tmp_path / "graphed") == losses(tmp_path / "eager")
     assert_same_weights(tmp_path / "graphed", tmp_path / "eager")
 

@@ -57,6 +57,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("small_network")
 def test_losses_and_weights_are_the_same_bit_for_bit(tiny_args: Args, tmp_path: Path, classes: Path) -> None:
     """With drop path, which draws from torch's generator, and lines where they were asked for."""
     options = ["--model.drop_path_rate", "0.3"]
@@ -96,6 +97,7 @@ def monitored(folder: Path, *options: str) -> tuple[Monitor, FCMAE]:
     return Monitor(config, dataset), FCMAE(config.model)
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_is_drawn_and_the_mode_stays(image_folder: Path, classes: Path, training: bool) -> None:
     monitor, model = monitored(image_folder, "--monitor.data", str(classes), "--model.drop_path_rate", "0.9")
@@ -143,6 +145,7 @@ def test_digits_are_labeled_images_too(image_folder: Path) -> None:
     assert 0.1 < monitor.measure(model, CPU)["knn_top1"] < 1  # above chance even with random weights
 
 
+@pytest.mark.usefixtures("small_network")
 def test_old_runs_go_on_and_the_monitor_may_change(
     tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_old_runs_go_on_and_the_monitor_may_change(
     assert pretrain.main(["--config", str(file), "--monitor.every", "3"]) == 0  # nothing left to train; nothing wrong
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_run_begun_anew_does_not_repeat_its_first_line(tiny_args: Args, tmp_path: Path) -> None:
     """A process that died before its first checkpoint leaves a line of step 0."""
     (tmp_path / "run").mkdir()
@@ -187,6 +191,7 @@ def test_a_run_begun_anew_does_not_repeat_its_first_line(tiny_args: Args, tmp_pa
     assert len((tmp_path / "run" / "metrics.superseded.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.usefixtures("small_network")
 def test_images_that_went_away_end_no_training(
     tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,6 +209,7 @@ def test_images_that_went_away_end_no_training(
     assert lines(tmp_path / "run")[-1]["step"] == 10
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -223,6 +229,7 @@ def test_wrong_options_get_one_line_and_no_run_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("small_network")
 def test_the_folder_is_noted_with_its_whole_path(
     tiny_args: Args,
     tmp_path: Path,
@@ -247,6 +254,7 @@ def held_out(folder: Path, *options: str) -> tuple[Monitor, FCMAE]:
     return Monitor(config, *sets), FCMAE(config.model)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_the_held_out_loss_is_the_models_on_center_crops(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean over images, whatever the batches; drop path is off, and nothing is drawn."""
     monitor, model = held_out(image_folder, "--model.drop_path_rate", "0.9")
@@ -267,6 +275,7 @@ def test_the_held_out_loss_is_the_models_on_center_crops(image_folder: Path, mon
     assert model.training
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_run_with_images_held_out(
     tiny_args: Args, tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -302,6 +311,7 @@ def test_a_run_with_images_held_out(
         assert f"was trained with {before}; " in caplog.messages[-1]
 
 
+@pytest.mark.usefixtures("small_network")
 def test_other_pixels_between_stop_and_resume_are_said_in_a_line(
     tiny_args: Args, tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,7 +23,7 @@ def test_local_run_folders(tiny_args: Args, tmp_path: Path) -> None:
     assert main([*tiny_args("one", *OPTIONS), "--train.batch_size", "4"]) == 0
     a, b = (tiny_args(name, *OPTIONS) for name in "ab")
     text = train([a, b], log, local=[0, 0], stop=2)
-    assert text.count("stopped at step 2 of 5; saved. To resume: torchrun --nnodes 2 --nproc-per-node 1 -m") == 1
+    assert text.count("stopped at step 2 of 5; saved. To resume: torchrun --nproc-per-node 2 -m") == 1
     before = losses(tmp_path / "b")
     assert losses(tmp_path / "a") == before
     shutil.rmtree(tmp_path / "a")

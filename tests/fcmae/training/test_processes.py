@@ -1,4 +1,4 @@
-"""Processes of a run: signals, kill -9, torchrun and accelerate."""
+"""Processes of a run: signals, kill -9, torchrun and accelerate. Those that are forked train the small network."""
 
 import json
 import os
@@ -14,7 +14,9 @@ import torch
 
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
+from tests.fcmae import forked
 from tests.fcmae.finished_runs import ROOT, SHORT, Args, gradient_difference, losses, metrics
+from tests.fcmae.forked import train_together
 
 
 def command(args: list[str], *launcher: str) -> list[str]:
@@ -37,16 +39,18 @@ def wait_for_lines(run: Path, count: int) -> None:
 LONG = ["--train.epochs", "400", "--data.num_workers", "2", "--log.checkpoint_every", "2"]
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, number: signal.Signals) -> None:
     """The signal goes to the whole process group, workers included, as a terminal's Ctrl-C does."""
-    process = start(tiny_args("run", *LONG))
-    wait_for_lines(tmp_path / "run", 3)
-    os.killpg(process.pid, number)
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 0, text
-    assert "Traceback" not in text
+    process = forked.start("fcmae.pretrain", tiny_args("run", *LONG), tmp_path / "log")
     run = tmp_path / "run"
+    wait_for_lines(run, 3)
+    os.killpg(process.pid or 0, number)
+    process.join(60)
+    text = (tmp_path / "log").read_text()
+    assert process.exitcode == 0, text
+    assert "Traceback" not in text
     steps = metrics(run)[-1]["step"]
     go_on = f"{sys.executable} -m fcmae.pretrain --config {run}/config.yaml"
     assert f"stopped at step {steps} of 1000; saved. To resume: {go_on}" in text
@@ -55,14 +59,14 @@ def test_signals_save_and_say_how_to_go_on(tiny_args: Args, tmp_path: Path, numb
     assert [m["step"] for m in metrics(run)] == list(range(1, len(metrics(run)) + 1))
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_args: Args, tmp_path: Path) -> None:
     """kill -9, then resume: every step once in metrics.jsonl, the same losses as never killed, nothing thrown away."""
-    process = start(tiny_args("run", *LONG))
-    wait_for_lines(tmp_path / "run", 13)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()  # type: ignore[union-attr]
+    process = forked.start("fcmae.pretrain", tiny_args("run", *LONG), tmp_path / "log")
     run = tmp_path / "run"
+    wait_for_lines(run, 13)
+    os.killpg(process.pid or 0, signal.SIGKILL)
+    process.join()
     saved = ckpt.read_state(ckpt.resolve_checkpoint(run)).step
     assert saved % 5 == 0
     before = losses(run)
@@ -106,10 +110,11 @@ def test_two_processes_train_as_one(tiny_args: Args, image_folder: Path, tmp_pat
     torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_two_processes_share_an_effective_batch_and_one_goes_on(tiny_args: Args, tmp_path: Path) -> None:
     """Warned of the learning rate once; RUN/config.yaml resumes on another number of processes."""
     args = [*tiny_args("two", *SHORT), "--train.batch_size", "null", "--train.effective_batch", "4"]
-    text = launch([*args, "--train.base_lr", "1e-3"], *TORCHRUN)
+    text = train_together("fcmae.pretrain", [*args, "--train.base_lr", "1e-3"], tmp_path / "log")
     assert text.count("4 images per step: --train.batch_size 2 × --train.accumulation_steps 1 × 2 processes") == 1
     assert text.count("a peak learning rate of ") == 1
     assert main(["--config", str(tmp_path / "two" / "config.yaml"), "--train.epochs", "2"]) == 0

@@ -21,6 +21,8 @@ from fcmae.training import fitting
 from fcmae.training.batch import Batch
 from fcmae.training.resume import check_same_run, filled_in, make_and_lock
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 Args = Callable[..., list[str]]
 
 

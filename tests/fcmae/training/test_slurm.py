@@ -90,10 +90,10 @@ def test_a_run_that_is_saved_in_time_is_requeued(
 
 def test_a_process_and_then_a_machine_are_killed(tiny_args: Args, tmp_path: Path, stubs: Path) -> None:
     """torchrun goes on after the first; one process goes on after the second; the losses are those undisturbed."""
-    options = ["--train.batch_size", "null", "--train.effective_batch", "4", "--train.epochs", "8"]
+    options = ["--train.batch_size", "null", "--train.effective_batch", "4", "--train.epochs", "6"]
     assert main(tiny_args("whole", *options)) == 0
     run, long = tmp_path / "run", tiny_args("run", *options)
-    job = submit(stubs, sys.executable, [*long, "--train.epochs", "8"], SLURM_JOB_ID=str(free_port_number()))
+    job = submit(stubs, sys.executable, long, SLURM_JOB_ID=str(free_port_number()))
 
     def steps() -> int:
         file = run / "metrics.jsonl"

@@ -1,7 +1,10 @@
 """create_dense: timm networks that are ready to use, whatever the channels, classifier, stem and output."""
 
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -10,8 +13,10 @@ from timm.data import resolve_model_data_config
 from torch import Tensor
 
 import fcmae
+from fcmae.convert import convert
 from fcmae.models import FCMAE
 from fcmae.pretrain import main
+from tests.fcmae.small_runs import save_run
 from tests.models.test_encoder import randomize
 
 
@@ -136,3 +141,26 @@ def test_only_a_runs_own_settings_are_believed(
     for text in ("data: /datasets/in1k", "data: {mean: 0.5}", "# fcmae\ndata: {mean: [123, 117, 104]}", "[1"):
         (run / "config.yaml").write_text(text)
         assert fcmae.create_dense("model.safetensors").pretrained_cfg["mean"] == (0.485, 0.456, 0.406)
+
+
+def test_a_fine_tuned_run_stands_for_its_best_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In every command, whatever was saved later; a line says so. Its checkpoints are still there by name."""
+    other, run = save_run(tmp_path / "other"), save_run(tmp_path / "run", use_grn=False)  # it has fewer parameters
+    checkpoints = run / "checkpoints"
+    last, best = next(checkpoints.glob("step-*")), checkpoints / "best"
+    shutil.copytree(next(other.rglob("step-*")), best)
+    before: Any = fcmae.create_dense(other)
+    for given in (run, checkpoints):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "fcmae"):
+            found: Any = fcmae.create_dense(given)
+        assert torch.equal(found.stages[1].blocks[0].mlp.grn.weight, before.stages[1].blocks[0].mlp.grn.weight)
+        assert f"{given} was fine-tuned: its best weights by validation, checkpoints/best, are taken" in caplog.text
+    written = convert(run, tmp_path / "all.safetensors").source_names
+    assert "stages.1.blocks.0.mlp.grn.weight" in written
+    caplog.clear()
+    newest: Any = fcmae.create_dense(last)
+    assert not any("grn" in name for name, _ in newest.named_parameters())
+    assert "fine-tuned" not in caplog.text
+    (best / "state.json").unlink()  # a folder of the user's own
+    assert not any("grn" in name for name in fcmae.convert_to_dense(run))

@@ -8,6 +8,7 @@ from fcmae.data.sources.archives.index import Index, index_of
 from fcmae.data.sources.archives.member import Member
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.image_set import ImageSet, Lazily, Stamp
+from fcmae.data.stores.access import Access
 
 CLASSES = "classes.txt"
 
@@ -61,9 +62,11 @@ def _named(classes: tuple[str, ...], archives: tuple[str, ...]) -> tuple[str, ..
     return tuple(lines[int(one)] for one in classes) if all(int(one) < len(lines) for one in classes) else classes
 
 
-def archive_images(paths: Sequence[str], survey: Survey, beside: Path | None) -> ArchiveImages:
-    """The images in archives; ``survey`` learns what else is in them. ``beside`` as for :func:`index_of`."""
-    found = index_of(paths, beside)
+def archive_images(
+    paths: Sequence[str], survey: Survey, beside: Path | None, access: Access | None = None
+) -> ArchiveImages:
+    """The images in archives; ``survey`` learns what else is in them. The rest as for :func:`index_of`."""
+    found = index_of(paths, beside, access)
     survey.passed_over.update(found.survey.passed_over)
     survey.not_regular.update(found.survey.not_regular)
     survey.damaged.update(found.survey.damaged)

@@ -7,8 +7,9 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from fcmae.data.sources.archives.member import Found, Member
 from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
 from fcmae.data.sources.first_bytes import LENGTH, OTHERS, ending_for
 from fcmae.data.sources.image_set import Stamp, fingerprint
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.fetching import FetchError, details
+from fcmae.data.stores.urls import is_url, shown
 from fcmae.files import make_folder, naming, replacing
 from fcmae.progress import tracked
 
@@ -34,6 +38,7 @@ CLASS = ".cls"
 LONGEST_LABEL = 1024  # bytes
 BESIDE = ".fcmae"
 """Folder of indexes beside run folders."""
+AT_ONCE = 8  # archives behind URLs that are asked for at the same time
 COLUMNS = {
     "archive": np.int32, "offset": np.int64, "stored": np.int64, "size": np.int64, "method": np.uint8, "crc": np.int64,
     "name_end": np.int64, "names": np.uint8, "label": np.int32,
@@ -56,14 +61,17 @@ class Index:
     """Of the images (:func:`fcmae.data.sources.image_set.fingerprint`)."""
     survey: Survey
     file: Path | None = None
+    access: Access = field(default_factory=Access)
+    """How those behind URLs are fetched."""
 
     def __len__(self) -> int:
         return len(self.columns["archive"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.file is not None:
-            return _read, (self.file,)
-        return Index, (self.archives, self.stamps, self.columns, self.classes, self.fingerprint, self.survey)
+            return _read, (self.file, self.access)
+        columns = self.archives, self.stamps, self.columns, self.classes, self.fingerprint, self.survey
+        return Index, (*columns, None, self.access)
 
     def name(self, index: int) -> str:
         """Of an image."""
@@ -75,40 +83,43 @@ class Index:
         """Where an image is."""
         number = self.columns["archive"].item(index)
         found = Found(self.name(index), *[self.columns[name].item(index) for name in Found._fields[1:]])
-        return Member(self.archives[number], found, self.stamps[number])
+        return _member(self.archives[number], found, self.stamps[number], self.access)
 
 
-def index_of(archives: Sequence[str], beside: Path | None) -> Index:
+def index_of(archives: Sequence[str], beside: Path | None, access: Access | None = None) -> Index:
     """The index of archives: the one that was made before, or a new one. One process makes it, the others wait.
 
     Args:
-        archives: paths of .tar and .zip files.
+        archives: paths or URLs of .tar and .zip files.
         beside: a run folder. The index is kept in ``.fcmae`` next to it; without one in the user's cache.
+        access: how URLs are fetched.
 
     Raises:
-        OSError: an archive cannot be read.
+        OSError: an archive cannot be read; FetchError: cannot be fetched.
     """
-    paths = tuple(os.path.abspath(path) for path in archives)
+    access = access or Access()
+    paths = tuple(path if is_url(path) else os.path.abspath(path) for path in archives)
+    stamps = _stamps(paths, access)
     folder = _cache() if beside is None else beside.absolute().parent / BESIDE
     key = hashlib.blake2b(json.dumps([VERSION, paths]).encode(), digest_size=10).hexdigest()
     file = folder / f"{key}.index"
-    if (found := _kept(file, paths)) is not None:
+    if (found := _kept(file, paths, stamps, access)) is not None:
         return found
     try:
         make_folder(folder)
         with FileLock(file.with_suffix(".lock")):
-            if (found := _kept(file, paths)) is not None:  # another process has made it
+            if (found := _kept(file, paths, stamps, access)) is not None:  # another process has made it
                 return found
             if file.exists():
                 logger.info("the index of %s is not of today's files, or is damaged: it is made anew", _some(paths))
-            made = _made(paths)
+            made = _made(paths, stamps, access)
             _write(made, file)
-        return _read(file)
+        return _read(file, access)
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.filename in paths:
+        if isinstance(error, FetchError) or (isinstance(error, OSError) and error.filename in paths):
             raise
         logger.warning("the index of %s is kept in memory only: %s", _some(paths), error)
-        return _made(paths)
+        return _made(paths, stamps, access)
 
 
 def _cache() -> Path:
@@ -116,37 +127,51 @@ def _cache() -> Path:
 
 
 def _some(paths: Sequence[str]) -> str:
-    return paths[0] + (f" and {len(paths) - 1:,} more archives" if len(paths) > 1 else "")
+    return shown(paths[0]) + (f" and {len(paths) - 1:,} more archives" if len(paths) > 1 else "")
 
 
-def _stamp(path: str) -> Stamp:
+def _stamps(paths: Sequence[str], access: Access) -> tuple[Stamp, ...]:
+    """Sizes and times of change; in place of the time of a URL a number that stands for its version."""
+    with ThreadPoolExecutor(AT_ONCE if any(map(is_url, paths)) else 1) as pool:
+        return tuple(pool.map(lambda path: _stamp(path, access), paths))
+
+
+def _stamp(path: str, access: Access) -> Stamp:
+    if is_url(path):
+        size, version = details(path, access)
+        return size or 0, int.from_bytes(hashlib.blake2b(version.encode(), digest_size=6).digest(), "big")
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
 
-def _kept(file: Path, paths: tuple[str, ...]) -> Index | None:
+def _member(path: str, found: Found, stamp: Stamp, access: Access) -> Member:
+    return Member(path, found, stamp, access if is_url(path) else None)
+
+
+def _kept(file: Path, paths: tuple[str, ...], stamps: tuple[Stamp, ...], access: Access) -> Index | None:
     """The index in a file; None if there is none of these archives as they are now."""
     try:
-        found = _read(file)
+        found = _read(file, access)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    return found if found.archives == paths and found.stamps == tuple(map(_stamp, paths)) else None
+    return found if found.archives == paths and found.stamps == stamps else None
 
 
-def _made(paths: tuple[str, ...]) -> Index:
+def _made(paths: tuple[str, ...], stamps: tuple[Stamp, ...], access: Access) -> Index:
     """Lists the archives. Images are in natural order of their names, then in the order of their archives."""
-    stamps, survey = tuple(map(_stamp, paths)), Survey()
+    survey = Survey()
     names: list[str] = []
     labels: list[str | None] = []
     numbers = {name: array("q") for name in ("archive", "offset", "stored", "size", "method", "crc")}
     for number, path in enumerate(tracked(paths, len(paths), "indexing archives")):
         of_keys: dict[str, str] = {}
-        for found in _named(path, survey):
+        for found in _named(path, survey, access):
+            member = _member(path, found, stamps[number], access)
             if found.name.endswith(CLASS) and found.size <= LONGEST_LABEL:
-                with suppress(OSError):
-                    text = Member(path, found, stamps[number]).read_bytes().decode(errors="replace")
+                with _damaged_ones_passed():
+                    text = member.read_bytes().decode(errors="replace")
                     of_keys[_key(found.name)] = text.strip()
-            if _is_image(path, found, stamps[number], survey):
+            if _is_image(member, survey):
                 names.append(found.name)
                 numbers["archive"].append(number)
                 for name in ("offset", "stored", "size", "method", "crc"):
@@ -174,12 +199,24 @@ def _made(paths: tuple[str, ...]) -> Index:
     columns["names"] = np.frombuffer(b"".join(encoded), np.uint8)
     of_images = [(size, stamps[n][1]) for size, n in zip(columns["size"], columns["archive"], strict=True)]
     hashes = fingerprint([names[place] for place in places], of_images)
-    return Index(paths, stamps, columns, tuple(classes), hashes, survey)
+    return Index(paths, stamps, columns, tuple(classes), hashes, survey, None, access)
 
 
-def _named(path: str, survey: Survey) -> Iterator[Found]:
-    with naming(Path(path)):
-        yield from members(path, survey)
+@contextmanager
+def _damaged_ones_passed() -> Iterator[None]:
+    """A file that cannot be read is passed over; one that cannot be fetched would be missing for good."""
+    try:
+        yield
+    except FetchError:
+        raise
+    except OSError:
+        pass
+
+
+def _named(path: str, survey: Survey, access: Access) -> Iterator[Found]:
+    is_remote = is_url(path)
+    with nullcontext() if is_remote else naming(Path(path)):
+        yield from members(path, survey, access if is_remote else None)
 
 
 def _key(name: str) -> str:
@@ -188,16 +225,17 @@ def _key(name: str) -> str:
     return f"{folder}/{last.partition('.')[0]}"
 
 
-def _is_image(path: str, found: Found, stamp: Stamp, survey: Survey) -> bool:
+def _is_image(member: Member, survey: Survey) -> bool:
     """By its ending, or by its first bytes if the ending is missing or unknown, as for files; not if it is hidden."""
+    found = member.found
     if found.name.startswith(".") or "/." in found.name:
         return False
     ending = ending_of(found.name)
     if ending in EXTENSIONS:
         return True
     if ending not in OTHERS and ending != CLASS:
-        with suppress(OSError):
-            if ending_for(Member(path, found, stamp).head(LENGTH)) in EXTENSIONS:
+        with _damaged_ones_passed():
+            if ending_for(member.head(LENGTH)) in EXTENSIONS:
                 return True
     survey.passed_over[ending or NO_ENDING] += 1
     return False
@@ -215,7 +253,7 @@ def _write(index: Index, file: Path) -> None:
         save_file(index.columns, temporary, {"fcmae": json.dumps(about)})
 
 
-def _read(file: Path) -> Index:
+def _read(file: Path, access: Access) -> Index:
     """The index in a file, mapped.
 
     Raises:
@@ -239,7 +277,7 @@ def _read(file: Path) -> Index:
     return Index(
         tuple(about["archives"]), tuple((size, time) for size, time in about["stamps"]), columns,
         tuple(about["classes"]), tuple(about["fingerprint"]),
-        Survey(Counter(passed_over), not_regular, damaged=damaged, repeated=repeated), file,
+        Survey(Counter(passed_over), not_regular, damaged=damaged, repeated=repeated), file, access,
     )  # fmt: skip
 
 

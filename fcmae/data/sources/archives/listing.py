@@ -12,6 +12,10 @@ from typing import BinaryIO
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, LOCAL_HEADER, STORED, Found
 from fcmae.data.sources.entries import Survey
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.fetching import FetchError
+from fcmae.data.stores.remote_file import open_remote
+from fcmae.data.stores.urls import shown
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
@@ -22,12 +26,15 @@ UTF8, ENCRYPTED, SIZES_FOLLOW = 0x800, 0x1, 0x8
 """Flags of a zip member."""
 
 
-def members(path: str, survey: Survey) -> Iterator[Found]:
+def members(path: str, survey: Survey, access: Access | None = None) -> Iterator[Found]:
     """The regular files of an archive, as far as it is whole; the survey names what is not.
+
+    Of an archive behind a URL (``access``) a tar is read from its start to its end, of a zip the list at its end.
 
     Names are made relative: no ``..``, no ``/`` in front. They are only ever names.
     """
-    return _of_zip(path, survey) if path.lower().endswith(".zip") else _of_tar(path, survey)
+    with open_remote(path, access) if access else open(path, "rb") as file:
+        yield from (_of_zip if shown(path).lower().endswith(".zip") else _of_tar)(file, path, survey)
 
 
 def plain_name(name: str) -> str:
@@ -39,16 +46,15 @@ def _is_image(name: str) -> bool:
     return ending_of(name) in EXTENSIONS
 
 
-def _of_tar(path: str, survey: Survey) -> Iterator[Found]:
+def _of_tar(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
     count = 0
-    with open(path, "rb") as file:
-        try:
-            for found in _headers(file, path, survey):
-                count += 1
-                yield found
-        except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
-            reason = "truncated" if "unexpected end" in str(error) else " ".join(str(error).split())
-            survey.damaged[path] = f"{reason}; the {count:,} files before are used"
+    try:
+        for found in _headers(file, path, survey):
+            count += 1
+            yield found
+    except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+        reason = "truncated" if "unexpected end" in str(error) else " ".join(str(error).split())
+        survey.damaged[shown(path)] = f"{reason}; the {count:,} files before are used"
 
 
 def _headers(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
@@ -116,17 +122,19 @@ def _other_file(member: tarfile.TarInfo, path: str, survey: Survey) -> Found | N
     return None
 
 
-def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
-    size = os.path.getsize(path)
+def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
+    size = file.seek(0, os.SEEK_END)
     lost = 0
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        with open(path, "rb") as file:
-            infos = list(_whole(file, size))
+        if isinstance(error.__context__, FetchError):  # zipfile says so of whatever went wrong
+            raise error.__context__ from None
+        file.seek(0)
+        infos = list(_whole(file, size))
         reason = "truncated: its list of files is at its end" if infos else " ".join(str(error).split())
-        survey.damaged[path] = f"{reason}; the {len(infos):,} files before are used"
+        survey.damaged[shown(path)] = f"{reason}; the {len(infos):,} files before are used"
     for info in infos:
         name, mode = plain_name(_name_of(info)), info.external_attr >> 16
         refused = None
@@ -147,7 +155,7 @@ def _of_zip(path: str, survey: Survey) -> Iterator[Found]:
         else:
             _refuse(path, name, refused, survey)
     if lost:
-        survey.damaged[path] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
+        survey.damaged[shown(path)] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
 
 
 def _whole(file: BinaryIO, size: int) -> Iterator[zipfile.ZipInfo]:
@@ -172,7 +180,7 @@ def _refuse(path: str, name: str, why: str, survey: Survey) -> None:
     if not _is_image(name):
         return
     if len(survey.not_regular) < NAMED:
-        survey.not_regular[f"{path}/{name}"] = why
+        survey.not_regular[f"{shown(path)}/{name}"] = why
     else:
         survey.passed_over[f"images ({why})"] += 1
 

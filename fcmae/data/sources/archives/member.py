@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from fcmae.data.stored import Region, Stored
+from fcmae.data.stores.access import Access
+from fcmae.data.stores.fetching import FetchError, check_alive, kept_part
+from fcmae.data.stores.urls import shown
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -49,9 +52,11 @@ class Member(Stored):
     found: Found
     stamp: tuple[int, int]
     """Of the archive when it was listed: size in bytes, time of change in nanoseconds."""
+    access: Access | None = None
+    """How an archive behind a URL is fetched; None: it is a local file."""
 
     def __str__(self) -> str:
-        return f"{self.archive}/{self.found.name}"
+        return f"{shown(self.archive) if self.access else self.archive}/{self.found.name}"
 
     @property
     def name(self) -> str:
@@ -59,14 +64,14 @@ class Member(Stored):
         return self.found.name.rpartition("/")[2]
 
     def region(self) -> Region | None:
-        """None if it is compressed."""
-        if self.found.method == DEFLATED:
+        """None if it is compressed, or not on this machine."""
+        if self.found.method == DEFLATED or self.access is not None:
             return None
         return Region(self.archive, self._offset(), self.found.size)
 
     def open(self, _mode: str = "rb") -> BinaryIO:
         """A file that can seek; of a large one only what is asked for is read."""
-        if self.found.method == DEFLATED or self.found.size <= SMALL:
+        if self.found.method == DEFLATED or self.found.size <= SMALL or self.access is not None:
             return io.BytesIO(self.read_bytes())
         return io.BufferedReader(_Part(self, self._offset()))
 
@@ -75,6 +80,7 @@ class Member(Stored):
 
         Raises:
             OSError: the archive is gone or has changed, or the member is damaged.
+            StoreError: the archive is behind a URL, and nothing of it can be fetched any more.
         """
         data = self.read_at(self._offset(), self.found.stored)
         if self.found.method == DEFLATED:
@@ -92,6 +98,14 @@ class Member(Stored):
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Bytes of the archive; fewer at its end."""
+        if self.access is not None:
+            size, version = self.stamp
+            end = min(offset + length, size)
+            try:
+                return kept_part(self.archive, self.access, offset, end, size, str(version)) if end > offset else b""
+            except FetchError as error:
+                check_alive([self.archive], error, self.access)
+                raise
         file = _opened(self.archive, self.stamp)
         parts: list[bytes] = []
         while length > 0 and (part := _read(file, offset, length)):  # at most 2 GiB at once

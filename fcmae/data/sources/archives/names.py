@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from fcmae.data.endings import EXTENSIONS, ending_of
+from fcmae.data.stores.urls import shown
 
 ENDINGS = (".tar", ".zip")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
@@ -14,13 +15,14 @@ MOST = 10**6
 
 
 def is_archive(path: str) -> bool:
-    """Whether a path names an archive that can be read by position, or a tar that cannot."""
-    return path.lower().endswith((*ENDINGS, *COMPRESSED)) and ending_of(path) not in EXTENSIONS
+    """Whether a path or URL names an archive that can be read by position, or a tar that cannot."""
+    name = shown(path)
+    return name.lower().endswith((*ENDINGS, *COMPRESSED)) and ending_of(name) not in EXTENSIONS
 
 
 def is_compressed_tar(path: str) -> bool:
-    """Whether a path names a tar that must be unpacked from its start to be read."""
-    return path.lower().endswith(COMPRESSED)
+    """Whether a path or URL names a tar that must be unpacked from its start to be read."""
+    return shown(path).lower().endswith(COMPRESSED)
 
 
 def expanded(sources: Sequence[str]) -> list[str]:

@@ -40,6 +40,8 @@ def dicom(array: np.ndarray, sop_class: str = CTImageStorage, **elements: Any) -
     for name, value in elements.items():
         if value is None:
             delattr(data, name)
+        elif isinstance(value, pydicom.DataElement):  # with a value representation of its own
+            data.add(value)
         else:
             setattr(data, name, value)
     out = io.BytesIO()

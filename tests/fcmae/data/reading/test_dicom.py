@@ -66,9 +66,11 @@ def test_padding_is_no_data(opened: Any) -> None:
     array = STORED.copy()
     array[:3] = -2000
     for elements in ({"WindowCenter": 40, "WindowWidth": 400}, {"RescaleSlope": 1, "RescaleIntercept": 5}):
-        gone = opened(array, PixelPaddingValue=-2000, **elements).decode().isnan()[0]
-        assert gone[:3].all()
-        assert not gone[3:].any()
+        unsigned = pydicom.DataElement("PixelPaddingValue", "US", 2**16 - 2000)  # as many files state it
+        for padding in (-2000, unsigned):
+            gone = opened(array, PixelPaddingValue=padding, **elements).decode().isnan()[0]
+            assert gone[:3].all()
+            assert not gone[3:].any()
     frames = np.stack([STORED, array])  # each frame has padding of its own
     file = opened(frames, WindowCenter=40, WindowWidth=400, PixelPaddingValue=-2000)
     assert not file.crop((0, 0, 10, 12), plane=0).isnan().any()

@@ -12,6 +12,7 @@ from fcmae.data.images import UnreadableImageError, read_image
 from fcmae.data.sources.archives import index
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.files import collect
+from fcmae.data.stores.access import Access
 from tests.fcmae.data.sources.packed import folder_of_images, make_tar, make_zip
 
 
@@ -26,9 +27,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     calls: list[object] = []
     listed = index.members
 
-    def counted(path: str, survey: Survey) -> object:
+    def counted(path: str, survey: Survey, access: Access | None = None) -> object:
         calls.append(path)
-        return listed(path, survey)
+        return listed(path, survey, access)
 
     monkeypatch.setattr(index, "members", counted)
     return calls

@@ -2,7 +2,9 @@
 
 import os
 import uuid
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -22,6 +24,7 @@ from fcmae.data.stores.access import Access
 from fcmae.data.stores.listing import Listed
 from fcmae.errors import StoreError, UserError
 from fcmae.models import ModelConfig
+from tests.fcmae.data.sources.packed import make_tar, make_zip
 from tests.fcmae.data.stores.server import Server, serving
 
 MODEL = ModelConfig(img_size=32, stem_stride=1)
@@ -61,12 +64,22 @@ def bucket_of(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "kind", ["web", "bucket", "pattern", "list", "list by URL", "table", "table by URL", "file://"]
+    "kind",
+    [
+        *("web", "bucket", "pattern", "list", "list by URL", "table", "table by URL", "file://"),
+        *("zip by URL", "tars by URL", "tars of a folder"),
+    ],
 )
 def test_the_same_samples(image_folder: Path, tmp_path: Path, server: Server, access: Access, kind: str) -> None:
     """Bit for bit those of the folder, twice: from the store and from the cache."""
     folder = collect(image_folder)
     table = table_of(image_folder, image_folder / "t.parquet") if kind == "table by URL" else tmp_path / "t.parquet"
+    if "tars" in kind:
+        (image_folder / "tars").mkdir(exist_ok=True)
+        for n in range(2):
+            make_tar(image_folder / "tars" / f"s-{n}.tar", image_folder, list(folder.names)[n::2])
+    if "zip" in kind:
+        make_zip(image_folder / "all.zip", image_folder, list(folder.names), zipfile.ZIP_DEFLATED)
     lines = tmp_path / "list.txt"
     lines.write_text("".join(f"{server.url}/{name}\n" for name in folder.names))
     (image_folder / "list.csv").write_text("path\n" + "".join(f"{name}\n" for name in folder.names))
@@ -79,10 +92,13 @@ def test_the_same_samples(image_folder: Path, tmp_path: Path, server: Server, ac
         "table": lambda: str(table_of(image_folder, table)),
         "table by URL": lambda: f"{server.url}/t.parquet",
         "file://": lambda: f"file://{image_folder}",
+        "zip by URL": lambda: f"{server.url}/all.zip",
+        "tars by URL": lambda: f"{server.url}/tars/s-{{0..1}}.tar",
+        "tars of a folder": lambda: f"{server.url}/tars",
     }[kind]()
-    images = collect(source, access=access)
+    images = collect(source, access=access, leave_out=tmp_path / "run")
     assert len(images) == len(folder)
-    if kind in ("web", "bucket", "file://"):
+    if kind in ("web", "bucket", "file://", "zip by URL", "tars by URL", "tars of a folder"):
         assert list(images.names) == list(folder.names)
     expected, found = dataset(folder), dataset(images)
     for epoch, index in ((0, 0), (0, 7), (1, 3), (0, 0)):
@@ -117,9 +133,32 @@ def test_a_store_that_is_gone_stops_the_run(server: Server, access: Access, faul
 
 def test_a_table_whose_store_is_gone(image_folder: Path, server: Server, access: Access) -> None:
     table_of(image_folder, image_folder / "t.parquet")
-    samples = dataset(collect(f"{server.url}/t.parquet", access=Access(None, "0", 0.5)))
+    samples = dataset(collect(f"{server.url}/t.parquet", access=replace(access, cache_size="0")))
     server.failing = {"": "break"}
     with pytest.raises(StoreError, match=r"/t.parquet cannot be fetched: the connection broke off"):
+        _ = samples[0, 5]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_whose_store_is_gone(
+    image_folder: Path, server: Server, access: Access, tmp_path: Path, kind: str
+) -> None:
+    """At the start a line that names it, later the end of the run; an index is kept only if it is whole."""
+    (make_tar if kind == "tar" else make_zip)(
+        image_folder / f"x.{kind}", image_folder, list(collect(image_folder).names)
+    )
+    access, url = replace(access, cache_size="0"), f"{server.url}/x.{kind}"
+    server.failing = {"": "break"}
+    with pytest.raises(UserError, match=rf"^--data.path {url} cannot be fetched: the connection broke off$"):
+        collect(url, access=access, leave_out=tmp_path / "run")
+    server.failing = {}
+    images = collect(url, access=access, leave_out=tmp_path / "run")
+    assert len(images) == len(collect(image_folder))
+    count = server.count()
+    samples = dataset(collect(url, access=access, leave_out=tmp_path / "run"))
+    assert server.count() == count  # the index was kept
+    server.failing = {"": "break"}
+    with pytest.raises(StoreError, match=rf"^{url} cannot be fetched: the connection broke off$"):
         _ = samples[0, 5]
 
 
@@ -263,7 +302,7 @@ def test_names_of_the_hub(
         assert expected in str(caught.value)
     else:
         monkeypatch.setattr(remote, "listed_images", lambda paths, access: paths)
-        found = remote.remote_images(source, Access(split=split), remote.Survey(), "--data.path")
+        found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
         assert found == [f"{CONVERTED}/{name}" for name in expected]
 
 

@@ -1,0 +1,88 @@
+"""Labeled images in tables and by URL: the classes of the folder they were made of."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from fcmae.data.classes import class_parts, may_hold_classes
+from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.sources.files import collect
+from fcmae.data.stores.access import Access
+from fcmae.errors import UserError
+from fcmae.finetuning.config import FinetuneDataConfig
+from fcmae.finetuning.labels import LabeledSet, labeled_set
+from tests.fcmae.data.sources.packed import folder_of_images
+from tests.fcmae.data.stores.server import serving
+
+FEATURES = b'{"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}'
+
+
+def table_of(folder: Path, file: Path, kind: str = "numbers", label: str = "label") -> Path:
+    """A table of a folder of classes; labels are numbers with names, or words."""
+    names = list(collect(folder).names)
+    words = [name.partition("/")[0] for name in names]
+    labels = [["cat", "dog"].index(word) for word in words] if kind == "numbers" else words
+    found = pa.table({"image": [{"bytes": (folder / n).read_bytes(), "path": n} for n in names], label: labels})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(found.replace_schema_metadata({b"huggingface": FEATURES} if kind == "numbers" else None), file)
+    return file
+
+
+def access(tmp_path: Path) -> Access:
+    return Access(str(tmp_path / "cache"), "10MB", timeout=5)
+
+
+def contents(found: LabeledSet) -> list[tuple[str, int, bytes]]:
+    return [
+        (found.classes[label], image.height, image.decode().numpy().tobytes())
+        for part in (found.train, found.val)
+        for n, label in enumerate(part.labels)
+        for image in [part.open(n, PixelReading.of(3))]
+    ]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "words", "by URL", "folder by URL"])
+def test_the_same_labeled_images(tmp_path: Path, kind: str) -> None:
+    folder = folder_of_images(tmp_path / "www" / "set")
+    expected = labeled_set(FinetuneDataConfig(path=str(folder)), 0)
+    table = table_of(folder, tmp_path / "www" / "t.parquet", "words" if kind == "words" else "numbers")
+    with serving(tmp_path / "www") as server:
+        path = {"by URL": f"{server.url}/t.parquet", "folder by URL": f"{server.url}/set"}.get(kind, str(table))
+        found = labeled_set(FinetuneDataConfig(path=path, cache_dir=str(tmp_path / "cache"), timeout=5), 0)
+        assert found.classes == expected.classes == ("cat", "dog")
+        assert np.array_equal(found.train.labels, expected.train.labels)
+        assert contents(found) == contents(expected)
+
+
+def test_splits_by_the_names_of_files(tmp_path: Path) -> None:
+    folder = folder_of_images(tmp_path / "set")
+    table_of(folder, tmp_path / "t" / "train-00000-of-00001.parquet")
+    table_of(folder, tmp_path / "t" / "validation-00000-of-00001.parquet")
+    train, val = class_parts(str(tmp_path / "t"), access=access(tmp_path))
+    assert {name: len(places) for name, places in train.places.items()} == {"cat": 3, "dog": 3}
+    assert all(name.startswith("train") for name in train.images.names)
+    assert all(name.startswith("validation") for name in val.images.names)
+
+
+def test_labels_that_are_missing_or_many(tmp_path: Path) -> None:
+    folder = folder_of_images(tmp_path / "set")
+    table = table_of(folder, tmp_path / "t.parquet", label="species")
+    assert may_hold_classes(str(table))
+    with pytest.raises(UserError, match=r"t.parquet has no column of labels; name it label, or give --data.label_col"):
+        class_parts(str(table))
+    with pytest.raises(UserError, match=r"has no column kind \(--data.label_column\); there are image, species"):
+        class_parts(str(table), access=Access(label_column="kind"))
+    assert list(class_parts(str(table), access=Access(label_column="species"))[0].places) == ["0", "1"]
+    image = {"bytes": b"x", "path": None}
+    for value, what in ((None, "no label"), ([1, 2], "several labels")):
+        parquet.write_table(pa.table({"image": [image], "label": [value]}), table)
+        with pytest.raises(UserError, match=rf"row 0 has {what} in the column label"):
+            class_parts(str(table))
+
+
+def test_a_table_of_paths_is_none_of_images(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"path": ["a.png"], "label": [1]}), tmp_path / "t.parquet")
+    assert not may_hold_classes(str(tmp_path / "t.parquet"))
