@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,7 +71,7 @@ class Trackers:
         for sender in self._senders:
             kind = tracker_kinds.KINDS.get(sender.kind, tracker_kinds.PLAIN)
             if kind.add_picture is not None:
-                sender.put(lambda tracker, add=kind.add_picture: add(tracker, name, picture, step))
+                sender.put(_of_picture(kind.add_picture, name, picture, step))
 
     def __enter__(self) -> "Trackers":
         return self
@@ -158,7 +159,7 @@ class _Sender:
             self._give_up(_reason(error))
             return
         while not self._over.is_set() and (send := self._waiting.get()) is not None:
-            self._try(lambda send=send: send(tracker))
+            self._try(partial(send, tracker))
         if not self._over.is_set():
             self._try(tracker.finish)
             if self._lost > 1:
@@ -184,6 +185,12 @@ def _reason(error: BaseException) -> str:
         package = error.name.partition(".")[0]
         return f"{package} is not installed; pip install {package.replace('_', '-')}"
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _of_picture(
+    add: Callable[[Any, str, Image.Image, int], None], name: str, picture: Image.Image, step: int
+) -> Callable[[Any], None]:
+    return lambda tracker: add(tracker, name, picture, step)
 
 
 def _scalar(value: Any) -> Any:
