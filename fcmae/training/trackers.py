@@ -71,7 +71,7 @@ class Trackers:
         for sender in self._senders:
             kind = tracker_kinds.KINDS.get(sender.kind, tracker_kinds.PLAIN)
             if kind.add_picture is not None:
-                sender.put(_of_picture(kind.add_picture, name, picture, step))
+                sender.put(partial(_add_picture, kind.add_picture, name, picture, step))
 
     def __enter__(self) -> "Trackers":
         return self
@@ -187,15 +187,15 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _of_picture(
-    add: Callable[[Any, str, Image.Image, int], None], name: str, picture: Image.Image, step: int
-) -> Callable[[Any], None]:
-    return lambda tracker: add(tracker, name, picture, step)
-
-
 def _scalar(value: Any) -> Any:
     """Trackers take text, numbers and truth values. Passwords and signatures in URLs are nothing for them."""
     if isinstance(value, int | float | None):
         return value
     parts = [value] if isinstance(value, str) else value
     return ", ".join(SECRET.sub(r"\1\2", part) if isinstance(part, str) else str(part) for part in parts)
+
+
+def _add_picture(
+    add: Callable[[Any, str, Image.Image, int], None], name: str, picture: Image.Image, step: int, tracker: Any
+) -> None:
+    add(tracker, name, picture, step)
