@@ -275,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    if args.task == "finetune" and (args.parallel, args.backend) != ("ddp", "auto"):
+        parser.error("--task finetune takes neither --parallel nor --backend")
     args.kinds = args.kinds or EVENTS + (LAUNCHER_EVENTS if args.torchrun else [])
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     wrong = []

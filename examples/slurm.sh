@@ -27,11 +27,9 @@ launch=(
 must_go_on=
 trap 'must_go_on=1; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
 srun bash -c 'trap "" USR1; exec "$@"' launch "${launch[@]}" &
-while true; do
-    wait $!
-    status=$?
-    kill -0 $! 2> /dev/null || break # else the signal ended the wait
-done
+while wait $!; kill -0 $! 2> /dev/null; do :; done # a signal ends a wait early
+wait $! # again, because the run may have ended while scancel was called: only now is the status srun's
+status=$?
 
 # Status 0 means that nothing is lost. After an error the job ends: a requeue would repeat it.
 if [ -n "$must_go_on" ] && [ "$status" -eq 0 ]; then

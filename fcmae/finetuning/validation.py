@@ -19,8 +19,9 @@ from fcmae.finetuning.labels import LabeledImages, LabeledSet
 from fcmae.finetuning.pictures import captioned_grid
 from fcmae.finetuning.samples import CenterCrops, validation_crop
 from fcmae.finetuning.scores import Predictions, confusion_matrix, scores_of
+from fcmae.runs.layout import VALIDATION
 
-VALIDATION, SCORES, MISTAKES = "validation", "scores.json", "mistakes.png"
+SCORES, MISTAKES = "scores.json", "mistakes.png"
 THRESHOLD = 0.5  # of independent classes
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from fcmae.runs.layout import VALIDATION
+
 logger = logging.getLogger(__name__)
 
-FOLDER, SCORES, MISTAKES = "validation", "scores.json", "mistakes.png"
+SCORES, MISTAKES = "scores.json", "mistakes.png"
 LARGEST = 30  # classes; of more, the pairs that are confused most often are listed instead of a matrix
 PAIRS = 15
 
@@ -43,7 +45,7 @@ class Validation:
 
 def read_validation(run: Path) -> Validation | None:
     """RUN/validation; None if there is none, or it is damaged, which the log says."""
-    file = run / FOLDER / SCORES
+    file = run / VALIDATION / SCORES
     if not file.is_file():
         return None
     try:
@@ -56,7 +58,7 @@ def read_validation(run: Path) -> Validation | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("%s cannot be read and is left out: %s", file, error)
         return None
-    mistakes, size = _picture(run / FOLDER / MISTAKES)
+    mistakes, size = _picture(run / VALIDATION / MISTAKES)
     pairs = [
         (classes[n], classes[m], count)
         for n, row in enumerate(counts)

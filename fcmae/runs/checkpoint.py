@@ -71,8 +71,9 @@ def save_checkpoint(
 
 
 def write_state(folder: Path, state: TrainState) -> None:
-    """Write state.json of a checkpoint folder, with the checksums of the files that are there."""
-    sums = {file.name: state_file.checksum(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    """Write state.json of a checkpoint folder, with the checksums of the files that are there, also in folders."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    sums = {file.relative_to(folder).as_posix(): state_file.checksum(file) for file in files}
     state_file.write_state(folder / STATE, replace(state, checksums=sums))
 
 

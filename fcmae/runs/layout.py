@@ -10,6 +10,7 @@ METRICS, SUPERSEDED = "metrics.jsonl", "metrics.superseded.jsonl"
 CHECKPOINTS = "checkpoints"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
+VALIDATION = "validation"
 
 
 def is_run_folder(folder: str | Path) -> bool:

@@ -27,7 +27,7 @@ class TrainState:
     settings: dict[str, Any] = field(default_factory=dict)
     """The run's settings, nested as in config.yaml, which users edit. Empty: written by an older version."""
     checksums: dict[str, int] = field(default_factory=dict, compare=False)
-    """CRC-32 of the checkpoint's other files, by name. Empty: written by an older version."""
+    """CRC-32 of the checkpoint's other files, by their path in it. Empty: written by an older version."""
 
 
 def checksum(file: Path) -> int:

@@ -173,7 +173,8 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
 def _command_to_resume(run: Run[Any]) -> str:
     processes = run.accelerator.num_processes
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
-    several = f"--nnodes {nodes} " * (nodes > 1)
+    meet = f"--rdzv-backend c10d --rdzv-endpoint {os.environ.get('MASTER_ADDR', 'HOST')}:29500"
+    several = f"--nnodes {nodes} {meet} " * (nodes > 1)  # without a place to meet, torchrun would wait for ever
     each = f"torchrun {several}--nproc-per-node {processes // nodes}"
     launcher = each if processes > 1 else shlex.quote(sys.executable)
     return f"{launcher} -m fcmae.{run.task.command} --config {shlex.quote(str(run.folder / CONFIG))}"

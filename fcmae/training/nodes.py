@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from filelock import FileLock
 
 from fcmae.errors import UserError
-from fcmae.files import make_folder
+from fcmae.files import replacing
 from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.layout import METRICS
+from fcmae.runs.find import BEST
+from fcmae.runs.layout import METRICS, PICTURES, SUPERSEDED, VALIDATION
 
 logger = logging.getLogger("fcmae")
 
@@ -131,7 +132,10 @@ def _found(find: Callable[[], Path | None]) -> tuple[Path | None, str | None]:
 
 
 def _send(accelerator: Accelerator, folder: Path, name: str, source: int, receives: bool) -> None:
-    """Copy a checkpoint, and the metrics before it where there are none, from one process's disk to others'."""
+    """Copy a checkpoint and what the run has written besides from one process's disk to others'.
+
+    Their own lines of metrics.jsonl, which end earlier, are kept in metrics.superseded.jsonl.
+    """
     here = folder / ckpt.FOLDER / name
     sends = accelerator.process_index == source
     files: list[Any] = [None]
@@ -141,26 +145,33 @@ def _send(accelerator: Accelerator, folder: Path, name: str, source: int, receiv
     partial = folder / ckpt.FOLDER / f"{ckpt.PARTIAL}{uuid.uuid4().hex[:12]}-{name}"
     for path, size in files[0]:
         file = folder / path
-        is_part = file.is_relative_to(here)
-        wanted = receives and (is_part or not file.exists())
-        target = partial / file.relative_to(here) if is_part else file
-        if wanted:
-            make_folder(target.parent)
-            target.write_bytes(b"")
-        for start in range(0, size, PIECE):
-            piece = [_piece(file, start, min(PIECE, size - start)) if sends else None]
-            broadcast_object_list(piece, from_process=source)
-            if wanted:
-                with target.open("ab") as opened:
-                    opened.write(piece[0] or b"")
+        target = partial / file.relative_to(here) if file.is_relative_to(here) else file
+        with replacing(target) if receives else nullcontext() as temporary:
+            for start in range(0, size, PIECE):
+                piece = [_piece(file, start, min(PIECE, size - start)) if sends else None]
+                broadcast_object_list(piece, from_process=source)
+                if temporary is not None:
+                    with temporary.open("ab") as opened:
+                        opened.write(piece[0] or b"")
+            if temporary is not None and path == METRICS:
+                _set_aside(folder, temporary)
     if receives:
         ckpt.adopt(partial, folder, name)
     accelerator.wait_for_everyone()
 
 
 def _files(checkpoint: Path, folder: Path) -> list[Path]:
-    inside = sorted(one for one in checkpoint.rglob("*") if one.is_file())
+    beside = [folder / ckpt.FOLDER / BEST, folder / PICTURES, folder / VALIDATION]
+    inside = [one for place in (checkpoint, *beside) for one in sorted(place.rglob("*")) if one.is_file()]
     return [*inside, folder / METRICS] if (folder / METRICS).is_file() else inside
+
+
+def _set_aside(folder: Path, newer: Path) -> None:
+    """Keep the lines of a metrics.jsonl that is to be replaced."""
+    file = folder / METRICS
+    if file.is_file() and (lines := file.read_bytes()) != newer.read_bytes():
+        with (folder / SUPERSEDED).open("ab") as opened:
+            opened.write(lines)
 
 
 def _piece(file: Path, start: int, size: int) -> bytes:

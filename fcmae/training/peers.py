@@ -94,7 +94,7 @@ class Peers:
     def _end(self, seconds: float, why: str) -> None:
         """End this process, unless the main thread does that first."""
         if not self._over.wait(seconds):
-            logger.error("fcmae.pretrain: error: %s; this process ends too", why)
+            logger.error("error: %s; this process ends too", why)
             os._exit(1)
 
 

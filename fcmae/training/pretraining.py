@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
@@ -110,8 +111,10 @@ class Pretraining:
         def is_due(name: str, every: int) -> bool:
             return before.get(name) == every > 0 and (is_last or run.completes_epochs(step, every))
 
-        if is_due("log.pictures_every", now.log.pictures_every) and not picture_file(run.folder, step).exists():
-            self.draw(run, step, metrics)
+        if is_due("log.pictures_every", now.log.pictures_every):
+            has_picture = not run.writes or picture_file(run.folder, step).exists()
+            if not all(gather_object([has_picture])):  # all draw, or none: machines with folders of their own differ
+                self.draw(run, step, metrics)
         measured = any(line["step"] == step and _is_measurement(line) for line in metrics.kept) if metrics else True
         same = all(before.get(f"monitor.{name}", 0) == getattr(now.monitor, name) for name in ("every", "holdout"))
         if same and now.monitor.any_every and (is_last or run.completes_epochs(step, now.monitor.any_every)):

@@ -27,7 +27,7 @@ from fcmae.training.peers import LAUNCHER
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-TO_FREE = 100.0  # seconds that NFS takes to free the lock of a machine that died, when torchrun starts the run again
+TO_FREE = 100.0  # seconds that NFS takes to free the lock of a machine that died
 T = TypeVar("T", bound=OptimizationConfig)
 HOLDOUT = "monitor.holdout"  # no measurement like the others of its group: it takes images out of training
 # What a resumed run may change: settings that change no number, and those of the batch, whose product is checked
@@ -102,15 +102,26 @@ def make_and_lock(folder: Path) -> FileLock:
         UserError: the folder cannot be created, or another process is training into it.
     """
     lock = FileLock(folder / ".lock")
-    is_again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=TO_FREE if is_again else 0)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not _may_be_of_a_dead_machine():
+                raise
+            logger.warning("--output %s is locked; waiting up to %g s, in case a machine died", folder, TO_FREE)
+            lock.acquire(timeout=TO_FREE)
     except Timeout:
         raise UserError(f"--output {folder} is in use by another process; give another --output") from None
     except OSError as error:  # filelock falls back to a lock file where there is no flock
         raise UserError(f"--output {folder} cannot be created or locked: {error.strerror}; give another") from None
     return lock
+
+
+def _may_be_of_a_dead_machine() -> bool:
+    """Whether torchrun has started the run again, or starts it on several machines, of which one may be a new one."""
+    restarts, machines = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "GROUP_WORLD_SIZE"))
+    return restarts != "0" or machines not in ("0", "1")
 
 
 def recorded_settings(checkpoint: Path) -> dict[str, Any]:

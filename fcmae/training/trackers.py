@@ -7,6 +7,7 @@ nothing. RUN/trackers.json holds the ids of the trackers' runs, and a resumed ru
 import json
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ logger = logging.getLogger("fcmae")
 
 TRACKERS = "trackers.json"
 TO_SEND, TO_SEND_STOPPED, TO_SEND_FAILED = 30.0, 10.0, 2.0  # seconds at the end: complete, after a signal, an error
+SECRET = re.compile(r"(\w://)(?:[^/@\s]*@)?([^?\s]*)(?:\?\S*)?")  # user:password@, and what follows a ?
 WAITING = 10_000  # values that may wait for a tracker
 
 
@@ -186,8 +188,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _scalar(value: Any) -> Any:
-    """Trackers take text, numbers and truth values."""
-    return value if isinstance(value, str | int | float | bool | None) else ", ".join(map(str, value))
+    """Trackers take text, numbers and truth values. Passwords and signatures in URLs are nothing for them."""
+    if isinstance(value, int | float | None):
+        return value
+    parts = [value] if isinstance(value, str) else value
+    return ", ".join(SECRET.sub(r"\1\2", part) if isinstance(part, str) else str(part) for part in parts)
 
 
 def _add_picture(

@@ -66,7 +66,7 @@ def test_processes_of_the_caller_live_on() -> None:
 def test_signals_that_end_a_run_leave_them_alive() -> None:
     with batches_of(loader()) as batches:
         workers = {int(next(batches)), int(next(batches))}
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             for worker in workers:
                 os.kill(worker, number)
         time.sleep(0.2)

@@ -8,8 +8,8 @@ from torch import nn
 
 from fcmae.errors import UserError
 from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.find import AVERAGE, last_checkpoint, read_state
-from fcmae.runs.state import write_state
+from fcmae.runs.find import AVERAGE, OPTIMIZER_SHARDS, last_checkpoint, read_state
+from fcmae.runs.state import damaged_file, write_state
 
 
 def make_run(folder: Path, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -104,6 +104,18 @@ def test_a_bit_that_flipped_among_the_numbers(tmp_path: Path, name: str) -> None
     )
     (checkpoints / "last").unlink()
     assert last_checkpoint(tmp_path) == checkpoints / "step-00000004"
+
+
+def test_a_bit_that_flipped_in_a_share_of_the_state(tmp_path: Path) -> None:
+    """Of a run whose optimizer's state is divided among processes."""
+    folder = tmp_path / "checkpoints" / "step-00000003"
+    shard = folder / OPTIMIZER_SHARDS / "__1_0.distcp"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"numbers")
+    ckpt.write_state(folder, ckpt.TrainState(3, 4, 10))
+    assert damaged_file(folder, read_state(folder)) is None
+    shard.write_bytes(b"numberz")
+    assert damaged_file(folder, read_state(folder)) == shard
 
 
 def test_a_checkpoint_without_checksums_is_whole(tmp_path: Path) -> None:

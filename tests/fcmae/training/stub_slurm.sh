@@ -11,7 +11,8 @@ case $(basename "$0") in
         if [ "$1" = show ]; then printf '127.0.0.1\n127.0.0.1\n'; else echo "$*" >> "$STUBS/asked"; fi ;;
     scancel)
         echo "$*" >> "$STUBS/asked"
-        for file in "$STUBS"/node?; do signal_all "$(cat "$file")"; done ;;
+        for file in "$STUBS"/node?; do signal_all "$(cat "$file")"; done
+        sleep "${SCANCEL_TAKES:-0}" ;;
     srun)
         for node in 0 1; do
             SLURM_NODEID=$node "$@" &

@@ -18,7 +18,10 @@ OPTIONS = ["--train.batch_size", "2", "--train.epochs", "2", "--log.pictures_eve
 
 
 def test_local_run_folders(tiny_args: Args, tmp_path: Path) -> None:
-    """Each holds the whole run. A machine that takes another's place is sent the checkpoint, also as the first one."""
+    """Each holds the whole run. A machine that takes another's place is sent the checkpoint, also as the first one.
+
+    One that is behind gets the metrics, too, and loses no line; a picture that one of them lacks is drawn again.
+    """
     log = tmp_path / "log"
     assert main([*tiny_args("one", *OPTIONS), "--train.batch_size", "4"]) == 0
     a, b = (tiny_args(name, *OPTIONS) for name in "ab")
@@ -38,6 +41,16 @@ def test_local_run_folders(tiny_args: Args, tmp_path: Path) -> None:
         files = {str(file.relative_to(run)) for file in run.rglob("*")}
         assert not any(".node-" in file or ".partial" in file for file in files)
         assert {"config.yaml", "reconstructions/step-00000005.png", "checkpoints/last"} <= files
+    metrics, picture = "metrics.jsonl", "reconstructions/step-00000005.png"
+    old = (tmp_path / "a" / metrics).read_bytes().splitlines(keepends=True)[:2]
+    shutil.rmtree(tmp_path / "a" / "checkpoints")
+    (tmp_path / "a" / metrics).write_bytes(b"".join(old))
+    (tmp_path / "a" / "metrics.superseded.jsonl").unlink(missing_ok=True)
+    (tmp_path / "b" / picture).unlink()
+    train([a, b], log, local=[0, 0])
+    assert (tmp_path / "a" / metrics).read_bytes() == (tmp_path / "b" / metrics).read_bytes()
+    assert (tmp_path / "a" / "metrics.superseded.jsonl").read_bytes() == b"".join(old)
+    assert (tmp_path / "b" / picture).read_bytes() == (tmp_path / "a" / picture).read_bytes()
 
 
 def test_a_checkpoint_by_its_path_must_be_on_each_machine(tiny_args: Args, tmp_path: Path) -> None:

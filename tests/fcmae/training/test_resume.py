@@ -17,7 +17,7 @@ from fcmae.errors import UserError
 from fcmae.pretrain import main
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import flat
-from fcmae.training import fitting
+from fcmae.training import fitting, resume
 from fcmae.training.batch import Batch
 from fcmae.training.resume import check_same_run, filled_in, make_and_lock
 
@@ -85,6 +85,22 @@ def test_a_folder_is_written_by_one_run_at_a_time(
     lock.release()
     assert main(tiny_args("run")) == 0
     assert main(tiny_args("run", "--train.epochs", "5")) == 0  # released at the end
+
+
+@pytest.mark.parametrize("variable", ["TORCHELASTIC_RESTART_COUNT", "GROUP_WORLD_SIZE"])
+def test_the_lock_of_a_machine_that_died_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """A network drive frees it after a while; a machine that takes the place of another has not been restarted."""
+    held = make_and_lock(tmp_path)
+    monkeypatch.setenv(variable, "2")
+    monkeypatch.setattr(resume.logger, "warning", lambda *_: held.release())
+    lock = make_and_lock(tmp_path)
+    assert lock.is_locked
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="in use by another process"):
+        make_and_lock(tmp_path)
+    lock.release()
 
 
 def test_a_folder_that_cannot_be_locked_is_not_written_to(

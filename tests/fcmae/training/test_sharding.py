@@ -8,7 +8,7 @@ import torch
 import fcmae
 from fcmae.pretrain import main
 from fcmae.runs.checkpoint import resolve_checkpoint
-from fcmae.runs.find import OPTIMIZER, OPTIMIZER_SHARDS
+from fcmae.runs.find import OPTIMIZER, OPTIMIZER_SHARDS, read_state
 from tests.fcmae.finished_runs import Args, course, losses, metrics, stop_after, weights
 from tests.fcmae.training.forked import train
 
@@ -51,5 +51,9 @@ def test_resume_is_exact_and_the_weights_are_whole(tiny_args: Args, tmp_path: Pa
     assert all(torch.equal(weights(stopped)[name], tensor) for name, tensor in weights(whole).items())
     assert [line["step"] for line in metrics(whole) if "holdout_loss" in line] == [0, 4]
     assert (whole / "reconstructions" / "step-00000004.png").is_file()
+    last = resolve_checkpoint(whole)
+    assert {f"{OPTIMIZER_SHARDS}/{file.name}" for file in (last / OPTIMIZER_SHARDS).iterdir()} <= set(
+        read_state(last).checksums
+    )
     loaded = fcmae.FCMAE.from_pretrained(whole).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in weights(whole).items())

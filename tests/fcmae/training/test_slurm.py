@@ -64,7 +64,10 @@ def test_the_script_parses() -> None:
 def test_a_run_that_is_saved_in_time_is_requeued(
     stubs: Path, tmp_path: Path, status: int, signaled: bool, requeued: bool
 ) -> None:
-    """The warning reaches the training processes and not torchrun. An error, or a whole run, is not requeued."""
+    """The warning reaches the training processes and not torchrun. An error, or a whole run, is not requeued.
+
+    The run is saved while scancel, which takes its time, has not come back.
+    """
     python = tmp_path / "python"
     trained = (
         f"import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *_: sys.exit({status})); "
@@ -73,7 +76,7 @@ def test_a_run_that_is_saved_in_time_is_requeued(
     # as torchrun, which starts a process that installs a handler
     python.write_text(f'#!/bin/bash\necho "$@" >> "$STUBS/started"\n{sys.executable} -c "{trained}" &\nwait $!\n')
     python.chmod(0o755)
-    job = submit(stubs, str(python), ["--output", "a run"])
+    job = submit(stubs, str(python), ["--output", "a run"], SCANCEL_TAKES="1")
     wait_for(lambda: (stubs / "ready").is_file() and (stubs / "ready").read_text().count("ready") == 2)
     if signaled:
         job.send_signal(signal.SIGUSR1)

@@ -216,3 +216,17 @@ def test_names(fake: type[Fake]) -> None:
     assert LogConfig(trackers=("fake", "wandb")).trackers == ("fake", "wandb")
     with pytest.raises(ValueError, match=r"trackers takes aim, .*wandb, got 'wanbd'"):
         LogConfig(trackers=("wanbd",))
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent"),
+    [
+        ("https://me:secret@host/images.tar?sig=secret", "https://host/images.tar"),
+        (("s3://bucket/a-{0..7}.tar", "/data/what?.png"), "s3://bucket/a-{0..7}.tar, /data/what?.png"),
+        ([0.9, 0.95], "0.9, 0.95"),
+        (True, True),
+        (None, None),
+    ],
+)
+def test_settings_are_sent_without_secrets(setting: Any, sent: Any) -> None:
+    assert trackers._scalar(setting) == sent
