@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +120,7 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
     Raises:
         UserError: there are no classes.
     """
-    folder = Path(source)
+    folder, access = Path(source), replace(access or Access(), all_splits=True)
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if (folder / TRAIN).is_dir() and tests:
         parts = [(part, collect(part, by_class=True, flag=flag, access=access)) for part in (folder / TRAIN, tests[0])]
