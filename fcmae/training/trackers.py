@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,7 +69,7 @@ class Trackers:
         for sender in self._senders:
             kind = tracker_kinds.KINDS.get(sender.kind, tracker_kinds.PLAIN)
             if kind.add_picture is not None:
-                sender.put(lambda tracker, add=kind.add_picture: add(tracker, name, picture, step))
+                sender.put(partial(_add_picture, kind.add_picture, name, picture, step))
 
     def __enter__(self) -> "Trackers":
         return self
@@ -156,7 +157,7 @@ class _Sender:
             self._give_up(_reason(error))
             return
         while not self._over.is_set() and (send := self._waiting.get()) is not None:
-            self._try(lambda send=send: send(tracker))
+            self._try(partial(send, tracker))
         if not self._over.is_set():
             self._try(tracker.finish)
             if self._lost > 1:
@@ -187,3 +188,9 @@ def _reason(error: BaseException) -> str:
 def _scalar(value: Any) -> Any:
     """Trackers take text, numbers and truth values."""
     return value if isinstance(value, str | int | float | bool | None) else ", ".join(map(str, value))
+
+
+def _add_picture(
+    add: Callable[[Any, str, Image.Image, int], None], name: str, picture: Image.Image, step: int, tracker: Any
+) -> None:
+    add(tracker, name, picture, step)
