@@ -43,6 +43,8 @@ class Access:
     """Of a table: that of the labels; None: found by its name."""
     split: str | None = None
     """Of a dataset of several: a word in the names of its files."""
+    all_splits: bool = False
+    """Of a dataset of the hub of which no split is named: all, and not only train."""
 
     @cached_property
     def cache(self) -> Cache:
