@@ -16,7 +16,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least
-from fcmae.config.access import AccessConfig
+from fcmae.config.source import SourceAccessConfig
 from fcmae.data.pixel_reading import MAX_PIXELS, NUMBERS, Slices
 from fcmae.data.sources.source import check_there
 from fcmae.data.stores.access import bytes_of
@@ -60,7 +60,7 @@ class PackConfig:
     """Largest image to decode, in pixels; larger ones are left out like damaged ones."""
     num_workers: int = 4
     """Processes that encode; 0: the main process does. Does not change the shards."""
-    data: AccessConfig = field(default_factory=AccessConfig)
+    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
 
     def __post_init__(self) -> None:
         check_least(self, short_side=1, quality=1, max_pixels=1, level=0, num_workers=0)

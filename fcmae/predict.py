@@ -14,7 +14,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least
-from fcmae.config.access import AccessConfig
+from fcmae.config.source import SourceAccessConfig
 from fcmae.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class PredictConfig:
     """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one."""
     overwrite: bool = False
     """Replace files that are there."""
-    data: AccessConfig = field(default_factory=AccessConfig)
+    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, num_workers=0)

@@ -20,7 +20,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
-from fcmae.config.access import AccessConfig
+from fcmae.config.source import SourceAccessConfig
 from fcmae.data.pixel_reading import MAX_PIXELS, NUMBERS, Slices, Stack
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
@@ -67,7 +67,7 @@ class StatsConfig:
     """Processes that read the images; 0: the main process reads them. Does not change the result."""
     overwrite: bool = False
     """Replace the JSON file if it is there."""
-    data: AccessConfig = field(default_factory=AccessConfig)
+    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
 
     def __post_init__(self) -> None:
         check_least(self, max_pixels=1, level=0, sample=1, num_workers=0)

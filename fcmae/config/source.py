@@ -1,6 +1,6 @@
 """Where images are, and how URLs and tables are read: settings that commands share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from fcmae.data.stores.access import CACHE_SIZE, TIMEOUT, Access, bytes_of
 
@@ -49,3 +49,17 @@ class AccessConfig:
         """What readers take."""
         labels = getattr(self, "label_column", None)
         return Access(self.cache_dir, self.cache_size, self.timeout, self.column, labels, self.split)
+
+
+@dataclass(frozen=True)
+class SourceAccessConfig(AccessConfig):
+    """How URLs and tables are read, for a command whose images are a positional argument."""
+
+    def __post_init__(self) -> None:
+        self.check_access()
+
+    @property
+    def flags(self) -> list[str]:
+        """What is set, as flags of ``fcmae pretrain``: names and values in turn."""
+        found = [(one.name, getattr(self, one.name)) for one in fields(self) if getattr(self, one.name) != one.default]
+        return [text for name, value in found for text in (f"--data.{name}", str(value))]
