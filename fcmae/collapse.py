@@ -128,7 +128,7 @@ def collapse(config: CollapseConfig) -> CollapseResult:
     names = parse_names(config.models)
     ours = (TABLE, NUMBERS, FIGURE, *(MAPS.format(named.file_name) for named in names))
     folder = output_folder(config.output, ours, config.overwrite)
-    paths = images_to_look_at(config.data.path, config.images)
+    paths = images_to_look_at(config.data.path, config.images, config.data.access)
     if config.picture >= len(paths):
         raise UserError(f"--picture {config.picture}: there are {len(paths)} images, 0 to {len(paths) - 1}")
 

@@ -18,6 +18,7 @@ from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
 from fcmae.config.pixels import PixelConfig
+from fcmae.config.source import AccessConfig, PathConfig
 from fcmae.files import write_text
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ DATASETS = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")  # how timm tells the 
 
 
 @dataclass(frozen=True)
-class LabeledSourceConfig:
+class LabeledSourceConfig(AccessConfig, PathConfig):
     """Where the labeled images are."""
 
     path: str | None = None
-    """Folder with a subfolder for each class, or with train/ and val/ that have them; or such a .tar or .zip. Unset:
-    the handwritten digits of scikit-learn."""
+    """Folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or .zip; Parquet with
+    a column of labels; any of these by URL, or hf:owner/name. Unset: the handwritten digits of scikit-learn."""
+    label_column: str | None = None
+    """Column of labels in Parquet and Arrow files. Unset: label, class or the like."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
     train_split: str = "train"
@@ -60,6 +63,7 @@ class EvaluateDataConfig(PixelConfig, LabeledSourceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_least(self, num_workers=0)
+        self.check_access()
         if self.path == "":
             raise ValueError("path is empty; give a folder of classes, or leave it out for digits")
         if self.dataset is not None and self.path is None:
@@ -139,7 +143,8 @@ def evaluate(config: EvaluateConfig) -> "Evaluation":
     named_networks = parse_names(config.ckpt)
     files = None
     if config.data.path is not None and config.data.dataset is None:
-        files = class_folder(config.data.path, config.test_share, config.seed, config.images)
+        seed, access = config.seed, config.data.access
+        files = class_folder(config.data.path, config.test_share, seed, config.images, access=access)
 
     from fcmae.analysis.evaluation import Evaluation, Protocol, score_networks, with_baselines  # takes seconds
     from fcmae.analysis.features import embedder

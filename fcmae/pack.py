@@ -6,7 +6,7 @@ packed = pack("images/", "shards/", short_side=320)
 """
 
 import logging
-import re
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,15 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least
-from fcmae.data.pixel_reading import MAX_PIXELS, Slices
+from fcmae.config.source import SourceAccessConfig
+from fcmae.data.pixel_reading import MAX_PIXELS, NUMBERS, Slices
 from fcmae.data.sources.source import check_there
+from fcmae.data.stores.access import bytes_of
 from fcmae.errors import UserError
 
 logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.pack"
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,20 @@ class PackConfig:
     """Level of a pyramid that is packed; 0: the full resolution."""
     slices: Slices = "axial"
     """How NIfTI volumes are cut into slices."""
+    dicom_window: bool = True
+    """DICOM files as their window shows them, in 8 bits; false: their numbers, Hounsfield units in CT."""
     max_pixels: int = MAX_PIXELS
     """Largest image to decode, in pixels; larger ones are left out like damaged ones."""
     num_workers: int = 4
     """Processes that encode; 0: the main process does. Does not change the shards."""
+    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
 
     def __post_init__(self) -> None:
         check_least(self, short_side=1, quality=1, max_pixels=1, level=0, num_workers=0)
         if self.quality > 100:
             raise ValueError(f"quality must be at most 100, got {self.quality}")
-        shard_bytes(self.shard_size)
-
-
-def shard_bytes(text: str) -> int:
-    """``256MB`` → 256,000,000; ValueError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(text).strip().lower())
-    size = 0 if found is None else int(float(found[1]) * UNITS[found[2]])
-    if size < 1:
-        raise ValueError(f"shard_size must be a number of bytes, such as 256MB, got {text!r}")
-    return size
+        if bytes_of(self.shard_size, "shard_size") < 1:
+            raise ValueError(f"shard_size must be above 0, got {self.shard_size}")
 
 
 @dataclass(frozen=True)
@@ -109,9 +105,12 @@ def pack(config: PackConfig) -> PackResult:
 
     folder = Path(config.dst)
     names = ("nodata", "max_pixels", "level", "slices")
-    reading = PixelReading(stack="images", **{name: getattr(config, name) for name in names})
+    numbers = None if config.dicom_window else NUMBERS
+    reading = PixelReading(value_range=numbers, stack="images", **{name: getattr(config, name) for name in names})
     encoding = Encoding(config.short_side, config.format, config.quality)
-    found = pack_images([config.source], folder, encoding, reading, shard_bytes(config.shard_size), config.num_workers)
+    found = pack_images(
+        [config.source], folder, encoding, reading, bytes_of(config.shard_size), config.num_workers, config.data.access
+    )
     shards = [shard for shard in found.journal.shards if shard.images]
     return PackResult(
         images=sum(shard.images for shard in shards),
@@ -142,10 +141,12 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 def _show(result: PackResult, config: PackConfig) -> None:
     damaged = f"; {len(result.damaged):,} left out: {Path(config.dst) / 'damaged.txt'}" if result.damaged else ""
     before, after = result.images_per_second_before, result.images_per_second_after
+    gained = f"images per second of a core: {before:.0f} before, {after:.0f} now ({after / before:.1f} times)\n"
+    gained = gained if math.isfinite(after / before) else ""  # none of the sample could be read
     say(
         f"{result.images:,} images in {len(result.shards):,} shards, {result.total_bytes / 1e6:,.1f} MB "
         f"({result.source_bytes / 1e6:,.1f} MB before){damaged}\n"
-        f"images per second of a core: {before:.0f} before, {after:.0f} now ({after / before:.1f} times)\n"
+        f"{gained}"
         f"to train on them: --data.path '{Path(config.dst) / 'shard-*.tar'}'\n"
     )
 

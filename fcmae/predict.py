@@ -14,6 +14,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least
+from fcmae.config.source import SourceAccessConfig
 from fcmae.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class PredictConfig:
     run: str
     """Run folder of fcmae finetune, or one of its checkpoints."""
     images: tuple[str, ...]
-    """Images: a folder, a glob in quotes, .tar or .zip archives, a list of paths (.txt, .csv), or several of these."""
+    """Images: a folder, a glob in quotes, .tar or .zip archives, Parquet files, a list of paths (.txt, .csv), any of
+    these by URL, or several of them."""
     output: str | None = None
     """File to write, .csv or .parquet: path, label, and the probability of every class. Unset: the table is printed."""
     features: str | None = None
@@ -45,6 +47,7 @@ class PredictConfig:
     """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one."""
     overwrite: bool = False
     """Replace files that are there."""
+    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, num_workers=0)

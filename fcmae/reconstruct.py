@@ -121,7 +121,7 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     if config.mask and not Path(config.mask).is_file():
         what = "is not a file" if Path(config.mask).exists() else "does not exist"
         raise UserError(f"--mask {config.mask} {what}; give an image, white = visible, or a .npy file of bool")
-    paths = images_to_look_at(config.data.path, config.images)
+    paths = images_to_look_at(config.data.path, config.images, config.data.access)
 
     import torch  # here, because these imports take seconds
 

@@ -8,16 +8,20 @@ found.flags
 
 import json
 import logging
+import math
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fcmae.called import command_line
 from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
-from fcmae.data.pixel_reading import MAX_PIXELS, Slices, Stack
+from fcmae.config.source import SourceAccessConfig
+from fcmae.data.pixel_reading import MAX_PIXELS, NUMBERS, Slices, Stack
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
 from fcmae.files import write_text
@@ -51,6 +55,8 @@ class StatsConfig:
     """Level of a pyramid that stands for the image; 0: the full resolution."""
     slices: Slices = "axial"
     """How NIfTI volumes are cut into slices."""
+    dicom_window: bool = True
+    """DICOM files as their window shows them, in 8 bits; false: their numbers, Hounsfield units in CT."""
     max_pixels: int = MAX_PIXELS
     """Largest image to decode, in pixels."""
     sample: int = 512
@@ -61,6 +67,7 @@ class StatsConfig:
     """Processes that read the images; 0: the main process reads them. Does not change the result."""
     overwrite: bool = False
     """Replace the JSON file if it is there."""
+    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
 
     def __post_init__(self) -> None:
         check_least(self, max_pixels=1, level=0, sample=1, num_workers=0)
@@ -79,6 +86,11 @@ def stats(config: StatsConfig) -> StatsResult:
     check_there(config.source, "SOURCE")
     if config.json is not None:
         _check_json(Path(config.json), config.overwrite)
+    written = {name: Path(file) for name in ("output", "json") if (file := getattr(config, name)) is not None}
+    for name, file in written.items():
+        _check_writable(file, name)
+    if len({file.resolve() for file in written.values()}) < len(written):
+        raise UserError(f"--output and --json are the same file, {config.json}; give two")
     from fcmae.data.pixel_reading import PixelReading  # here, because these imports take seconds
     from fcmae.report_page.rendering import check_replaceable
     from fcmae.survey.page import write_stats_page
@@ -88,15 +100,26 @@ def stats(config: StatsConfig) -> StatsResult:
     if config.output is not None:
         check_replaceable(Path(config.output), "stats.html")
     names = ("nodata", "stack", "max_pixels", "level", "slices")
-    reading = PixelReading(**{name: getattr(config, name) for name in names})
-    found = survey(config.source, reading, config.sample, config.seed, config.num_workers)
+    numbers = None if config.dicom_window else NUMBERS
+    reading = PixelReading(value_range=numbers, **{name: getattr(config, name) for name in names})
+    found = survey(config.source, reading, config.sample, config.seed, config.num_workers, config.data.access)
     result = summary(found)
+    result = replace(result, flags=(*config.data.flags, *result.flags))
     if config.output is not None:
         line = command_line("pretrain", *pretrain_arguments(config.source, result.flags))
         write_stats_page(Path(config.output), found, result, config.source, line, reading, config.num_workers)
     if config.json is not None:
-        write_text(Path(config.json), json.dumps(asdict(result), indent=1) + "\n")
+        write_text(Path(config.json), json.dumps(_valid(asdict(result)), indent=1) + "\n")
     return result
+
+
+def _valid(value: Any) -> Any:
+    """NaN and infinity, which JSON lacks, as null; a channel without data has them."""
+    if isinstance(value, dict):
+        return {name: _valid(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_json(file: Path, overwrite: bool) -> None:
@@ -104,6 +127,13 @@ def _check_json(file: Path, overwrite: bool) -> None:
         raise UserError(f"--json {file} is a folder; give a file, such as {file / 'stats.json'}")
     if file.exists() and not overwrite:
         raise UserError(f"--json {file} exists; give another, or --overwrite")
+
+
+def _check_writable(file: Path, name: str) -> None:
+    """Before a survey that may take hours."""
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--{name} {file} cannot be written: {folder} is no folder that you may write to")
 
 
 def pretrain_arguments(source: Sequence[str], flags: Sequence[str]) -> list[str]:

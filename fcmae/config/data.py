@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fcmae.config.checks import check_finite, check_least
+from fcmae.config.source import AccessConfig, PathConfig
 from fcmae.data.pixel_reading import MAX_PIXELS, PixelReading, Slices, Stack, check_bands, check_value_range
-from fcmae.data.stores.access import CACHE_SIZE, TIMEOUT, Access, bytes_of
 
 if TYPE_CHECKING:
     from fcmae.data.normalizer import Normalizer  # it needs torch, which takes seconds to import
@@ -14,32 +14,15 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class TrainingImagesConfig:
+class TrainingImagesConfig(AccessConfig, PathConfig):
     """Images to train on: how their pixels are read, and how they are cropped at random."""
 
-    path: tuple[str, ...] | str | None = None
-    """Images: a folder, nested or flat, labeled or not; a glob in quotes; .tar or .zip archives, as
-    shards-{000..127}.tar; Parquet or Arrow files; a .txt, .csv or .tsv list of paths; any of these by URL (https, s3,
-    gs, hf), or hf:owner/name; or several, as a,b. Unset: the photos that ship with scikit-image and scikit-learn."""
     num_workers: int = 4
     """Data loading processes per training process; 0 loads in the training process. Does not change results."""
     cache: bool = False
     """Keep decoded images in memory, one copy per data loading process. For data sets that fit. JPEGs are then decoded
     at full size; without the cache, a crop far larger than img_size is decoded at half its size or less. Crops are
     equal up to rounding."""
-    column: str | None = None
-    """Column of images in Parquet and Arrow files: the bytes of image files, or their paths. Unset: found by its type
-    and name."""
-    split: str | None = None
-    """Split of a data set of Parquet or Arrow files, told by their names, as train. Unset: all; of hf:owner/name train,
-    if it has one."""
-    cache_dir: str | None = None
-    """Folder for what is read by URL or from Parquet. Unset: ~/.cache/fcmae. Several runs may share it."""
-    cache_size: str = CACHE_SIZE
-    """Largest size of cache_dir, as 50GB; what was used least recently is deleted. 0: keep nothing."""
-    timeout: float = TIMEOUT
-    """Seconds to wait for a store that does not answer. After four tries an image is skipped as unreadable; if nothing
-    of the store answers, the run stops and can be resumed."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Minimum and maximum fraction of the image area that a random crop covers."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
@@ -81,9 +64,7 @@ class TrainingImagesConfig:
     def __post_init__(self) -> None:
         check_finite(self)
         check_least(self, num_workers=0, max_pixels=1, level=0)
-        if self.timeout <= 0:
-            raise ValueError(f"timeout must be above 0 seconds, got {self.timeout:g}")
-        bytes_of(self.cache_size)
+        self.check_access()
         _check_range(self.crop_scale, "crop_scale", 1.0)
         _check_range(self.crop_ratio, "crop_ratio", float("inf"))
         for name in ("hflip", "vflip"):
@@ -91,18 +72,11 @@ class TrainingImagesConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         check_bands(self.bands)
         check_value_range(self.value_range)
-        if self.path in ("", ()) or (isinstance(self.path, tuple) and "" in self.path):
-            raise ValueError("path is empty; give a folder of images")
+        self.check_path()
         if isinstance(self.mean, tuple) and not all(0 <= mean <= 1 for mean in self.mean):
             raise ValueError(f"mean must be in [0, 1], the range of pixel values, got {self.mean}")
         if isinstance(self.std, tuple) and not all(std > 0 for std in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
-
-    @property
-    def access(self) -> Access:
-        """How URLs and tables are read."""
-        labels = getattr(self, "label_column", None)
-        return Access(self.cache_dir, self.cache_size, self.timeout, self.column, labels, self.split)
 
     def reading(self, in_chans: int) -> PixelReading:
         """How files are read as ``in_chans`` channels.

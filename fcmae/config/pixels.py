@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fcmae.config.checks import check_least
+from fcmae.config.source import AccessConfig, PathConfig
 from fcmae.data.pixel_reading import Slices, Stack, check_bands, check_value_range
 from fcmae.errors import UserError
 
@@ -14,16 +15,12 @@ READING = ("bands", "value_range", "nodata", "stack", "slices", "level")
 
 
 @dataclass(frozen=True)
-class ImagesConfig:
+class ImagesConfig(AccessConfig, PathConfig):
     """Where the images are."""
 
-    path: tuple[str, ...] | str | None = None
-    """Images: a folder, a glob in quotes, a list of paths (.txt, .csv), or several of these, as a,b; unset: the photos
-    that ship with scikit-image and scikit-learn."""
-
     def __post_init__(self) -> None:
-        if self.path in ("", ()) or (isinstance(self.path, tuple) and "" in self.path):
-            raise ValueError("path is empty; give a folder of images")
+        self.check_path()
+        self.check_access()
 
 
 @dataclass(frozen=True)

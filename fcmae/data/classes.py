@@ -1,8 +1,10 @@
 """Folders of classes: which image files have which label, and in which split. Without torch, which takes seconds."""
 
+import glob
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 from fcmae.data.folder import equal_shares
 from fcmae.data.rows.files import is_row_file, open_rows
 from fcmae.data.rows.images import RowImages
-from fcmae.data.sources.archives.names import is_archive
+from fcmae.data.sources.archives.names import expanded, is_archive
 from fcmae.data.sources.entries import natural_key
 from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.data.sources.image_set import ImageSet
@@ -48,16 +50,24 @@ def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.
 
 
 def class_folder(
-    folder: str | Path, test_share: float = 0.2, seed: int = 0, limit: int | None = None, flag: str = "--data.path"
+    folder: str | Path,
+    test_share: float = 0.2,
+    seed: int = 0,
+    limit: int | None = None,
+    flag: str = "--data.path",
+    access: Access | None = None,
 ) -> tuple[LabeledFiles, LabeledFiles]:
-    """The train and the test split of a folder; arguments and errors as :func:`fcmae.data.labeled.labeled_folder`."""
-    if not may_hold_classes(str(folder)):
+    """The train and the test split of a folder; arguments and errors as :func:`fcmae.data.labeled.labeled_folder`.
+
+    ``access`` says how URLs and tables are read; None: as by default.
+    """
+    if not may_hold_classes(str(folder), access):
         what = "is no folder" if Path(folder).exists() else "does not exist"
         raise UserError(
             f"{flag} {folder} {what}; give a folder with one subfolder of images per class, such a .tar or .zip, "
             f"a .parquet file with labels, or a URL of these"
         )
-    train, *tests = class_parts(folder, flag)
+    train, *tests = class_parts(folder, flag, access)
     names = list(train.places)
     if tests:
         if strangers := sorted(tests[0].places.keys() - train.places.keys()):
@@ -93,12 +103,15 @@ class ClassFolders(NamedTuple):
     """Class → the indices of its images, in order of the classes."""
 
 
-def may_hold_classes(source: str) -> bool:
+def may_hold_classes(source: str, access: Access | None = None) -> bool:
     """Whether it is of a kind that :func:`class_parts` takes: a folder, archives, tables of images, or a URL."""
     if os.path.isfile(source) and is_row_file(source):
-        column = open_rows(source, None, Access()).column
+        access = access or Access()
+        column = open_rows(source, access.column, access).column
         return column is not None and column.has_bytes
-    return os.path.isdir(source) or is_archive(source) or (is_url(source) and not is_list(source))
+    is_several_tables = is_row_file(source) and (glob.has_magic(source) or expanded([source]) != [source])
+    is_named = os.path.isdir(source) or is_archive(source) or (is_several_tables and not os.path.exists(source))
+    return is_named or (is_url(source) and not is_list(source))
 
 
 def class_parts(source: str | Path, flag: str = "--data.path", access: Access | None = None) -> list[ClassFolders]:
@@ -107,10 +120,11 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
     Raises:
         UserError: there are no classes.
     """
-    folder = Path(source)
+    folder, access = Path(source), replace(access or Access(), all_splits=True)
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if (folder / TRAIN).is_dir() and tests:
-        return [_of_one(collect(part, by_class=True, flag=flag), part, flag) for part in (folder / TRAIN, tests[0])]
+        parts = [(part, collect(part, by_class=True, flag=flag, access=access)) for part in (folder / TRAIN, tests[0])]
+        return [_of_one(images, part, flag) for part, images in parts]
     images = collect(str(source), by_class=True, flag=flag, access=access)
     if isinstance(images, RowImages):
         return _of_rows(images, str(source), flag)
@@ -135,21 +149,24 @@ def _of_rows(images: RowImages, source: str, flag: str) -> list[ClassFolders]:
     trained = images.of_split(TRAIN)
     tested = next((part for name in TEST if (part := images.of_split(name))), None)
     found = [trained, tested] if trained and tested else [images]
-    parts = []
-    for part, what in zip(found, (TRAIN, "test"), strict=False):
-        if part.labels is None:
-            raise UserError(
-                f"{flag} {shown(source)} has no column of labels; name it label, or give --data.label_column"
-            )
-        parts.append(_by_label(part, part.labels, f"{shown(source)}, split {what}," if tested else shown(source)))
-    return parts
+    where = (f"{shown(source)}, split {what}," if len(found) > 1 else shown(source) for what in (TRAIN, "test"))
+    return [_labeled_rows(part, named, shown(source), flag) for part, named in zip(found, where, strict=False)]
+
+
+def _labeled_rows(images: RowImages, where: str, source: str, flag: str) -> ClassFolders:
+    if (labels := images.labels) is None:
+        raise UserError(f"{flag} {source} has no column of labels; name it label, or give --data.label_column")
+    return _by_label(images, labels, where)
 
 
 def _of_one(images: ImageSet, folder: Path, flag: str) -> ClassFolders:
+    if isinstance(images, RowImages):
+        return _labeled_rows(images, str(folder), str(folder), flag)
     if images.labels is not None:
         return _by_label(images, images.labels, str(folder))
     found = _by_folder(images, str(folder), flag)
-    inside = (one.name for one in folder.iterdir() if one.is_dir()) if isinstance(images, ImageFiles) else ()
+    is_folder = isinstance(images, ImageFiles) and folder.is_dir()
+    inside = (one.name for one in folder.iterdir() if one.is_dir()) if is_folder else ()
     if empty := sorted(name for name in inside if name not in found.places and name[0] != "."):
         logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
     return found

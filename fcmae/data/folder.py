@@ -72,12 +72,14 @@ def equal_shares(sizes: Sequence[int], count: int) -> list[int]:
     return shares
 
 
-def images_to_look_at(source: PathLike | Sequence[PathLike] | None, count: int) -> list[ImageRef]:
+def images_to_look_at(
+    source: PathLike | Sequence[PathLike] | None, count: int, access: Access | None = None
+) -> list[ImageRef]:
     """``count`` images of a source, or of the bundled photos; raises like :func:`image_files`.
 
     The same number from each subfolder (class) as far as its size allows, evenly spaced.
     """
-    images = training_images(source)
+    images = training_images(source, access=access)
     classes: dict[str, list[int]] = {}
     for place, name in enumerate(images.names):
         classes.setdefault(name.rpartition(os.sep)[0], []).append(place)

@@ -203,12 +203,15 @@ def open_image(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFi
 
 
 def open_all_channels(path: str | ImageRef, reading: PixelReading | int = 3) -> ImageFile:
-    """As :func:`open_image`, with all channels that the file has; ``reading`` says what pages are."""
+    """As :func:`open_image`, with all channels that the file has; ``reading`` says what pages are.
+
+    A value range only says that the numbers of a DICOM file are wanted, not what its window shows.
+    """
     path = Path(path) if isinstance(path, str) else path
-    reading = replace(PixelReading.of(reading), bands=None, value_range=None)
+    reading = replace(PixelReading.of(reading), bands=None)
     with _one_error(path):
         opened = _checked(path, reading)
-        reading = replace(reading, in_chans=opened.channels)
+        reading = replace(reading, in_chans=opened.channels, value_range=None)
         return ImageFile(path, opened, reading, fitted(opened, reading))
 
 

@@ -8,6 +8,8 @@ Stack = Literal["auto", "channels", "images"]
 Slices = Literal["axial", "coronal", "sagittal"]
 MAX_PIXELS = 2**28
 """Pixels that one image, or one crop of a tiled scene, may have by default: 268 million."""
+NUMBERS = (0.0, 1.0)
+"""With any value range the values of a DICOM file are numbers, not what its window shows; this one asks for them."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
         found = _split(DIGITS, _digits(), tuple("0123456789"), data, seed)
     elif data.dataset is not None:
         found = _of_timm(data)
-    elif may_hold_classes(data.path):
+    elif may_hold_classes(data.path, data.access):
         found = _of_folder(data.path, data, seed)
     elif not Path(data.path).exists():
         raise UserError(f"--data.path {data.path} does not exist; {ACCEPTED}")

@@ -56,7 +56,7 @@ def predictions(config: "PredictConfig") -> "Predicted":
     described = weights.config
     read_as = pixels(checkpoint, described.in_chans)
     network = dense_network(weights, read_as.normalize, len(classes)).to(device)
-    images = collect(list(config.images) if len(config.images) > 1 else config.images[0], flag="IMAGES")
+    images = collect(config.images, flag="IMAGES", access=config.data.access)
     crop_pct = crop_share(run_setting(checkpoint / MODEL, "data", "crop_pct", float), described.image_hw)
     unlabeled = of_files(images, np.zeros(len(images), np.int64))
     crops = CenterCrops(unlabeled, described.image_hw, crop_pct, read_as.reading, read_as.normalize)

@@ -1,6 +1,7 @@
 """A set of images → a folder of shards; goes on where an earlier process ended."""
 
 import contextlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from fcmae.data.sources.archives.images import CLASSES
 from fcmae.data.sources.digest import difference, digest
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.stores.access import Access
 from fcmae.data.workers import mapped
 from fcmae.errors import UserError
 from fcmae.files import make_folder, write_text
@@ -42,8 +44,9 @@ class Packing(NamedTuple):
 
 
 def pack_images(
-    sources: Sequence[str], folder: Path, encoding: Encoding, reading: PixelReading, shard_size: int, num_workers: int
-) -> Packing:
+    sources: Sequence[str], folder: Path, encoding: Encoding, reading: PixelReading, shard_size: int, num_workers: int,
+    access: Access,
+) -> Packing:  # fmt: skip
     """Write the shards, or those that are missing.
 
     Args:
@@ -53,12 +56,13 @@ def pack_images(
         reading: the value of missing pixels, and the largest image.
         shard_size: bytes of a shard at most; one with a single image may be longer.
         num_workers: processes; they do not change a byte.
+        access: how URLs and tables are read.
 
     Raises:
         UserError: no images, none that can be read, a folder with other contents, or another process writes to it.
     """
     open_folder(folder)  # before the images are looked for, which may take long
-    images = collect(sources, leave_out=folder, flag="SOURCE")
+    images = collect(sources, leave_out=folder, flag="SOURCE", access=access)
     make_folder(folder)
     try:
         with FileLock(folder / LOCK, timeout=0):
@@ -92,6 +96,7 @@ def _continued(
         "stack": reading.stack,
         "level": reading.level,
         "slices": reading.slices,
+        "dicom_window": reading.value_range is None,
         "max_pixels": reading.max_pixels,
     }
     now = Journal(settings, digest(images), len(images))
@@ -99,7 +104,7 @@ def _continued(
         now.write(folder)
         return now
     if changed := [name for name, value in settings.items() if before.settings.get(name) != value]:
-        was = ", ".join(f"--{name} {before.settings.get(name)}" for name in changed)
+        was = ", ".join(f"--{name} {_typed(before.settings.get(name))}" for name in changed)
         raise UserError(f"DST {folder} was made with {was}; repeat that, or give another DST")
     found = difference(before.source, now.source, images)
     if found is not None and found[1]:
@@ -108,6 +113,11 @@ def _continued(
     if before.shards:
         logger.info("%s: goes on after %d of %d images", folder, before.end, len(images))
     return before
+
+
+def _typed(value: object) -> str:
+    """As an option takes it: ``true``, ``null``."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _write(

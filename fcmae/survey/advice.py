@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fcmae.data.measure import shortest_range
-from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.pixel_reading import MAX_PIXELS, PixelReading
 from fcmae.survey.facts import Kind
 from fcmae.survey.values import MeasuredValues
 
@@ -55,12 +55,12 @@ def advise(
         kinds: of the readable files.
         sizes: of the readable files.
         values: of the sample.
-        reading: how the files were read; what it says of pages, levels, slices and nodata is passed on.
+        reading: how the files were read; what it says of pages, levels, slices, sizes and nodata is passed on.
     """
     in_chans = best_channels(kinds)
     flags = ["--model.in_chans", str(in_chans)]
     notes = _notes_on_kinds(kinds, in_chans)
-    for name, default in (("stack", "auto"), ("level", 0), ("slices", "axial")):
+    for name, default in (("stack", "auto"), ("level", 0), ("slices", "axial"), ("max_pixels", MAX_PIXELS)):
         if getattr(reading, name) != default:
             flags += [f"--data.{name}", str(getattr(reading, name))]
     if values.value_range is not None:

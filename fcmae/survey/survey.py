@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from random import Random
 
 import numpy as np
 
 from fcmae.data.draws import sample_seed
+from fcmae.data.endings import ending_of
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.stores.access import Access
 from fcmae.data.unreadable import Unreadable
 from fcmae.data.workers import mapped
 from fcmae.errors import UserError
@@ -90,7 +91,9 @@ class Survey:
     notes: list[str]
 
 
-def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int, num_workers: int) -> Survey:
+def survey(
+    sources: Sequence[str], reading: PixelReading, sample: int, seed: int, num_workers: int, access: Access
+) -> Survey:
     """Survey a set of images.
 
     Args:
@@ -99,11 +102,12 @@ def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int
         sample: files whose values are measured.
         seed: draws the sample.
         num_workers: processes; they do not change the result.
+        access: how URLs and tables are read.
 
     Raises:
         UserError: no images, or none that can be read.
     """
-    images = collect(sources, flag="SOURCE")
+    images = collect(sources, flag="SOURCE", access=access)
     facts = Surveyor(len(images))
     found = mapped(Surveyed(images, reading, _of_equal_size(images)), num_workers, AT_ONCE)
     for place, one in enumerate(tracked(found, len(images), "images")):
@@ -119,13 +123,13 @@ def survey(sources: Sequence[str], reading: PixelReading, sample: int, seed: int
     random = Random(sample_seed(seed, 1, len(images)))
     chosen = sorted(random.sample(places, min(sample, len(places))))
     each = min(PER_FILE, -(-WINDOWS // len(chosen)))
-    fitting = replace(reading, in_chans=in_chans)
+    is_deep = all(kind.is_deep for kind in taken)
+    fitting = replace(reading, in_chans=in_chans, value_range=reading.value_range if is_deep else None)
     sampled = SampledValues(images, chosen, fitting, each, seed)
     of_sample = tracked(mapped(sampled, num_workers, AT_ONCE), len(chosen), "values of a sample")
     of_files = [one for one in of_sample if one is not None]
     if not of_files:
         raise UserError(f"none of the {len(chosen):,} images drawn from {' '.join(sources)} can be read")
-    is_deep = all(kind.is_deep for kind in taken)
     is_unsigned = all(np.dtype(kind.dtype).kind == "u" for kind in taken)
     values = measured(of_files, is_deep, is_unsigned, reading.nodata)
     with_signature = np.flatnonzero(facts.has_signature)
@@ -142,4 +146,4 @@ def _of_equal_size(images: ImageSet) -> Set[int]:
 
 def endings(images: ImageSet) -> Counter[str]:
     """Ending → count."""
-    return Counter(PurePath(name).suffix.lower() or "without" for name in images.names)
+    return Counter(ending_of(name) or "without" for name in images.names)

@@ -1,5 +1,6 @@
 """``fcmae pack``: shards in WebDataset's layout, the same bytes however often it was stopped."""
 
+import io
 import json
 import logging
 import os
@@ -8,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
 from fcmae import files
 from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
-from fcmae.pack import PackConfig, PackResult, main, pack, shard_bytes
+from fcmae.pack import PackConfig, PackResult, main, pack
+from tests.fcmae.data.reading.makers import dicom
 
 R = np.random.default_rng(0)
 SETTINGS = {"short_side": 24, "shard_size": "50kB", "num_workers": 0}
@@ -176,16 +181,41 @@ def test_names_that_are_not_text_are_kept(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "dst" / "pack.json").read_text())["complete"] is True
 
 
-def test_sizes_of_shards() -> None:
-    assert (shard_bytes("256MB"), shard_bytes("1.5 gb"), shard_bytes("30k"), shard_bytes("7")) == (
-        256_000_000,
-        1_500_000_000,
-        30_000,
-        7,
-    )
-    for wrong in ("", "big", "-1", "0", "256 miles"):
-        with pytest.raises(ValueError, match="shard_size must be a number of bytes"):
+def test_sizes_of_shards_that_are_none() -> None:
+    for wrong in ("", "big", "-1", "256 miles"):
+        with pytest.raises(ValueError, match="shard_size must be a size such as 50GB"):
             PackConfig("a", "b", shard_size=wrong)
+    with pytest.raises(ValueError, match="shard_size must be above 0, got 0"):
+        PackConfig("a", "b", shard_size="0")
+
+
+def test_a_column_of_a_table_is_packed(tmp_path: Path) -> None:
+    def png(gray: int) -> bytes:
+        written = io.BytesIO()
+        Image.new("L", (30, 30), gray).save(written, "PNG")
+        return written.getvalue()
+
+    table = pa.table({"left": [png(1), png(2)], "right": [png(3), png(4)]})
+    pq.write_table(table, tmp_path / "two.parquet")
+    data = {"column": "right", "cache_dir": str(tmp_path / "cache")}
+    result = pack(str(tmp_path / "two.parquet"), str(tmp_path / "dst"), format="png", data=data, **SETTINGS)
+    images = collect([str(shard) for shard in result.shards])
+    assert [int(np.asarray(Image.open(io.BytesIO(one.read_bytes())))[0, 0]) for one in images] == [3, 4]
+
+
+def test_dicom_is_packed_as_its_window_shows_it_or_as_numbers(tmp_path: Path) -> None:
+    (tmp_path / "ct").mkdir()
+    values = np.arange(900, dtype=np.int16).reshape(30, 30)
+    file = dicom(values, RescaleSlope=1, RescaleIntercept=-400, WindowCenter=40, WindowWidth=400)
+    (tmp_path / "ct" / "1.dcm").write_bytes(file)
+    settings = SETTINGS | {"short_side": 30}
+    shown = pack(str(tmp_path / "ct"), str(tmp_path / "shown"), **settings)
+    numbers = pack(str(tmp_path / "ct"), str(tmp_path / "numbers"), dicom_window=False, **settings)
+    (jpeg,), (tiff,) = collect(str(shown.shards[0])), collect(str(numbers.shards[0]))
+    assert np.asarray(Image.open(io.BytesIO(jpeg.read_bytes()))).dtype == np.uint8
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(tiff.read_bytes())), values - 400)
+    with pytest.raises(UserError, match="was made with --dicom_window true"):
+        pack(str(tmp_path / "ct"), str(tmp_path / "shown"), dicom_window=False, **settings)
 
 
 def test_the_command_says_what_was_gained(

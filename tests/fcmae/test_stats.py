@@ -11,8 +11,9 @@ from PIL import Image
 
 from fcmae.cli.pretrain_parser import parse_config
 from fcmae.errors import UserError
-from fcmae.stats import main, stats
+from fcmae.stats import main, pretrain_arguments, stats
 from fcmae.survey.result import StatsResult
+from tests.fcmae.data.reading.makers import dicom
 from tests.fcmae.survey.test_duplicates import picture, worse
 
 R = np.random.default_rng(0)
@@ -126,6 +127,39 @@ def test_what_would_be_overwritten_and_what_is_missing(photos: Path, found: Stat
     (tmp_path / "images" / "a.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UserError, match=r"none of the 1 images .* can be read; the first: .*a\.jpg"):
         stats(str(tmp_path / "images"), num_workers=0)
+
+
+def test_what_says_how_files_are_read_is_in_the_flags(tmp_path: Path) -> None:
+    (tmp_path / "a,b").mkdir()
+    for n in range(2):
+        values = (100 * n + np.arange(1600, dtype=np.int16)).reshape(40, 40)
+        file = dicom(values, RescaleSlope=1, RescaleIntercept=-400, WindowCenter=40, WindowWidth=400)
+        (tmp_path / "a,b" / f"{n}.dcm").write_bytes(file)
+    source = str(tmp_path / "a,b")
+    shown = stats(source, num_workers=0)
+    assert (shown.kinds, shown.value_range) == ({"1 × uint8": 2}, None)
+    found = stats(source, num_workers=0, dicom_window=False, max_pixels=1600, data={"column": "image", "timeout": 5.0})
+    assert [(one.minimum, one.maximum) for one in found.channels] == [(-400, 1299)]
+    config = parse_config(pretrain_arguments([source], found.flags))
+    assert config.data.path == source
+    assert (config.data.max_pixels, config.data.column, config.data.timeout) == (1600, "image", 5.0)
+    assert config.data.value_range == found.value_range
+    assert found.endings == {".dcm": 2}
+
+
+def test_results_are_valid_json_and_where_they_go_is_checked_first(photos: Path, tmp_path: Path) -> None:
+    for n in range(2):
+        array = np.full((2, 40, 40), np.nan, np.float32)
+        array[1] = R.normal(size=(40, 40))
+        tifffile.imwrite(tmp_path / f"{n}.nii.tif", array, photometric="minisblack", planarconfig="separate")
+    file = tmp_path / "new" / "all.json"
+    stats(str(tmp_path), json=str(file), num_workers=0)
+    assert json.loads(file.read_text(), parse_constant=pytest.fail)["channels"][0]["mean"] is None
+    (tmp_path / "text").write_text("x")
+    with pytest.raises(UserError, match=r"--json .* cannot be written: .*text is no folder"):
+        stats(str(photos), json=str(tmp_path / "text" / "all.json"))
+    with pytest.raises(UserError, match="--output and --json are the same file"):
+        stats(str(photos), json=str(tmp_path / "x"), output=str(tmp_path / "x"))
 
 
 def test_the_command_ends_with_a_line_to_paste(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from fcmae.data.rows.columns import class_names, label_column
-from fcmae.data.rows.files import RowFile
+from fcmae.data.rows.files import ParquetRows, RowFile
 from fcmae.data.rows.splits import in_split
 from fcmae.data.sources.image_set import ImageSet, Stamp
 from fcmae.data.stored import Stored
@@ -48,10 +48,14 @@ class RowImage(Stored):
         except FetchError as error:
             check_alive([self.file.where], error, self.file.access)
             raise
+        except (OSError, MemoryError, UserError):
+            raise
+        except Exception as error:  # pyarrow's, of several kinds
+            raise OSError(f"damaged: {' '.join(str(error).split())[:200]}") from None
 
-    def fingerprint(self) -> bytes:
-        """What the file's own index says of all of its rows: reading one takes as long as reading a group."""
-        return self.file.identity.encode()
+    def fingerprint(self) -> bytes | None:
+        """What a Parquet file's own index says of all of its rows: reading one takes as long as reading a group."""
+        return self.file.identity.encode() if isinstance(self.file, ParquetRows) else None
 
 
 class RowImages(ImageSet):

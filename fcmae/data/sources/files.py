@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fcmae.data.rows.files import is_row_file
 from fcmae.data.sources.archives.names import expanded, is_archive
 from fcmae.data.sources.entries import Entry, Survey
 from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
@@ -68,13 +69,13 @@ def collect(
     """The images of folders, globs, lists of paths and archives, each file once.
 
     Folders are in natural order of their paths, lists in their own, neighboring archives in natural order of their
-    members' names, sources in the order given. The log names what
-    was left out: one line each for unknown endings, for what is not a regular file, and for run folders.
+    members' names, sources in the order given. The log names what was left out: one line each for unknown endings, for
+    what is not a regular file, and for run folders.
 
     Args:
         sources: one or several of: a folder; a pattern with ``*``, ``?``, ``[…]`` or ``**``; a .txt, .lst, .csv or .tsv
-            file of paths; a .tar or .zip, of which ``shards-{000..127}.tar`` means many. Among several, image files
-            too.
+            file of paths; a .tar, .zip or .parquet, of which ``shards-{000..127}.tar`` means many; any of these by
+            URL, or ``hf:owner/name``. Among several, image files too.
         leave_out: a run folder, left out like any other that lies inside a source.
         by_class: a file may be in several direct subfolders, once in each.
         flag: option name used in messages.
@@ -110,7 +111,7 @@ def _image_files(entries: Sequence[Entry]) -> ImageFiles:
 
 
 def _grouped(given: Sequence[str]) -> list[str | list[str]]:
-    """Neighboring image files, as a shell makes them of a pattern, become one source, and neighboring archives."""
+    """Neighboring image files, as a shell makes them of a pattern, become one source; so do archives, and tables."""
     grouped: list[str | list[str]] = []
     for source in given:
         is_remote = is_url(source) and is_archive(source)
@@ -124,7 +125,7 @@ def _grouped(given: Sequence[str]) -> list[str | list[str]]:
 
 
 def _are_alike(one: str, other: str) -> bool:
-    return is_archive(one) == is_archive(other) and is_url(one) == is_url(other)
+    return all(is_so(one) == is_so(other) for is_so in (is_archive, is_url, is_row_file))
 
 
 def _once(entries: Sequence[tuple[int, Entry]], by_class: bool, survey: Survey) -> list[tuple[int, Entry]]:

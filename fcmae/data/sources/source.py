@@ -64,6 +64,8 @@ def images_of(
     source = local_path(source) if isinstance(source, str) else source
     found: list[Entry] | ImageSet
     try:
+        if not isinstance(source, str) and (tables := tables_of(source)):
+            return _of_tables(tables, f"{named} …", survey, leave_out, flag, access)
         if not isinstance(source, str) or (os.path.isfile(source) and is_archive(source)):
             source = [source] if isinstance(source, str) else source
             if packed := next(filter(is_compressed_tar, source), None):

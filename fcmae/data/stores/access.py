@@ -11,15 +11,15 @@ from fcmae.data.stores.cache import Cache
 TIMEOUT, CACHE_SIZE = 30.0, "50GB"
 
 
-def bytes_of(text: str) -> int:
-    """``50GB`` → 50,000,000,000.
+def bytes_of(text: str, name: str = "cache_size") -> int:
+    """``50GB`` → 50,000,000,000; ``name`` is for the message.
 
     Raises:
         ValueError: no number with a unit.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
     if found is None or (found[3] and not found[2]):
-        raise ValueError(f"cache_size must be a size such as 50GB, 500MB or 0, got {text!r}")
+        raise ValueError(f"{name} must be a size such as 50GB, 500MB or 0, got {text!r}")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** (" KMGT".index(found[2] or " ")))
 
 
@@ -43,6 +43,8 @@ class Access:
     """Of a table: that of the labels; None: found by its name."""
     split: str | None = None
     """Of a dataset of several: a word in the names of its files."""
+    all_splits: bool = False
+    """Of a dataset of the hub of which no split is named: all, and not only train."""
 
     @cached_property
     def cache(self) -> Cache:

@@ -8,6 +8,7 @@ is written: what is there never exceeds it. A total that is too high is mended b
 import contextlib
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -26,6 +27,8 @@ KEPT = 0.9  # of the limit, after a clearing
 ABANDONED = 3600.0  # seconds, after which a temporary file has no writer any more
 BETWEEN_TRIES = 0.002  # seconds, of a process that waits for the lock
 TOTAL, LOCK, TEMPORARY = "total", "total.lock", ".new-"
+FOLDER, ENTRY = re.compile("[0-9a-f]{2}"), re.compile("[0-9a-f]{30}")
+"""Names of what the cache has made; nothing else in its folder is counted or deleted."""
 
 _given_up: set[str] = set()  # folders that could not be written to; a line was logged
 
@@ -81,12 +84,14 @@ class Cache:
                 return
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._make_room(size, temporary)
-                with temporary.open("r+b") as opened:
-                    opened.write(data + _checksum(key, data))
-                os.replace(temporary, file)
+                if self._make_room(size, temporary):
+                    with temporary.open("r+b") as opened:
+                        opened.write(data + _checksum(key, data))
+                    os.replace(temporary, file)
             finally:
                 temporary.unlink(missing_ok=True)
+        except FileNotFoundError:  # somebody empties the cache at this moment
+            pass
         except OSError as error:
             _given_up.add(str(self.folder))
             logger.warning("--data.cache_dir %s: no more is kept in it: %s", self.folder, error.strerror)
@@ -95,15 +100,18 @@ class Cache:
         name = blake2b(os.fsencode(key), digest_size=16).hexdigest()
         return self.folder / name[:2] / name[2:]
 
-    def _make_room(self, size: int, temporary: Path) -> None:
-        """Delete what is too much, and take the room with an empty file of this size."""
+    def _make_room(self, size: int, temporary: Path) -> bool:
+        """Delete what is too much, and take the room with an empty file of this size; False: there is none."""
         with FileLock(self.folder / LOCK, poll_interval=BETWEEN_TRIES):
             total = self._read_total()
             if total is None or total + size > self.limit:
                 total = self._clear(int(self.limit * KEPT) - size)
+            if total + size > self.limit:  # other processes write at this moment
+                return False
             (self.folder / TOTAL).write_text(str(total + size))
             with temporary.open("wb") as opened:
                 opened.truncate(size)
+        return True
 
     def _read_total(self) -> int | None:
         try:
@@ -113,16 +121,20 @@ class Cache:
 
     def _clear(self, allowed: int) -> int:
         """Delete the entries used longest ago until the rest has ``allowed`` bytes; its size."""
-        found, now = [], time.time()
+        found, total, now = [], 0, time.time()
         for folder in self.folder.iterdir():
-            if len(folder.name) != 2:
+            if not FOLDER.fullmatch(folder.name) or not folder.is_dir():
                 continue
             for one in os.scandir(folder):
+                is_temporary = one.name.startswith(TEMPORARY)
+                if not is_temporary and not ENTRY.fullmatch(one.name):
+                    continue
                 with contextlib.suppress(OSError):  # another process replaced it
                     status = one.stat()
-                    is_abandoned = one.name.startswith(TEMPORARY) and now - status.st_mtime > ABANDONED
-                    found.append((0.0 if is_abandoned else status.st_mtime, status.st_size, one.path))
-        total = sum(size for _, size, _ in found)
+                    total += status.st_size
+                    is_abandoned = is_temporary and now - status.st_mtime > ABANDONED
+                    if is_abandoned or not is_temporary:  # what is being written stays
+                        found.append((0.0 if is_abandoned else status.st_mtime, status.st_size, one.path))
         for used, size, path in sorted(found):
             if total <= allowed and used:
                 break

@@ -19,7 +19,7 @@ def is_hub_name(source: str) -> bool:
 
 
 def hub_files(source: str, access: Access, flag: str = "--data.path") -> list[Listed]:
-    """The files of a dataset, of the split ``train`` if it has one and none is chosen.
+    """The files of a dataset, of the split ``train`` if it has one and none is chosen, nor all are.
 
     Of a revision its own files, else the hub's Parquet, in ``configuration/split/``, or its own if there is none.
 
@@ -47,6 +47,6 @@ def hub_files(source: str, access: Access, flag: str = "--data.path") -> list[Li
     files = [file for file in files if file.name.startswith(f"{chosen}/")]
     if not files:
         raise UserError(f"{flag} {source} has no configuration {config}; there are {', '.join(configs)}")
-    if access.split is None and (trained := [file for file in files if file.name.split("/")[1].endswith(TRAIN)]):
-        return trained
+    if access.split is None and not access.all_splits:
+        return [file for file in files if file.name.split("/")[1].endswith(TRAIN)] or files
     return files

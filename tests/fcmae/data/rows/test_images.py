@@ -7,13 +7,16 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from fcmae.data.classes import class_parts, may_hold_classes
+from fcmae.data.classes import class_folder, class_parts, may_hold_classes
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.rows.images import RowImage
+from fcmae.data.sources.digest import digest
 from fcmae.data.sources.files import collect
 from fcmae.data.stores.access import Access
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneDataConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set
+from fcmae.runs.layout import METRICS, PICTURES, is_run_folder
 from tests.fcmae.data.sources.packed import folder_of_images
 from tests.fcmae.data.stores.server import serving
 
@@ -81,6 +84,76 @@ def test_labels_that_are_missing_or_many(tmp_path: Path) -> None:
         parquet.write_table(pa.table({"image": [image], "label": [value]}), table)
         with pytest.raises(UserError, match=rf"row 0 has {what} in the column label"):
             class_parts(str(table))
+
+
+def test_tables_in_folders_of_splits(tmp_path: Path) -> None:
+    """The column of labels counts, and not the names of the files."""
+    folder = folder_of_images(tmp_path / "set")
+    for name in ("train/0.parquet", "train/1.parquet", "val/0.parquet"):
+        table_of(folder, tmp_path / "t" / name, "words", label="species")
+    with pytest.raises(UserError, match=r"t/train has no column of labels; name it label, or give --data.label_column"):
+        class_parts(str(tmp_path / "t"))
+    parts = class_folder(str(tmp_path / "t"), access=Access(label_column="species"))
+    assert [part.labels.tolist() for part in parts] == [[0] * 6 + [1] * 6, [0] * 3 + [1] * 3]
+
+
+def test_the_column_that_is_named_tells_what_a_table_is(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"one": [b"1"], "two": [b"2"], "text": ["a.png"]}), file)
+    assert not may_hold_classes(str(file))
+    assert may_hold_classes(str(file), Access(column="two"))
+    assert not may_hold_classes(str(file), Access(column="text"))
+
+
+@pytest.mark.parametrize("kind", ["several", "a range", "a pattern"])
+def test_several_tables(tmp_path: Path, kind: str) -> None:
+    folder = folder_of_images(tmp_path / "set")
+    files = [str(table_of(folder, tmp_path / "t" / f"{n}" / "data.parquet")) for n in range(2)]
+    source = {"several": files, "a range": f"{tmp_path}/t/{{0..1}}/data.parquet"}.get(kind, f"{tmp_path}/t/*/*.parquet")
+    found = collect(source)
+    assert list(found.names) == [f"{n}/data.parquet/{row}" for n in range(2) for row in range(6)]
+    assert isinstance(source, list) or may_hold_classes(source)
+    chosen = collect(source, access=Access(split="1"))
+    assert list(chosen.names) == [f"1/data.parquet/{row}" for row in range(6)]
+
+
+def test_tables_of_runs_are_left_out(tmp_path: Path) -> None:
+    folder = folder_of_images(tmp_path / "set")
+    table_of(folder, tmp_path / "t" / "a.parquet")
+    table_of(folder, tmp_path / "t" / "run" / "predictions.parquet")
+    (tmp_path / "t" / "run" / METRICS).write_text("")
+    (tmp_path / "t" / "run" / PICTURES).mkdir()
+    assert is_run_folder(tmp_path / "t" / "run")
+    assert {name.partition("/")[0] for name in collect(str(tmp_path / "t")).names} == {"a.parquet"}
+
+
+def test_a_damaged_table_is_an_error_of_its_images(tmp_path: Path) -> None:
+    """Whatever pyarrow raises: pack, stats and the digest expect an OSError of a damaged image."""
+    image = collect(str(table_of(folder_of_images(tmp_path / "set"), tmp_path / "t.parquet")))[0]
+    assert isinstance(image, RowImage)
+    for error in (pa.ArrowInvalid("bad\n page"), pa.ArrowNotImplementedError("bad\n page"), IndexError("bad page")):
+        broken = RowImage(Broken(error), 0)  # type: ignore[arg-type]
+        with pytest.raises(OSError, match=r"^damaged: bad page$") as caught:
+            broken.read_bytes()
+        assert caught.value.errno is None
+
+
+class Broken:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def image(self, row: int) -> bytes:
+        raise self.error
+
+
+def test_other_rows_of_an_arrow_file_are_another_set(tmp_path: Path) -> None:
+    found = []
+    for value in (b"1111", b"2222"):
+        table = pa.table({"image": [value]})
+        with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        found.append(digest(collect(str(tmp_path / "a.arrow"))).split()[-1])
+    assert found[0] != found[1]
 
 
 def test_a_table_of_paths_is_none_of_images(tmp_path: Path) -> None:

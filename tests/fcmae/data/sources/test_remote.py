@@ -15,6 +15,8 @@ import torch
 from pyarrow import parquet
 
 from fcmae.config import DataConfig
+from fcmae.data.classes import class_parts
+from fcmae.data.rows.opening import Table
 from fcmae.data.samples import PretrainDataset
 from fcmae.data.sources import remote
 from fcmae.data.sources.digest import digest
@@ -311,6 +313,25 @@ def test_names_of_the_hub(
         monkeypatch.setattr(remote, "listed_images", lambda paths, access: paths)
         found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
         assert found == [f"{CONVERTED}/{name}" for name in expected]
+
+
+def test_labeled_images_of_the_hub_are_of_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classes' own split is that of the files, so they need both."""
+    found: list[str] = []
+
+    def table_images(tables: list[Table], access: Access, flag: str) -> list[str]:
+        found.extend(table.name for table in tables)
+        raise UserError("enough")
+
+    names = ["default/train/0.parquet", "default/validation/0.parquet"]
+    monkeypatch.setattr(hub, "listed", lambda url, access, flag: [Listed(f"{url}/{one}", one, 1, "v") for one in names])
+    monkeypatch.setattr(remote, "table_images", table_images)
+    with pytest.raises(UserError, match="enough"):
+        class_parts("hf:o/n")
+    assert found == names
+    with pytest.raises(UserError, match="enough"):
+        class_parts("hf:o/n", access=Access(split="train"))
+    assert found == [*names, names[0]]
 
 
 def test_a_dataset_that_the_hub_has_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fcmae.data.stores.access import Access, bytes_of
-from fcmae.data.stores.cache import DIGEST, TOTAL, Cache
+from fcmae.data.stores.cache import DIGEST, TEMPORARY, TOTAL, Cache
 from fcmae.errors import UserError
 
 
@@ -102,6 +102,40 @@ def test_several_threads_keep_the_limit(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert max(over) <= 2000
+
+
+def test_other_files_in_its_folder_stay(tmp_path: Path) -> None:
+    own = [tmp_path / "de" / "a.jpg", tmp_path / "uk" / ("0" * 30), tmp_path / "ab.txt", tmp_path / "ff" / "notes"]
+    for one in own:
+        one.parent.mkdir(exist_ok=True)
+        one.write_bytes(b"x" * 2000)
+        os.utime(one, (1000, 1000))
+    (tmp_path / "aa").write_bytes(b"a file where a folder could be")
+    cache = Cache(tmp_path, 1000)
+    for n in range(20):
+        cache.put(str(n), b"x" * 200)
+    assert all(one.stat().st_size == 2000 for one in own)
+    assert sum(cache.get(str(n)) is not None for n in range(20)) >= 3
+
+
+def test_what_another_process_writes_stays_and_counts(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 1000)
+    for n in range(8):
+        cache.put(str(n), b"x" * 84)
+    being_written, abandoned = (tmp_path / "ab" / f"{TEMPORARY}{n}" for n in range(2))
+    being_written.parent.mkdir(exist_ok=True)
+    being_written.write_bytes(b"x" * 800)
+    os.utime(being_written, (time.time() - 10, time.time() - 10))  # longer ago than any entry
+    abandoned.write_bytes(b"x" * 100)
+    os.utime(abandoned, (1000, 1000))
+    (tmp_path / TOTAL).unlink()
+    cache.put("new", b"x" * 50)
+    assert cache.get("new") is not None
+    cache.put("no room", b"x" * 300)
+    assert cache.get("no room") is None
+    assert being_written.exists()
+    assert not abandoned.exists()
+    assert held(cache) <= 1000
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
