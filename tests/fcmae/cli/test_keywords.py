@@ -62,7 +62,8 @@ def test_a_plain_name_sets_its_field_and_no_other(kind: type) -> None:
         other = OTHER.get(leaves(kind)[dotted].hint)
         if (
             other is None
-            or name in {"name", "stem_stride", "img_size", "dataset", "accumulation_steps"} | needed.keys()
+            or name
+            in {"name", "stem_stride", "img_size", "dataset", "accumulation_steps", "cache_size"} | needed.keys()
         ):
             continue  # of a type that another test has, or one with few values
         if other is True:
