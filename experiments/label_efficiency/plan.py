@@ -34,46 +34,57 @@ class Plan:
 
     make: Callable[[Path], Path]
     model: Mapping[str, Any]
-    """Name, image size, stem."""
+    """Name, image size in fine-tuning, stem."""
     pretrain: Mapping[str, Mapping[str, Any]]
-    """Groups of settings of pretraining."""
+    """Groups of settings of pretraining; ``model`` is laid over ``Plan.model``."""
     data: Mapping[str, Any]
     """Crops in fine-tuning."""
     batch_size: int
     images_seen: int
-    """Fine-tuning's budget: images in all its steps, whatever the number of labels; and see ``most_epochs``."""
-    most_epochs: int
+    """Fine-tuning's budget: images in all its steps, within the bounds of ``epochs_within``."""
+    epochs_within: tuple[int, int]
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.25, 1.0)
 
     def epochs(self, images: int) -> int:
         """Passes over so many labeled images."""
-        return max(1, min(self.most_epochs, round(self.images_seen / images)))
+        least, most = self.epochs_within
+        return max(least, min(most, round(self.images_seen / images)))
 
 
 ATTO = {"name": "convnextv2_atto", "in_chans": 1}
 PLANS = {
     "elpv": Plan(
         sets.elpv,
-        model=ATTO | {"img_size": 160},
+        model=ATTO | {"img_size": 128},
         pretrain={
-            "data": {"crop_scale": (0.3, 1.0), "vflip": 0.5, "rotate90": True, "mean": "auto", "std": "auto"},
-            "train": {"epochs": 200, "batch_size": 64},
+            "model": {"decoder_dim": 256},
+            "data": {
+                "crop_scale": (0.3, 1.0),
+                "vflip": 0.5,
+                "rotate90": True,
+                "mean": "auto",
+                "std": "auto",
+                "cache": True,
+                "num_workers": 1,
+            },
+            "train": {"epochs": 120, "batch_size": 64},
         },
         data={"crop_scale": (0.5, 1.0), "vflip": 0.5, "rotate90": True},
         batch_size=32,
         images_seen=20_000,
-        most_epochs=200,
+        epochs_within=(20, 60),
     ),
     "fashion_mnist": Plan(
         sets.fashion_mnist,
         model=ATTO | {"img_size": 32, "stem_stride": 1},
         pretrain={
+            "model": {"decoder_dim": 256},
             "data": {"crop_scale": (0.4, 1.0), "mean": "auto", "std": "auto"},
-            "train": {"epochs": 10, "batch_size": 128},
+            "train": {"epochs": 5, "batch_size": 128},
         },
         data={"crop_scale": (0.6, 1.0)},
         batch_size=64,
-        images_seen=60_000,
-        most_epochs=100,
+        images_seen=30_000,
+        epochs_within=(5, 50),
     ),
 }

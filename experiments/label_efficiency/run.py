@@ -54,7 +54,7 @@ class Experiment:
         output = self.folder / f"pretrained-{network}"
         settings = {name: dict(values) for name, values in self.plan.pretrain.items()}
         settings["data"] |= {"path": str(self.data / "train")}
-        model = dict(self.plan.model) | dict(NETWORKS[network].model)
+        model = dict(self.plan.model) | settings.pop("model", {}) | dict(NETWORKS[network].model)
         if not pretrain(model=model, output=str(output), log={"checkpoint_every": 20}, **settings).is_complete:
             raise SystemExit(f"stopped; run again to resume {output}")
         return str(output)
@@ -80,13 +80,14 @@ class Experiment:
         plan, is_pretrained = self.plan, NETWORKS[network].pretrained
         images = self.labeled * share * (1 - TUNE_SHARE if tunes else 1)
         epochs = plan.epochs(round(images))
-        output = self.folder / "finetuned"
-        shutil.rmtree(output, ignore_errors=True)  # ours: of a run before, or one that was stopped
+        output = self.folder / f"finetuned-{network}-{share:g}-{seed}-{rate:g}"
+        shutil.rmtree(output, ignore_errors=True)  # ours, of a run that was stopped
         done = finetune(
             self.weights(network), config="few_labels", output=str(output), seed=seed,
             model=({"img_size": plan.model["img_size"]} if is_pretrained else dict(plan.model)),
             data=dict(plan.data) | ({} if is_pretrained else {"mean": "auto", "std": "auto"}) | {
                 "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
+                "num_workers": 1, "cache": True,
             },
             train={
                 "epochs": epochs, "batch_size": plan.batch_size, "base_lr": rate * 256 / plan.batch_size,

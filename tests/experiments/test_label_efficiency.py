@@ -64,11 +64,9 @@ def test_elpv_is_split_by_class_and_kind_of_cell(tmp_path: Path, monkeypatch: py
         sets.elpv(tmp_path / "other")
 
 
-def test_the_budget_is_images_seen_up_to_a_number_of_epochs() -> None:
-    found = plan.PLANS["elpv"]
-    assert found.epochs(1968) == round(found.images_seen / 1968)
-    assert found.epochs(20) == found.most_epochs
-    assert found.epochs(10**9) == 1
+def test_the_budget_is_images_seen_within_bounds_of_the_epochs() -> None:
+    found = dataclasses.replace(plan.PLANS["elpv"], images_seen=20_000, epochs_within=(20, 60))
+    assert [found.epochs(images) for images in (20, 500, 1968, 10**9)] == [60, 40, 20, 20]
 
 
 @pytest.mark.parametrize("images", [100, 50_000])
@@ -106,7 +104,7 @@ class Counted(Experiment):
 
 def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"model": {}, "pretrain": {}, "data": {}, "batch_size": 1, "images_seen": 1}
-    tiny = plan.Plan(lambda folder: folder, most_epochs=1, **settings)
+    tiny = plan.Plan(lambda folder: folder, epochs_within=(1, 1), **settings)
     first = Counted(tiny, tmp_path)
     assert first.best_rate("v2", 0.1) == 1e-3
     assert first.result("v2", 0.1, 2, 1e-3, "test") == Result("v2", 0.1, 2, 1e-3, "test", 0.92, 7)

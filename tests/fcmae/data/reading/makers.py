@@ -2,6 +2,8 @@
 
 import io
 import struct
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ def nifti(array: np.ndarray, affine: np.ndarray | None = None, **header: Any) ->
     return bytes(data)
 
 
-def ome_zarr(store: Any, array: np.ndarray, axes: str, version: str = "0.4", levels: int = 1) -> None:
+def ome_zarr(store: str | Path, array: np.ndarray, axes: str, version: str = "0.4", levels: int = 1) -> None:
     """Chunks of at most 32 along y and x and 1 along others; each level takes every second pixel."""
     group = zarr.open_group(store, mode="w", zarr_format=2 if version == "0.4" else 3)
     for level in range(levels):
@@ -79,9 +81,11 @@ def ome_zarr(store: Any, array: np.ndarray, axes: str, version: str = "0.4", lev
 
 def zipped_ome_zarr(file: Path, array: np.ndarray, axes: str, levels: int = 1) -> None:
     """The same as a zip file."""
-    store = zarr.storage.ZipStore(file, mode="w")
-    ome_zarr(store, array, axes, "0.4", levels)
-    store.close()
+    with tempfile.TemporaryDirectory() as folder:
+        ome_zarr(Path(folder) / "a.zarr", array, axes, "0.4", levels)
+        with zipfile.ZipFile(file, "w") as archive:  # what zarr writes itself has its metadata twice
+            for part in sorted((Path(folder) / "a.zarr").rglob("*")):
+                archive.write(part, part.relative_to(Path(folder) / "a.zarr"))
 
 
 def svs(scan: np.ndarray, levels: int = 3, **options: Any) -> bytes:

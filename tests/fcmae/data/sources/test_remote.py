@@ -1,6 +1,7 @@
 """The same images by folder, URL and table are the same samples, and what goes wrong on the way is one line."""
 
 import os
+import shutil
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ MODEL = ModelConfig(img_size=32, stem_stride=1)
 def access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Access:
     monkeypatch.setattr(fetching, "WAITS", (0.01,))
     return Access(str(tmp_path / "cache"), "20MB", timeout=0.5)
+
+
+@pytest.fixture
+def image_folder(image_folder: Path, tmp_path: Path) -> Path:
+    """A copy, since archives and tables are put beside the images."""
+    return shutil.copytree(image_folder, tmp_path / "images")
 
 
 @pytest.fixture
