@@ -137,11 +137,11 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
     held_out = next((name for name in TEST if name in tops), None)
     if TRAIN not in tops or held_out is None:
         return [_by_folder(images, str(source), flag, len(common))]
-    parts = []
+    found = []
     for part in (TRAIN, held_out):
         inside = images.subset(n for n, name in enumerate(names) if name.startswith(f"{part}/"))
-        parts.append(_by_folder(inside, f"{source}/{common}{part}", flag, len(f"{common}{part}/")))
-    return parts
+        found.append(_by_folder(inside, f"{source}/{common}{part}", flag, len(f"{common}{part}/")))
+    return found
 
 
 def _of_rows(images: RowImages, source: str, flag: str) -> list[ClassFolders]:
