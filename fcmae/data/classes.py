@@ -123,8 +123,8 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
     folder, access = Path(source), replace(access or Access(), all_splits=True)
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if (folder / TRAIN).is_dir() and tests:
-        parts = [(part, collect(part, by_class=True, flag=flag, access=access)) for part in (folder / TRAIN, tests[0])]
-        return [_of_one(images, part, flag) for part, images in parts]
+        splits = (folder / TRAIN, tests[0])
+        return [_of_one(collect(part, by_class=True, flag=flag, access=access), part, flag) for part in splits]
     images = collect(str(source), by_class=True, flag=flag, access=access)
     if isinstance(images, RowImages):
         return _of_rows(images, str(source), flag)
