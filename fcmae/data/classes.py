@@ -131,7 +131,7 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
     if images.labels is not None or isinstance(images, ImageFiles):
         return [_of_one(images, folder, flag)]
     names, common = list(images.names), ""
-    while len(tops := {name.partition("/")[0] for name in names}) == 1 and all(name.count("/") > 1 for name in names):
+    while len(tops := {name.partition("/")[0] for name in names}) == 1 and any(name.count("/") > 1 for name in names):
         common += f"{tops.pop()}/"  # a folder that was packed with its own name
         names = [name.partition("/")[2] for name in names]
     held_out = next((name for name in TEST if name in tops), None)

@@ -252,6 +252,10 @@ def test_classes_are_folders_in_archives_too(folder: Path) -> None:
     assert _labels(class_folder(make_zip(folder.parent / "a.zip", folder))) == _labels(plain)
     make_tar(folder.parent / "outer.tar", folder.parent, [f"set/{name}" for name in members_of(folder)])
     assert _labels(class_folder(folder.parent / "outer.tar")) == _labels(plain)
+    shutil.copy(folder / "cat/1.png", folder / "loose.png")
+    make_tar(folder.parent / "loose.tar", folder.parent, [f"set/{name}" for name in members_of(folder)])
+    assert _labels(class_folder(folder.parent / "loose.tar")) == _labels(plain)
+    (folder / "loose.png").unlink()
     for name, part in zip(members_of(folder), ("train", "val", "train") * 2, strict=True):
         (folder.parent / "split/set" / part / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).rename(folder.parent / "split/set" / part / name)
