@@ -65,6 +65,7 @@ def _run(module: str, args: list[str], log: str, environment: dict[str, str], is
 
     from fcmae.training import peers
 
+    multiprocessing.set_start_method("fork", force=True)  # of loading processes, as of a command; not this one's own
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1), os.dup2(output, 2)
