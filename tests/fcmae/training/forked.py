@@ -1,5 +1,6 @@
 """Processes of a run without a launcher: forks of a server that has imported everything, which takes seconds."""
 
+import multiprocessing
 import os
 import socket
 import sys
@@ -20,6 +21,7 @@ def free_port() -> int:
 
 
 def _process(args: Sequence[str], environment: Mapping[str, str], log: str, stop: int) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of loading processes, as of a command
     os.environ |= environment
     sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
     import torch
