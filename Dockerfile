@@ -1,7 +1,7 @@
 # fcmae on NVIDIA GPUs and CPUs. torch's wheels bring CUDA; the host needs a driver and the NVIDIA Container Toolkit.
 #
 #     docker build -t fcmae .
-#     docker run --rm --gpus all --shm-size 8g -v "$PWD/images:/data:ro" -v "$PWD/runs:/work/runs" fcmae \
+#     docker run --rm --gpus all --shm-size 8g -v "$PWD/images:/data:ro" -v "$PWD/runs:/runs" fcmae \
 #         pretrain --config pretrain --data.path /data --output runs/mine
 FROM python:3.12.12-slim-bookworm
 
@@ -26,10 +26,10 @@ RUN pip install --disable-pip-version-check ".[onnx,parquet]"
 
 # runs and caches of kernels go where this user may write; another --user needs a writable HOME
 RUN useradd --create-home --uid 1000 fcmae \
-    && mkdir -p /work/runs \
-    && chown -R fcmae:fcmae /work
+    && mkdir /runs \
+    && chown fcmae:fcmae /runs
 USER 1000
-WORKDIR /work
+WORKDIR /
 
 ENTRYPOINT ["fcmae"]
 CMD ["--help"]

@@ -128,7 +128,7 @@ def _check_codec(pydicom: Any, described: Any) -> None:
     syntax = described.file_meta.get("TransferSyntaxUID")
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
-    except (NotImplementedError, TypeError, ValueError, AttributeError):
+    except (NotImplementedError, TypeError):  # pydicom's for a syntax of no image; for none, or several of them
         raise ValueError("its transfer syntax is none of an image that pydicom can decode") from None
     if syntax in dicom_codecs.DECODER_DEPENDENCIES:
         with contextlib.suppress(ValueError):  # it is known already

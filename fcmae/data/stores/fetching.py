@@ -80,7 +80,7 @@ def repeated(url: str, access: Access, call: Callable[[Any, str], T], limit: flo
             if wait is None or error.is_absent or isinstance(error, _RefusedError):
                 raise
             time.sleep(wait)
-    raise AssertionError
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 class _RefusedError(FetchError):
@@ -91,6 +91,8 @@ def _tried(url: str, access: Access, call: Callable[[Any, str], T], limit: float
     fs, path = file_system(url, access)
     try:
         return _in_time(lambda: call(fs, path), limit)
+    except FetchError:
+        raise
     except Exception as error:  # of fsspec, aiohttp, botocore, huggingface_hub, …
         raise _as_fetch_error(url, error, access) from None
 
@@ -102,7 +104,7 @@ def _in_time(call: Callable[[], T], limit: float) -> T:
     def work() -> None:
         try:
             done.append((True, call()))
-        except BaseException as error:
+        except BaseException as error:  # raised in the thread that waits
             done.append((False, error))
 
     thread = threading.Thread(target=work, daemon=True)
@@ -132,8 +134,8 @@ def _as_fetch_error(url: str, error: Exception, access: Access) -> FetchError:
     if isinstance(status, int) and status >= 400:
         kind = _RefusedError if status < 500 and status not in PASSING else FetchError
         return kind(url, f"HTTP {status} {getattr(error, 'message', '')}".strip(), is_absent=False)
-    if isinstance(error, NotImplementedError):
-        return _RefusedError(url, "the store cannot do this", is_absent=False)
+    if isinstance(error, NotImplementedError):  # fsspec's, where a kind of store lacks an operation
+        return _RefusedError(url, _one_line(f"the store cannot do this {error}", url), is_absent=False)
     inner = getattr(error, "os_error", error)
     number = getattr(inner, "errno", None) or 0
     if name in ("ClientPayloadError", "ServerDisconnectedError", "IncompleteRead"):
@@ -190,17 +192,13 @@ def part(url: str, access: Access, start: int, end: int, size: int) -> bytes:
     def call(fs: Any, path: str) -> bytes:
         data = fs.cat_file(path, start=start, end=end)
         if len(data) == size > end - start:
-            raise NotImplementedError
+            why = "the server sends no parts of files (range requests), which large files and archives need"
+            raise _RefusedError(url, why, is_absent=False)
         if len(data) != end - start:
             raise OSError(f"the connection ended after {len(data):,} of {end - start:,} bytes")
         return data
 
-    try:
-        return repeated(url, access, call)
-    except _RefusedError as error:
-        if error.why == "the store cannot do this":
-            error.why = "the server sends no parts of files (range requests), which large files and archives need"
-        raise
+    return repeated(url, access, call)
 
 
 def kept_part(url: str, access: Access, start: int, end: int, size: int, version: str) -> bytes:
@@ -240,7 +238,7 @@ def check_alive(urls: Iterable[str], error: FetchError, access: Access) -> None:
             _tried(url, access, lambda fs, path: fs.cat_file(path, start=0, end=1), access.timeout)
         except FetchError as failed:
             answers.append(failed.is_absent)
-        except Exception:
+        except UserError:  # another kind of store, whose package is not installed: no answer
             answers.append(False)
         else:
             answers.append(True)

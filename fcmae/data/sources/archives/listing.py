@@ -128,6 +128,8 @@ def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
     try:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
+    # what zipfile raises for a damaged list: names that are no text are a ValueError, a version from the future is not
+    # implemented. The members before it are looked for, and the damage is named.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         if isinstance(error.__context__, FetchError):  # zipfile says so of whatever went wrong
             raise error.__context__ from None
