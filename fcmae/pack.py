@@ -16,8 +16,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least
-from fcmae.config.source import SourceAccessConfig
-from fcmae.data.pixel_reading import MAX_PIXELS, NUMBERS, Slices
+from fcmae.config.source import OwnPixelsConfig
 from fcmae.data.sources.source import check_there
 from fcmae.data.stores.access import bytes_of
 from fcmae.errors import UserError
@@ -48,22 +47,12 @@ class PackConfig:
     """Of 8-bit gray and color images. Those that are small enough and of this format keep their bytes."""
     shard_size: str = "256MB"
     """Largest shard: bytes, or with kB, MB or GB."""
-    nodata: float | None = None
-    """Value of pixels without data, which are not mixed into others; NaN and a TIFF's tag always count."""
-    level: int = 0
-    """Level of a pyramid that is packed; 0: the full resolution."""
-    slices: Slices = "axial"
-    """How NIfTI volumes are cut into slices."""
-    dicom_window: bool = True
-    """DICOM files as their window shows them, in 8 bits; false: their numbers, Hounsfield units in CT."""
-    max_pixels: int = MAX_PIXELS
-    """Largest image to decode, in pixels; larger ones are left out like damaged ones."""
     num_workers: int = 4
     """Processes that encode; 0: the main process does. Does not change the shards."""
-    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
+    data: OwnPixelsConfig = field(default_factory=OwnPixelsConfig)
 
     def __post_init__(self) -> None:
-        check_least(self, short_side=1, quality=1, max_pixels=1, level=0, num_workers=0)
+        check_least(self, short_side=1, quality=1, num_workers=0)
         if self.quality > 100:
             raise ValueError(f"quality must be at most 100, got {self.quality}")
         if bytes_of(self.shard_size, "shard_size") < 1:
@@ -99,14 +88,11 @@ def pack(config: PackConfig) -> PackResult:
     check_there(config.source, "SOURCE")
     if not config.dst:
         raise UserError("DST is empty; give a folder")
-    from fcmae.data.pixel_reading import PixelReading  # here, because these imports take seconds
-    from fcmae.packing.encoding import Encoding
+    from fcmae.packing.encoding import Encoding  # here, because these imports take seconds
     from fcmae.packing.packing import pack_images
 
     folder = Path(config.dst)
-    names = ("nodata", "max_pixels", "level", "slices")
-    numbers = None if config.dicom_window else NUMBERS
-    reading = PixelReading(value_range=numbers, stack="images", **{name: getattr(config, name) for name in names})
+    reading = config.data.reading(stack="images")
     encoding = Encoding(config.short_side, config.format, config.quality)
     found = pack_images(
         [config.source], folder, encoding, reading, bytes_of(config.shard_size), config.num_workers, config.data.access

@@ -20,8 +20,8 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.config import check_least, check_seed
-from fcmae.config.source import SourceAccessConfig
-from fcmae.data.pixel_reading import MAX_PIXELS, NUMBERS, Slices, Stack
+from fcmae.config.source import OwnPixelsConfig
+from fcmae.data.pixel_reading import Stack
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
 from fcmae.files import write_text
@@ -31,6 +31,16 @@ logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.stats"
 NAMED = 5  # files and groups named in the printed summary
+
+
+@dataclass(frozen=True)
+class StatsDataConfig(OwnPixelsConfig):
+    """How files, URLs and tables are read."""
+
+    nodata: float | None = None
+    """Value of pixels without data. Unset: a value far from all others is looked for; NaN and a TIFF's tag count."""
+    stack: Stack = "auto"
+    """What the pages of a TIFF are: channels of one image, or images."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +57,6 @@ class StatsConfig:
     """HTML page to write: figures, histograms and a contact sheet. Unset: none. An older page is replaced."""
     json: str | None = None
     """File for all figures, damaged files and duplicates as JSON."""
-    stack: Stack = "auto"
-    """What the pages of a TIFF are: channels of one image, or images."""
-    nodata: float | None = None
-    """Value of pixels without data. Unset: a value far from all others is looked for; NaN and a TIFF's tag count."""
-    level: int = 0
-    """Level of a pyramid that stands for the image; 0: the full resolution."""
-    slices: Slices = "axial"
-    """How NIfTI volumes are cut into slices."""
-    dicom_window: bool = True
-    """DICOM files as their window shows them, in 8 bits; false: their numbers, Hounsfield units in CT."""
-    max_pixels: int = MAX_PIXELS
-    """Largest image to decode, in pixels."""
     sample: int = 512
     """Files whose values are measured."""
     seed: int = 0
@@ -67,10 +65,10 @@ class StatsConfig:
     """Processes that read the images; 0: the main process reads them. Does not change the result."""
     overwrite: bool = False
     """Replace the JSON file if it is there."""
-    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
+    data: StatsDataConfig = field(default_factory=StatsDataConfig)
 
     def __post_init__(self) -> None:
-        check_least(self, max_pixels=1, level=0, sample=1, num_workers=0)
+        check_least(self, sample=1, num_workers=0)
         check_seed(self.seed)
 
 
@@ -91,17 +89,14 @@ def stats(config: StatsConfig) -> StatsResult:
         _check_writable(file, name)
     if len({file.resolve() for file in written.values()}) < len(written):
         raise UserError(f"--output and --json are the same file, {config.json}; give two")
-    from fcmae.data.pixel_reading import PixelReading  # here, because these imports take seconds
-    from fcmae.report_page.rendering import check_replaceable
+    from fcmae.report_page.rendering import check_replaceable  # here, because these imports take seconds
     from fcmae.survey.page import write_stats_page
     from fcmae.survey.summary import summary
     from fcmae.survey.survey import survey
 
     if config.output is not None:
         check_replaceable(Path(config.output), "stats.html")
-    names = ("nodata", "stack", "max_pixels", "level", "slices")
-    numbers = None if config.dicom_window else NUMBERS
-    reading = PixelReading(value_range=numbers, **{name: getattr(config, name) for name in names})
+    reading = config.data.reading(config.data.stack)
     found = survey(config.source, reading, config.sample, config.seed, config.num_workers, config.data.access)
     result = summary(found)
     result = replace(result, flags=(*config.data.flags, *result.flags))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+from fcmae.config.checks import check_least
+from fcmae.data.pixel_reading import MAX_PIXELS, NUMBERS, PixelReading, Slices, Stack
 from fcmae.data.stores.access import CACHE_SIZE, TIMEOUT, Access, bytes_of
 
 
@@ -53,13 +55,44 @@ class AccessConfig:
 
 @dataclass(frozen=True)
 class SourceAccessConfig(AccessConfig):
-    """How URLs and tables are read, for a command whose images are a positional argument."""
+    """How URLs and tables are read."""
 
     def __post_init__(self) -> None:
         self.check_access()
 
     @property
     def flags(self) -> list[str]:
-        """What is set, as flags of ``fcmae pretrain``: names and values in turn."""
-        found = [(one.name, getattr(self, one.name)) for one in fields(self) if getattr(self, one.name) != one.default]
+        """What is set of these, as flags of ``fcmae pretrain``: names and values in turn."""
+        found = [
+            (one.name, getattr(self, one.name))
+            for one in fields(AccessConfig)
+            if getattr(self, one.name) != one.default
+        ]
         return [text for name, value in found for text in (f"--data.{name}", str(value))]
+
+
+@dataclass(frozen=True)
+class OwnPixelsConfig(SourceAccessConfig):
+    """How files, URLs and tables are read. The pixels are the files' own: no network says which channels it takes."""
+
+    nodata: float | None = None
+    """Value of pixels without data, which are not mixed into others; NaN and a TIFF's tag always count."""
+    level: int = 0
+    """Level of a pyramid that stands for the image; 0: the full resolution."""
+    slices: Slices = "axial"
+    """How NIfTI volumes are cut into slices."""
+    dicom_window: bool = True
+    """DICOM files as their window shows them, in 8 bits; false: their numbers, Hounsfield units in CT."""
+    max_pixels: int = MAX_PIXELS
+    """Largest image to decode, in pixels; larger ones count as damaged."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, max_pixels=1, level=0)
+
+    def reading(self, stack: Stack) -> PixelReading:
+        """What readers take; ``stack`` is as for ``--data.stack``."""
+        return PixelReading(
+            value_range=None if self.dicom_window else NUMBERS, nodata=self.nodata, stack=stack,
+            max_pixels=self.max_pixels, slices=self.slices, level=self.level,
+        )  # fmt: skip

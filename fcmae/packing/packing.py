@@ -92,12 +92,12 @@ def _continued(
     """The journal to go on with; UserError if it is of other settings or images."""
     settings = asdict(encoding) | {
         "shard_size": shard_size,
-        "nodata": reading.nodata,
-        "stack": reading.stack,
-        "level": reading.level,
-        "slices": reading.slices,
-        "dicom_window": reading.value_range is None,
-        "max_pixels": reading.max_pixels,
+        "data.nodata": reading.nodata,
+        "data.stack": reading.stack,
+        "data.level": reading.level,
+        "data.slices": reading.slices,
+        "data.dicom_window": reading.value_range is None,
+        "data.max_pixels": reading.max_pixels,
     }
     now = Journal(settings, digest(images), len(images))
     if before is None:
