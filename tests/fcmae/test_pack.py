@@ -214,7 +214,7 @@ def test_dicom_is_packed_as_its_window_shows_it_or_as_numbers(tmp_path: Path) ->
     (jpeg,), (tiff,) = collect(str(shown.shards[0])), collect(str(numbers.shards[0]))
     assert np.asarray(Image.open(io.BytesIO(jpeg.read_bytes()))).dtype == np.uint8
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(tiff.read_bytes())), values - 400)
-    with pytest.raises(UserError, match="was made with --data.dicom_window true"):
+    with pytest.raises(UserError, match=r"was made with --data\.dicom_window true"):
         pack(str(tmp_path / "ct"), str(tmp_path / "shown"), dicom_window=False, **settings)
 
 
