@@ -41,7 +41,9 @@ class AccessConfig:
     of the store answers, the run stops and can be resumed."""
 
     def check_access(self) -> None:
-        """ValueError for a size or time that is none."""
+        """ValueError for a size or time that is none, and for options of tables without a path."""
+        if getattr(self, "path", ()) is None and (unused := self.access.of_tables):
+            raise ValueError(f"{unused.removeprefix('--data.')} is for Parquet and Arrow files; path is not set")
         if not 0 < self.timeout < float("inf"):
             raise ValueError(f"timeout must be above 0 seconds and finite, got {self.timeout:g}")
         bytes_of(self.cache_size)

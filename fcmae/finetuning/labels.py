@@ -195,6 +195,9 @@ def of_files(files: ImageSet, labels: np.ndarray) -> LabeledImages:
 
 
 def _of_table(file: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
+    for name, instead in (("column", "path_column"), ("split", "split_column")):
+        if (value := getattr(data, name)) is not None:
+            raise UserError(f"--data.{name} {value} is for tables of images; {file} lists paths: --data.{instead}")
     table = read_table(file, data.path_column, data.label_column, data.split_column)
     rows = table.rows
     classes = _in_order({label for row in rows for label in row.labels})

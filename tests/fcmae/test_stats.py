@@ -138,11 +138,11 @@ def test_what_says_how_files_are_read_is_in_the_flags(tmp_path: Path) -> None:
     source = str(tmp_path / "a,b")
     shown = stats(source, num_workers=0)
     assert (shown.kinds, shown.value_range) == ({"1 × uint8": 2}, None)
-    found = stats(source, num_workers=0, dicom_window=False, max_pixels=1600, data={"column": "image", "timeout": 5.0})
+    found = stats(source, num_workers=0, dicom_window=False, max_pixels=1600, data={"cache_size": "1GB", "timeout": 5.0})
     assert [(one.minimum, one.maximum) for one in found.channels] == [(-400, 1299)]
     config = parse_config(pretrain_arguments([source], found.flags))
     assert config.data.path == source
-    assert (config.data.max_pixels, config.data.column, config.data.timeout) == (1600, "image", 5.0)
+    assert (config.data.max_pixels, config.data.cache_size, config.data.timeout) == (1600, "1GB", 5.0)
     assert config.data.value_range == found.value_range
     assert found.endings == {".dcm": 2}
 

@@ -59,6 +59,8 @@ class Survey:
     """Folder that cannot be listed → why."""
     runs: list[str] = field(default_factory=list)
     """Run folders, left out."""
+    tables: int = 0
+    """Parquet and Arrow files among the sources."""
     archives: list[str] = field(default_factory=list)
     """Archives, passed over where there are image files."""
     damaged: dict[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from fcmae.data.sources.lists import is_list
 from fcmae.data.sources.source import images_of
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url
+from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +83,16 @@ def collect(
         access: how URLs and tables are read; None: as by default.
 
     Raises:
-        UserError: a source that does not exist, is of another kind, or holds no images.
+        UserError: a source that does not exist, is of another kind, or holds no images; an option for tables where
+            there is none.
     """
     given = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(one) for one in sources]
     named, given = given, expanded(given)
-    survey = Survey()
-    parts = [images_of(source, survey, leave_out, flag, access or Access()) for source in _grouped(given)]
+    survey, access = Survey(), access or Access()
+    parts = [images_of(source, survey, leave_out, flag, access) for source in _grouped(given)]
+    if not survey.tables and (unused := access.of_tables):
+        where = " ".join(named[:3]) + " …" * (len(named) > 3)
+        raise UserError(f"{unused} is for Parquet and Arrow files, of which {flag} {where} has none; leave it out")
     files = [(n, one) for n, part in enumerate(parts) if not isinstance(part, ImageSet) for one in part]
     if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
         files = _once(files, by_class, survey)

@@ -83,6 +83,7 @@ def _of_files(
     images = [file for file in files if _ending(file) in EXTENSIONS]
     tables = [Table(file.url, file.name) for file in files if is_row_file(last_part(file.url))]
     if tables and not images:
+        survey.tables += len(tables)
         found = table_images(of_split(tables, access.split, url, flag), access, flag)
         return found if isinstance(found, ImageSet) else listed_images(found, access)
     archives = [file.url for file in files if is_archive(file.url)]

@@ -114,6 +114,7 @@ def _of_tables(
     tables: list[Table], source: str, survey: Survey, leave_out: Path | None, flag: str, access: Access
 ) -> list[Entry] | ImageSet:
     """The rows of tables, or images at the paths in them."""
+    survey.tables += len(tables)
     found = table_images(of_split(tables, access.split, source, flag), access, flag)
     return found if isinstance(found, ImageSet) else _of_list(found, source, survey, leave_out, flag, access)
 

@@ -46,6 +46,14 @@ class Access:
     all_splits: bool = False
     """Of a dataset of the hub of which no split is named: all, and not only train."""
 
+    @property
+    def of_tables(self) -> str:
+        """What is set that only tables have, as an option: ``--data.split train``; empty if nothing is."""
+        for name in ("column", "label_column", "split"):
+            if (value := getattr(self, name)) is not None:
+                return f"--data.{name} {value}"
+        return ""
+
     @cached_property
     def cache(self) -> Cache:
         """The cache in that folder."""

@@ -26,6 +26,9 @@ from fcmae.data.stores import fetching, hub
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.listing import Listed
 from fcmae.errors import StoreError, UserError
+from fcmae.evaluate import EvaluateDataConfig
+from fcmae.finetuning.config import FinetuneDataConfig
+from fcmae.finetuning.labels import labeled_set
 from fcmae.models import ModelConfig
 from tests.fcmae.data.sources.packed import make_tar, make_zip
 from tests.fcmae.data.stores.server import Server, serving
@@ -349,3 +352,22 @@ def test_the_cache_folder_is_checked_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--data.cache_dir .*/file cannot be written to"):
         collect("memory://x", access=Access(str(tmp_path / "file")))
+
+
+@pytest.mark.parametrize("option", ["column", "label_column", "split"])
+def test_options_of_tables_are_never_ignored(image_folder: Path, tmp_path: Path, access: Access, option: str) -> None:
+    """Where nothing is a table, they are refused; one table among the sources is enough."""
+    wanted = replace(access, **{option: "train"})
+    with pytest.raises(UserError, match=rf"--data\.{option} train is for Parquet and Arrow files, .*images has none"):
+        collect(image_folder, access=wanted)
+    with pytest.raises(ValueError, match=f"{option} train is for Parquet and Arrow files; path is not set"):
+        EvaluateDataConfig(**{option: "train"})
+    table = table_of(image_folder, tmp_path / "t" / "train.parquet", train=list(range(10)))
+    names = {"column": "image", "label_column": "train", "split": "train"}
+    assert len(collect([image_folder, table], access=replace(access, **{option: names[option]}))) == 20
+
+
+def test_a_list_to_fine_tune_on_has_its_own_options(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label\n1.png,cat\n")
+    with pytest.raises(UserError, match=r"--data\.split val is for tables of images; .* --data\.split_column"):
+        labeled_set(FinetuneDataConfig(path=str(tmp_path / "a.csv"), split="val"), 0)
