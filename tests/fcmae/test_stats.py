@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,9 @@ def test_what_says_how_files_are_read_is_in_the_flags(tmp_path: Path) -> None:
     source = str(tmp_path / "a,b")
     shown = stats(source, num_workers=0)
     assert (shown.kinds, shown.value_range) == ({"1 × uint8": 2}, None)
-    found = stats(source, num_workers=0, dicom_window=False, max_pixels=1600, data={"cache_size": "1GB", "timeout": 5.0})
+    found = stats(
+        source, num_workers=0, dicom_window=False, max_pixels=1600, data={"cache_size": "1GB", "timeout": 5.0}
+    )
     assert [(one.minimum, one.maximum) for one in found.channels] == [(-400, 1299)]
     config = parse_config(pretrain_arguments([source], found.flags))
     assert config.data.path == source

@@ -117,13 +117,12 @@ def _seen(volume: Volume, slices: str) -> np.ndarray:
     from nibabel.orientations import apply_orientation
 
     four = volume.stored.reshape(*volume.stored.shape[:3], -1, order="F")
-    x, y, z = (-1, -1, -1)
     canonical = apply_orientation(four, volume.orientation)  # to Right, Anterior, Superior
     if slices == "axial":
-        return canonical[::x, ::y].transpose(2, 1, 0, 3)
+        return canonical[::-1, ::-1].transpose(2, 1, 0, 3)
     if slices == "coronal":
-        return canonical[::x, :, ::z].transpose(1, 2, 0, 3)
-    return canonical[:, ::y, ::z].transpose(0, 2, 1, 3)
+        return canonical[::-1, :, ::-1].transpose(1, 2, 0, 3)
+    return canonical[:, ::-1, ::-1].transpose(0, 2, 1, 3)
 
 
 _kept: dict[Hashable, Volume] = {}

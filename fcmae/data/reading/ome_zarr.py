@@ -18,6 +18,7 @@ from fcmae.data.zarr_folders import metadata_of, multiscales
 
 ZIP = b"PK\x03\x04"
 OLD_AXES = "tczyx"
+MOST = 2**28  # values of a chunk of a smaller level
 
 
 class Levels(NamedTuple):
@@ -34,6 +35,13 @@ class Levels(NamedTuple):
     def outer(self, array: Any) -> dict[str, int]:
         """Lengths of the axes other than y and x."""
         return {axis: n for axis, n in zip(self.axes, array.shape, strict=True) if axis not in "yx"}
+
+    @property
+    def alike(self) -> list[Any]:
+        """The first, and those that differ from it in height and width alone and whose chunks are not too large."""
+        base = self.arrays[0]
+        smaller = [one for one in self.arrays[1:] if self.outer(one) == self.outer(base)]
+        return [base, *(one for one in smaller if math.prod(one.chunks) <= MOST)]
 
 
 def open_zarr(path: ImageRef, reading: PixelReading) -> Opened:
@@ -57,22 +65,20 @@ def open_zarr(path: ImageRef, reading: PixelReading) -> Opened:
         raise ValueError(f"an image of shape {list(base.shape)}")
     limits.check_size(1, 1, channels * dtype.itemsize, reading.max_pixels)
     limits.check_size(1, 1, math.prod(base.chunks) * dtype.itemsize, reading.max_pixels)
-    alike = [one for one in levels.arrays if levels.outer(one) == outer and math.prod(one.chunks) <= 2**28]
     return Opened(
         height, width, channels, dtype, partial(_decode, path, reading.level, all_in_one),
-        planes=planes, windowed=True, reductions=factors([levels.hw(one) for one in alike]),
+        planes=planes, windowed=True, reductions=factors([levels.hw(one) for one in levels.alike]),
     )  # fmt: skip
 
 
 def _decode(path: Path, level: int, all_in_one: bool, reduce: int, window: Window | None, plane: int) -> np.ndarray:
     levels = _levels(path, level)
     base = levels.arrays[0]
-    alike = [one for one in levels.arrays if levels.outer(one) == levels.outer(base)]
     height, width = levels.hw(base)
     asked = window or Window(0, 0, height, width)
     array = base
     if reduce > 1:
-        array = alike[factors([levels.hw(one) for one in alike]).index(reduce)]
+        array = levels.alike[factors([levels.hw(one) for one in levels.alike]).index(reduce)]
         asked = reduced(asked, reduce, *levels.hw(array))
     planes = {axis: n for axis, n in levels.outer(base).items() if axis != "c"}
     places = dict(zip(planes, np.unravel_index(plane, tuple(planes.values()) or (1,)), strict=False))
