@@ -175,7 +175,7 @@ def failures(kills: int = 12, every: int = 10, epochs: int = 60) -> list[Row]:
     os.environ[TRIGGER] = str(folder / "trigger")
 
     def start(run: Path) -> Forked:
-        return Forked([*args, "--output", str(run)], 1, folder / "log", folder / "trigger")
+        return Forked(["pretrain", *args, "--output", str(run)], 1, folder / "log", folder / "trigger")
 
     def first_step(run: Path, running: Forked, lines: int) -> None:
         while running.poll() is None and count_lines(run) <= lines:
