@@ -12,10 +12,12 @@ import fcmae
 from fcmae import pretrain
 from fcmae.cli.fields import leaves
 from fcmae.cli.finetune_parser import RECIPES
+from fcmae.cli.parser import parse
 from fcmae.cli.pretrain_parser import parse_config, recipe_names
 from fcmae.config import PretrainConfig
 from fcmae.evaluate import EvaluateConfig
 from fcmae.models.sizes import SIZES
+from fcmae.pack import PackConfig
 from fcmae.runs import checkpoint as ckpt
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +70,7 @@ def test_the_call_that_pretrains_takes_these_arguments() -> None:
 
 
 def test_every_option_and_recipe_that_is_named_exists() -> None:
-    """Of pretrain, else of finetune, but for those that only evaluate has."""
+    """Of pretrain, else of pack, else of finetune, but for those that only evaluate has."""
     of_evaluate = {f"--{name}" for name in leaves(EvaluateConfig)}
     recipes = [*recipe_names(), *RECIPES.names()]
     for file in DOCS:
@@ -82,6 +84,8 @@ def test_every_option_and_recipe_that_is_named_exists() -> None:
                 continue
             if option in leaves(PretrainConfig):
                 parse_config(["--data.path", "x", f"--{option}", value])
+            elif option in leaves(PackConfig):
+                parse(PackConfig, ["images/", "shards/", f"--{option}", value], "fcmae pack")
             else:
                 RECIPES.parse(["--config", "few_labels", f"--{option}", value], "fcmae finetune")
 
