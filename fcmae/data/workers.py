@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from fcmae.errors import NO_OPEN_FILES, NO_SHARED_MEMORY, OPEN_FILES, SHARED
 
@@ -60,11 +61,18 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
         with suppress(AttributeError):  # no loading processes
             batches._shutdown_workers()
     except BaseException:
-        if hasattr(batches, "_shutdown"):
-            batches._shutdown = True  # torch would wait for locks that a killed process may hold
+        _give_up(batches)
         raise
     finally:
         _kill(workers)
+
+
+def _give_up(batches: Any) -> None:
+    """Keep torch from waiting, when the iterator is deleted, for locks that a killed process may hold."""
+    if getattr(batches, "_worker_pids_set", False):
+        batches._shutdown = True
+        signal_handling._remove_worker_pids(id(batches))  # another iterator may get this id
+        batches._worker_pids_set = False
 
 
 def mapped(items: Dataset[T], num_workers: int, at_once: int = 1) -> Generator[T]:

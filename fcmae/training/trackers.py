@@ -175,8 +175,8 @@ class _Sender:
 
     def _give_up(self, reason: str) -> None:
         if not self._over.is_set():
-            self._over.set()
             logger.warning("%s: %s; training goes on without it", self.kind, reason)
+            self._over.set()  # last: who waits for the thread no longer does
 
 
 def _reason(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from fcmae.data.workers import _unless_gone, batches_of, serve_parent
 
@@ -50,6 +51,18 @@ def test_after_an_error_processes_are_killed_whatever_they_do() -> None:
         raise ZeroDivisionError
     assert active_children() == []
     assert time.monotonic() - start < 30
+
+
+def test_after_an_error_torch_does_not_remember_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lists them by the id() of their iterator, which a later one may get."""
+    listed: dict[int, tuple[int, ...]] = {}
+    monkeypatch.setattr(signal_handling, "_set_worker_pids", listed.__setitem__)
+    monkeypatch.setattr(signal_handling, "_remove_worker_pids", listed.__delitem__)
+    with pytest.raises(ZeroDivisionError), batches_of(loader()):  # noqa: PT012
+        (found,) = listed.values()
+        assert set(found) == {process.pid for process in active_children()}
+        raise ZeroDivisionError
+    assert listed == {}
 
 
 def test_processes_of_the_caller_live_on() -> None:
