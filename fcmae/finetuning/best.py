@@ -11,12 +11,11 @@ from torch import nn
 from fcmae.errors import UserError
 from fcmae.files import make_folder, sync
 from fcmae.finetuning.scores import MAIN
-from fcmae.runs.checkpoint import save_model
-from fcmae.runs.find import BEST, FOLDER, MODEL, STATE
+from fcmae.runs.checkpoint import save_model, write_state
+from fcmae.runs.find import BEST, FOLDER, MODEL
 from fcmae.runs.layout import METRICS
 from fcmae.runs.mark import MARK, write_mark
 from fcmae.runs.reader import read_metrics
-from fcmae.runs.state import write_state
 from fcmae.training.run import Run
 
 PARTIAL, OLD = ".partial-best", ".deleted-best"
@@ -58,7 +57,7 @@ def save_best(run: Run[Any], network: nn.Module, described: dict[str, Any], step
         shutil.rmtree(folder, ignore_errors=True)
     make_folder(partial)
     save_model(partial / MODEL, network, described)
-    write_state(partial / STATE, replace(run.start, step=step, pending_losses=[]))
+    write_state(partial, replace(run.start, step=step, pending_losses=[]))
     write_mark(partial, run.folder.name, BEST)
     for file in partial.iterdir():
         sync(file)

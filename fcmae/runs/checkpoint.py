@@ -31,6 +31,7 @@ from fcmae.files import make_folder, naming, replacing, sync, write_text
 from fcmae.runs import state as state_file
 from fcmae.runs.find import (
     AVERAGE,
+    DAMAGED,
     FOLDER,
     LAST,
     MODEL,
@@ -42,6 +43,7 @@ from fcmae.runs.find import (
     instead_of,
     last_checkpoint,
     read_state,
+    steps_of,
 )
 from fcmae.runs.find import resolve_checkpoint as resolve_checkpoint
 from fcmae.runs.mark import DELETED, delete_marked, marked_run, new_run, write_mark
@@ -149,7 +151,7 @@ def load_checkpoint(
     """
     state = read_state(folder)
     if (damaged := state_file.damaged_file(folder, state)) is not None:
-        raise UserError(f"{damaged} cannot be read: it was damaged after it was written{instead_of(folder)}")
+        raise UserError(f"{damaged} cannot be read: it was {DAMAGED}{instead_of(folder)}")
     for file, network in ((MODEL, model), (AVERAGE, average)):
         if network is not None:
             tensors, _ = read_model(folder / file)
@@ -230,17 +232,11 @@ def delete_old_checkpoints(run: Path, keep: int) -> None:
             with suppress(OSError):
                 left.rmdir()  # if it is empty
     if keep and newest is not None:
-        last = int(_steps(newest))
+        last = steps_of(newest)
         ours = [one for one in folder.glob(f"{PREFIX}*") if NAME.fullmatch(one.name) and marked_run(one) == run_name]
-        for old in sorted((one for one in ours if _steps(one) <= last), key=_steps)[:-keep]:
+        for old in sorted((one for one in ours if steps_of(one) <= last), key=steps_of)[:-keep]:
             if old != newest:
                 delete_marked(old, run_name)
-
-
-def _steps(folder: Path) -> int:
-    """The number in the name of a checkpoint folder; 0 if it has another name."""
-    name = NAME.fullmatch(folder.name)
-    return int(name[1]) if name else 0
 
 
 def _run_name(run: Path) -> str:

@@ -18,6 +18,7 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
 OPTIMIZER_SHARDS = "optimizer"  # a folder in place of optimizer.pt, of a run whose state is divided (FSDP)
 AVERAGE = "average.safetensors"  # the moving average of the weights, where a run keeps one
 PREFIX = "step-"
+DAMAGED = "damaged after it was written"
 NAME = re.compile(rf"{PREFIX}(\d{{8,}})(-[0-9a-f]{{12}})?")  # the second part where another's folder had the name
 
 
@@ -67,11 +68,18 @@ def last_checkpoint(run: Path) -> Path | None:
     return folder
 
 
+def steps_of(folder: Path) -> int:
+    """The number in the name of a checkpoint folder; 0 if it has another name."""
+    name = NAME.fullmatch(folder.name)
+    return int(name[1]) if name else 0
+
+
 def _newest(checkpoints: Path, besides: Path | None = None) -> Path | None:
     """The folder with the most steps that is whole."""
     found = checkpoints.glob(f"{PREFIX}*") if checkpoints.is_dir() else ()
-    named = [(int(name[1]), folder) for folder in found if (name := NAME.fullmatch(folder.name)) and folder != besides]
-    return next((folder for _, folder in sorted(named, reverse=True) if _is_whole(folder)), None)
+    named = [folder for folder in found if NAME.fullmatch(folder.name) and folder != besides]
+    newest_first = sorted(named, key=lambda folder: (steps_of(folder), folder), reverse=True)
+    return next((folder for folder in newest_first if _is_whole(folder)), None)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -86,6 +94,20 @@ def _is_whole(folder: Path) -> bool:
         return zipfile.is_zipfile(folder / OPTIMIZER) or (folder / OPTIMIZER_SHARDS / ".metadata").is_file()
     except Exception:  # safetensors' own error class, OSError, ValueError
         return False
+
+
+def check_contents(file: Path) -> None:
+    """Compare a file of a checkpoint folder with its checksum. Where there is none, nothing is said.
+
+    Raises:
+        UserError: it has other contents than were written.
+    """
+    try:
+        expected = _state(file.parent).checksums.get(file.name)
+    except (OSError, ValueError):  # weights alone, copied from their checkpoint, are whole
+        return
+    if expected is not None and state_file.checksum(file) != expected:
+        raise UserError(f"{file} cannot be read: it was {DAMAGED}{instead_of(file.parent)}")
 
 
 def instead_of(damaged: Path) -> str:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from fcmae.errors import UserError
 from fcmae.files import replacing
 from fcmae.runs import checkpoint as ckpt
-from fcmae.runs.find import BEST
+from fcmae.runs.find import BEST, steps_of
 from fcmae.runs.layout import METRICS, PICTURES, SUPERSEDED, VALIDATION
 
 logger = logging.getLogger("fcmae")
@@ -108,7 +108,7 @@ def agreed(accelerator: Accelerator, folder: Path, find: Callable[[], Path | Non
         raise UserError(errors[bad] if all(errors) else f"{errors[bad]} (on the machine of process {bad})")
     if len(set(names)) == 1:
         return found
-    newest = max(name for name in names if name is not None)
+    newest = max((name for name in names if name is not None), key=lambda name: (steps_of(Path(name)), name))
     source, lacking = names.index(newest), [rank for rank, name in enumerate(names) if name != newest]
     if not is_own:
         raise UserError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.runs.checkpoint import read_model
-from fcmae.runs.find import AVERAGE, BEST, FOLDER
+from fcmae.runs.find import AVERAGE, BEST, FOLDER, check_contents
 from fcmae.weights.entries import find_state_dict, say_which
 from fcmae.weights.lookalikes import TORCH
 from fcmae.weights.place import INDEX, check_file, weights_file
@@ -82,6 +82,7 @@ def _contents(file: Path, allow_pickle: bool) -> tuple[Any, dict[str, Any] | Non
     """What a file holds, and the configuration in its header."""
     if file.is_file():  # what is missing is read_model's to say
         check_file(file)
+        check_contents(file)
     with file.open("rb") as opened:
         start = opened.read(16)
     if start[8:9] == b"{":  # safetensors: a length, then JSON. Either kind is found under the other's name

@@ -25,6 +25,8 @@ from fcmae.finetuning.task import Finetuning
 from fcmae.models import create_model
 from fcmae.predict import predict
 from fcmae.runs import checkpoint as ckpt
+from fcmae.runs.find import read_state
+from fcmae.runs.state import checksum
 from fcmae.training import loop
 from tests.fcmae.finished_runs import metrics, stop_after
 from tests.fcmae.forked import train_together
@@ -125,6 +127,7 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     assert str(pretrained) in config
 
     best = folder / "checkpoints" / "best"
+    assert read_state(best).checksums == {"model.safetensors": checksum(best / "model.safetensors")}
     import fcmae
 
     dense: Any = fcmae.create_dense(best, 3).eval()

@@ -2,10 +2,13 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from fcmae.errors import UserError
 from fcmae.pretrain import main
 from fcmae.training import nodes
 from tests.fcmae.finished_runs import Args, losses, weights
@@ -61,6 +64,15 @@ def test_a_checkpoint_by_its_path_must_be_on_each_machine(tiny_args: Args, tmp_p
     assert text.count("missing does not exist; give a run folder, or one of its checkpoints") == 2
     assert text.count("(on the machine of process 1)") == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_the_newest_checkpoint_has_most_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its name's place among words: from a hundred million steps on a name has nine digits."""
+    found = [(f"step-{step}", None, True) for step in (99999999, 100000000)]
+    monkeypatch.setattr(nodes, "gather_object", lambda _: found)
+    accelerator: Any = SimpleNamespace(num_processes=2)
+    with pytest.raises(UserError, match="process 1 finds step-100000000, process 0 step-99999999"):
+        nodes.agreed(accelerator, tmp_path, lambda: tmp_path / found[0][0], is_own=False)
 
 
 def test_shards_need_one_folder(tiny_args: Args, tmp_path: Path) -> None:

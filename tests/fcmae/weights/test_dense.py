@@ -14,6 +14,7 @@ from torch import Tensor
 
 import fcmae
 from fcmae.convert import convert
+from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.pretrain import main
 from tests.fcmae.small_runs import save_run
@@ -141,6 +142,23 @@ def test_only_a_runs_own_settings_are_believed(
     for text in ("data: /datasets/in1k", "data: {mean: 0.5}", "# fcmae\ndata: {mean: [123, 117, 104]}", "[1"):
         (run / "config.yaml").write_text(text)
         assert fcmae.create_dense("model.safetensors").pretrained_cfg["mean"] == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("folder", ["step-00000001", "best"])
+def test_a_bit_that_flipped_after_a_checkpoint_was_written(tmp_path: Path, folder: str) -> None:
+    """The file can be read; only its checksum tells. Without state.json there is nothing to compare with."""
+    saved = next(save_run(tmp_path / "run").rglob("step-*"))
+    checkpoint = saved.rename(saved.with_name(folder))
+    file = checkpoint / "model.safetensors"
+    fcmae.convert_to_dense(checkpoint)
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    for given in (checkpoint, file):
+        with pytest.raises(UserError, match=rf"^{file} cannot be read: it was damaged after it was written"):
+            fcmae.convert_to_dense(given)
+    (checkpoint / "state.json").unlink()
+    fcmae.convert_to_dense(checkpoint)
 
 
 def test_a_fine_tuned_run_stands_for_its_best_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
