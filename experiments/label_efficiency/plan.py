@@ -80,11 +80,11 @@ PLANS = {
         pretrain={
             "model": {"decoder_dim": 256},
             "data": {"crop_scale": (0.4, 1.0), "mean": "auto", "std": "auto"},
-            "train": {"epochs": 5, "batch_size": 128},
+            "train": {"epochs": 3, "batch_size": 64},
         },
         data={"crop_scale": (0.6, 1.0)},
-        batch_size=64,
+        batch_size=32,
         images_seen=30_000,
-        epochs_within=(5, 50),
+        epochs_within=(5, 30),
     ),
 }

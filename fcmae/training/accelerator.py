@@ -13,6 +13,7 @@ from torch import nn
 from fcmae.cli.devices import choose_device
 from fcmae.config.run import RunConfig
 from fcmae.errors import UserError
+from fcmae.training.meeting import meet
 from fcmae.training.run import TrainSettings
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
@@ -22,7 +23,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """The accelerator for ``config.device`` and ``config.train.precision``, joined with the other processes, if any.
 
     Raises:
-        UserError: a device that is not there, or one device for several processes.
+        UserError: a device that is not there, one device for several processes, or another process did not come.
     """
     if config.device == "auto":
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -45,6 +46,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 def _accelerator(config: RunConfig, device: torch.device) -> Accelerator:
     # every weight is cast once a step, so a cache of casts saves nothing, and CUDA graphs cannot have one
     casts = AutocastKwargs(cache_enabled=False)
+    if (backend := {"cpu": "gloo", "cuda": "nccl"}.get(device.type)) is not None:
+        meet(backend)
     # accelerate finds torchrun's CPU processes only with cpu=True
     return Accelerator(cpu=device.type == "cpu", mixed_precision=_precision(config, device), kwargs_handlers=[casts])
 
