@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +33,23 @@ def stubs(tmp_path: Path) -> Path:
     return folder
 
 
-def submit(stubs: Path, python: str, args: list[str], **environment: str) -> subprocess.Popen:
+@pytest.fixture
+def submit(stubs: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts the script; what is left of its processes after the test is killed."""
+    jobs: list[subprocess.Popen] = []
+
+    def start(python: str, args: list[str], **environment: str) -> subprocess.Popen:
+        jobs.append(_submit(stubs, python, args, **environment))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+
+
+def _submit(stubs: Path, python: str, args: list[str], **environment: str) -> subprocess.Popen:
     env = os.environ | {"PATH": f"{stubs}:{os.environ['PATH']}", "STUBS": str(stubs), "PYTHON": python} | environment
     command = ["sbatch", str(SCRIPT), *args]
     log = (stubs / "log").open("ab")
@@ -62,7 +79,7 @@ def test_the_script_parses() -> None:
 
 @pytest.mark.parametrize(("status", "signaled", "requeued"), [(0, True, True), (1, True, False), (0, False, False)])
 def test_a_run_that_is_saved_in_time_is_requeued(
-    stubs: Path, tmp_path: Path, status: int, signaled: bool, requeued: bool
+    stubs: Path, submit: Callable[..., subprocess.Popen], tmp_path: Path, status: int, signaled: bool, requeued: bool
 ) -> None:
     """The warning reaches the training processes and not torchrun. An error, or a whole run, is not requeued.
 
@@ -76,7 +93,7 @@ def test_a_run_that_is_saved_in_time_is_requeued(
     # as torchrun, which starts a process that installs a handler
     python.write_text(f'#!/bin/bash\necho "$@" >> "$STUBS/started"\n{sys.executable} -c "{trained}" &\nwait $!\n')
     python.chmod(0o755)
-    job = submit(stubs, str(python), ["--output", "a run"], SCANCEL_TAKES="1")
+    job = submit(str(python), ["--output", "a run"], SCANCEL_TAKES="1")
     wait_for(lambda: (stubs / "ready").is_file() and (stubs / "ready").read_text().count("ready") == 2)
     if signaled:
         job.send_signal(signal.SIGUSR1)
@@ -91,12 +108,14 @@ def test_a_run_that_is_saved_in_time_is_requeued(
     )
 
 
-def test_a_process_and_then_a_machine_are_killed(tiny_args: Args, tmp_path: Path, stubs: Path) -> None:
+def test_a_process_and_then_a_machine_are_killed(
+    tiny_args: Args, tmp_path: Path, stubs: Path, submit: Callable[..., subprocess.Popen]
+) -> None:
     """torchrun goes on after the first; one process goes on after the second; the losses are those undisturbed."""
     options = ["--train.batch_size", "null", "--train.effective_batch", "4", "--train.epochs", "6"]
     assert main(tiny_args("whole", *options)) == 0
     run, long = tmp_path / "run", tiny_args("run", *options)
-    job = submit(stubs, sys.executable, long, SLURM_JOB_ID=str(free_port_number()))
+    job = submit(sys.executable, long, SLURM_JOB_ID=str(free_port_number()))
 
     def steps() -> int:
         file = run / "metrics.jsonl"
