@@ -54,6 +54,7 @@ types: $(VENV)/.installed-dev      ## mypy
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/typecheck .
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p fcmae
+	rm -rf build
 
 check: test lint types             ## all that CI runs
 
