@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fcmae.cli.fields import WORD
-from fcmae.config import DIGITS, OptimizationConfig, TrainingImagesConfig, check_least, check_seed
+from fcmae.config import OptimizationConfig, TrainingImagesConfig, check_least, check_seed
 from fcmae.config.checks import check_finite
 from fcmae.config.pretrain import absolute, plain
 from fcmae.config.watch import check_trackers
@@ -13,6 +13,8 @@ from fcmae.models.sizes import SIZES, check_stem_stride
 
 SCRATCH = "scratch"
 """In place of weights: a network with random ones."""
+PHOTOS = "photos"
+"""In place of labeled images: tiles of the bundled photos."""
 STAGES = 4
 Freeze = Literal["head"] | int
 DecayBy = Literal["layer", "three"]
@@ -62,8 +64,8 @@ class FinetuneDataConfig(TrainingImagesConfig):
     path: str | None = None
     """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or
     .zip, or WebDataset's shards with .cls files; a .csv, .tsv or .parquet table with columns for label and path, or
-    image; any of these by URL, but not tables of paths; the folder of --data.dataset; or the word digits for
-    scikit-learn's handwritten digits."""
+    image; any of these by URL, but not tables of paths; the folder of --data.dataset; or the word photos for
+    tiles of the photos that ship with scikit-image and scikit-learn, labeled with their photo."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
     train_split: str = "train"
@@ -245,7 +247,7 @@ class FinetuneConfig:
             output=absolute(self.output),
             weights=absolute(self.weights) if of_a_file else self.weights,
             data=self.data
-            if self.data.path == DIGITS
+            if self.data.path == PHOTOS
             else replace(self.data, path=absolute(self.data.path), cache_dir=absolute(self.data.cache_dir)),
         )
 

@@ -1,4 +1,4 @@
-"""Labeled images for fine-tuning: folders of classes, tables, datasets of timm, and scikit-learn's digits."""
+"""Labeled images for fine-tuning: folders of classes, tables, datasets of timm, and tiles of bundled photos."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ import numpy as np
 from timm.data import create_dataset
 from torch.utils.data import IterableDataset
 
-from fcmae.config import DIGITS
 from fcmae.data.classes import TEST, TRAIN, class_parts, listed, may_hold_classes, stratified_split
 from fcmae.data.crops import center_crop
 from fcmae.data.images import ImageFile, UnreadableImageError, open_image
@@ -23,15 +22,16 @@ from fcmae.data.sources.entries import natural_key
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Labeled
 from fcmae.errors import UserError
-from fcmae.finetuning.config import FinetuneDataConfig
+from fcmae.finetuning.config import PHOTOS, FinetuneDataConfig
 from fcmae.finetuning.tables import Row, is_table, read_table
+from fcmae.finetuning.tiles import photo_tiles
 from fcmae.progress import tracked
 
 logger = logging.getLogger("fcmae")
 
 ACCEPTED = (
     "give a folder with a subfolder for each class, such a .tar or .zip, a table (.csv, .parquet) of labels and paths "
-    "or images, a URL of these, a --data.dataset of timm in its folder, or the word digits"
+    "or images, a URL of these, a --data.dataset of timm in its folder, or the word photos"
 )
 SHOWN = 5  # classes that a message names
 Open = Callable[[int, PixelReading], ImageFile]
@@ -116,8 +116,8 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
     """
     if data.path is None:
         raise UserError(f"--data.path is missing: {ACCEPTED}")
-    if data.path == DIGITS and not Path(DIGITS).exists():
-        found = _split(DIGITS, _digits(), tuple("0123456789"), data, seed)
+    if data.path == PHOTOS and not Path(PHOTOS).exists():
+        found = _split(PHOTOS, *_tiles(), data, seed)
     elif data.dataset is not None:
         found = _of_timm(data)
     elif may_hold_classes(data.path, data.access):
@@ -286,13 +286,10 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list | tuple) else None
 
 
-def _digits() -> LabeledImages:
-    from sklearn.datasets import load_digits  # slow to import, and only needed here
-
-    digits = load_digits()
-    arrays = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    names = [f"{DIGITS}/{n}" for n in range(len(arrays))]
-    return LabeledImages(partial(_open_array, arrays), names, digits.target.astype(np.int64))
+def _tiles() -> tuple[LabeledImages, tuple[str, ...]]:
+    _, labels, photos = photo_tiles()
+    names = [f"{PHOTOS}/{photos[label]}-{n}" for n, label in enumerate(labels)]
+    return LabeledImages(_open_tile, names, labels), photos
 
 
 def _warn_of_absent(found: LabeledSet) -> None:
@@ -316,8 +313,8 @@ def _open_file(files: ImageSet, index: int, reading: PixelReading) -> ImageFile:
     return open_image(files[index], reading)
 
 
-def _open_array(arrays: np.ndarray, index: int, reading: PixelReading) -> ImageFile:
-    return _decoded(Path(f"{DIGITS}/{index}"), reading, arrays[index], False, False)
+def _open_tile(index: int, reading: PixelReading) -> ImageFile:
+    return _decoded(Path(f"{PHOTOS}/{index}"), reading, photo_tiles()[0][index], True, False)
 
 
 def _open_item(dataset: Any, index: int, reading: PixelReading) -> ImageFile:
