@@ -5,6 +5,10 @@
     apt-get install dataset-fashion-mnist
     python -m experiments.label_efficiency fashion_mnist --folder runs/fashion_mnist
 
+With --networks rate-low crops-large … (one change each of pretraining) it tells what a recipe should depend on:
+
+    python -m experiments.label_efficiency elpv --folder runs/elpv --networks v2 rate-low --shares 0.1 --rate 3e-3
+
 It prints a table as Markdown and draws FOLDER/label_efficiency.png. Stopped, the same command goes on.
 """
 
@@ -12,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from experiments.label_efficiency import table
-from experiments.label_efficiency.plan import NETWORKS, PLANS
+from experiments.label_efficiency.plan import NETWORKS, PLANS, VARIATIONS
 from experiments.label_efficiency.run import Experiment, read
 
 
@@ -21,15 +25,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=PLANS)
     parser.add_argument("--folder", type=Path, required=True, help="data, weights and results")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=[*NETWORKS, *VARIATIONS], default=list(NETWORKS))
     parser.add_argument("--shares", nargs="+", type=float, help="of the labels (default: all of the plan)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rate", type=float, help="peak learning rate of fine-tuning (default: the best of a few)")
     args = parser.parse_args()
     plan = PLANS[args.set]
     experiment = Experiment(plan, args.folder)
     for share in args.shares or plan.shares:
         for network in args.networks:
-            rate = experiment.best_rate(network, share)
+            rate = args.rate or experiment.best_rate(network, share)
             for seed in args.seeds:
                 one = experiment.result(network, share, seed, rate, "test")
                 print(f"{share:.0%} of the labels, {network}, seed {seed}: {one.top1:.2%}", flush=True)

@@ -1,7 +1,7 @@
 """What is compared, on what, and for how long: one record for each data set."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,38 @@ class Network:
 
     title: str
     pretrained: bool
-    model: Mapping[str, Any]
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Laid over ``Plan.model``."""
+    pretrain: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Groups of settings, laid over ``Plan.pretrain``."""
+    length: float = 1.0
+    """Epochs of pretraining, as a multiple of the plan's."""
 
 
 NETWORKS = {
-    "v2": Network("V2, pretrained", True, {}),
-    "scratch": Network("V2, from scratch", False, {}),
+    "v2": Network("V2, pretrained", True),
+    "scratch": Network("V2, from scratch", False),
     "v1": Network("V1 style (LayerScale, no GRN), pretrained", True, {"use_grn": False, "use_layer_scale": True}),
 }
+PRETRAIN_BATCH = 64
+
+
+def _peak(rate: float) -> dict[str, dict[str, float]]:
+    return {"train": {"base_lr": rate * 256 / PRETRAIN_BATCH}}
+
+
+VARIATIONS = {
+    "rate-low": Network("peak learning rate 5e-4", True, pretrain=_peak(5e-4)),
+    "rate-high": Network("peak learning rate 5e-3", True, pretrain=_peak(5e-3)),
+    "crops-small": Network("crops from 8% of the area", True, pretrain={"data": {"crop_scale": (0.08, 1.0)}}),
+    "crops-large": Network("crops from 60% of the area", True, pretrain={"data": {"crop_scale": (0.6, 1.0)}}),
+    "decoder-narrow": Network("decoder 128 wide", True, pretrain={"model": {"decoder_dim": 128}}),
+    "decoder-wide": Network("decoder 512 wide", True, pretrain={"model": {"decoder_dim": 512}}),
+    "mask-more": Network("75% masked", True, pretrain={"train": {"mask_ratio": 0.75}}),
+    "short": Network("a third as long", True, length=1 / 3),
+    "long": Network("three times as long", True, length=3.0),
+}
+"""One change each of V2's pretraining, to see what a recipe for small sets should depend on."""
 RATES = {True: (3e-4, 1e-3, 3e-3), False: (1e-3, 3e-3, 6e-3)}
 """Peak learning rates that are tried, of pretrained weights and of random ones."""
 DECAY = {True: 0.8, False: 1.0}
@@ -67,7 +91,7 @@ PLANS = {
                 "cache": True,
                 "num_workers": 1,
             },
-            "train": {"epochs": 120, "batch_size": 64},
+            "train": {"epochs": 120, "batch_size": PRETRAIN_BATCH},
         },
         data={"crop_scale": (0.5, 1.0), "vflip": 0.5, "rotate90": True},
         batch_size=32,
@@ -80,7 +104,7 @@ PLANS = {
         pretrain={
             "model": {"decoder_dim": 256},
             "data": {"crop_scale": (0.4, 1.0), "mean": "auto", "std": "auto"},
-            "train": {"epochs": 3, "batch_size": 64},
+            "train": {"epochs": 3, "batch_size": PRETRAIN_BATCH},
         },
         data={"crop_scale": (0.6, 1.0)},
         batch_size=32,

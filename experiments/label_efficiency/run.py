@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.label_efficiency.plan import DECAY, NETWORKS, RATES, Plan
+from experiments.label_efficiency.plan import DECAY, NETWORKS, RATES, VARIATIONS, Network, Plan
 from fcmae.finetune import finetune
 from fcmae.pretrain import pretrain
 from fcmae.runs.layout import METRICS
@@ -49,19 +49,21 @@ class Experiment:
 
     def weights(self, network: str) -> str:
         """A finished pretraining run on all training images, without their labels; or the word scratch."""
-        if not NETWORKS[network].pretrained:
+        chosen = network_of(network)
+        if not chosen.pretrained:
             return "scratch"
         output = self.folder / f"pretrained-{network}"
-        settings = {name: dict(values) for name, values in self.plan.pretrain.items()}
+        settings = {name: {**values, **chosen.pretrain.get(name, {})} for name, values in self.plan.pretrain.items()}
         settings["data"] |= {"path": str(self.data / "train")}
-        model = dict(self.plan.model) | settings.pop("model", {}) | dict(NETWORKS[network].model)
+        settings["train"]["epochs"] = max(1, round(chosen.length * settings["train"]["epochs"]))
+        model = dict(self.plan.model) | settings.pop("model") | dict(chosen.model)
         if not pretrain(model=model, output=str(output), log={"checkpoint_every": 20}, **settings).is_complete:
             raise SystemExit(f"stopped; run again to resume {output}")
         return str(output)
 
     def best_rate(self, network: str, share: float) -> float:
         """The peak learning rate of the best accuracy on the part of the training split that is held out to tune on."""
-        found = [self.result(network, share, 0, rate, "tune") for rate in RATES[NETWORKS[network].pretrained]]
+        found = [self.result(network, share, 0, rate, "tune") for rate in RATES[network_of(network).pretrained]]
         return max(found, key=lambda one: one.top1).peak_lr
 
     def result(self, network: str, share: float, seed: int, rate: float, phase: Literal["tune", "test"]) -> Result:
@@ -77,7 +79,7 @@ class Experiment:
         return one
 
     def _finetune(self, network: str, share: float, seed: int, rate: float, tunes: bool) -> tuple[float, int]:
-        plan, is_pretrained = self.plan, NETWORKS[network].pretrained
+        plan, is_pretrained = self.plan, network_of(network).pretrained
         images = self.labeled * share * (1 - TUNE_SHARE if tunes else 1)
         epochs = plan.epochs(round(images))
         output = self.folder / f"finetuned-{network}-{share:g}-{seed}-{rate:g}"
@@ -101,6 +103,11 @@ class Experiment:
         scores = json.loads((done.folder / "validation" / "scores.json").read_text())
         shutil.rmtree(output)
         return last["val_top1"], scores["images"]
+
+
+def network_of(name: str) -> Network:
+    """Of the networks that are compared, or of the variations of one."""
+    return (NETWORKS | VARIATIONS)[name]
 
 
 def read(folder: Path) -> list[Result]:

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.label_efficiency.plan import NETWORKS
-from experiments.label_efficiency.run import Result
+from experiments.label_efficiency.plan import NETWORKS, VARIATIONS
+from experiments.label_efficiency.run import Result, network_of
 
 
 class Cell(NamedTuple):
@@ -26,9 +26,8 @@ def cells(results: Sequence[Result]) -> dict[tuple[str, float], Cell]:
     """By network and share, of what was tested."""
     tested = [one for one in results if one.phase == "test"]
     found = {}
-    for key in sorted(
-        {(one.network, one.share) for one in tested}, key=lambda key: (list(NETWORKS).index(key[0]), key[1])
-    ):
+    rows = [*NETWORKS, *VARIATIONS]
+    for key in sorted({(one.network, one.share) for one in tested}, key=lambda key: (rows.index(key[0]), key[1])):
         these = [one for one in tested if (one.network, one.share) == key]
         values = np.array([one.top1 for one in these])
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
@@ -44,7 +43,7 @@ def markdown(results: Sequence[Result]) -> str:
     lines = ["| | " + " | ".join(f"{share:.0%}" for share in shares) + " |", "|---" * (len(shares) + 1) + "|"]
     for network in dict.fromkeys(network for network, _ in found):
         texts = [_text(found.get((network, share))) for share in shares]
-        lines.append(f"| {NETWORKS[network].title} | " + " | ".join(texts) + " |")
+        lines.append(f"| {network_of(network).title} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
@@ -65,7 +64,7 @@ def figure(results: Sequence[Result], title: str, file: Path) -> None:
         points = [(share, cell) for (name, share), cell in found.items() if name == network]
         percent = [100 * share for share, _ in points]
         means, halves = ([100 * getattr(cell, name) for _, cell in points] for name in ("mean", "half"))
-        axes.errorbar(percent, means, np.nan_to_num(halves), marker="o", capsize=3, label=NETWORKS[network].title)
+        axes.errorbar(percent, means, np.nan_to_num(halves), marker="o", capsize=3, label=network_of(network).title)
     axes.set(xscale="log", xlabel="labels used, %", ylabel="accuracy on the test split, %", title=title)
     ticks = sorted({100 * share for _, share in found})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

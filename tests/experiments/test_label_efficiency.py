@@ -5,6 +5,7 @@ import gzip
 import json
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 from experiments.label_efficiency import plan, run, sets, table
 from experiments.label_efficiency.run import Experiment, Result
 from fcmae.cli.finetune_parser import config_from
+from fcmae.cli.pretrain_parser import config_from as pretrain_config
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult
+from fcmae.runs.layout import flat
 from fcmae.training.batch import peak_learning_rate
 
 
@@ -90,6 +93,33 @@ def test_fine_tuning_is_the_same_but_for_rate_and_epochs_at_any_share(
     assert peak_learning_rate(config.train, config.train.batch_size or 0) == pytest.approx(3e-3)
     assert (config.train.effective_batch, config.train.ema, config.augment.rand_augment) == (None, 0.0, None)
     assert (config.data.mean, config.data.std, config.train.layer_decay) == ("auto", "auto", 1.0)
+
+
+CHANGED = {
+    "rate-low": {"train.base_lr": 2e-3}, "rate-high": {"train.base_lr": 2e-2},
+    "crops-small": {"data.crop_scale": (0.08, 1.0)}, "crops-large": {"data.crop_scale": (0.6, 1.0)},
+    "decoder-narrow": {"model.decoder_dim": 128}, "decoder-wide": {"model.decoder_dim": 512},
+    "mask-more": {"train.mask_ratio": 0.75}, "short": {"train.epochs": 40}, "long": {"train.epochs": 360},
+}  # fmt: skip
+
+
+def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    def record(**settings: Any) -> SimpleNamespace:
+        given.append(settings)
+        return SimpleNamespace(is_complete=True)
+
+    monkeypatch.setattr(run, "pretrain", record)
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    experiment = Experiment(dataclasses.replace(plan.PLANS["elpv"], make=lambda folder: folder), tmp_path)
+    for name in ("v2", *plan.VARIATIONS):
+        assert experiment.weights(name) == str(tmp_path / f"pretrained-{name}")
+    usual, *varied = (flat(dataclasses.asdict(pretrain_config((), one))) for one in given)
+    assert plan.VARIATIONS.keys() == CHANGED.keys()
+    for name, found in zip(plan.VARIATIONS, varied, strict=True):
+        changed = {key: value for key, value in found.items() if value != usual[key] and key != "output"}
+        assert changed == CHANGED[name], name
 
 
 class Counted(Experiment):
