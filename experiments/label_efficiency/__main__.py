@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.label_efficiency import table
 from experiments.label_efficiency.plan import NETWORKS, PLANS, VARIATIONS
-from experiments.label_efficiency.run import Experiment, read
+from experiments.label_efficiency.run import Experiment
 
 
 def main() -> None:
@@ -32,13 +32,14 @@ def main() -> None:
     args = parser.parse_args()
     plan = PLANS[args.set]
     experiment = Experiment(plan, args.folder)
+    results = []
     for share in args.shares or plan.shares:
         for network in args.networks:
             rate = args.rate or experiment.best_rate(network, share)
             for seed in args.seeds:
                 one = experiment.result(network, share, seed, rate, "test")
+                results.append(one)
                 print(f"{share:.0%} of the labels, {network}, seed {seed}: {one.top1:.2%}", flush=True)
-    results = read(args.folder)
     print(table.markdown(results))
     table.figure(results, args.set, args.folder / "label_efficiency.png")
 

@@ -1,7 +1,7 @@
 """What is compared, on what, and for how long: one record for each data set."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,10 @@ class Plan:
     """Fine-tuning's budget: images in all its steps, within the bounds of ``epochs_within``."""
     epochs_within: tuple[int, int]
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.25, 1.0)
+
+    def settings(self) -> dict[str, Any]:
+        """All of it, as plain data."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("make", "shares")}
 
     def epochs(self, images: int) -> int:
         """Passes over so many labeled images."""

@@ -17,7 +17,7 @@ from fcmae.pretrain import pretrain
 from fcmae.runs.layout import METRICS
 
 TUNE_SHARE = 0.25  # of the training split, held out to tune on
-RESULTS = "results.jsonl"
+RESULTS, PLAN = "results.jsonl", "plan.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ class Experiment:
     folder: Path
 
     def __post_init__(self) -> None:
+        """Raises SystemExit where the folder has results of another plan: a table must not mix them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept, now = self.folder / PLAN, json.dumps(self.plan.settings(), indent=1)
+        if kept.exists() and kept.read_text() != now:
+            raise SystemExit(f"{kept} says that another plan was followed there; give another --folder")
+        kept.write_text(now)
         self.data = self.plan.make(self.folder / "data")
         self.labeled = sum(1 for _ in (self.data / "train").rglob("*.png"))
 

@@ -13,7 +13,7 @@ from fcmae.models.sizes import SIZES, check_stem_stride
 
 SCRATCH = "scratch"
 """In place of weights: a network with random ones."""
-PHOTOS = "photos"
+PHOTOS = "photo-tiles"
 """In place of labeled images: tiles of the bundled photos."""
 STAGES = 4
 Freeze = Literal["head"] | int
@@ -64,7 +64,7 @@ class FinetuneDataConfig(TrainingImagesConfig):
     path: str | None = None
     """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or
     .zip, or WebDataset's shards with .cls files; a .csv, .tsv or .parquet table with columns for label and path, or
-    image; any of these by URL, but not tables of paths; the folder of --data.dataset; or the word photos for
+    image; any of these by URL, but not tables of paths; the folder of --data.dataset; or the word photo-tiles for
     tiles of the photos that ship with scikit-image and scikit-learn, labeled with their photo."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
@@ -246,9 +246,11 @@ class FinetuneConfig:
             self,
             output=absolute(self.output),
             weights=absolute(self.weights) if of_a_file else self.weights,
-            data=self.data
-            if self.data.path == PHOTOS
-            else replace(self.data, path=absolute(self.data.path), cache_dir=absolute(self.data.cache_dir)),
+            data=replace(
+                self.data,
+                path=PHOTOS if self.data.path == PHOTOS else absolute(self.data.path),
+                cache_dir=absolute(self.data.cache_dir),
+            ),
         )
 
     def as_dict(self) -> dict[str, Any]:

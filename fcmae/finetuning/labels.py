@@ -31,7 +31,7 @@ logger = logging.getLogger("fcmae")
 
 ACCEPTED = (
     "give a folder with a subfolder for each class, such a .tar or .zip, a table (.csv, .parquet) of labels and paths "
-    "or images, a URL of these, a --data.dataset of timm in its folder, or the word photos"
+    "or images, a URL of these, a --data.dataset of timm in its folder, or the word photo-tiles"
 )
 SHOWN = 5  # classes that a message names
 Open = Callable[[int, PixelReading], ImageFile]
@@ -116,7 +116,7 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
     """
     if data.path is None:
         raise UserError(f"--data.path is missing: {ACCEPTED}")
-    if data.path == PHOTOS and not Path(PHOTOS).exists():
+    if data.path == PHOTOS:
         found = _split(PHOTOS, *_tiles(), data, seed)
     elif data.dataset is not None:
         found = _of_timm(data)

@@ -5,7 +5,6 @@ would find the address of a process that is gone, and wait for it until a time l
 agree on a name that no earlier start has used, and leave their addresses under it.
 """
 
-import json
 import os
 import time
 import uuid
@@ -16,9 +15,8 @@ import torch.distributed as dist
 
 from fcmae.errors import UserError
 
-TO_MEET = 600.0  # seconds; machines may start minutes apart
-BETWEEN_LOOKS = 0.05  # seconds
-PREFIX = "fcmae/meeting"
+TO_MEET = 600.0  # seconds; torch is imported minutes later from a slow disk
+LOOKS = 0.05, 0.5  # seconds between two looks: the first, the longest
 
 
 def meet(backend: str) -> None:
@@ -46,6 +44,7 @@ def agree(store: dist.Store, rank: int, world_size: int, seconds: float = TO_MEE
 
     Each process leaves a word of its own. The first process proposes a name to those whose words it finds, as often as
     it finds others, and lets them go once all have agreed to the last. A word of a process that is gone gets no answer.
+    One that was ended without its launcher may live for seconds and write, too; so all look at what they have written.
 
     Args:
         store: that all of them reach; that of earlier starts.
@@ -56,30 +55,33 @@ def agree(store: dist.Store, rank: int, world_size: int, seconds: float = TO_MEE
     Raises:
         UserError: another process did not come.
     """
-    store = dist.PrefixStore(PREFIX, store)
+    store = dist.PrefixStore(f"fcmae/meeting/{os.environ.get('TORCHELASTIC_RUN_ID', '')}", store)
     step = _propose(store, world_size) if rank == 0 else _accept(store, rank)
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, LOOKS[0]
     while (name := step()) is None:
         if time.monotonic() > deadline:
             raise UserError(f"the {world_size} processes of this run did not meet within {seconds:g} s")
-        time.sleep(BETWEEN_LOOKS)
+        time.sleep(pause)
+        pause = min(LOOKS[1], 1.1 * pause)
     return name
 
 
 def _propose(store: dist.Store, world_size: int) -> Callable[[], str | None]:
-    others = range(1, world_size)
-    words: list[str] | None = None
-    name = ""
+    word_of, proposal_to, answer_of = (
+        [f"{what}/{rank}" for rank in range(1, world_size)] for what in ("word", "proposal", "agreed")
+    )
+    name, proposed = "", list[str]()
 
     def step() -> str | None:
-        nonlocal words, name
-        found = _read(store, [f"word/{rank}" for rank in others])
-        if found is None:
+        nonlocal name, proposed
+        words = _read(store, word_of)
+        if words is None:
             return None
-        if found != words:
-            words, name = found, uuid.uuid4().hex
-            store.set("proposal", json.dumps([name, words]))
-        if _read(store, [f"agreed/{rank}" for rank in others]) != [name] * len(others):
+        if not name or _read(store, proposal_to) != proposed or [f"{name} {word}" for word in words] != proposed:
+            name = uuid.uuid4().hex
+            proposed = [f"{name} {word}" for word in words]
+            store.multi_set(proposal_to, proposed)
+        if _read(store, answer_of) != [name] * len(words):
             return None
         store.set("go", name)
         return name
@@ -89,15 +91,16 @@ def _propose(store: dist.Store, world_size: int) -> Callable[[], str | None]:
 
 def _accept(store: dist.Store, rank: int) -> Callable[[], str | None]:
     word, agreed = uuid.uuid4().hex, ""
-    store.set(f"word/{rank}", word)
 
     def step() -> str | None:
         nonlocal agreed
-        proposal = _read(store, ["proposal"])
+        if _read(store, [f"word/{rank}"]) != [word]:
+            store.set(f"word/{rank}", word)
+        proposal = _read(store, [f"proposal/{rank}"])
         if proposal is None:
             return None
-        name, words = json.loads(proposal[0])
-        if words[rank - 1 : rank] != [word]:
+        name, _, to = proposal[0].partition(" ")
+        if to != word:
             return None  # of an earlier start
         if name != agreed:
             store.set(f"agreed/{rank}", name)
@@ -109,4 +112,4 @@ def _accept(store: dist.Store, rank: int) -> Callable[[], str | None]:
 
 def _read(store: dist.Store, keys: list[str]) -> list[str] | None:
     """The values; None if one is missing."""
-    return [value.decode() for value in store.multi_get(keys)] if not keys or store.check(keys) else None
+    return [value.decode() for value in store.multi_get(keys)] if store.check(keys) else None

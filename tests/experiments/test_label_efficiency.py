@@ -147,6 +147,15 @@ def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / run.RESULTS).read_text().splitlines()[-1])["phase"] == "test"
 
 
+def test_results_of_another_plan_are_not_mixed_in(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"model": {}, "pretrain": {}, "data": {}, "batch_size": 1, "images_seen": 1}
+    tiny = plan.Plan(lambda folder: folder, epochs_within=(1, 1), **settings)
+    for shares in ((0.1,), (0.1, 1.0)):  # more of the same
+        Counted(dataclasses.replace(tiny, shares=shares), tmp_path).result("v2", 0.1, 0, 1e-3, "test")
+    with pytest.raises(SystemExit, match=r"plan\.json says that another plan was followed there"):
+        Counted(dataclasses.replace(tiny, batch_size=2), tmp_path)
+
+
 def test_the_table_has_students_interval(tmp_path: Path) -> None:
     """Of 0.8, 0.9 and 1.0: 0.9 ± 4.303 · 0.1 / √3, by a table of Student's t with 2 degrees of freedom."""
     results = [Result("v2", 0.1, seed, 1e-3, "test", 0.8 + 0.1 * seed, 10) for seed in range(3)]

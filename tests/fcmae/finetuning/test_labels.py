@@ -10,7 +10,7 @@ from PIL import Image
 
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
-from fcmae.finetuning.config import FinetuneDataConfig
+from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set, share_of_each
 from fcmae.finetuning.tiles import photo_tiles
 from tests.fcmae.labeled_images import COLORS, fill
@@ -69,18 +69,21 @@ def test_a_table_with_numbers_splits_and_several_labels(tmp_path: Path) -> None:
 
 def test_tiles_of_photos_need_no_files() -> None:
     """They are the photos' pixels, do not overlap, and keep their places when fewer are trained on."""
-    found = of("photos")
+    found = of("photo-tiles")
     assert len(found.classes) == 18
     assert len(found.train) + len(found.val) == 396
     assert {str(name).partition("/")[2].rpartition("-")[0] for name in found.val.names} == set(found.classes)
     coffee = np.asarray(Image.open(str(files("skimage.data") / "coffee.png")))
     first = next(n for n, label in enumerate(photo_tiles()[1]) if found.classes[label] == "coffee")
-    place = found.train if f"photos/coffee-{first}" in found.train.names else found.val
-    tile = place.open(list(place.names).index(f"photos/coffee-{first}"), PixelReading(3)).decode()
+    place = found.train if f"photo-tiles/coffee-{first}" in found.train.names else found.val
+    tile = place.open(list(place.names).index(f"photo-tiles/coffee-{first}"), PixelReading(3)).decode()
     assert np.array_equal(tile, coffee[:96, :96].transpose(2, 0, 1))
-    few = of("photos", train_share=0.01)
+    few = of("photo-tiles", train_share=0.01)
     assert np.bincount(few.train.labels).tolist() == [1] * 18
     assert few.val.names == found.val.names
+    config = FinetuneConfig("scratch", data=FinetuneDataConfig(path="photo-tiles", cache_dir="cache"))
+    found_data = config.with_absolute_paths().data
+    assert (found_data.path, found_data.cache_dir) == ("photo-tiles", str(Path.cwd() / "cache"))
 
 
 def test_a_dataset_of_timm(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from fcmae.errors import UserError
-from fcmae.training.meeting import PREFIX, agree, meet
+from fcmae.training.meeting import agree, meet
 
 
 @pytest.fixture
@@ -48,10 +48,28 @@ def test_each_start_has_a_name_of_its_own(store: dist.TCPStore) -> None:
 
 def test_one_that_died_while_they_met_is_not_waited_for(store: dist.TCPStore) -> None:
     """Its word was there, so the first process proposed a name to it; then it was started anew."""
-    dist.PrefixStore(PREFIX, store).set("word/1", "of one that is gone")
+    dist.PrefixStore("fcmae/meeting/", store).set("word/1", "of one that is gone")
     names = together(store, 0, 2, 1, late=0.5)
     assert len(set(names.values())) == 1
     assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("order", "written"),
+    [
+        ((1, 2, 0), {"word/1": "of one that lives for seconds"}),
+        ((0, 1, 2), {"proposal/1": "name word", "proposal/2": "name word", "go": "name"}),
+    ],
+)
+def test_one_that_outlives_its_launcher_disturbs_for_a_while(
+    store: dist.TCPStore, order: tuple[int, ...], written: dict[str, str]
+) -> None:
+    """It writes where the one that takes its place has written; that one writes again."""
+    place = dist.PrefixStore("fcmae/meeting/", store)
+    threading.Timer(0.75, lambda: [place.set(*one) for one in written.items()]).start()
+    names = together(store, *order, late=0.5)
+    assert len(set(names.values())) == 1
+    assert names[0] != "name"
 
 
 def test_one_that_does_not_come(store: dist.TCPStore) -> None:
