@@ -95,7 +95,7 @@ def test_without_it_nothing_is_known_of_it(theirs: dict[str, Tensor], monkeypatc
     monkeypatch.undo()
     assert "toy" not in targets()
     with pytest.raises(
-        ValueError, match=r"holds no ConvNeXt encoder of a known format \(fcmae; .*timm; .*\), but trunk"
+        ValueError, match=r"holds no ConvNeXt encoder of a known format \(fcmae; .*timm; .*\), but "
     ):
         fcmae.convert_to_dense(theirs)
 
