@@ -30,6 +30,7 @@ from tests.fcmae.data.reading.fuzz import SEEDS, mutated
 
 MEMORY = 2e9  # bytes of one process
 NAMED = re.compile(r"skipped, cannot be read: (.+?): ")
+PROGRESS = re.compile(r"step \d+ of \d+, ")
 SMALL = [
     *("--model.img_size", "32", "--model.stem_stride", "1", "--model.decoder_dim", "16", "--train.batch_size", "16"),
     *("--train.epochs", "1", "--data.num_workers", "2", "--log.every", "20", "--log.pictures_every", "0"),
@@ -89,7 +90,8 @@ def faults(images: Path, run: Path, log: Path) -> list[str]:
                 opened.crop((0, 0, opened.height, opened.width), plane=plane)
             if str(file) in named:
                 found.append(f"named, but can be read: {file}")
-    others = [line for line in said.splitlines() if "skipped, cannot be read" not in line]
+    lines = (line for line in said.splitlines() if "skipped, cannot be read" not in line)
+    others = [line for line in lines if not PROGRESS.match(line)]  # one every few seconds, of a slow machine many
     if len(others) > 40:
         found.append(f"{len(others)} lines that name no file: {others[10:14]}")
     return found

@@ -94,9 +94,7 @@ def test_it_is_written(theirs: dict[str, Tensor], tmp_path: Path) -> None:
 def test_without_it_nothing_is_known_of_it(theirs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert "toy" not in targets()
-    with pytest.raises(
-        ValueError, match=r"holds no ConvNeXt encoder of a known format \(fcmae; .*timm; .*\), but "
-    ):
+    with pytest.raises(ValueError, match=r"holds no ConvNeXt encoder of a known format \(fcmae; .*timm; .*\), but "):
         fcmae.convert_to_dense(theirs)
 
 
