@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 
 from fcmae.data.workers import ENDING_SIGNALS
@@ -24,7 +25,7 @@ def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") 
     """While open, signals such as Ctrl-C only set a flag. The function returns whether any process received one.
 
     All processes must call it once per step. Several processes exchange their flags after each step, or every few steps
-    if these are short, because a GPU has to wait for the exchange. A second Ctrl-C interrupts at once.
+    if these are short, because the one that has done most has to wait. A second Ctrl-C interrupts at once.
     """
     received: list[int] = []
     exchange = _Exchange(accelerator)
@@ -51,10 +52,14 @@ def signals_as_question(accelerator: Accelerator, progress: "TrainingProgress") 
 
 
 class _Exchange:
-    """Whether any process received a signal, asked after as many steps as the main process does in about a second."""
+    """Whether any process received a signal, asked after as many steps as the main process does in about a second.
+
+    The processes ask by their CPUs: GPUs are not waited for. All of them must make it.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.steps_left = accelerator, 1
+        self._group: Any = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         self._steps, self._since = 1, 0.0  # of the interval that is running; since 0: unknown
 
     def is_asked(self, received: bool) -> bool:
@@ -66,9 +71,14 @@ class _Exchange:
         seconds, self._since = (now - self._since) / self._steps if self._since else float("inf"), now
         steps = min(STEPS_BETWEEN_QUESTIONS, max(1, int(SECONDS_BETWEEN_QUESTIONS / max(seconds, 1e-3))))
         mine = [int(received), steps if self.accelerator.is_main_process else 0]
-        anyone, self._steps = self.accelerator.reduce(torch.tensor(mine, device=self.accelerator.device)).tolist()
+        anyone, self._steps = self._sums(mine)
         self.steps_left = self._steps
         return anyone > 0
+
+    def _sums(self, mine: list[int]) -> list[int]:
+        numbers = torch.tensor(mine)
+        dist.all_reduce(numbers, group=self._group)
+        return numbers.tolist()
 
 
 class TrainingProgress(Progress):

@@ -80,7 +80,8 @@ def _propose(store: dist.Store, world_size: int) -> Callable[[], str | None]:
         if not name or _read(store, proposal_to) != proposed or [f"{name} {word}" for word in words] != proposed:
             name = uuid.uuid4().hex
             proposed = [f"{name} {word}" for word in words]
-            store.multi_set(proposal_to, proposed)
+            for key, proposal in zip(proposal_to, proposed, strict=True):
+                store.set(key, proposal)
         if _read(store, answer_of) != [name] * len(words):
             return None
         store.set("go", name)

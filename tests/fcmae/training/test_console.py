@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from fcmae.config import PretrainConfig, PretrainModelConfig, TrainConfig
 from fcmae.training import console
@@ -46,8 +45,11 @@ def test_it_shows_how_long_a_step_waits_for_data() -> None:
         assert progress.details().endswith("12.0 images/s, 26% waiting for data")
 
 
-def test_ctrl_c_says_how_long_it_takes(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_ctrl_c_says_how_long_it_takes(
+    clock: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rest of the step; with several processes too, because where steps are long they ask each other after each."""
+    monkeypatch.setattr(console.dist, "new_group", lambda **_: None)
     for processes, words in ((1, "(about 20 s)"), (2, "(about 20 s)")):
         accelerator: Any = SimpleNamespace(num_processes=processes)
         progress = TrainingProgress(total_steps=50, step=0, micro_batches=4, shown=False)
@@ -131,16 +133,17 @@ def test_processes_ask_each_other_often_enough(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(console.time, "monotonic", lambda: clocks.now)
 
     def answers(rank: int) -> tuple[list[int], int]:
-        def reduce(mine: torch.Tensor) -> torch.Tensor:
+        def sums(mine: list[int]) -> list[int]:
             sent[rank] = mine
             meeting.wait(10)
-            total = sent[0] + sent[1]
+            total = [sum(both) for both in zip(sent[0], sent[1], strict=True)]
             meeting.wait(10)
             asked.append(step)
             return total
 
-        fake: Any = SimpleNamespace(is_main_process=rank == 0, device="cpu", reduce=reduce)
+        fake: Any = SimpleNamespace(is_main_process=rank == 0, num_processes=1)
         exchange, asked, stops = console._Exchange(fake), list[int](), list[int]()
+        exchange._sums = sums  # type: ignore[method-assign]
         clocks.now = 100.0
         for step in range(1, 40):
             clocks.now += seconds * (1 + rank)
