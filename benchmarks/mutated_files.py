@@ -92,7 +92,7 @@ def faults(images: Path, run: Path, log: Path) -> list[str]:
                 found.append(f"named, but can be read: {file}")
     lines = (line for line in said.splitlines() if "skipped, cannot be read" not in line)
     others = [line for line in lines if not PROGRESS.match(line)]  # one every few seconds, of a slow machine many
-    if len(others) > 40:
+    if len(others) > 20:
         found.append(f"{len(others)} lines that name no file: {others[10:14]}")
     return found
 

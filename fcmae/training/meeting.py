@@ -2,7 +2,8 @@
 
 torchrun keeps one store for all starts, in which processes leave their addresses. One that comes first after a restart
 would find the address of a process that is gone, and wait for it until a time limit ends the run. So the processes
-agree on a name that no earlier start has used, and leave their addresses under it.
+agree on a name that no earlier start has used, and leave their addresses under it. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+would have torchrun make a store for each start, but only who starts torchrun can set it.
 """
 
 import os

@@ -19,13 +19,8 @@ from fcmae.sparse.backends.triton import depthwise as triton_depthwise
 from tests.conftest import BACKENDS, GRIDS, random_visible
 from tests.models.dense_oracle import encode
 
+# small enough for the literal oracle in float64, and still the real depths of a real size
 SMALL = "convnextv2_atto"
-
-
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Atto with fewer channels and blocks: the literal oracle takes seconds for the real one (which has its test)."""
-    monkeypatch.setitem(sizes.SIZES, SMALL, sizes.Size((2, 1, 3, 2), (6, 12, 20, 36), conv_mlp=True))
 
 
 def randomize(module: nn.Module) -> None:
@@ -55,7 +50,6 @@ def assert_equal_to_oracle(encoder: SparseConvNeXt, images: Tensor, visible: Ten
         assert error <= tolerance * max(size, 1e-3), name
 
 
-@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("stem_stride", [1, 4])
 def test_encoder_is_the_masked_dense_network(grid: tuple[int, int, int, int], stem_stride: int) -> None:
@@ -69,7 +63,6 @@ def test_encoder_is_the_masked_dense_network(grid: tuple[int, int, int, int], st
     assert_equal_to_oracle(encoder, images, visible, 1e-10)
 
 
-@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("options", [{}, {"use_grn": False, "use_layer_scale": True, "ls_init_value": 0.3}])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_baseline_is_the_masked_dense_network(grid: tuple[int, int, int, int], options: dict) -> None:
@@ -117,7 +110,6 @@ def test_recomputed_stages_give_the_same_gradients(backend: str) -> None:
     assert kept[1] < 0.6 * kept[0]
 
 
-@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("options", [{}, {"use_grn": False}, {"use_layer_scale": True, "ls_init_value": 0.3}])
 def test_ablations_are_the_masked_dense_network(options: dict) -> None:
     encoder = SparseConvNeXt(ModelConfig(SMALL, stem_stride=2, **options)).double()

@@ -60,7 +60,7 @@ def checkpoints(draw: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return ours, {f"{prefix}{name}": tensor for name, tensor in layout.items()}
 
 
-relaxed = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @relaxed
