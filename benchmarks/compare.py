@@ -1,8 +1,8 @@
 """One table of backends that alternate in one process. Results are checked first; a mismatch aborts the benchmark.
 
-One row per model, backend and dtype. Columns: median time and range, images/s, ratio to ``masked`` with the same model
-and dtype, peak memory, share of the machine's matrix-product peak, and share of the bound set by the row's own matrix
-products. Peak and bound are measured in the same run.
+One row per model, backend and dtype. Columns: median time and range, images/s, ratio to ``masked`` (or another
+baseline) with the same model and dtype, peak memory, share of the machine's matrix-product peak, and share of the bound
+set by the row's own matrix products. Peak and bound are measured in the same run.
 """
 
 import argparse
@@ -78,8 +78,8 @@ def check_equal(rows: list[Row], device: torch.device) -> None:
                 raise SystemExit(f"not timed: {row.model} {row.backend} {row.dtype} differs in {what} by {error:.1e}")
 
 
-def print_table(rows: list[Row], args: argparse.Namespace, title: str) -> None:
-    """Check, time and print a Markdown table for docs/benchmarks.md."""
+def print_table(rows: list[Row], args: argparse.Namespace, title: str, baseline: str = "masked") -> None:
+    """Check, time and print a Markdown table for docs/benchmarks.md, with ratios to the backend ``baseline``."""
     device = torch.device(args.device)
     check_equal(rows, device)
     names = [f"{row.model} {row.backend} {row.dtype}" for row in rows]
@@ -106,12 +106,12 @@ def print_table(rows: list[Row], args: argparse.Namespace, title: str) -> None:
 
     print(f"{title}, batch {args.batch_size}, {args.img_size}², mask ratio {args.mask_ratio:g}")
     print(f"{timing.machine(device)}; {args.repeats} rounds{', compiled' if args.compile else ''}\n")
-    print("| model | backend | dtype | ms (range) | images/s | × masked (range) | peak MiB | of peak | of bound |")
+    print(f"| model | backend | dtype | ms (range) | images/s | × {baseline} (range) | peak MiB | of peak | of bound |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row, name in zip(rows, names, strict=True):
         fast, slow = min(seconds[name]), max(seconds[name])
-        baseline = f"{row.model} masked {row.dtype}"
-        against = "%.2f (%.2f … %.2f)" % timing.ratio(seconds, baseline, name) if baseline in seconds else "–"  # noqa: UP031
+        slow_row = f"{row.model} {baseline} {row.dtype}"
+        against = "%.2f (%.2f … %.2f)" % timing.ratio(seconds, slow_row, name) if slow_row in seconds else "–"  # noqa: UP031
         peak = 2 * PEAK_SIZE**3 / median[f"peak {row.dtype}"]
         cells = [
             *(row.model, row.backend, row.dtype),

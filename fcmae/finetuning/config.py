@@ -18,6 +18,7 @@ PHOTOS = "photo-tiles"
 STAGES = 4
 Freeze = Literal["head"] | int
 DecayBy = Literal["layer", "three"]
+FinetuneBackend = Literal["auto", "dense", "numba", "triton"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class FinetuneModelConfig:
     """Factor of a new classifier's initial weights."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass, which saves memory and costs time."""
+    backend: FinetuneBackend = "auto"
+    """What computes the network: dense, timm's; numba (CPU) or triton (GPU), the kernels of pretraining, with every
+    patch visible. auto: numba on a CPU in float32, else dense. It affects the speed, not the results."""
 
     def __post_init__(self) -> None:
         if self.name is not None and self.name not in SIZES:

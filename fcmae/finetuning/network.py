@@ -14,9 +14,12 @@ from torch import nn
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.finetuning.classes import stated_classes
-from fcmae.finetuning.config import SCRATCH, FinetuneConfig, FinetuneModelConfig
+from fcmae.finetuning.config import SCRATCH, FinetuneConfig, FinetuneModelConfig, FinetuneTrainConfig
 from fcmae.models import ModelConfig, SparseConvNeXt
+from fcmae.models.block import Block
+from fcmae.models.classifier import Classifier
 from fcmae.models.sizes import SIZES
+from fcmae.sparse import BackendError, resolve_backend
 from fcmae.weights.dense import dense_network
 from fcmae.weights.read import read_weights
 from fcmae.weights.weights import Weights
@@ -24,6 +27,8 @@ from fcmae.weights.weights import Weights
 logger = logging.getLogger("fcmae")
 
 DEFAULT = "convnextv2_atto"
+DENSE = "dense"
+"""In place of a backend: timm's network."""
 ACCEPTED = "give a run, a file or folder of weights, a ConvNeXt of timm, or the word scratch"
 
 
@@ -100,7 +105,7 @@ def described(weights: Weights, model: FinetuneModelConfig) -> ModelConfig:
 
 def build(
     weights: Weights, network: ModelConfig, model: FinetuneModelConfig, classes: Sequence[str], pixels: Normalizer,
-    seed: int,
+    seed: int, backend: str = DENSE,
 ) -> nn.Module:  # fmt: skip
     """The network with the weights, and with their classifier if it is for the same classes; otherwise with a new one.
 
@@ -111,6 +116,7 @@ def build(
         classes: names of the outputs.
         pixels: the normalization of the images.
         seed: of the new classifier's weights.
+        backend: of :func:`backend_for`.
 
     Raises:
         UserError: weights of another number of channels that cannot be adapted.
@@ -131,8 +137,47 @@ def build(
         start, pixels, len(classes), in_chans=network.in_chans, drop_path_rate=network.drop_path_rate,
         head_init_scale=model.head_init_scale,
     )  # fmt: skip
-    built.set_grad_checkpointing(model.checkpoint_activations)
-    return built
+    if backend == DENSE:
+        built.set_grad_checkpointing(model.checkpoint_activations)
+        return built
+    stages = tuple(range(len(network.size.depths))) if model.checkpoint_activations else ()
+    computed = Classifier(replace(network, backend=backend, checkpoint_stages=stages), built.head)  # type: ignore[arg-type]
+    computed.load_state_dict(built.state_dict())
+    return computed
+
+
+def backend_for(
+    model: FinetuneModelConfig, weights: Weights, train: FinetuneTrainConfig, device: torch.device, precision: str
+) -> str:
+    """``dense``, or the sparse backend that computes the network with every patch visible.
+
+    Args:
+        model: its ``backend`` is the wish.
+        weights: what training starts from.
+        train: its ``compile`` asks for the dense network.
+        device: that training runs on.
+        precision: ``fp32`` or ``bf16``.
+
+    Raises:
+        UserError: a backend that is not installed, or of other devices, or that has no kernels for the network.
+    """
+    if model.backend == DENSE:
+        return DENSE
+    wanted = model.backend
+    if wanted == "auto":
+        suits = device.type == "cpu" and precision == "fp32" and not train.compile and not weights.has_mmearth_stem
+        if not suits or resolve_backend("auto", device).name != "numba":
+            return DENSE
+        wanted = "numba"
+    if weights.has_mmearth_stem:
+        raise UserError(f"--model.backend {wanted}: MMEarth's stem looks beyond a patch; take auto or {DENSE}")
+    try:
+        missing = resolve_backend(wanted, device).missing_on(device)
+    except BackendError as error:
+        raise UserError(f"--model.{error}") from None
+    if missing:
+        raise UserError(f"--model.backend {wanted} needs {missing}; take auto or {DENSE}")
+    return wanted
 
 
 def _with_grn(weights: Weights, with_grn: bool) -> Weights:
@@ -157,5 +202,5 @@ def freeze(model: Any, stages: int) -> None:
     for part in (model.stem, *model.stages[:stages]):
         part.requires_grad_(False)
         for module in part.modules():
-            if isinstance(module, DropPath):
+            if isinstance(module, DropPath | Block):
                 module.drop_prob = 0.0

@@ -20,14 +20,14 @@ from fcmae.finetuning.classes import write_classes
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set
 from fcmae.finetuning.layer_decay import param_groups
-from fcmae.finetuning.network import build, described, freeze, starting_weights
+from fcmae.finetuning.network import backend_for, build, described, freeze, starting_weights
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, crop_share
 from fcmae.finetuning.targets import Targets
 from fcmae.finetuning.task import FinetuneRun, Finetuning
 from fcmae.models import ModelConfig
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.find import AVERAGE
-from fcmae.training.accelerator import captures, device_name, prepare
+from fcmae.training.accelerator import captures, device_name, precision_name, prepare
 from fcmae.training.batch import Batch, divide_batch, peak_learning_rate
 from fcmae.training.beginning import Beginning, beginning, check_same_everywhere
 from fcmae.training.fitting import largest_batch
@@ -70,7 +70,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
     else:
         check_same_run(config, resume_from, before)
 
-    bare_model = build(weights, network, config.model, data.classes, normalize, config.seed)
+    backend = backend_for(config.model, weights, config.train, accelerator.device, precision_name(accelerator))
+    bare_model = build(weights, network, config.model, data.classes, normalize, config.seed, backend)
     bare_model.to(accelerator.device).to(memory_format=torch.channels_last)
     freeze(bare_model, config.train.frozen_stages)
     make_loss = partial(_loss_of_zeros, bare_model, network, accelerator.device)

@@ -1,6 +1,7 @@
 """The network that is fine-tuned: its weights, its classifier, its frozen stages."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from timm.layers import DropPath
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.finetuning.classes import stated_classes, write_classes
-from fcmae.finetuning.config import FinetuneConfig, FinetuneModelConfig
-from fcmae.finetuning.network import build, described, freeze, random_weights, starting_weights
+from fcmae.finetuning.config import FinetuneConfig, FinetuneModelConfig, FinetuneTrainConfig
+from fcmae.finetuning.network import backend_for, build, described, freeze, random_weights, starting_weights
+from fcmae.models.block import Block
+from fcmae.models.classifier import Classifier
+from fcmae.models.layers import PLAIN as PLAIN_BACKEND
+from fcmae.sparse.backends import registry
 from tests.fcmae.small_runs import save_run
 
 PLAIN = Normalizer((0.5,) * 3, (0.25,) * 3)
@@ -118,3 +123,52 @@ def test_wrong_weights_get_a_line(tmp_path: Path) -> None:
             starting_weights(config)
     with pytest.raises(UserError, match=r"--model\.img_size must be a multiple of the patch size 32"):
         network(model=FinetuneModelConfig(img_size=40))
+
+
+def chosen(backend: str = "auto", precision: str = "fp32", compile: bool = False, **weights: Any) -> str:
+    start = replace(random_weights(SMALL, 0), **weights)
+    return backend_for(
+        replace(SMALL, backend=backend), start, FinetuneTrainConfig(compile=compile), torch.device("cpu"), precision
+    )
+
+
+def test_auto_takes_numba_where_its_kernels_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen() == "numba"
+    assert chosen("dense") == chosen(precision="bf16") == chosen(compile=True) == "dense"
+    assert chosen("numba", precision="bf16") == "numba"  # as asked for
+    on_gpu = backend_for(SMALL, random_weights(SMALL, 0), FinetuneTrainConfig(), torch.device("cuda"), "fp32")
+    assert on_gpu == "dense"
+    monkeypatch.setattr(registry, "_load", lambda name: PLAIN_BACKEND)  # Numba is not installed
+    assert chosen() == "dense"
+
+
+def test_a_backend_that_cannot_serve_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.delenv("TRITON_INTERPRET", raising=False)
+        with pytest.raises(UserError, match=r"^--model\.backend triton needs .*; take auto or dense$"):
+            chosen("triton")
+    stem = {f"stem.{n}.weight": torch.zeros(1) for n in (0, 1, 3, 4)}
+    with pytest.raises(UserError, match=r"--model\.backend numba: MMEarth's stem looks beyond a patch"):
+        chosen("numba", encoder=stem)
+    assert chosen(encoder=stem) == "dense"
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_the_kernels_network_is_the_dense_one(stages: int) -> None:
+    """The same start, the same frozen stages, without drop path there."""
+    weights = random_weights(SMALL, 0)
+    pair = [
+        build(weights, described(weights, SMALL), SMALL, ["a", "b"], PLAIN, seed=0, backend=backend).eval()
+        for backend in ("dense", "numba")
+    ]
+    assert [type(one) is Classifier for one in pair] == [False, True]
+    for one in pair:
+        freeze(one, stages)
+    wanted, got = ({n: p.requires_grad for n, p in one.named_parameters()} for one in pair)
+    assert got == wanted
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(pair[0](images), pair[1](images), rtol=1e-4, atol=1e-7)
+    rates = [one.drop_prob for one in pair[1].modules() if isinstance(one, Block)]
+    frozen = (0, 0, 4, 0, 12)[stages]
+    assert rates[:frozen] == [0.0] * frozen
+    assert all(rates[max(1, frozen) :])
