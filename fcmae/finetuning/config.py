@@ -41,7 +41,8 @@ class FinetuneModelConfig:
     head_init_scale: float = 0.001
     """Factor of a new classifier's initial weights."""
     checkpoint_activations: bool = False
-    """Recompute activations in the backward pass, which saves memory and costs time."""
+    """Recompute activations in the backward pass, which saves memory and costs time. The training step of the dense
+    backend is then not captured as a CUDA graph."""
     backend: FinetuneBackend = "auto"
     """What computes the network: dense, timm's; numba (CPU) or triton (GPU), the kernels of pretraining, with every
     patch visible. auto: numba on a CPU in float32, else dense. It affects the speed, not the results."""

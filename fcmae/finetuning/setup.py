@@ -20,7 +20,7 @@ from fcmae.finetuning.classes import write_classes
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set
 from fcmae.finetuning.layer_decay import param_groups
-from fcmae.finetuning.network import backend_for, build, described, freeze, starting_weights
+from fcmae.finetuning.network import DENSE, backend_for, build, described, freeze, starting_weights
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, crop_share
 from fcmae.finetuning.targets import Targets
 from fcmae.finetuning.task import FinetuneRun, Finetuning
@@ -71,6 +71,10 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         check_same_run(config, resume_from, before)
 
     backend = backend_for(config.model, weights, config.train, accelerator.device, precision_name(accelerator))
+    if backend == DENSE and config.model.checkpoint_activations and captures(config.train, accelerator):
+        # timm's checkpoints read the state of the random numbers, which a capture forbids
+        config = replace(config, train=replace(config.train, cuda_graphs=False))
+        logger.info("--model.checkpoint_activations: the training step is not captured as a CUDA graph")
     bare_model = build(weights, network, config.model, data.classes, normalize, config.seed, backend)
     bare_model.to(accelerator.device).to(memory_format=torch.channels_last)
     freeze(bare_model, config.train.frozen_stages)

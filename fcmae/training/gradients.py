@@ -14,7 +14,11 @@ class FlatGradients:
         first = parameters[0]
         self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
         pieces = self.flat.split([p.numel() for p in parameters])
-        self.views = [piece.view_as(p) for piece, p in zip(pieces, parameters, strict=True)]
+        # laid out as the parameters, which may be channels-last: fused optimizers go through both as they lie in memory
+        self.views = [
+            piece.as_strided(p.shape, p.stride(), piece.storage_offset())
+            for piece, p in zip(pieces, parameters, strict=True)
+        ]
 
     def take(self) -> None:
         """Add the parameters' gradients, and leave them without."""

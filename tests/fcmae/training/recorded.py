@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from fcmae import pretrain
+from fcmae.finetuning import setup as finetuning_setup
 from fcmae.sparse import sites
 from fcmae.sparse.backends import registry
 from fcmae.training import graphs, setup
@@ -130,7 +131,7 @@ def capture_here(setattr_: Callable[[Any, str, Any], None]) -> list[Recording]:
         return made[-1]
 
     setattr_(graphs, "CudaCapture", record)
-    for module in (graphs, setup):
+    for module in (graphs, setup, finetuning_setup):
         setattr_(module, "captures", lambda train, _: train.cuda_graphs)
     # Numba's kernels are no operations of PyTorch, and cannot be recorded
     setattr_(registry, "FASTEST", {})
