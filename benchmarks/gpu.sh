@@ -51,7 +51,8 @@ for stage in $stages; do
         machine) run "The machine" 15 benchmarks.gpu.machine ;;
         check) run "Numbers" 75 benchmarks.gpu.check ;;
         tiny) run "A training step of V2-Tiny" 60 benchmarks.gpu.steps --limit 42 \
-            --rows triton/graph masked/compiled+graph torch/compiled+graph triton/compiled+graph triton/eager ;;
+            --rows triton/graph masked/compiled+graph torch/compiled+graph triton/compiled+graph triton/eager \
+            minkowski/eager ;;
         base) run "A training step of V2-Base" 60 benchmarks.gpu.steps --model convnextv2_base --limit 40 \
             --rows triton/graph masked/compiled+graph mae/compiled+graph torch/compiled+graph ;;
         large) run "A training step of V2-Large" 55 benchmarks.gpu.steps --model convnextv2_large --limit 34 \

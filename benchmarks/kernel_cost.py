@@ -107,6 +107,15 @@ def make_cases(dims: tuple[int, ...], grid: int, visible: int, batch: int, width
     return cases
 
 
+def decoder_cases(dim: int, grid: int, batch: int, width: int) -> list[Case]:
+    """The kernels of a decoder's block, which computes every patch."""
+    sites = ActiveSites.full(batch, grid, grid)
+    cases = [*_depthwise(sites, 1, dim, width), *_layer_norm(sites.num_sites(1), 1, dim, width)]
+    return [
+        dataclasses.replace(case, name=f"decoder {case.name}") for case in [*cases, *_gelu_grn(sites, 1, dim, width)]
+    ]
+
+
 def _table(sites: ActiveSites, reach: int) -> Tensor:
     """The table that neighbors_kernel makes, plainly: bool [N, D, D], whether there is a patch at each offset."""
     padded = torch.nn.functional.pad(sites.visible, (reach,) * 4)
@@ -308,7 +317,7 @@ HEADERS = (
 
 def as_row(cost: Cost) -> tuple[str, ...]:
     """One line of the table."""
-    per_ffma = f"{cost.per_ffma:.2f}" if cost.per_ffma and cost.name in ("forward", "wgrad") else "–"
+    per_ffma = f"{cost.per_ffma:.2f}" if cost.per_ffma and cost.name.split()[-1] in ("forward", "wgrad") else "–"
     return (
         cost.name, str(cost.side), str(cost.channels or "–"), str(cost.registers), str(cost.spills),
         str(cost.loop or "–"), per_ffma, *(f"{n / 2**20:.1f}" for n in (cost.asked, cost.least)),
@@ -332,23 +341,34 @@ def main() -> int:
     parser.set_defaults(batch_size=128)
     parser.add_argument("--model", default="convnextv2_tiny", choices=SIZES)
     parser.add_argument("--dtype", default="bf16", choices=("bf16", "fp16", "fp32"))
-    parser.add_argument("--arch", type=int, nargs="+", default=[90], help=f"compute capabilities, as {ARCHITECTURES}")
+    parser.add_argument("--arch", type=int, nargs="+", default=[90], help=f"compute capabilities: {ARCHITECTURES}")
     parser.add_argument("--kernels", nargs="+", help="only kernels such as wgrad, or at a side: 'wgrad 4'")
     parser.add_argument("--sides", type=int, nargs="+", default=[8, 4, 2, 1], help="only these numbers of sites")
+    parser.add_argument("--decoder", type=int, metavar="WIDTH", help="also the kernels of a decoder of this width")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--usage-only", action="store_true", help="registers, spills and passes only, in half the time")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a kernel spills or exceeds its limit")
     args = parser.parse_args()
+    if unknown := [arch for arch in args.arch if arch not in ARCHITECTURES]:
+        parser.error(f"--arch takes {', '.join(map(str, ARCHITECTURES))}, got {', '.join(map(str, unknown))}")
+    for name in ("batch_size", "processes", "decoder"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.img_size < PATCH or args.img_size % PATCH:
+        parser.error(f"--img-size must be a multiple of {PATCH}, got {args.img_size}")
     if interpreting():
         raise SystemExit("TRITON_INTERPRET is set: the interpreter makes no machine code; unset it")
     torch.manual_seed(0)
     grid = args.img_size // PATCH
     visible, width = count_visible(grid * grid, args.mask_ratio), 4 if args.dtype == "fp32" else 2
+    found = make_cases(SIZES[args.model].dims, grid, visible, args.batch_size, width)
+    if args.decoder is not None:
+        found += decoder_cases(args.decoder, grid, args.batch_size, width)
     cases = [
         case
-        for case in make_cases(SIZES[args.model].dims, grid, visible, args.batch_size, width)
+        for case in found
         if case.side in args.sides
         and (not args.kernels or any(part in f"{case.name} {case.side}" for part in args.kernels))
     ]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import mutated_files
-from benchmarks.gpu import common, steps
+from benchmarks.gpu import common, kernels, steps
 from benchmarks.gpu.recorded import Recorder
 from fcmae.sparse import ActiveSites, resolve_backend
 from tests.conftest import random_visible
@@ -77,6 +77,9 @@ def test_recorder_keeps_each_launch_once_and_counts_it() -> None:
     near = next(found for found in recorder.found.values() if found.name == "near")
     assert near.shape == ("s = 2", "3")
     assert near.least >= 2 * x.nbytes + weight.nbytes
+    assert kernels.key_of(near, visible_patches=1, patches=2) == ("forward", "3", 2)
+    assert kernels.key_of(near, visible_patches=3, patches=5) is None
+    assert kernels.key_of(near, visible_patches=1, patches=4) == ("decoder forward", "3", 1)
     assert common.size(type("Args", (), {"img_size": (32, 64)})) == "32×64"
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import common
-from benchmarks.gpu.recorded import Recorder
+from benchmarks.gpu.recorded import Recorded, Recorder
 from benchmarks.measure import MatrixProducts
 from fcmae.models import FCMAE
 
@@ -54,6 +54,11 @@ NAMES = {
     "weights grad": "GRN weights backward",
 }  # fmt: skip
 """What kernel_cost calls the kernels."""
+DECODER = 512  # its width
+OF_IMAGES = ("GRN statistics", "GRN statistics backward", "GRN weights backward", "stem rows", "target pixels")
+"""Kernels whose first argument has no row for each site."""
+Key = tuple[str, str, int]
+"""kernel_cost's name, channels, sites along a patch (0: of images)."""
 
 
 def begin_predictions(args: Any, batch: int) -> subprocess.Popen | None:
@@ -63,18 +68,34 @@ def begin_predictions(args: Any, batch: int) -> subprocess.Popen | None:
     major, minor = torch.cuda.get_device_capability(args.device)
     command = [
         sys.executable, "-m", "benchmarks.kernel_cost", "--model", args.model, "--batch-size", str(batch), "--arch",
-        str(10 * major + minor), "--mask-ratio", str(common.MASK_RATIO), "--json",
+        str(10 * major + minor), "--mask-ratio", str(common.MASK_RATIO), "--img-size", str(args.img_size),
+        "--decoder", str(DECODER), "--json",
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def read_predictions(process: subprocess.Popen | None) -> dict[tuple[str, str], float]:
-    """Microseconds by kernel_cost's name and channels; none if it failed."""
+def read_predictions(process: subprocess.Popen | None) -> dict[Key, float]:
+    """Microseconds of each kernel; none if it failed."""
     if process is None:
         return {}
     said, _ = process.communicate()
     costs = [json.loads(line) for line in said.splitlines()]
-    return {(c["name"], str(c["channels"])): max(c["issue_us"], c["bytes_us"]) for c in costs}
+    return {
+        (c["name"], str(c["channels"]), 0 if c["name"] in OF_IMAGES else c["side"]): max(c["issue_us"], c["bytes_us"])
+        for c in costs
+    }
+
+
+def key_of(found: Recorded, visible_patches: int, patches: int) -> Key | None:
+    """Which prediction is of a kernel; ``patches`` are those of the decoder. None: there is none, or two may be."""
+    name, channels = NAMES.get(found.name.split(" (")[0], ""), found.shape[1]
+    if name in OF_IMAGES:
+        return None if channels == str(4 * DECODER) else (name, channels, 0)
+    rows = len(found.args[0])
+    if rows == patches:
+        return f"decoder {name}", channels, 1
+    side = {visible_patches * side * side: side for side in (8, 4, 2, 1)}.get(rows)
+    return None if side is None else (name, channels, side)
 
 
 def main() -> int:
@@ -103,12 +124,12 @@ def main() -> int:
     for found in recorder.found.values():
         each = seconds_each(lambda f=found: f.launch(*f.args), device)
         least = found.least / rates.bytes_per_second
-        key = (NAMES.get(found.name.split(" (")[0], ""), found.shape[1])
+        key = key_of(found, inputs.kept * batch, inputs.visible.numel())
         total, floor = total + each * found.count, floor + least * found.count
         common.print_row(
             found.name, *found.shape, found.count, f"{1e6 * each:.1f}", f"{1e3 * each * found.count:.3f}",
             f"{found.least / 2**20:.1f}", f"{1e6 * least:.1f}", f"{least / each:.0%}",
-            f"{predicted[key]:.1f}" if key in predicted else "–",
+            f"{predicted[key]:.1f}" if key is not None and key in predicted else "–",
         )  # fmt: skip
     if device.type == "cuda":
         step = common.training_step(model, common.loss_of(model, inputs), torch.bfloat16, device)

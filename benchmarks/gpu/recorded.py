@@ -33,7 +33,7 @@ class Recorded:
         constants = self.launch.constants
         wide = max((arg for arg in self.args if isinstance(arg, Tensor)), key=lambda arg: arg.nbytes)
         side = f"s = {constants['S']}" if "S" in constants else f"{len(wide)} rows"
-        return side, str(constants.get("CHANNELS", constants.get("HIDDEN", "–")))
+        return side, str(next((constants[name] for name in ("CHANNELS", "HIDDEN", "C") if name in constants), "–"))
 
 
 @dataclass

@@ -110,8 +110,10 @@ def make_network(args: Any, backend: str, batch: int, like: FCMAE, inputs: commo
     return mae, lambda: mae(inputs.images, order)
 
 
-def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.Inputs) -> tuple[list[str], float]:
-    """The cells of a row after network, backend and mode; and seconds of a step."""
+def measure_row(
+    args: Any, backend: str, mode: str, like: FCMAE, inputs: common.Inputs
+) -> tuple[list[str], float, int | None]:
+    """The cells of a row after network, backend and mode; seconds of a step; most bytes allocated, on a GPU."""
     batch = len(inputs.images)
     network, forward = make_network(args, backend, batch, like, inputs)
     step = common.training_step(network, forward, dtype_on(args.device), args.device)
@@ -143,7 +145,7 @@ def measure_row(args: Any, backend: str, mode: str, like: FCMAE, inputs: common.
         "–" if peak is None else f"{peak / 2**20:,.0f}",
         f"{start_up:.0f}",
     ]
-    return cells, middle
+    return cells, middle, peak
 
 
 def main() -> int:
@@ -164,6 +166,7 @@ def main() -> int:
         "start-up, s",
     )  # fmt: skip
     seconds: dict[str, float] = {}
+    peaks: dict[str, int] = {}
     failed = False
     for row in args.rows:
         backend, mode = row.split("/")
@@ -175,7 +178,8 @@ def main() -> int:
             common.print_row(name, backend, mode, "left out: no GPU", *["–"] * 5)
             continue
         try:
-            cells, seconds[row] = measure_row(args, backend, mode, like, inputs)
+            cells, seconds[row], peak = measure_row(args, backend, mode, like, inputs)
+            peaks |= {} if peak is None else {row: peak}
             common.print_row(name, backend, mode, *cells)
         except BackendError as error:
             common.print_row(name, backend, mode, f"left out: {common.why(error)}", *["–"] * 5)
@@ -191,6 +195,9 @@ def main() -> int:
         ratios = [f"{seconds[row] / seconds[ours]:.2f}× {row}" for row in seconds if row != ours]
         if ratios:
             print(f"\n{ours} is as fast as {', '.join(ratios)}.")
+        memory = [f"{peaks[ours] / peaks[row]:.2f}× {row}" for row in peaks if row != ours and ours in peaks]
+        if memory:
+            print(f"Its peak memory is {', '.join(memory)}.")
     return int(failed)
 
 

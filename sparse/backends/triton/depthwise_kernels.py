@@ -64,7 +64,7 @@ def _window_row(x_ptr, table_ptr, patch, wanted, ry, channel, CHANNELS: tl.const
     return there, starts
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_patches"])
 def neighbors_kernel(
     patches_ptr, slot_ptr, table_ptr, near_ptr, count_ptr, num_patches,
     K: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, P: tl.constexpr,
@@ -92,7 +92,7 @@ def neighbors_kernel(
     tl.store(count_ptr + patch, tl.sum(visible, axis=1), mask=is_patch)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_patches"])
 def slide_kernel(
     x_ptr, taps_ptr, bias_ptr, out_ptr, table_ptr, num_patches,
     HAS_BIAS: tl.constexpr, FLIP: tl.constexpr, CHANNELS: tl.constexpr, S: tl.constexpr, SIZE: tl.constexpr,
@@ -149,7 +149,7 @@ def slide_kernel(
         tl.store(out_ptr + place, total[ox].to(out_ptr.dtype.element_ty), mask=is_out)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_patches"])
 def near_kernel(
     x_ptr, taps_ptr, bias_ptr, out_ptr, near_ptr, count_ptr, num_patches,
     HAS_BIAS: tl.constexpr, FLIP: tl.constexpr, CHANNELS: tl.constexpr, S: tl.constexpr, SIZE: tl.constexpr,
@@ -210,7 +210,7 @@ def near_kernel(
         tl.store(out_ptr + first + o * CHANNELS, total[o].to(out_ptr.dtype.element_ty), mask=is_out)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_patches", "per_program"])
 def wgrad_kernel(
     x_ptr, dy_ptr, out_ptr, table_ptr, num_patches, per_program,
     CHANNELS: tl.constexpr, S: tl.constexpr, SIZE: tl.constexpr, P: tl.constexpr, ROWS: tl.constexpr,

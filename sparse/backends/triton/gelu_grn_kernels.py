@@ -46,7 +46,7 @@ def _tile(sites, HIDDEN: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, 
     return image, part, channel, channel < HIDDEN, site, first
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sites"])
 def gelu_kernel(
     h_ptr, bias_ptr, g_ptr, squares_ptr, sites,
     HIDDEN: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
@@ -77,7 +77,7 @@ def _sum_parts(ptr, image, parts, channel, HIDDEN: tl.constexpr, BLOCK: tl.const
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def scale_kernel(
     squares_ptr, gamma_ptr, norm_ptr, scale_ptr, parts, eps, HIDDEN: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -91,7 +91,7 @@ def scale_kernel(
     tl.store(scale_ptr + image * HIDDEN + channel, 1.0 + gamma * (norm / mean), mask=is_channel)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sites"])
 def grn_kernel(
     y_ptr, scale_ptr, beta_ptr, sites,
     HIDDEN: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
@@ -107,7 +107,7 @@ def grn_kernel(
         at += ROWS * HIDDEN
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sites"])
 def grn_sums_kernel(
     dy_ptr, h_ptr, bias_ptr, dy_g_ptr, dy_sum_ptr, sites,
     HIDDEN: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
@@ -128,7 +128,7 @@ def grn_sums_kernel(
     tl.store(dy_sum_ptr + place, tl.sum(total, axis=0), mask=is_channel)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "out_parts"])
 def through_kernel(
     dy_g_ptr, gamma_ptr, norm_ptr, scale_ptr, through_ptr, dgamma_ptr, parts, out_parts, eps,
     HIDDEN: tl.constexpr, BLOCK: tl.constexpr,
@@ -157,7 +157,7 @@ def through_kernel(
         tl.store(dgamma_ptr + place, tl.where(part == 0, dgamma, 0.0), mask=is_channel)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sites"])
 def gelu_grad_kernel(
     dy_ptr, h_ptr, bias_ptr, scale_ptr, through_ptr, dh_ptr, dh_sum_ptr, sites,
     SCALED: tl.constexpr, HIDDEN: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,

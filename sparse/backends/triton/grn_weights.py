@@ -15,7 +15,7 @@ CHUNKS = 16
 """Groups of images, at most; each leaves a share of the weights' gradient."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "per_program"])
 def weights_grad_kernel(
     p_ptr, w2_ptr, scale_ptr, dy_g_ptr, dweight_ptr, batch, per_program,
     OUT: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,

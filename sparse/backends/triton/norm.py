@@ -31,7 +31,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     return _forward_op(rows, weight, bias, eps)[0].view(x.shape)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def forward_kernel(
     x_ptr, weight_ptr, bias_ptr, out_ptr, mean_ptr, rstd_ptr, num_rows, eps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
@@ -53,7 +53,7 @@ def forward_kernel(
     tl.store(rstd_ptr + row, rstd, mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "steps"])
 def backward_kernel(
     dy_ptr, x_ptr, weight_ptr, mean_ptr, rstd_ptr, dx_ptr, sums_ptr, num_rows, steps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,

@@ -52,7 +52,7 @@ def _corner(images_ptr, order_ptr, order_stride, K: tl.constexpr, C: tl.constexp
     return images_ptr + image.to(tl.int64) * (C * H * W) + corner
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["order_stride"])
 def stem_rows_kernel(
     images_ptr, order_ptr, rows_ptr, order_stride,
     K: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, S: tl.constexpr, T: tl.constexpr,
@@ -80,7 +80,7 @@ def _pixels(start, first, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SIZ
     return tl.load(start + at, mask=there, other=0).to(tl.float32), i, there
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["order_stride"])
 def patch_pixels_kernel(
     images_ptr, order_ptr, target_ptr, order_stride, eps,
     NORMALIZE: tl.constexpr, K: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr,

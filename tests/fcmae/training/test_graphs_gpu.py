@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
         "--train.clip_grad 0.1 --model.drop_path_rate 0.3 --model.checkpoint_stages 0,2",
         "--train.batch_size 2 --train.accumulation_steps 2 --train.clip_grad 0.1 --model.drop_path_rate 0.3",
         "--train.precision fp32 --data.num_workers 2",
+        "--train.compile true",
     ],
 )
 def test_the_same_losses_and_weights_bit_for_bit(

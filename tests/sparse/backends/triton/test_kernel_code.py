@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[4]
-KERNELS = [("forward", 4), ("stem rows", 8), ("GRN weights backward", 8)] + [
-    (name, 1)
-    for name in (
-        "neighbors", "forward", "wgrad", "LayerNorm", "LayerNorm backward", "GELU", "GELU backward", "GRN",
-        "GRN statistics", "GRN statistics backward", "GRN sums backward", "target pixels",
-    )
-]  # fmt: skip
+KERNELS = {
+    *((name, side) for name in ("forward", "wgrad") for side in (8, 4, 2)),
+    ("stem rows", 8), ("GRN weights backward", 8), *(
+        (name, 1)
+        for name in (
+            "neighbors", "forward", "wgrad", "LayerNorm", "LayerNorm backward", "GELU", "GELU backward", "GRN",
+            "GRN statistics", "GRN statistics backward", "GRN sums backward", "target pixels",
+        )
+    ),
+}  # fmt: skip
+DEPTHWISE = [f"{name} {side}" for name in ("forward", "wgrad") for side in (8, 4, 2)]
 
 
 def costs(*options: str) -> list[dict]:
@@ -29,8 +33,8 @@ def costs(*options: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def everywhere() -> list[dict]:
-    """Each kernel everywhere: s = 4 slides past a patch, s = 1 visits neighbors and applies GRN by kernel."""
-    kernels = ["--kernels", " 1", "forward 4", "stem", "GRN weights backward 8"]
+    """Each kernel everywhere: at s = 8 and 4 it slides past a patch; at 2 and 1 it visits neighbors."""
+    kernels = ["--kernels", " 1", *DEPTHWISE, "stem", "GRN weights backward 8"]
     return costs("--usage-only", "--arch", "80", "89", "90", "100", *kernels)
 
 
@@ -48,9 +52,22 @@ def test_every_kernel_compiles_for_every_architecture_and_none_spills(everywhere
         (arch, *kernel) for arch in (80, 89, 90, 100) for kernel in KERNELS
     }
     for cost in everywhere:
-        assert cost["spills"] == 0, cost
-        assert 0 < cost["registers"] <= 255
-        assert cost["least"] <= cost["asked"]
+        assert_it_fits(cost)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_other_dtypes_compile_and_none_spills(dtype: str) -> None:
+    kernels = ["forward 8", "wgrad 8", "forward 1", "wgrad 1", "LayerNorm 1", "LayerNorm backward 1", "GELU 1"]
+    found = costs("--usage-only", "--dtype", dtype, "--kernels", *kernels)
+    assert {f"{cost['name']} {cost['side']}" for cost in found} == set(kernels)
+    for cost in found:
+        assert_it_fits(cost)
+
+
+def assert_it_fits(cost: dict) -> None:
+    assert cost["spills"] == 0, cost
+    assert 0 < cost["registers"] <= 255
+    assert cost["least"] <= cost["asked"]
 
 
 def test_depthwise_loops_are_mostly_products(on_h100: list[dict]) -> None:
