@@ -23,15 +23,8 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
 pretrain: $(VENV)/.installed       ## pretrain on the bundled photos (ARGS="--seed 1" adds options)
 	$(BIN)/python -m fcmae.pretrain $(ARGS)
 
-# The newest run in runs/ with the demo's stem, against random weights; pretrains first if there is none.
-finetune: $(VENV)/.installed       ## fine-tune the newest demo run, and a network from scratch, on 99 labeled tiles of photos
-	@run=; for made in $$(ls -td runs/*/reconstructions 2> /dev/null); do made=$${made%/reconstructions}; \
-		if [ -e "$$made/checkpoints/last" ] && grep -qs '^ *stem_stride: 1$$' "$$made/config.yaml"; then run=$$made; break; fi; \
-	done; \
-	if [ -z "$$run" ]; then run=runs/demo; $(BIN)/python -m fcmae.pretrain --output $$run || exit 1; fi; \
-	for weights in "$$run" scratch; do \
-		$(BIN)/python -m fcmae.finetune "$$weights" --config finetune_demo $(ARGS) || exit 1; \
-	done
+finetune: $(VENV)/.installed       ## is pretraining worth it? fine-tune the demo's weights and random ones, and compare (ARGS="--seed 1")
+	$(BIN)/python examples/pretraining_pays.py $(ARGS)
 
 test: $(VENV)/.installed-dev       ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
