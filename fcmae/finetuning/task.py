@@ -18,7 +18,7 @@ from fcmae.data.unreadable import UnreadableFiles
 from fcmae.data.workers import serve_parent
 from fcmae.finetuning.best import best_folder, best_score, restore_best, save_best
 from fcmae.finetuning.config import FinetuneConfig
-from fcmae.finetuning.export import export
+from fcmae.finetuning.export import export, is_exported
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledBatch, LabeledSamples
 from fcmae.finetuning.scores import MAIN, Predictions, Scores, scores_of
@@ -160,10 +160,10 @@ class Finetuning:
             logger.warning("%d image file(s) could not be read and were skipped; each is named above", count)
 
     def closing_lines(self, run: FinetuneRun, loss: float | None) -> list[str]:
-        """Export the best weights, and say what to do next."""
+        """Export the best weights, also those of a run that was killed before its export, and say what to do next."""
         folder = run.folder
         what = "mean average precision" if self.data.is_multi_label else "correct"
-        if loss is None:
+        if loss is None and (not run.writes or is_exported(folder)):
             longer = command_line(
                 "finetune", "--config", folder / CONFIG, "--train.epochs", 2 * run.config.train.epochs
             )

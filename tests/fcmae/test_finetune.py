@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,39 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
     best = load_file(tmp_path / "whole" / "checkpoints" / "best" / "model.safetensors")
     if whole.best_step == 7:  # what is validated and kept is the average
         assert torch.equal(best["head.fc.weight"], average["head.fc.weight"])
+
+
+def test_a_run_that_ended_before_its_export_exports_when_it_is_called_again(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed at the start of the export, within it, or with an export of earlier weights: the same files as ever."""
+    settings: dict[str, Any] = {"epochs": 1, "name": "convnextv2_atto", "output": str(tmp_path / "run")}
+    run(colors, tmp_path / "run", **settings)
+    export = tmp_path / "run" / "export"
+    whole = {file: file.read_bytes() for file in export.rglob("*") if file.is_file()}
+
+    def older() -> None:
+        said = json.loads((export / "exported.json").read_text())
+        (export / "exported.json").write_text(json.dumps(said | {"step": 1}))
+        (export / "timm" / "model.safetensors").write_bytes(b"older")
+
+    def within() -> None:
+        (export / "exported.json").unlink()
+        shutil.rmtree(export / "transformers")
+
+    for damage in (lambda: shutil.rmtree(export), within, older, lambda: shutil.rmtree(export / "timm")):
+        damage()
+        with caplog.at_level("INFO", "fcmae"):
+            caplog.clear()
+            run(colors, tmp_path / "run", **settings)
+        assert {file: file.read_bytes() for file in export.rglob("*") if file.is_file()} == whole
+        assert "local-dir:" in caplog.text
+    before = export.stat().st_mtime_ns
+    with caplog.at_level("INFO", "fcmae"):
+        caplog.clear()
+        run(colors, tmp_path / "run", **settings)
+    assert "nothing is left to train" in caplog.text
+    assert export.stat().st_mtime_ns == before
 
 
 def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Path) -> None:
