@@ -89,6 +89,17 @@ def mean_average_precision(scores_NC: Tensor, labels_NC: Tensor) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
+def confused_pairs(predicted_N: Tensor, labels_N: Tensor, most: int) -> list[tuple[int, int, int]]:
+    """(true class, what it was taken for, how often) of the ``most`` frequent mistakes, the most frequent first.
+
+    It takes memory for the images alone, however many classes there are.
+    """
+    wrong = predicted_N != labels_N
+    pairs, counts = torch.stack([labels_N[wrong], predicted_N[wrong]], 1).unique(dim=0, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:most]
+    return [(*map(int, pairs[n]), int(counts[n])) for n in order.tolist()]  # type: ignore[misc]
+
+
 def confusion_matrix(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Tensor:
     """int64 [C, C]: how many images of the class of a row were taken for the class of a column."""
     cells = labels_N * num_classes + predicted_N

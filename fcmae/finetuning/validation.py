@@ -18,11 +18,13 @@ from fcmae.files import replacing, write_text
 from fcmae.finetuning.labels import LabeledImages, LabeledSet
 from fcmae.finetuning.pictures import captioned_grid
 from fcmae.finetuning.samples import CenterCrops, validation_crop
-from fcmae.finetuning.scores import Predictions, confusion_matrix, scores_of
+from fcmae.finetuning.scores import Predictions, confused_pairs, confusion_matrix, scores_of
 from fcmae.runs.layout import VALIDATION
 
 SCORES, MISTAKES = "scores.json", "mistakes.png"
 THRESHOLD = 0.5  # of independent classes
+FULL = 100  # classes; with more the matrix would be the most of the file, and its pairs say more
+PAIRS = 1000
 
 
 @torch.inference_mode()
@@ -52,7 +54,7 @@ def predict(
 def write_validation(
     run: Path, data: LabeledSet, found: Predictions, crops: CenterCrops, step: int, mistakes: int
 ) -> None:
-    """Write the scores by class, the confusion matrix, and a picture of the worst mistakes."""
+    """Write the scores, the confusion matrix or of many classes its largest cells, and the worst mistakes' picture."""
     scores = scores_of(found)
     content: dict[str, Any] = {
         "step": step,
@@ -63,7 +65,13 @@ def write_validation(
     wrong = worst_mistakes(found, mistakes)
     if not data.is_multi_label:
         predicted = found.logits.argmax(1)
-        content["confusion"] = confusion_matrix(predicted, found.labels, len(data.classes)).tolist()
+        if len(data.classes) <= FULL:
+            content["confusion"] = confusion_matrix(predicted, found.labels, len(data.classes)).tolist()
+        else:
+            content["confused"] = [
+                {"label": data.classes[label], "predicted": data.classes[taken], "images": count}
+                for label, taken, count in confused_pairs(predicted, found.labels, PAIRS)
+            ]
     content["mistakes"] = [
         {"image": data.val.names[int(found.places[n])]} | _said(found, n, data.classes) for n in wrong
     ]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fcmae.analysis.accuracy import Accuracy
-from fcmae.finetuning.scores import Predictions, confusion_matrix, mean_average_precision, scores_of
+from fcmae.finetuning.scores import Predictions, confused_pairs, confusion_matrix, mean_average_precision, scores_of
 
 
 def test_accuracy_loss_and_what_goes_into_the_metrics() -> None:
@@ -37,3 +37,11 @@ def test_mean_average_precision_by_hand() -> None:
 def test_confusion_has_a_row_for_each_true_class() -> None:
     matrix = confusion_matrix(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, 1]), 3)
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_confused_pairs_are_the_largest_cells_beside_the_diagonal() -> None:
+    labels = torch.tensor([2, 2, 0, 21840, 1, 2, 1])
+    predicted = torch.tensor([1, 1, 5, 0, 1, 2, 0])
+    assert confused_pairs(predicted, labels, 10) == [(2, 1, 2), (0, 5, 1), (1, 0, 1), (21840, 0, 1)]
+    assert confused_pairs(predicted, labels, 1) == [(2, 1, 2)]
+    assert confused_pairs(labels, labels, 10) == []
