@@ -16,7 +16,7 @@ from fcmae.data.sources.digest import digest
 from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import CHANNELS
 from fcmae.finetuning.average import make_average
-from fcmae.finetuning.classes import write_classes
+from fcmae.finetuning.classes import check_same_classes, write_classes
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set
 from fcmae.finetuning.layer_decay import param_groups
@@ -61,6 +61,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         raise UserError(f"{resume_from} is of pretraining; fine-tune it as WEIGHTS, into another --output")
 
     data = labeled_set(config.data, config.seed)
+    if resume_from is not None:
+        check_same_classes(resume_from.parent.parent, data.classes, data.is_multi_label, f"{data.flag} {data.name}")
     weights = starting_weights(config) if resume_from is None else read_weights(resume_from)
     network = described(weights, config.model)
     config = resolved(config, network, before, weights if resume_from is None else None, data)

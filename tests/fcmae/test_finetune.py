@@ -20,6 +20,7 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.finetuning.average import average_decay
+from fcmae.finetuning.classes import check_same_classes
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.samples import validation_crop
 from fcmae.finetuning.task import Finetuning
@@ -285,6 +286,29 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
     assert (pretrained.train.layer_decay, pretrained.train.layer_decay_by) == (0.6, "three")
     assert parse_config(["--data", str(colors), "--config", "few_labels", "x/y"]).weights == "x/y"
     assert config_from((), {"config": FinetuneConfig(seed=3)}).seed == 3
+
+
+def test_a_run_goes_on_with_its_own_classes_only(colors: Path, tmp_path: Path) -> None:
+    """A renamed folder, another order and one class more would train the outputs of other classes."""
+    folder, images = tmp_path / "run", tmp_path / "images"
+    shutil.copytree(colors, images)
+    run(images, folder, epochs=1)
+    weights = (folder / "classes.json").read_bytes()
+    (images / "blue").rename(images / "violet")
+    changed = r"--data\.path .* has other classes than .*classes\.json: violet was not there, blue is missing; resume"
+    with pytest.raises(UserError, match=changed):
+        run(images, folder, epochs=2)
+    (images / "violet").rename(images / "blue")
+    shutil.copytree(images / "blue", images / "azure")
+    with pytest.raises(UserError, match=r"classes\.json: azure was not there; resume"):
+        run(images, folder, epochs=2)
+    assert (folder / "classes.json").read_bytes() == weights
+    with pytest.raises(UserError, match=r"classes\.json: green is in the place of blue"):
+        check_same_classes(folder, ["green", "blue", "red"], False, "--data.path x")
+    with pytest.raises(UserError, match=r"--data.path x: images may have several labels, but had one in"):
+        check_same_classes(folder, ["blue", "green", "red"], True, "--data.path x")
+    check_same_classes(folder, ["blue", "green", "red"], False, "--data.path x")
+    check_same_classes(tmp_path, ["a"], True, "--data.path x")  # of a run without the file
 
 
 def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:
