@@ -15,6 +15,7 @@ from fcmae.errors import UserError
 from fcmae.finetuning.best import best_folder
 from fcmae.finetuning.classes import CLASSES
 from fcmae.finetuning.labels import of_files
+from fcmae.finetuning.predictions_file import ARRAYS, TABLES, check_path_column
 from fcmae.finetuning.samples import CenterCrops, crop_share
 from fcmae.finetuning.validation import predict
 from fcmae.runs.find import FOLDER, MODEL
@@ -57,6 +58,9 @@ def predictions(config: "PredictConfig") -> "Predicted":
     read_as = pixels(checkpoint, described.in_chans)
     network = dense_network(weights, read_as.normalize, len(classes)).to(device)
     images = collect(config.images, flag="IMAGES", access=config.data.access)
+    for file, flag, instead in ((config.output, "--output", TABLES), (config.features, "--features", ARRAYS)):
+        if file is not None:
+            check_path_column(Path(file), flag, images.names, instead[0])
     crop_pct = crop_share(run_setting(checkpoint / MODEL, "data", "crop_pct", float), described.image_hw)
     unlabeled = of_files(images, np.zeros(len(images), np.int64))
     crops = CenterCrops(unlabeled, described.image_hw, crop_pct, read_as.reading, read_as.normalize)
@@ -70,7 +74,7 @@ def predictions(config: "PredictConfig") -> "Predicted":
     logits, features = outputs[:, : len(classes)], outputs[:, len(classes) :]
     p = logits.sigmoid() if several else logits.softmax(1)
     if several:
-        labels = [";".join(classes[int(c)] for c in (row > config.threshold).nonzero()[:, 0]) for row in p]
+        labels = [";".join(classes[int(c)] for c in (row >= config.threshold).nonzero()[:, 0]) for row in p]
     else:
         labels = [classes[int(c)] for c in p.argmax(1)]
     names = tuple(images.names[int(place)] for place in places)

@@ -93,7 +93,7 @@ def worst_mistakes(found: Predictions, count: int) -> list[int]:
         is_wrong = p.argmax(1) != found.labels
     else:
         truth = torch.where(found.labels > 0, p, 1 - p).min(1).values
-        is_wrong = ((p > THRESHOLD) != (found.labels > 0)).any(1)
+        is_wrong = ((p >= THRESHOLD) != (found.labels > 0)).any(1)
     rows = is_wrong.nonzero()[:, 0]
     return [int(n) for n in rows[truth[rows].argsort(stable=True)][:count]]
 
@@ -103,7 +103,7 @@ def _said(found: Predictions, row: int, classes: Sequence[str]) -> dict[str, Any
     if found.labels.ndim == 1:
         best, label = int(p.argmax()), int(found.labels[row])
         return {"label": classes[label], "predicted": classes[best], "probability": round(float(p[best]), 4)}
-    names = [[classes[c] for c in one.nonzero()[:, 0]] for one in (found.labels[row] > 0, p > THRESHOLD)]
+    names = [[classes[c] for c in one.nonzero()[:, 0]] for one in (found.labels[row] > 0, p >= THRESHOLD)]
     return {"label": names[0], "predicted": names[1]}
 
 

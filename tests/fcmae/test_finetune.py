@@ -245,6 +245,11 @@ def test_several_labels_and_only_the_classifier_is_trained(tmp_path: Path) -> No
     assert json.loads((tmp_path / "run" / "classes.json").read_text()) == {
         "classes": ["green", "red"], "multi_label": True,
     }  # fmt: skip
+    p = predict(tmp_path / "run", tmp_path, num_workers=0).probabilities
+    exact = predict(tmp_path / "run", tmp_path, num_workers=0, threshold=float(p[0, 0]))  # from which on it is given
+    given = [[name for name, share in zip(exact.classes, row, strict=True) if share >= p[0, 0]] for row in p]
+    assert [";".join(names) for names in given] == list(exact.labels)
+    assert "green" in exact.labels[0]
 
 
 def _initial() -> dict[str, torch.Tensor]:
