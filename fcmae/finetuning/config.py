@@ -28,7 +28,8 @@ class FinetuneModelConfig:
     name: str | None = None
     """The network to train from scratch, such as convnextv2_atto. Unset: that of WEIGHTS, or convnextv2_atto."""
     img_size: int | tuple[int, int] | None = None
-    """Height and width of the images in pixels; one number for a square. Unset: as in pretraining, or 224."""
+    """Height and width of the images in pixels; one number for a square. Unset: that of WEIGHTS; from
+    scratch 56 × stem_stride, isotropic 224."""
     in_chans: int | None = None
     """Channels of the images. Unset: those of WEIGHTS."""
     stem_stride: int | None = None
@@ -92,8 +93,8 @@ class FinetuneDataConfig(TrainingImagesConfig):
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Minimum and maximum fraction of the image area that a random crop covers."""
     crop_pct: float | None = None
-    """Share of an image's shorter side that the center crop for validation covers. Unset: 0.875, or 1 from 384 pixels
-    on."""
+    """Share of an image's shorter side that the center crop for validation covers. Unset: what timm states for its
+    weights at their size, or 0.875, or 1 from 384 pixels on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -159,10 +159,12 @@ def resolved(
     )  # fmt: skip
     config = recorded_pixels(replace(config, model=model), before)
     if weights is None:
-        recorded = {name: before.get(f"data.{name}") for name in READING}
+        recorded = {name: before.get(f"data.{name}") for name in (*READING, "crop_pct")}
         return _with_unset(config, {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items()})
     try:
-        stated = stated_pixels(weights.origin)
+        stated = stated_pixels(weights.origin) | weights.stated
+        if network.image_hw != weights.config.image_hw:
+            stated.pop("crop_pct", None)  # it is of the weights' own size
         if network.in_chans != weights.config.in_chans:
             stated = {name: value for name, value in stated.items() if name not in PER_CHANNEL}
         config = _with_unset(config, stated)
