@@ -113,7 +113,8 @@ class AugmentConfig:
     """What is done to the images and labels of training, by timm's implementations."""
 
     rand_augment: str | None = None
-    """RandAugment in timm's notation, such as rand-m9-mstd0.5-inc1. Of 8-bit gray or color images only."""
+    """RandAugment in timm's notation, such as rand-m9-mstd0.5-inc1. Of 8-bit gray or color images only, without a value
+    range or with 0,255; others are left as they are, and a line says so."""
     random_erasing: float = 0.0
     """Probability that a rectangle of an image is replaced by noise."""
     mixup: float = 0.0

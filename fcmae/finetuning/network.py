@@ -83,7 +83,7 @@ def _of_timm(name: str) -> Weights:
     stated, size = model.pretrained_cfg, tuple(model.pretrained_cfg["input_size"][1:])
     if not any(side % weights.config.patch_size for side in size):
         weights.config = replace(weights.config, img_size=size)
-    weights.stated = {"mean": tuple(stated["mean"]), "std": tuple(stated["std"]), "crop_pct": stated["crop_pct"]}
+    weights.stated = {"mean": tuple(stated["mean"]), "std": tuple(stated["std"]), "crop_pct": float(stated["crop_pct"])}
     return weights
 
 

@@ -124,6 +124,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         data.val, network.image_hw, crop_share(config.data.crop_pct, network.image_hw), reading, normalize
     )
     samples = LabeledSamples(data.train, config.data, config.augment, network.image_hw, reading, normalize, config.seed)
+    if (why := samples.why_not_augmented()) is not None:
+        logger.warning("--augment.rand_augment is left out: it takes 8-bit images of the range 0,255, but %s", why)
     collate = Collate(Targets(config.augment, len(data.classes), data.is_multi_label))
     task = Finetuning(data, samples, collate, crops, network, ema)
     return Run(

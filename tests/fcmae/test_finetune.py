@@ -293,11 +293,15 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
     assert config_from((), {"config": FinetuneConfig(seed=3)}).seed == 3
 
 
-def test_a_run_goes_on_with_its_own_classes_only(colors: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_its_own_classes_only(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A renamed folder, another order and one class more would train the outputs of other classes."""
     folder, images = tmp_path / "run", tmp_path / "images"
     shutil.copytree(colors, images)
-    run(images, folder, epochs=1)
+    with caplog.at_level("WARNING", "fcmae"):
+        run(images, folder, epochs=1, value_range=(0, 200), augment={"rand_augment": "rand-m9"})
+    assert "--augment.rand_augment is left out: it takes 8-bit images of the range 0,255, but " in caplog.text
     weights = (folder / "classes.json").read_bytes()
     (images / "blue").rename(images / "violet")
     changed = r"--data\.path .* has other classes than .*classes\.json: violet was not there, blue is missing; resume"
