@@ -22,7 +22,7 @@ from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledBatch, LabeledSamples
 from fcmae.finetuning.scores import MAIN, Predictions, Scores, scores_of
 from fcmae.finetuning.targets import classification_loss
-from fcmae.finetuning.validation import predict, write_validation
+from fcmae.finetuning.validation import outputs, write_validation
 from fcmae.models import ModelConfig
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
@@ -143,24 +143,23 @@ class Finetuning:
         """
         rank, count = run.accelerator.process_index, run.accelerator.num_processes
         places = range(rank, len(self.crops), count)
+        labels = torch.from_numpy(self.data.val.labels)
+        labels = labels.float() if labels.ndim == 2 else labels
         with run.accelerator.autocast():
-            part = predict(
+            batches = outputs(
                 network, self.crops, places, run.accelerator.device, run.batch.size, run.config.data.num_workers,
                 self.unreadable,
             )  # fmt: skip
+            mine = [Predictions.of(places, logits, labels[places]) for places, logits in batches]
         network.train(network is run.bare_model)
-        parts = [one for one in (gather_object([part]) if count > 1 else [part]) if len(one[0])]
-        if not all(logits.isfinite().all() for _, logits in parts):  # in all processes alike
+        parts = [part for found in (gather_object([mine]) if count > 1 else [mine]) for part in found]
+        if not all(part.losses.isfinite().all() for part in parts):  # in all processes alike
             raise non_finite(run, f"the network's outputs are not finite at the validation after step {step}")
         if not parts:
             if run.accelerator.is_main_process:
                 logger.warning("not validated: none of the images to validate on can be read")
             return None
-        chosen = torch.cat([places for places, _ in parts])
-        labels = torch.from_numpy(self.data.val.labels)[chosen]
-        return Predictions(
-            chosen, torch.cat([logits for _, logits in parts]), labels.float() if labels.ndim == 2 else labels
-        )
+        return Predictions.joined(parts)
 
     def end(self, run: FinetuneRun) -> None:
         """Say how many files could not be read."""

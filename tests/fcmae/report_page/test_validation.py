@@ -71,7 +71,7 @@ def test_pairs_of_very_many_classes_are_read_as_they_were_written(tmp_path: Path
     logits = torch.nn.functional.one_hot(predicted, 120).float()
     images = SimpleNamespace(names=[str(n) for n in range(5)])
     data: Any = SimpleNamespace(classes=[f"class {n}" for n in range(120)], is_multi_label=False, val=images)
-    write_validation(run, data, Predictions(torch.arange(5), logits, labels), None, 10, 0)  # type: ignore[arg-type]
+    write_validation(run, data, Predictions.of(torch.arange(5), logits, labels), None, 10, 0)  # type: ignore[arg-type]
     assert "confusion" not in json.loads((run / "validation" / "scores.json").read_text())
     found = read_validation(run)
     assert found is not None
