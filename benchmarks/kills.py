@@ -5,8 +5,8 @@
 Events: kill -9 of a training process, of a data loading process or of torchrun; SIGTERM to one or all; an allocation
 that fails in a training process or in a data loading process. After each, no process but torchrun itself may be left
 after 10 seconds, and there may be no traceback. When a run has ended, its losses, scores and weights (the averaged and
-the best, too) must equal the undisturbed run's bit for bit, and it must have the same pictures. The events are divided
-among the numbers of processes.
+the best, too) must equal the undisturbed run's bit for bit, and it must have the same pictures, classes and exports.
+The events are divided among the numbers of processes.
 """
 
 import argparse
@@ -222,6 +222,8 @@ def outcome(run: Path) -> dict[str, object]:
     return {
         "losses": [(line["step"], line.get("loss"), line.get("val_loss"), line.get("val_top1")) for line in lines],
         "weights": weights,
+        "classes": (run / "classes.json").read_bytes() if (run / "classes.json").exists() else b"",
+        "exports": {str(file.relative_to(run)): file.read_bytes() for file in run.glob("export/*/*")},
         "pictures": {file.name for file in run.glob("reconstructions/*")},
         "mistakes": scores.read_bytes() if scores.exists() else b"",
     }

@@ -14,7 +14,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.errors import UserError
-from fcmae.runs.layout import is_run_folder
+from fcmae.runs.layout import CHECKPOINTS, is_run_folder
 from fcmae.weights.place import check_weights
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class ExportConfig:
     """
 
     ckpt: str
-    """Run folder, checkpoint folder or weights file of any format that fcmae convert reads. Of a fine-tuned run, the
-    network in its folder export/timm."""
+    """Run folder, checkpoint folder or weights file of any format that fcmae convert reads. Of a fine-tuned run, its
+    best weights."""
     format: Literal["onnx"] = "onnx"
     """Format of the file; it needs pip install fcmae[onnx]."""
     output: str | None = None
@@ -91,7 +91,9 @@ def export(config: ExportConfig) -> ExportResult:
             that does not compute what PyTorch computes.
     """
     given = Path(config.ckpt)
-    source = given / EXPORTS / TIMM if (given / EXPORTS / TIMM).is_dir() else given
+    # a fine-tuned run that was copied without its checkpoints
+    is_bare = (given / EXPORTS / TIMM).is_dir() and not (given / CHECKPOINTS).is_dir()
+    source = given / EXPORTS / TIMM if is_bare else given
     check_weights(config.ckpt if source == given else source)
     file = _file(config, given)
     if file.is_dir():

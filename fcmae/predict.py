@@ -62,7 +62,7 @@ class Predicted:
     paths: tuple[str, ...]
     """N images, relative to their source."""
     labels: tuple[str, ...]
-    """The most probable class; of several labels, those above the threshold, joined by ``;``."""
+    """The most probable class; of several labels, those from the threshold on, joined by ``;``."""
     classes: tuple[str, ...]
     probabilities: "Tensor" = field(repr=False)
     """float32 [N, classes]."""

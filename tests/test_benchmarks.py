@@ -13,6 +13,7 @@ import torch
 from benchmarks import mutated_files
 from benchmarks.gpu import common, kernels, steps
 from benchmarks.gpu.recorded import Recorder
+from benchmarks.kills import outcome
 from fcmae.sparse import ActiveSites, resolve_backend
 from tests.conftest import random_visible
 from tests.fcmae import forked
@@ -107,6 +108,20 @@ def test_a_killed_run_of_fine_tuning_goes_on_bit_for_bit(tmp_path: Path) -> None
     said = kills(tmp_path / "log", "--task", "finetune", *options, is_small=False)  # timm's network
     assert "'kill training': 1" in said
     assert "; 0 wrong" in said
+
+
+def test_kills_compares_exports_and_classes(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "export" / "timm").mkdir(parents=True)
+    files = {"exports": tmp_path / "export" / "timm" / "config.json", "classes": tmp_path / "classes.json"}
+    for file in files.values():
+        file.write_text("{}")
+    before = outcome(tmp_path)
+    for name, file in files.items():
+        file.unlink()
+        now = outcome(tmp_path)
+        assert [one for one in before if now[one] != before[one]] == [name]
+        file.write_text("{}")
 
 
 def test_a_run_over_mutated_files_names_each_once(

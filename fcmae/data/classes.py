@@ -13,6 +13,7 @@ import numpy as np
 from fcmae.data.folder import equal_shares
 from fcmae.data.rows.files import is_row_file, open_rows
 from fcmae.data.rows.images import RowImages
+from fcmae.data.sources.archives.images import ArchiveImages
 from fcmae.data.sources.archives.names import expanded, is_archive
 from fcmae.data.sources.entries import natural_key
 from fcmae.data.sources.files import ImageFiles, collect
@@ -82,10 +83,7 @@ def class_folder(
         first, second = stratified_split(whole.labels, test_share, seed)
         parts = _chosen(whole, first), _chosen(whole, second)
     if len(names) < 2:
-        raise UserError(
-            f"{flag} {folder} holds one class, {names[0]}; it needs one subfolder per class and at least two classes "
-            f"(or train/ and val/ that contain them)"
-        )
+        raise UserError(f"{flag} {folder} holds one class, {names[0]}; {train.needed}")
     train_files, test_files = (_chosen(part, limited(part.labels, limit, seed)) for part in parts)
     return train_files, test_files
 
@@ -101,6 +99,14 @@ class ClassFolders(NamedTuple):
     images: ImageSet
     places: dict[str, np.ndarray]
     """Class → the indices of its images, in order of the classes."""
+    is_labeled: bool = False
+    """Whether the source itself says the labels, not its folders."""
+
+    @property
+    def needed(self) -> str:
+        """For a message about one class."""
+        folders = "it needs a subfolder for each class, and at least two of them (or train/ and val/ that contain them)"
+        return "its labels need at least two" if self.is_labeled else folders
 
 
 def may_hold_classes(source: str, access: Access | None = None) -> bool:
@@ -124,10 +130,14 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
     tests = [folder / name for name in TEST if (folder / name).is_dir()]
     if (folder / TRAIN).is_dir() and tests:
         splits = (folder / TRAIN, tests[0])
-        return [_of_one(collect(part, by_class=True, flag=flag, access=access), part, flag) for part in splits]
+        parts = [collect(part, by_class=True, flag=flag, access=access) for part in splits]
+        for images, split in zip(parts, splits, strict=True):
+            _check_all_labeled(images, split, flag)
+        return [_of_one(images, split, flag) for images, split in zip(parts, splits, strict=True)]
     images = collect(str(source), by_class=True, flag=flag, access=access)
     if isinstance(images, RowImages):
         return _of_rows(images, str(source), flag)
+    _check_all_labeled(images, source, flag)
     if images.labels is not None or isinstance(images, ImageFiles):
         return [_of_one(images, folder, flag)]
     names, common = list(images.names), ""
@@ -142,6 +152,15 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
         inside = images.subset(n for n, name in enumerate(names) if name.startswith(f"{part}/"))
         found.append(_by_folder(inside, f"{source}/{common}{part}", flag, len(f"{common}{part}/")))
     return found
+
+
+def _check_all_labeled(images: ImageSet, source: str | Path, flag: str) -> None:
+    """UserError for shards of which some images have a class and others none: folders would not tell it instead."""
+    if isinstance(images, ArchiveImages) and (without := images.unlabeled):
+        raise UserError(
+            f"{flag} {shown(str(source))}: {images.item(without[0])} has no .cls file with its class; "
+            f"{len(without):,} of {len(images):,} images lack one"
+        )
 
 
 def _of_rows(images: RowImages, source: str, flag: str) -> list[ClassFolders]:
@@ -195,7 +214,7 @@ def _by_label(images: ImageSet, labels: Sequence[str], where: str) -> ClassFolde
     for place, label in enumerate(labels):
         found.setdefault(label, []).append(place)
     order = sorted(found, key=natural_key if all(label.isdecimal() for label in found) else str)
-    return ClassFolders(where, images, {label: np.array(found[label]) for label in order})
+    return ClassFolders(where, images, {label: np.array(found[label]) for label in order}, True)
 
 
 def listed(found: ClassFolders, names: Sequence[str]) -> LabeledFiles:

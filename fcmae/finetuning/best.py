@@ -1,5 +1,6 @@
 """The weights with the best validation score: RUN/checkpoints/best, beside the checkpoints to resume from."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from fcmae.runs.checkpoint import save_model, write_state
 from fcmae.runs.find import BEST, FOLDER, MODEL
 from fcmae.runs.layout import METRICS
 from fcmae.runs.mark import MARK, write_mark
-from fcmae.runs.reader import read_metrics
+from fcmae.runs.reader import Series, read_metrics
 from fcmae.training.run import Run
 
 PARTIAL, OLD = ".partial-best", ".deleted-best"
@@ -26,14 +27,30 @@ def best_folder(run: Path) -> Path:
     return run / FOLDER / BEST
 
 
+Rank = tuple[float, float]
+NONE: Rank = -math.inf, -math.inf
+"""Below every validation."""
+
+
+def rank(score: float, loss: float) -> Rank:
+    """What the best validation has the largest of: of equal scores, which small sets often have, the lower loss."""
+    return score, -loss
+
+
 def best_score(run: Path) -> tuple[float | None, int | None]:
-    """The best validation score in metrics.jsonl and its step; None: there was no validation."""
+    """The best validation score in metrics.jsonl (:func:`rank`) and its step; None: there was no validation."""
     series, _ = read_metrics(run / METRICS)
     for name in MAIN:
         if name in series and np.isfinite(series[name].value).any():
-            place = int(np.nanargmax(series[name].value))
-            return float(series[name].value[place]), int(series[name].step[place])
+            losses = _by_step(series["val_loss"]) if "val_loss" in series else {}
+            found = _by_step(series[name])
+            step = max(found, key=lambda step: (rank(found[step], losses.get(step, math.inf)), -step))
+            return found[step], step
     return None, None
+
+
+def _by_step(series: Series) -> dict[int, float]:
+    return {int(step): float(v) for step, v in zip(series.step, series.value, strict=True) if np.isfinite(v)}
 
 
 def restore_best(run: Path) -> None:

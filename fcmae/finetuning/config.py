@@ -28,7 +28,8 @@ class FinetuneModelConfig:
     name: str | None = None
     """The network to train from scratch, such as convnextv2_atto. Unset: that of WEIGHTS, or convnextv2_atto."""
     img_size: int | tuple[int, int] | None = None
-    """Height and width of the images in pixels; one number for a square. Unset: as in pretraining, or 224."""
+    """Height and width of the images in pixels; one number for a square. Unset: that of WEIGHTS; from
+    scratch 56 × stem_stride, isotropic 224."""
     in_chans: int | None = None
     """Channels of the images. Unset: those of WEIGHTS."""
     stem_stride: int | None = None
@@ -93,8 +94,8 @@ class FinetuneDataConfig(TrainingImagesConfig):
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Minimum and maximum fraction of the image area that a random crop covers."""
     crop_pct: float | None = None
-    """Share of an image's shorter side that the center crop for validation covers. Unset: 0.875, or 1 from 384 pixels
-    on."""
+    """Share of an image's shorter side that the center crop for validation covers. Unset: what timm states for its
+    weights at their size, or 0.875, or 1 from 384 pixels on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,7 +114,8 @@ class AugmentConfig:
     """What is done to the images and labels of training, by timm's implementations."""
 
     rand_augment: str | None = None
-    """RandAugment in timm's notation, such as rand-m9-mstd0.5-inc1. Of 8-bit gray or color images only."""
+    """RandAugment in timm's notation, such as rand-m9-mstd0.5-inc1. Of 8-bit gray or color images only, without a value
+    range or with 0,255; others are left as they are, and a line says so."""
     random_erasing: float = 0.0
     """Probability that a rectangle of an image is replaced by noise."""
     mixup: float = 0.0

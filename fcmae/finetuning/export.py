@@ -1,4 +1,7 @@
-"""The best weights for other libraries: RUN/export/timm and RUN/export/transformers, with the names of the classes."""
+"""The best weights for other libraries: RUN/export/timm and RUN/export/transformers, with the names of the classes.
+
+RUN/export/exported.json, written last, says which weights they are: an export that was cut short is done again.
+"""
 
 import json
 from pathlib import Path
@@ -9,13 +12,14 @@ from fcmae.files import write_text
 from fcmae.finetuning.best import best_folder
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
+from fcmae.runs.find import MODEL, read_state
 from fcmae.weights.card import imports_first
 from fcmae.weights.convert import in_format
 from fcmae.weights.formats.base import read_json
 from fcmae.weights.read import read_weights
 from fcmae.weights.write import write
 
-EXPORT = "export"
+EXPORT, EXPORTED = "export", "exported.json"
 USE = {
     "timm": 'timm.create_model("local-dir:{folder}", pretrained=True)',
     "transformers": 'transformers.AutoModelForImageClassification.from_pretrained("{folder}")',
@@ -25,6 +29,9 @@ USE = {
 def export(run: Path, data: LabeledSet, crops: CenterCrops) -> list[str]:
     """Write both folders; returns a line for each, how it is loaded, or why it could not be written."""
     lines, best = [], best_folder(run)
+    if not (best / MODEL).is_file():
+        return [f"not exported: there are no weights in {best}"]
+    formats = []
     weights = read_weights(best, logs=False)  # where they are is said by the run's last lines
     for name, use in USE.items():
         folder = run / EXPORT / name
@@ -38,8 +45,25 @@ def export(run: Path, data: LabeledSet, crops: CenterCrops) -> list[str]:
             if (folder / file).is_file():
                 content = change(read_json(folder / file), name, data, crops)
                 write_text(folder / file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        formats.append(name)
         lines.append(f"  {'; '.join([*imports_first(conversion, name), use.format(folder=folder)])}")
+    write_text(run / EXPORT / EXPORTED, json.dumps(_identity(best) | {"formats": formats}, indent=1) + "\n")
     return lines
+
+
+def is_exported(run: Path) -> bool:
+    """Whether the export is there, and is of the best weights."""
+    if not (best_folder(run) / MODEL).is_file():
+        return False
+    said = read_json(run / EXPORT / EXPORTED)
+    is_same = all(said.get(name) == value for name, value in _identity(best_folder(run)).items())
+    formats = said.get("formats")
+    return is_same and isinstance(formats, list) and all((run / EXPORT / str(name)).is_dir() for name in formats)
+
+
+def _identity(best: Path) -> dict[str, Any]:
+    state = read_state(best)
+    return {"step": state.step, "checksums": dict(state.checksums)}
 
 
 def _with_names(content: dict[str, Any], format: str, data: LabeledSet, crops: CenterCrops) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ class LabeledSet:
     classes: tuple[str, ...]
     train: LabeledImages
     val: LabeledImages
+    flag: str = field(default="--data.path", kw_only=True)
+    """That named them."""
 
     @property
     def is_multi_label(self) -> bool:
@@ -101,7 +103,7 @@ class LabeledSet:
                 else:
                     if len(places):
                         raise UserError(
-                            f"--data.path {self.name}: none of the {len(places)} images of the class {name} {what} can "
+                            f"{self.flag} {self.name}: none of the {len(places)} images of the class {name} {what} can "
                             f"be read; the first: {first}"
                         )
 
@@ -130,7 +132,7 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
         raise UserError(f"--data.path {data.path} is neither a folder nor a table; {ACCEPTED}")
     if len(found.classes) < 2 and not found.is_multi_label:
         raise UserError(
-            f"--data.path {found.name} holds one class, {found.classes[0]}; two classes are needed at least"
+            f"{found.flag} {found.name} holds one class, {found.classes[0]}; two classes are needed at least"
         )
     if data.train_share < 1:
         kept = share_of_each(found.train.labels, data.train_share, seed)
@@ -172,10 +174,7 @@ def _of_folder(folder: str, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     names = tuple(found.places)
     if not tests:
         if len(names) < 2:
-            raise UserError(
-                f"--data.path {folder} holds one class, {names[0]}; it needs a subfolder for each class, and at least "
-                f"two of them (or train/ and val/ that contain them)"
-            )
+            raise UserError(f"--data.path {folder} holds one class, {names[0]}; {found.needed}")
         return _split(folder, of_files(*listed(found, names)), names, data, seed)
     val = tests[0]
     _check_known(sorted(val.places), names, val.where, found.where)
@@ -207,6 +206,12 @@ def _of_table(file: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     held_out = [row for row in rows if chosen is not None and row.split == chosen]
     trained = [row for row in rows if row.split in (TRAIN, "training")]
     if held_out and trained:
+        used = {*(row.split for row in trained), chosen}
+        if left := [row.split or "empty" for row in rows if row.split not in used]:
+            logger.warning(
+                "%s: %d of %d rows are neither trained nor validated on; their split is %s",
+                file, len(left), len(rows), _some(sorted(set(left))),
+            )  # fmt: skip
         of_train, of_val = ({label for row in part for label in row.labels} for part in (trained, held_out))
         classes = _in_order(of_train)
         _check_known(sorted(of_val), classes, f"{file}, split val,", "split train")
@@ -275,7 +280,7 @@ def _of_timm(data: FinetuneDataConfig) -> LabeledSet:
         parts.append(LabeledImages(partial(_open_item, dataset), images, labels.astype(np.int64)))
     count = 1 + max(int(part.labels.max()) for part in parts)
     classes = names if names is not None and len(names) >= count else tuple(map(str, range(count)))
-    return LabeledSet(str(data.dataset), classes, *parts)
+    return LabeledSet(str(data.dataset), classes, *parts, flag="--data.dataset")
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:

@@ -73,12 +73,17 @@ def random_weights(model: FinetuneModelConfig, seed: int) -> Weights:
 
 
 def _of_timm(name: str) -> Weights:
+    """timm's own, with the size, mean, standard deviation and crop that its configuration states for this tag."""
     try:
         model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # unknown tag, no pretrained weights, no network
         raise UserError(f"WEIGHTS {name}: timm cannot load it: {' '.join(str(error).split())[:200]}") from None
     weights = read_weights(model.state_dict())
     weights.origin = name
+    stated, size = model.pretrained_cfg, tuple(model.pretrained_cfg["input_size"][1:])
+    if not any(side % weights.config.patch_size for side in size):
+        weights.config = replace(weights.config, img_size=size)
+    weights.stated = {"mean": tuple(stated["mean"]), "std": tuple(stated["std"]), "crop_pct": float(stated["crop_pct"])}
     return weights
 
 

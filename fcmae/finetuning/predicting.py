@@ -15,8 +15,9 @@ from fcmae.errors import UserError
 from fcmae.finetuning.best import best_folder
 from fcmae.finetuning.classes import CLASSES
 from fcmae.finetuning.labels import of_files
+from fcmae.finetuning.predictions_file import ARRAYS, TABLES, check_path_column
 from fcmae.finetuning.samples import CenterCrops, crop_share
-from fcmae.finetuning.validation import predict
+from fcmae.finetuning.validation import outputs
 from fcmae.runs.find import FOLDER, MODEL
 from fcmae.weights.dense import dense_network
 from fcmae.weights.formats.base import read_json
@@ -57,20 +58,26 @@ def predictions(config: "PredictConfig") -> "Predicted":
     read_as = pixels(checkpoint, described.in_chans)
     network = dense_network(weights, read_as.normalize, len(classes)).to(device)
     images = collect(config.images, flag="IMAGES", access=config.data.access)
+    for file, flag, instead in ((config.output, "--output", TABLES), (config.features, "--features", ARRAYS)):
+        if file is not None:
+            check_path_column(Path(file), flag, images.names, instead[0])
     crop_pct = crop_share(run_setting(checkpoint / MODEL, "data", "crop_pct", float), described.image_hw)
     unlabeled = of_files(images, np.zeros(len(images), np.int64))
     crops = CenterCrops(unlabeled, described.image_hw, crop_pct, read_as.reading, read_as.normalize)
     unreadable = UnreadableFiles()
-    places, outputs = predict(
-        _WithFeatures(network), crops, range(len(crops)), device, config.batch_size, config.num_workers, unreadable
+    batches = list(
+        outputs(
+            _WithFeatures(network), crops, range(len(crops)), device, config.batch_size, config.num_workers, unreadable
+        )
     )
     unreadable.share(1)
-    if not len(places):
+    if not batches:
         raise UserError(f"none of the {len(images)} images can be read; each is named above")
-    logits, features = outputs[:, : len(classes)], outputs[:, len(classes) :]
+    places, found = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    logits, features = found[:, : len(classes)], found[:, len(classes) :]
     p = logits.sigmoid() if several else logits.softmax(1)
     if several:
-        labels = [";".join(classes[int(c)] for c in (row > config.threshold).nonzero()[:, 0]) for row in p]
+        labels = [";".join(classes[int(c)] for c in (row >= config.threshold).nonzero()[:, 0]) for row in p]
     else:
         labels = [classes[int(c)] for c in p.argmax(1)]
     names = tuple(images.names[int(place)] for place in places)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,20 @@ def check_name(file: Path, flag: str, endings: Sequence[str], overwrite: bool) -
         raise UserError(f"{flag} {file} is a folder; give a file")
     if file.exists() and not overwrite:
         raise UserError(f"{flag} {file} exists; give another, or --overwrite")
+
+
+def check_path_column(file: Path, flag: str, names: Sequence[str], instead: str) -> None:
+    """UserError if Parquet, whose text is UTF-8, cannot hold the names of the images."""
+    if file.suffix.lower() not in PARQUET:
+        return
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{flag} {file}: Parquet cannot hold the name {os.fsencode(name)!r}, which is not UTF-8; rename the "
+                f"file, or take {instead}"
+            ) from None
 
 
 def write_predictions(

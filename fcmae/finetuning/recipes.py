@@ -1,7 +1,10 @@
 """Which shipped recipe suits a set of labeled images."""
 
 import logging
+import re
 from pathlib import Path
+
+import timm
 
 from fcmae.errors import UserError
 from fcmae.finetuning.config import SCRATCH, FinetuneConfig
@@ -16,6 +19,15 @@ FEW = 10_000
 FEW_LABELS, SUPERVISED, AFTER_SUPERVISED = "few_labels", "finetune_v1", "finetune_v1_22k_1k"
 NEAREST = {"convnext_small": "base", "convnext_xlarge": "large", "convnext_isotropic_small": "tiny"}
 """V1's sizes that V2 lacks, and the V2 size whose recipe they take: the depth of small is base's."""
+OF_SIZES = {
+    SUPERVISED: {"small": "small", "base": "base", "large": "base", "xlarge": "base", "huge": "base"},
+    AFTER_SUPERVISED: {"large": "large", "xlarge": "xlarge"},
+}
+"""V1's recipes differ in the drop path of the sizes: those that have their own, of themselves or of another."""
+SHALLOW = ("convnext_isotropic_small", "convnext_isotropic_base")
+"""Their drop path in V1's supervised training is 0.1 and 0.2."""
+SUPERVISED_TAG = re.compile(r"(^|_)in\d+k(_|$)")
+"""In tags of timm's weights that were trained on labels: fb_in1k, fb_in22k_ft_in1k, in12k; not clip_laion2b, dinov3."""
 
 
 def recipe_for(config: FinetuneConfig) -> str:
@@ -29,7 +41,7 @@ def recipe_for(config: FinetuneConfig) -> str:
     if images < FEW:
         chosen = FEW_LABELS
     elif config.weights == SCRATCH:
-        chosen = SUPERVISED
+        chosen = v1_of_size(SUPERVISED, config.model.name or DEFAULT)
     else:
         chosen = _for_weights(config)
     logger.info("%s images to train on: --config %s", f"{images:,}", chosen)
@@ -41,13 +53,22 @@ def of_size(name: str) -> str:
     return f"finetune_{NEAREST.get(name, name.rpartition('_')[2])}"
 
 
+def v1_of_size(recipe: str, name: str) -> str:
+    """V1's recipe, ``SUPERVISED`` or ``AFTER_SUPERVISED``, with the drop path of a network's size."""
+    size = OF_SIZES[recipe].get(name.rpartition("_")[2])
+    return recipe if size is None or name in SHALLOW else f"{recipe}_{size}"
+
+
 def _for_weights(config: FinetuneConfig) -> str:
     """The recipe of the size; for weights of V1 with a classifier, V1's for fine-tuning after supervised training."""
     given = config.weights
     if given is None:
         return of_size(config.model.name or DEFAULT)
     if given.partition(".")[0] in SIZES and not Path(given).exists():
-        name, has_classifier = given.partition(".")[0], True  # timm's weights of V1 are all supervised
+        name, _, tag = given.partition(".")
+        known = timm.get_pretrained_cfg(name)
+        tag = tag or ("" if known is None else known.tag)  # as timm: without a tag, its default
+        has_classifier = SUPERVISED_TAG.search(tag) is not None
     else:
         from fcmae.weights.read import read_weights
 
@@ -56,4 +77,5 @@ def _for_weights(config: FinetuneConfig) -> str:
         except UserError:  # said when it is read to be trained
             return of_size(DEFAULT)
         name, has_classifier = weights.config.name, weights.num_classes > 0
-    return AFTER_SUPERVISED if has_classifier and not name.startswith("convnextv2") else of_size(name)
+    is_supervised_v1 = has_classifier and not name.startswith("convnextv2")
+    return v1_of_size(AFTER_SUPERVISED, name) if is_supervised_v1 else of_size(name)

@@ -1,12 +1,15 @@
 """Labeled training samples, which depend only on (seed, epoch, index), and center crops for validation."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as TF
 
 from fcmae.data.crops import center_box, resized_crop
 from fcmae.data.draws import random_crop, sample_seed
@@ -22,6 +25,8 @@ from fcmae.finetuning.targets import Targets
 
 FULL_CROP_FROM = 384  # pixels; from there on the papers validate on whole images
 CROP_PCT = 0.875
+EIGHT_BITS = (0.0, 255.0)
+TRIED = 10  # images
 MIXING, AUGMENTING = 1, 2  # tell the draws of a batch, and of a sample's augmentation, from those of its crop
 
 
@@ -119,10 +124,35 @@ class LabeledSamples(Dataset):
         if data.rotate90:
             image = image.rot90(random.randrange(4), (-2, -1))
         with seeded(sample_seed(seed, AUGMENTING, 0)):
-            if self.augment is not None and image.dtype == torch.uint8:
-                image = augmented(image, self.augment)
+            if self.augment is not None and (eight := self._as_bytes(image, file)) is not None:
+                image = augmented(eight, self.augment)
             normal = self.normalize(image)
             return normal if self.erase is None else self.erase(normal)
+
+    def _as_bytes(self, image: Tensor, file: ImageFile) -> Tensor | None:
+        """uint8, as RandAugment takes it; None: 8 bits do not hold the image's values, or some are missing."""
+        if image.dtype == torch.uint8:
+            return image
+        if self._why_deep(file) is not None or image.isnan().any():
+            return None
+        return TF.to_dtype(image, torch.uint8, scale=True)
+
+    def _why_deep(self, file: ImageFile) -> str | None:
+        if file.opened.dtype != np.uint8:
+            return f"holds values of type {file.opened.dtype}"
+        if self.reading.pairs() in (None, (EIGHT_BITS,) * self.reading.in_chans):
+            return None
+        return f"is read with the value range {self.reading.value_range}"
+
+    def why_not_augmented(self) -> str | None:
+        """Why RandAugment leaves images alone, by the first that can be opened; None: it does not, or was not asked."""
+        if self.augment is None:
+            return None
+        for place in range(min(TRIED, len(self.images))):
+            with suppress(UnreadableImageError):
+                why = self._why_deep(self._open(place))
+                return why and f"{self.images.names[place]} {why}"
+        return None
 
     def _open(self, place: int) -> ImageFile:
         if place in self._cache:

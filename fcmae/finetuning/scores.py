@@ -1,14 +1,15 @@
 """How well labels are predicted: accuracy with its interval, loss, confusion matrix, mean average precision."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from fcmae.analysis.accuracy import Accuracy, top_accuracy
-from fcmae.finetuning.targets import classification_loss
+from fcmae.analysis.accuracy import Accuracy
 
 MAIN = ("val_top1", "val_map")
 """Names in metrics.jsonl of what the best weights are chosen by; a run has one of them."""
@@ -17,19 +18,46 @@ TOP5_FROM = 6  # classes; with fewer, top-5 accuracy is uninformative
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits of N images, and their labels."""
+    """What scores and mistakes need of the outputs for N images; of many classes all outputs would fill the memory."""
 
     places: Tensor
     """int64 [N]: which images these are."""
-    logits: Tensor
-    """float32 [N, C]."""
     labels: Tensor
-    """int64 [N], or float32 [N, C]."""
+    """int64 [N], or float32 [N, C] where an image may have several."""
+    losses: Tensor
+    """float32 [N]: cross-entropy, or the classes' mean binary cross-entropy; NaN if an output is not finite."""
+    predicted: Tensor
+    """int64 [N]: the class of the highest output."""
+    is_in_top5: Tensor
+    """bool [N]: whether the label is among the five highest; False where an image may have several."""
+    p_label: Tensor
+    """float32 [N]: the softmax at the label; of several, the smallest of what speaks for the truth, class by class."""
+    probabilities: Tensor
+    """float32 [N, 1], the softmax at the predicted class; of several labels [N, C], the sigmoid."""
+    num_classes: int
 
-    @property
-    def probabilities(self) -> Tensor:
-        """float32 [N, C]: softmax, or of independent classes the sigmoid."""
-        return self.logits.softmax(1) if self.labels.ndim == 1 else self.logits.sigmoid()
+    @classmethod
+    def of(cls, places: Tensor, logits: Tensor, labels: Tensor) -> "Predictions":
+        """From the outputs, float32 [N, C]."""
+        several = labels.ndim == 2
+        p, predicted = logits.sigmoid() if several else logits.softmax(1), logits.argmax(1)
+        if several:
+            losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+            in_top5 = torch.zeros(len(labels), dtype=torch.bool)
+            p_label = torch.where(labels > 0, p, 1 - p).min(1).values
+        else:
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            in_top5 = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).any(1)
+            p_label, p = p.gather(1, labels[:, None])[:, 0], p.gather(1, predicted[:, None])
+        losses = losses.where(logits.isfinite().all(1), torch.nan)
+        return cls(places, labels, losses, predicted, in_top5, p_label, p, logits.shape[1])
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Predictions]") -> "Predictions":
+        """Of all images of several; at least one."""
+        tensors = [one.name for one in fields(cls) if one.name != "num_classes"]
+        whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+        return cls(**whole, num_classes=parts[0].num_classes)
 
 
 @dataclass(frozen=True)
@@ -74,12 +102,12 @@ class Scores:
 
 def scores_of(found: Predictions) -> Scores:
     """The scores of predictions, at least one."""
-    logits, labels = found.logits, found.labels
-    loss = float(classification_loss(logits, labels, labels.ndim == 2))
+    loss, labels = float(found.losses.mean()), found.labels
     if labels.ndim == 2:
         return Scores(loss, None, None, mean_average_precision(found.probabilities, labels))
-    top5 = top_accuracy(logits, labels, 5) if logits.shape[1] >= TOP5_FROM else None
-    return Scores(loss, top_accuracy(logits, labels), top5, None)
+    top1 = Accuracy(int((found.predicted == labels).sum()), len(labels))
+    top5 = Accuracy(int(found.is_in_top5.sum()), len(labels)) if found.num_classes >= TOP5_FROM else None
+    return Scores(loss, top1, top5, None)
 
 
 def mean_average_precision(scores_NC: Tensor, labels_NC: Tensor) -> float:
@@ -87,6 +115,17 @@ def mean_average_precision(scores_NC: Tensor, labels_NC: Tensor) -> float:
     present = [c for c in range(labels_NC.shape[1]) if bool(labels_NC[:, c].any())]
     found = [average_precision_score(labels_NC[:, c].numpy(), scores_NC[:, c].numpy()) for c in present]
     return float(np.mean(found)) if found else 0.0
+
+
+def confused_pairs(predicted_N: Tensor, labels_N: Tensor, most: int) -> list[tuple[int, int, int]]:
+    """(true class, what it was taken for, how often) of the ``most`` frequent mistakes, the most frequent first.
+
+    It takes memory for the images alone, however many classes there are.
+    """
+    wrong = predicted_N != labels_N
+    pairs, counts = torch.stack([labels_N[wrong], predicted_N[wrong]], 1).unique(dim=0, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:most]
+    return [(*map(int, pairs[n]), int(counts[n])) for n in order.tolist()]  # type: ignore[misc]
 
 
 def confusion_matrix(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Tensor:

@@ -16,7 +16,7 @@ from fcmae.data.sources.digest import digest
 from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import CHANNELS
 from fcmae.finetuning.average import make_average
-from fcmae.finetuning.classes import write_classes
+from fcmae.finetuning.classes import check_same_classes, write_classes
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set
 from fcmae.finetuning.layer_decay import param_groups
@@ -61,6 +61,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         raise UserError(f"{resume_from} is of pretraining; fine-tune it as WEIGHTS, into another --output")
 
     data = labeled_set(config.data, config.seed)
+    if resume_from is not None:
+        check_same_classes(resume_from.parent.parent, data.classes, data.is_multi_label, f"{data.flag} {data.name}")
     weights = starting_weights(config) if resume_from is None else read_weights(resume_from)
     network = described(weights, config.model)
     config = resolved(config, network, before, weights if resume_from is None else None, data)
@@ -126,6 +128,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         data.val, network.image_hw, crop_share(config.data.crop_pct, network.image_hw), reading, normalize
     )
     samples = LabeledSamples(data.train, config.data, config.augment, network.image_hw, reading, normalize, config.seed)
+    if (why := samples.why_not_augmented()) is not None:
+        logger.warning("--augment.rand_augment is left out: it takes 8-bit images of the range 0,255, but %s", why)
     collate = Collate(Targets(config.augment, len(data.classes), data.is_multi_label))
     task = Finetuning(data, samples, collate, crops, network, ema)
     return Run(
@@ -161,10 +165,12 @@ def resolved(
     )  # fmt: skip
     config = recorded_pixels(replace(config, model=model), before)
     if weights is None:
-        recorded = {name: before.get(f"data.{name}") for name in READING}
+        recorded = {name: before.get(f"data.{name}") for name in (*READING, "crop_pct")}
         return _with_unset(config, {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items()})
     try:
-        stated = stated_pixels(weights.origin)
+        stated = stated_pixels(weights.origin) | weights.stated
+        if network.image_hw != weights.config.image_hw:
+            stated.pop("crop_pct", None)  # it is of the weights' own size
         if network.in_chans != weights.config.in_chans:
             stated = {name: value for name, value in stated.items() if name not in PER_CHANNEL}
         config = _with_unset(config, stated)

@@ -63,7 +63,7 @@ def read_table(
         flag: option name used in messages.
 
     Raises:
-        UserError: it cannot be read, has no such columns, or a row has no path or no label.
+        UserError: it cannot be read, has no such columns, a row has no path or no label, or labels are vectors.
     """
     columns = _parquet(file, flag) if file.suffix.lower() in PARQUET else _text(file, flag)
     if not columns or not next(iter(columns.values())):
@@ -86,16 +86,40 @@ def read_table(
         found = _labels(label)
         if not found and not several:
             raise UserError(f"{flag} {file}: the label is missing in row {number} ({name})")
+        if (odd := next((one for one in found if one.lower() == "nan"), None)) is not None:
+            raise UserError(
+                f"{flag} {file}: the label in row {number} ({name}) is {odd}, a missing value; leave such rows out, or "
+                f"leave the cell empty for an image without labels"
+            )
         whole = os.path.normpath(name if from_here else beside / name)
         rows.append(Row(whole, name, found, None if split is None else str(split).strip().lower()))
+    if several and _are_vectors([row.labels for row in rows]):
+        raise UserError(
+            f"{flag} {file}: its labels, such as {list(rows[0].labels)}, are numbers for every class in turn "
+            f"(one-hot); give the names or the numbers of the classes that an image has"
+        )
     return Table(rows, several)
+
+
+def _are_vectors(labels: Sequence[tuple[str, ...]]) -> bool:
+    """Whether each is as long as the others and made of 0 and 1, or of shares: as numbers of classes, 0 and 1 could not
+    be in every row."""
+    lengths, values = {len(one) for one in labels}, {value for one in labels for value in one}
+    return len(lengths) == 1 and min(lengths) > 1 and all(map(_is_share, values))
+
+
+def _is_share(value: str) -> bool:
+    try:
+        return value in ("True", "False") or (0 <= float(value) <= 1)
+    except ValueError:
+        return False
 
 
 def _labels(cell: Any) -> tuple[str, ...]:
     if cell is None or cell != cell:  # NaN, pandas' missing value
         return ()
     if isinstance(cell, list | tuple):
-        return tuple(str(one).strip() for one in cell)
+        return tuple("nan" if one is None else str(one).strip() for one in cell)
     text = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
     for separator in SEPARATORS[1:]:
         text = text.replace(separator, SEPARATORS[0])

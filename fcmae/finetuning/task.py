@@ -1,7 +1,6 @@
 """Fine-tuning as a task of the training loop: labeled images, their loss, validation, and the best weights."""
 
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias, cast
@@ -16,18 +15,19 @@ from fcmae.called import command_line
 from fcmae.data.stream import SampleStream
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.data.workers import serve_parent
-from fcmae.finetuning.best import best_folder, best_score, restore_best, save_best
+from fcmae.finetuning.best import NONE, Rank, best_folder, best_score, rank, restore_best, save_best
 from fcmae.finetuning.config import FinetuneConfig
-from fcmae.finetuning.export import export
+from fcmae.finetuning.export import export, is_exported
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledBatch, LabeledSamples
 from fcmae.finetuning.scores import MAIN, Predictions, Scores, scores_of
 from fcmae.finetuning.targets import classification_loss
-from fcmae.finetuning.validation import predict, write_validation
+from fcmae.finetuning.validation import outputs, write_validation
 from fcmae.models import ModelConfig
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.run import Inputs, Run
+from fcmae.training.saving import non_finite
 
 logger = logging.getLogger("fcmae")
 
@@ -46,8 +46,8 @@ class Finetuning:
     described: ModelConfig
     ema: ModelEmaV3 | None
     unreadable: UnreadableFiles = field(default_factory=UnreadableFiles)
-    best: float = -math.inf
-    """The best validation score so far; known to the main process only."""
+    best: Rank = NONE
+    """The best validation so far; known to the main process only."""
     last: Scores | None = None
     """What was validated last."""
     command: str = "finetune"
@@ -102,8 +102,9 @@ class Finetuning:
         step = run.start.step
         if metrics:
             restore_best(run.folder)
-            kept = [line[name] for line in metrics.kept for name in MAIN if isinstance(line.get(name), float)]
-            self.best = max(kept, default=-math.inf)
+            found = ((line.get(name), line.get("val_loss")) for line in metrics.kept for name in MAIN)
+            kept = [rank(score, loss) for score, loss in found if isinstance(score, float) and isinstance(loss, float)]
+            self.best = max(kept, default=NONE)
         if step and self._is_due(run, step):
             done = [metrics is not None and any(line["step"] == step and "val_loss" in line for line in metrics.kept)]
             if run.accelerator.num_processes > 1:
@@ -122,37 +123,43 @@ class Finetuning:
     def validate(self, run: FinetuneRun, step: int, metrics: MetricsLog | None) -> None:
         """Score the network, or its average, on the images to validate on; keep the weights if they are the best."""
         network = run.bare_model if self.ema is None else self.ema.module
-        found = self._predictions(run, network)
+        found = self._predictions(run, network, step)
         if metrics and found is not None:
             self.last = scores_of(found)
-            if self.last.main > self.best:  # saved before the line: a process killed in between does it again
-                self.best = self.last.main
+            ranked = rank(self.last.main, self.last.loss)
+            if ranked > self.best:  # saved before the line: a process killed in between does it again
+                self.best = ranked
                 save_best(run, network, self.network(run), step)
                 write_validation(run.folder, self.data, found, self.crops, step, run.config.log.mistakes)
             metrics.write({"step": step, "epoch": round(run.epochs_done(step), 4)} | self.last.as_dict(), "validation")
             logger.info("step %d: %s", step, self.last.in_words())
         run.accelerator.wait_for_everyone()
 
-    def _predictions(self, run: FinetuneRun, network: nn.Module) -> Predictions | None:
-        """Of all processes, each of which takes its share of the images; None if no image can be read."""
+    def _predictions(self, run: FinetuneRun, network: nn.Module, step: int) -> Predictions | None:
+        """Of all processes, each of which takes its share of the images; None if no image can be read.
+
+        Raises:
+            NonFiniteError: the network gives NaN or infinite outputs.
+        """
         rank, count = run.accelerator.process_index, run.accelerator.num_processes
         places = range(rank, len(self.crops), count)
+        labels = torch.from_numpy(self.data.val.labels)
+        labels = labels.float() if labels.ndim == 2 else labels
         with run.accelerator.autocast():
-            part = predict(
+            batches = outputs(
                 network, self.crops, places, run.accelerator.device, run.batch.size, run.config.data.num_workers,
                 self.unreadable,
             )  # fmt: skip
+            mine = [Predictions.of(places, logits, labels[places]) for places, logits in batches]
         network.train(network is run.bare_model)
-        parts = [one for one in (gather_object([part]) if count > 1 else [part]) if len(one[0])]
+        parts = [part for found in (gather_object([mine]) if count > 1 else [mine]) for part in found]
+        if not all(part.losses.isfinite().all() for part in parts):  # in all processes alike
+            raise non_finite(run, f"the network's outputs are not finite at the validation after step {step}")
         if not parts:
             if run.accelerator.is_main_process:
                 logger.warning("not validated: none of the images to validate on can be read")
             return None
-        chosen = torch.cat([places for places, _ in parts])
-        labels = torch.from_numpy(self.data.val.labels)[chosen]
-        return Predictions(
-            chosen, torch.cat([logits for _, logits in parts]), labels.float() if labels.ndim == 2 else labels
-        )
+        return Predictions.joined(parts)
 
     def end(self, run: FinetuneRun) -> None:
         """Say how many files could not be read."""
@@ -160,10 +167,10 @@ class Finetuning:
             logger.warning("%d image file(s) could not be read and were skipped; each is named above", count)
 
     def closing_lines(self, run: FinetuneRun, loss: float | None) -> list[str]:
-        """Export the best weights, and say what to do next."""
+        """Export the best weights, also those of a run that was killed before its export, and say what to do next."""
         folder = run.folder
         what = "mean average precision" if self.data.is_multi_label else "correct"
-        if loss is None:
+        if loss is None and (not run.writes or is_exported(folder)):
             longer = command_line(
                 "finetune", "--config", folder / CONFIG, "--train.epochs", 2 * run.config.train.epochs
             )

@@ -1,7 +1,7 @@
 """Predictions for center crops, and what a validation writes: RUN/validation/scores.json and mistakes.png."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,43 @@ from fcmae.files import replacing, write_text
 from fcmae.finetuning.labels import LabeledImages, LabeledSet
 from fcmae.finetuning.pictures import captioned_grid
 from fcmae.finetuning.samples import CenterCrops, validation_crop
-from fcmae.finetuning.scores import Predictions, confusion_matrix, scores_of
+from fcmae.finetuning.scores import Predictions, confused_pairs, confusion_matrix, scores_of
 from fcmae.runs.layout import VALIDATION
 
 SCORES, MISTAKES = "scores.json", "mistakes.png"
 THRESHOLD = 0.5  # of independent classes
+FULL = 100  # classes; with more the matrix would be the most of the file, and its pairs say more
+PAIRS = 1000
 
 
 @torch.inference_mode()
-def predict(
+def outputs(
     network: nn.Module, crops: CenterCrops, places: Sequence[int], device: torch.device, batch_size: int,
     num_workers: int, unreadable: UnreadableFiles,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(places int64 [N], outputs float32 [N, C]) of the images that can be read, on the CPU; sets evaluation mode."""
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    """Batch by batch (places int64 [B], outputs float32 [B, C]) of the images that can be read; sets evaluation mode.
+
+    The outputs are on the CPU.
+    """
     network.eval()
     loader = DataLoader(
         Subset(crops, places), batch_size=batch_size, num_workers=num_workers, collate_fn=list,
         worker_init_fn=serve_parent,
     )  # fmt: skip
-    found: list[int] = []
-    outputs: list[Tensor] = []
     with batches_of(loader) as batches:
         for batch in batches:
             unreadable.note(Unreadable(crops.images.names[n], one) for n, one in batch if isinstance(one, str))
             good = [(n, one) for n, one in batch if not isinstance(one, str)]
             if good:
                 images = torch.stack([one for _, one in good]).to(device)
-                outputs.append(network(images.contiguous(memory_format=torch.channels_last)).float().cpu())
-                found += [n for n, _ in good]
-    return torch.tensor(found, dtype=torch.int64), torch.cat(outputs) if outputs else torch.empty(0, 0)
+                found = network(images.contiguous(memory_format=torch.channels_last)).float().cpu()
+                yield torch.tensor([n for n, _ in good]), found
 
 
 def write_validation(
     run: Path, data: LabeledSet, found: Predictions, crops: CenterCrops, step: int, mistakes: int
 ) -> None:
-    """Write the scores by class, the confusion matrix, and a picture of the worst mistakes."""
+    """Write the scores, the confusion matrix or of many classes its largest cells, and the worst mistakes' picture."""
     scores = scores_of(found)
     content: dict[str, Any] = {
         "step": step,
@@ -62,8 +64,13 @@ def write_validation(
     }
     wrong = worst_mistakes(found, mistakes)
     if not data.is_multi_label:
-        predicted = found.logits.argmax(1)
-        content["confusion"] = confusion_matrix(predicted, found.labels, len(data.classes)).tolist()
+        if len(data.classes) <= FULL:
+            content["confusion"] = confusion_matrix(found.predicted, found.labels, len(data.classes)).tolist()
+        else:
+            content["confused"] = [
+                {"label": data.classes[label], "predicted": data.classes[taken], "images": count}
+                for label, taken, count in confused_pairs(found.predicted, found.labels, PAIRS)
+            ]
     content["mistakes"] = [
         {"image": data.val.names[int(found.places[n])]} | _said(found, n, data.classes) for n in wrong
     ]
@@ -79,23 +86,20 @@ def write_validation(
 
 def worst_mistakes(found: Predictions, count: int) -> list[int]:
     """Rows of at most ``count`` wrong predictions, those of the least probable truth first."""
-    p = found.probabilities
     if found.labels.ndim == 1:
-        truth = p.gather(1, found.labels[:, None])[:, 0]
-        is_wrong = p.argmax(1) != found.labels
+        is_wrong = found.predicted != found.labels
     else:
-        truth = torch.where(found.labels > 0, p, 1 - p).min(1).values
-        is_wrong = ((p > THRESHOLD) != (found.labels > 0)).any(1)
+        is_wrong = ((found.probabilities >= THRESHOLD) != (found.labels > 0)).any(1)
     rows = is_wrong.nonzero()[:, 0]
-    return [int(n) for n in rows[truth[rows].argsort(stable=True)][:count]]
+    return [int(n) for n in rows[found.p_label[rows].argsort(stable=True)][:count]]
 
 
 def _said(found: Predictions, row: int, classes: Sequence[str]) -> dict[str, Any]:
     p = found.probabilities[row]
     if found.labels.ndim == 1:
-        best, label = int(p.argmax()), int(found.labels[row])
-        return {"label": classes[label], "predicted": classes[best], "probability": round(float(p[best]), 4)}
-    names = [[classes[c] for c in one.nonzero()[:, 0]] for one in (found.labels[row] > 0, p > THRESHOLD)]
+        best, label = int(found.predicted[row]), int(found.labels[row])
+        return {"label": classes[label], "predicted": classes[best], "probability": round(float(p[0]), 4)}
+    names = [[classes[c] for c in one.nonzero()[:, 0]] for one in (found.labels[row] > 0, p >= THRESHOLD)]
     return {"label": names[0], "predicted": names[1]}
 
 

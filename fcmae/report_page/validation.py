@@ -54,12 +54,14 @@ def read_validation(run: Path) -> Validation | None:
         counts = [[int(count) for count in row] for row in content.get("confusion", [])]
         if any(len(row) != len(classes) for row in counts) or len(counts) not in (0, len(classes)):
             raise ValueError("the confusion matrix is not square")
+        confused = content.get("confused", [])  # in place of the matrix of many classes
+        pairs = [(str(pair["label"]), str(pair["predicted"]), int(pair["images"])) for pair in confused]
         summary = _summary(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("%s cannot be read and is left out: %s", file, error)
         return None
     mistakes, size = _picture(run / VALIDATION / MISTAKES)
-    pairs = [
+    pairs += [
         (classes[n], classes[m], count)
         for n, row in enumerate(counts)
         for m, count in enumerate(row)

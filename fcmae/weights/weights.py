@@ -1,6 +1,7 @@
 """Weights as every format is read: the encoder under timm's names in dense shapes, and what comes with it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -32,6 +33,9 @@ class Weights:
     """Whether these may be weights that the authors of ConvNeXt V2 published, under CC BY-NC 4.0."""
     mask_ratio: float | None = None
     """The share of patches that were masked in training, if an official training checkpoint says."""
+
+    stated: dict[str, Any] = field(default_factory=dict)
+    """What comes with weights that are no files, by the names of ``--data``: mean, std, crop_pct."""
 
     @property
     def is_random(self) -> bool:

@@ -11,12 +11,18 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import fcmae
 from fcmae.convert import convert
+from fcmae.data.images import open_image
+from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.export import export, main
+from fcmae.finetune import finetune
+from fcmae.finetuning.samples import validation_crop
+from fcmae.models.sizes import SIZES, Size
+from fcmae.predict import predict
 from fcmae.weights import onnx as weights_onnx
 from tests.fcmae.small_runs import save_run
 from tests.models.test_encoder import randomize
@@ -79,6 +85,49 @@ def test_a_pretrained_run_gives_the_features_that_evaluate_scores(tmp_path: Path
     assert result.difference <= 1e-4
     images = torch.randn(2, 3, 32, 32)
     wanted = fcmae.load_model(folder).encoder(images, torch.ones(2, 2, 2, dtype=torch.bool)).mean((2, 3))
+    assert (run(result.files[0], images) - wanted).norm() < 1e-4 * wanted.norm()
+
+
+def test_a_run_of_fine_tuning_gives_what_predict_gives(colors: Path, tmp_path: Path) -> None:
+    """Of its best weights, though an export of earlier ones is there."""
+    folder, settings = tmp_path / "run", {"img_size": 32, "batch_size": 8, "num_workers": 0, "config": "few_labels"}
+    finetune("scratch", data=str(colors), output=str(folder), epochs=1, base_lr=0.1, **settings)
+    older = folder / "export" / "timm" / "model.safetensors"
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(older).items()}, older)
+    result = export(folder)
+    assert (result.output, result.input_shape) == ("logits", (3, 32, 32))
+    predicted = predict(folder, colors, num_workers=0)
+    said = metadata(result.files[0])
+    assert said["classes"] == list(predicted.classes) == ["blue", "green", "red"]
+    normalize = Normalizer(tuple(said["mean"]), tuple(said["std"]))
+    crops = [normalize(validation_crop(open_image(colors / name), (32, 32), 0.875)) for name in predicted.paths[:5]]
+    found = run(result.files[0], torch.stack(crops)).softmax(1)
+    assert torch.allclose(found, predicted.probabilities[:5], atol=1e-4)
+    assert not torch.allclose(found[0], found[4], atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_tiny"])
+def test_blocks_of_both_versions(tmp_path: Path, name: str) -> None:
+    """V1's LayerScale and V2's GRN, of narrow networks with the linear layers of large ones."""
+    small: dict[str, Any] = {"depths": (1, 2, 1, 1), "dims": (4, 4, 8, 8)}
+    network = timm.create_model(name, num_classes=3, **small).eval()
+    randomize(network)
+    weights_onnx.write_onnx(network, (3, 32, 64), "logits", tmp_path / "a.onnx", {})
+    images = torch.randn(3, 3, 32, 64)
+    wanted = network(images)
+    assert (run(tmp_path / "a.onnx", images) - wanted).norm() < 1e-4 * wanted.norm()
+
+
+@torch.no_grad()
+def test_an_isotropic_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "convnext_isotropic_small"
+    monkeypatch.setitem(SIZES, name, Size((2,), (8,), stem_stride=16))
+    folder = save_run(tmp_path / "run", name=name, img_size=64, stem_stride=16)
+    result = export(folder)
+    assert (result.model, result.output, result.input_shape) == (name, "features", (3, 64, 64))
+    images = torch.randn(2, 3, 64, 64)
+    wanted = fcmae.load_model(folder).encoder(images, torch.ones(2, 4, 4, dtype=torch.bool)).mean((2, 3))
     assert (run(result.files[0], images) - wanted).norm() < 1e-4 * wanted.norm()
 
 

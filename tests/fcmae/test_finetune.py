@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.finetuning.average import average_decay
+from fcmae.finetuning.classes import check_same_classes
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.samples import validation_crop
 from fcmae.finetuning.task import Finetuning
@@ -105,6 +107,39 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
     best = load_file(tmp_path / "whole" / "checkpoints" / "best" / "model.safetensors")
     if whole.best_step == 7:  # what is validated and kept is the average
         assert torch.equal(best["head.fc.weight"], average["head.fc.weight"])
+
+
+def test_a_run_that_ended_before_its_export_exports_when_it_is_called_again(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed at the start of the export, within it, or with an export of earlier weights: the same files as ever."""
+    settings: dict[str, Any] = {"epochs": 1, "name": "convnextv2_atto", "output": str(tmp_path / "run")}
+    run(colors, tmp_path / "run", **settings)
+    export = tmp_path / "run" / "export"
+    whole = {file: file.read_bytes() for file in export.rglob("*") if file.is_file()}
+
+    def older() -> None:
+        said = json.loads((export / "exported.json").read_text())
+        (export / "exported.json").write_text(json.dumps(said | {"step": 1}))
+        (export / "timm" / "model.safetensors").write_bytes(b"older")
+
+    def within() -> None:
+        (export / "exported.json").unlink()
+        shutil.rmtree(export / "transformers")
+
+    for damage in (lambda: shutil.rmtree(export), within, older, lambda: shutil.rmtree(export / "timm")):
+        damage()
+        with caplog.at_level("INFO", "fcmae"):
+            caplog.clear()
+            run(colors, tmp_path / "run", **settings)
+        assert {file: file.read_bytes() for file in export.rglob("*") if file.is_file()} == whole
+        assert "local-dir:" in caplog.text
+    before = export.stat().st_mtime_ns
+    with caplog.at_level("INFO", "fcmae"):
+        caplog.clear()
+        run(colors, tmp_path / "run", **settings)
+    assert "nothing is left to train" in caplog.text
+    assert export.stat().st_mtime_ns == before
 
 
 def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Path) -> None:
@@ -210,6 +245,11 @@ def test_several_labels_and_only_the_classifier_is_trained(tmp_path: Path) -> No
     assert json.loads((tmp_path / "run" / "classes.json").read_text()) == {
         "classes": ["green", "red"], "multi_label": True,
     }  # fmt: skip
+    p = predict(tmp_path / "run", tmp_path, num_workers=0).probabilities
+    exact = predict(tmp_path / "run", tmp_path, num_workers=0, threshold=float(p[0, 0]))  # from which on it is given
+    given = [[name for name, share in zip(exact.classes, row, strict=True) if share >= p[0, 0]] for row in p]
+    assert [";".join(names) for names in given] == list(exact.labels)
+    assert "green" in exact.labels[0]
 
 
 def _initial() -> dict[str, torch.Tensor]:
@@ -251,6 +291,33 @@ def test_the_recipe_follows_the_number_of_images(colors: Path, monkeypatch: pyte
     assert (pretrained.train.layer_decay, pretrained.train.layer_decay_by) == (0.6, "three")
     assert parse_config(["--data", str(colors), "--config", "few_labels", "x/y"]).weights == "x/y"
     assert config_from((), {"config": FinetuneConfig(seed=3)}).seed == 3
+
+
+def test_a_run_goes_on_with_its_own_classes_only(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A renamed folder, another order and one class more would train the outputs of other classes."""
+    folder, images = tmp_path / "run", tmp_path / "images"
+    shutil.copytree(colors, images)
+    with caplog.at_level("WARNING", "fcmae"):
+        run(images, folder, epochs=1, value_range=(0, 200), augment={"rand_augment": "rand-m9"})
+    assert "--augment.rand_augment is left out: it takes 8-bit images of the range 0,255, but " in caplog.text
+    weights = (folder / "classes.json").read_bytes()
+    (images / "blue").rename(images / "violet")
+    changed = r"--data\.path .* has other classes than .*classes\.json: violet was not there, blue is missing; resume"
+    with pytest.raises(UserError, match=changed):
+        run(images, folder, epochs=2)
+    (images / "violet").rename(images / "blue")
+    shutil.copytree(images / "blue", images / "azure")
+    with pytest.raises(UserError, match=r"classes\.json: azure was not there; resume"):
+        run(images, folder, epochs=2)
+    assert (folder / "classes.json").read_bytes() == weights
+    with pytest.raises(UserError, match=r"classes\.json: green is in the place of blue"):
+        check_same_classes(folder, ["green", "blue", "red"], False, "--data.path x")
+    with pytest.raises(UserError, match=r"--data.path x: images may have several labels, but had one in"):
+        check_same_classes(folder, ["blue", "green", "red"], True, "--data.path x")
+    check_same_classes(folder, ["blue", "green", "red"], False, "--data.path x")
+    check_same_classes(tmp_path, ["a"], True, "--data.path x")  # of a run without the file
 
 
 def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:

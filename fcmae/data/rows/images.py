@@ -96,8 +96,9 @@ class RowImages(ImageSet):
                 return None
             names = class_names(file.schema, column) or []
             for row, value in enumerate(file.values(column)):
-                if value is None or isinstance(value, list | dict):
-                    what = "several labels" if isinstance(value, list) else "no label"
+                is_nan = value != value or str(value).strip().lower() == "nan"
+                if value is None or is_nan or isinstance(value, list | dict):
+                    what = "several labels" if isinstance(value, list) else "the label nan" if is_nan else "no label"
                     raise UserError(f"--data.path {shown(file.where)}: row {row} has {what} in the column {column}")
                 found.append(names[value] if isinstance(value, int) and 0 <= value < len(names) else str(value))
         return found

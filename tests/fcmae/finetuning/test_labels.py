@@ -138,6 +138,34 @@ def test_a_class_whose_images_cannot_be_read_is_named(tmp_path: Path) -> None:
         of(tmp_path).check_readable(PixelReading(), (16, 16))
 
 
+def test_rows_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path / "images", (200, 40, 40), 8)
+    splits = ("train", "train", "val", "val", "", "Hold", "train", "")
+    rows = "".join(f"images/{n}.png,{'ab'[n % 2]},{split}\n" for n, split in enumerate(splits))
+    (tmp_path / "t.csv").write_text("path,label,split\n" + rows)
+    with caplog.at_level(logging.WARNING):
+        found = of(tmp_path / "t.csv")
+    assert (len(found.train), len(found.val)) == (3, 2)
+    said = "t.csv: 3 of 8 rows are neither trained nor validated on; their split is empty, hold"
+    assert said in caplog.text
+    caplog.clear()
+    (tmp_path / "t.csv").write_text("path,label,split\n" + rows.replace("Hold", "val").replace(",\n", ",train\n"))
+    with caplog.at_level(logging.WARNING):
+        assert len(of(tmp_path / "t.csv", 1).train) == 5
+    assert "neither trained" not in caplog.text
+
+
+def test_one_class_of_a_timm_dataset_is_of_its_flag(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        fill(tmp_path / split / "cat", (0, 0, 0), 2)
+    with pytest.raises(UserError, match=r"^--data\.dataset folder holds one class, cat; two classes are needed"):
+        of(tmp_path, dataset="folder")
+    fill(tmp_path / "train" / "dog", (0, 0, 0), 2)
+    fill(tmp_path / "validation" / "dog", (0, 0, 0), 2)
+    with pytest.raises(UserError, match=r"^--data\.dataset folder: none of the 2 images of the class cat"):
+        of(tmp_path, 1, dataset="folder").check_readable(PixelReading(4, bands=(1, 2, 3, 9)), (16, 16))
+
+
 def test_splits_of_a_timm_dataset_number_the_same_classes(tmp_path: Path) -> None:
     """timm numbers the folders of each split by themselves."""
     for split, names in (("train", ("cat", "dog", "owl")), ("validation", ("dog", "owl"))):

@@ -1,5 +1,6 @@
 """The shipped recipes hold the papers' values: tables 9 to 13 of arXiv 2301.00808, and V1's."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,37 @@ def test_imagenet_22k_and_back(recipe: str, decay: float, drop_path: float) -> N
     assert values(f"finetune_22k_1k_{recipe}") == (2.5e-5, 1e-8, decay, three, epochs, 0, 0.1, 0.0, 0.0, drop_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "drop_path"),
+    [
+        *((f"convnext_{size}", rate) for size, rate in {"tiny": 0.1, "small": 0.4, "base": 0.5, "large": 0.5}.items()),
+        *((f"convnextv2_{size}", rate) for size, rate in {"atto": 0.1, "tiny": 0.1, "base": 0.5, "huge": 0.5}.items()),
+        *(("convnext_isotropic_small", 0.1), ("convnext_isotropic_base", 0.1), ("convnext_isotropic_large", 0.5)),
+    ],
+)
+def test_v1_s_supervised_training_has_the_drop_path_of_the_size(name: str, drop_path: float) -> None:
+    """V1's table 5. Isotropic base has 0.2 there; 0.1 is the recipe that comes nearest."""
+    recipe = recipes.v1_of_size(recipes.SUPERVISED, name)
+    assert values(recipe) == (2.5e-4, 0.05, 1.0, False, 300, 20, 0.1, 0.8, 1.0, drop_path)
+    config = parse_config(["--config", recipe])
+    assert replace(config, model=replace(config.model, drop_path_rate=0.1)) == parse_config(["--config", "finetune_v1"])
+
+
+@pytest.mark.parametrize(("size", "rate"), [("tiny", 0.2), ("base", 0.2), ("large", 0.3), ("xlarge", 0.4)])
+def test_v1_after_22k_has_the_drop_path_of_the_size(size: str, rate: float) -> None:
+    recipe = recipes.v1_of_size(recipes.AFTER_SUPERVISED, f"convnext_{size}")
+    assert values(recipe) == (2.5e-5, 1e-8, 0.8, True, 30, 0, 0.1, 0.0, 0.0, rate)
+    config, base = (parse_config(["--config", name]) for name in (recipe, "finetune_v1_22k_1k"))
+    assert replace(config, model=replace(config.model, drop_path_rate=0.2)) == base
+
+
 def test_v1() -> None:
-    assert values("finetune_v1") == (2.5e-4, 0.05, 1.0, False, 300, 20, 0.1, 0.8, 1.0, 0.1)
     train = parse_config(["--config", "finetune_v1"]).train
     assert peak_learning_rate(train, train.effective_batch or 0) == pytest.approx(4e-3)
     assert values("finetune_v1_384") == (2.5e-5, 1e-8, 0.7, True, 30, 0, 0.1, 0.0, 0.0, 0.8)
     large = parse_config(["--config", "finetune_v1_384"])
     assert peak_learning_rate(large.train, large.train.effective_batch or 0) == pytest.approx(5e-5)
     assert large.model.img_size == 384
-    assert values("finetune_v1_22k_1k") == (2.5e-5, 1e-8, 0.8, True, 30, 0, 0.1, 0.0, 0.0, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +132,23 @@ def test_weights_choose_between_the_recipes_of_v1_and_v2(
     assert chosen(tmp_path) == supervised
     assert chosen(f"{name}.fb_in1k") == supervised
     assert chosen("scratch") == "finetune_v1"
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("convnext_base.fb_in22k", "finetune_v1_22k_1k"),
+        ("convnext_large.fb_in22k_ft_in1k", "finetune_v1_22k_1k_large"),
+        ("convnext_tiny.in12k", "finetune_v1_22k_1k"),
+        ("convnext_base", "finetune_v1_22k_1k"),  # timm's default tag is supervised
+        ("convnext_base.clip_laion2b_augreg_ft_in12k_in1k", "finetune_v1_22k_1k"),
+        ("convnext_base.clip_laion2b", "finetune_base"),
+        ("convnext_small.dinov3_lvd1689m", "finetune_base"),
+        ("convnextv2_nano.fcmae_ft_in22k_in1k", "finetune_nano"),
+    ],
+)
+def test_the_tag_says_whether_timm_s_weights_of_v1_are_supervised(
+    name: str, recipe: str, colors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "FEW", 10)
+    assert recipes.recipe_for(FinetuneConfig(weights=name, data=FinetuneDataConfig(path=str(colors)))) == recipe

@@ -90,6 +90,39 @@ def test_augmentation_keeps_gray_gray_and_leaves_deep_images_alone(tmp_path: Pat
     assert torch.allclose(deep, torch.arange(400).view(1, 20, 20) * 100 / 50000, atol=1e-3)
 
 
+def test_rand_augment_takes_eight_bits_of_the_full_range(tmp_path: Path) -> None:
+    """As it takes images without a range; otherwise one knows why it does not."""
+    for name, dtype in (("bytes", np.uint8), ("words", np.uint16)):
+        for kind in "ab":
+            (tmp_path / name / kind).mkdir(parents=True)
+            for n in range(3):
+                ramp = np.arange(400).reshape(20, 20) * (255 if dtype == np.uint8 else 65535) // 399
+                Image.fromarray(ramp.astype(dtype)).save(tmp_path / name / kind / f"{n}.png")
+        (tmp_path / name / "a" / "0.png").write_bytes(b"no image")
+    one = Normalizer((0.0,), (1.0,))
+
+    def of(name: str, *given: float, augment: str | None = "rand-m9") -> LabeledSamples:
+        data = FinetuneDataConfig(path=str(tmp_path / name), crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), hflip=0.0)
+        reading = PixelReading(1, value_range=given or None)
+        train = labeled_set(data, 0).train
+        return LabeledSamples(train, data, AugmentConfig(rand_augment=augment), (20, 20), reading, one, 0)
+
+    for n in range(3):
+        plain, full = of("bytes")[0, n].image, of("bytes", 0.0, 255.0)[0, n].image
+        assert torch.allclose(plain, full, atol=0.5 / 255)
+        assert not torch.allclose(plain, of("bytes", augment=None)[0, n].image, atol=0.05)
+        assert torch.equal(of("bytes", 0.0, 200.0)[0, n].image, of("bytes", 0.0, 200.0, augment=None)[0, n].image)
+    assert of("bytes").why_not_augmented() is None
+    assert of("bytes", 0.0, 255.0).why_not_augmented() is None
+    assert of("words", 0.0, 9.0, augment=None).why_not_augmented() is None
+    range_ = of("bytes", 0.0, 200.0).why_not_augmented()
+    assert range_ is not None
+    assert range_.endswith(".png is read with the value range (0.0, 200.0)")
+    words = of("words").why_not_augmented()
+    assert words is not None
+    assert words.endswith(".png holds values of type uint16")
+
+
 def test_rand_augment_notation_that_timm_does_not_know() -> None:
     with pytest.raises(UserError, match=r"--augment\.rand_augment rand-m9-x3 is not understood"):
         rand_augment("rand-m9-x3", (16, 16), (0.5,) * 3)

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from fcmae.analysis.accuracy import Accuracy
-from fcmae.finetuning.scores import Predictions, confusion_matrix, mean_average_precision, scores_of
+from fcmae.analysis.accuracy import Accuracy, top_accuracy
+from fcmae.finetuning.scores import Predictions, confused_pairs, confusion_matrix, mean_average_precision, scores_of
+from fcmae.finetuning.targets import classification_loss
 
 
 def test_accuracy_loss_and_what_goes_into_the_metrics() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.0]])
     labels = torch.tensor([0, 1, 1, 0])
-    found = scores_of(Predictions(torch.arange(4), logits, labels))
+    found = scores_of(Predictions.of(torch.arange(4), logits, labels))
     assert found.top1 == Accuracy(3, 4)
     assert found.top5 is None
     expected = -logits.log_softmax(1)[torch.arange(4), labels].mean()
@@ -28,7 +29,7 @@ def test_mean_average_precision_by_hand() -> None:
     scores = torch.tensor([[0.9, 0.2, 0.1], [0.8, 0.9, 0.3], [0.7, 0.1, 0.2]])
     labels = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     assert mean_average_precision(scores, labels) == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
-    found = scores_of(Predictions(torch.arange(3), scores.logit(), labels))
+    found = scores_of(Predictions.of(torch.arange(3), scores.logit(), labels))
     assert found.top1 is None
     assert found.as_dict().keys() == {"val_loss", "val_map"}
     assert found.main == pytest.approx(0.6666667)
@@ -37,3 +38,35 @@ def test_mean_average_precision_by_hand() -> None:
 def test_confusion_has_a_row_for_each_true_class() -> None:
     matrix = confusion_matrix(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, 1]), 3)
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_confused_pairs_are_the_largest_cells_beside_the_diagonal() -> None:
+    labels = torch.tensor([2, 2, 0, 21840, 1, 2, 1])
+    predicted = torch.tensor([1, 1, 5, 0, 1, 2, 0])
+    assert confused_pairs(predicted, labels, 10) == [(2, 1, 2), (0, 5, 1), (1, 0, 1), (21840, 0, 1)]
+    assert confused_pairs(predicted, labels, 1) == [(2, 1, 2)]
+    assert confused_pairs(labels, labels, 10) == []
+
+
+def test_what_is_kept_of_the_outputs_scores_as_all_of_them_do() -> None:
+    """In parts, as batches and processes give them; five of many classes, not their outputs."""
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(40, 9, generator=generator), torch.randint(0, 9, (40,), generator=generator)
+    parts = [Predictions.of(torch.arange(a, b), logits[a:b], labels[a:b]) for a, b in ((0, 3), (3, 40))]
+    found = Predictions.joined(parts)
+    assert found.places.tolist() == list(range(40))
+    scores = scores_of(found)
+    assert scores.top1 == top_accuracy(logits, labels)
+    assert scores.top5 == top_accuracy(logits, labels, 5)
+    assert scores.loss == pytest.approx(float(classification_loss(logits, labels, False)))
+    p = logits.softmax(1)
+    assert torch.equal(found.p_label, p[torch.arange(40), labels])
+    assert torch.equal(found.probabilities[:, 0], p.max(1).values)
+    assert max(part.nbytes for part in vars(found).values() if isinstance(part, torch.Tensor)) <= 40 * 8
+    several = (torch.rand(40, 9, generator=generator) < 0.3).float()
+    found = Predictions.of(torch.arange(40), logits, several)
+    assert scores_of(found).loss == pytest.approx(float(classification_loss(logits, several, True)))
+    assert torch.equal(found.probabilities, logits.sigmoid())
+    assert found.p_label[0] == torch.where(several[0] > 0, logits[0].sigmoid(), 1 - logits[0].sigmoid()).min()
+    logits[3, 2] = -torch.inf
+    assert Predictions.of(torch.arange(40), logits, labels).losses.isnan().nonzero().tolist() == [[3]]

@@ -76,3 +76,39 @@ def test_parquet_with_lists_of_labels(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "label": [3.0, float("nan")]}), file)
     with pytest.raises(UserError, match=r"the label is missing in row 2 \(2\.png\)"):
         read_table(file)
+
+
+@pytest.mark.parametrize(
+    "vectors", [[[0, 1], [1, 0]], [[0.0, 1.0, 0.0]] * 3, [[True, False], [True, True]], [[0.2, 0.8]]]
+)
+def test_vectors_are_no_names_of_classes(tmp_path: Path, vectors: list[list[float]]) -> None:
+    """As names, 0 and 1 would be in every row, and every score would be perfect."""
+    file = tmp_path / "t.parquet"
+    paths = [f"{n}.png" for n in range(len(vectors))]
+    parquet.write_table(pyarrow.table({"path": paths, "labels": vectors}), file)
+    with pytest.raises(
+        UserError, match=r"its labels, such as \['.*\], are numbers for every class in turn \(one-hot\)"
+    ):
+        read_table(file)
+    text = "".join(f"{n}.png,{';'.join(map(str, one))}\n" for n, one in enumerate(vectors))
+    with pytest.raises(UserError, match="one-hot"):
+        read_table(table(tmp_path, "path,labels\n" + text))
+
+
+@pytest.mark.parametrize(
+    "labels", [[[0, 1], [1]], [[1, 2], [0, 1]], [[0], [1]], [["a", "b"], ["a", "c"]], [[0, 1], []]]
+)
+def test_numbers_and_names_of_classes_are_no_vectors(tmp_path: Path, labels: list[list]) -> None:
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"path": ["1.png", "2.png"], "labels": labels}), file)
+    assert [row.labels for row in read_table(file).rows] == [tuple(map(str, one)) for one in labels]
+
+
+def test_a_missing_value_is_no_name(tmp_path: Path) -> None:
+    for text in ("1.png,cat\n2.png,nan\n", "1.png,cat;dog\n2.png,NaN;cat\n"):
+        with pytest.raises(UserError, match=r"the label in row 2 \(2\.png\) is \w+, a missing value"):
+            read_table(table(tmp_path, "path,label\n" + text))
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"path": ["1.png"], "labels": [["cat", None]]}), file)
+    with pytest.raises(UserError, match="is nan, a missing value"):
+        read_table(file)

@@ -3,12 +3,17 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from fcmae.finetuning.config import FinetuneConfig
+from fcmae.finetuning.scores import Predictions
+from fcmae.finetuning.validation import write_validation
 from fcmae.report_page.page import render_report
 from fcmae.report_page.validation import read_validation
 from fcmae.runs.reader import read_run
@@ -56,6 +61,22 @@ def test_many_classes_are_the_pairs_confused_most(tmp_path: Path) -> None:
     assert found.matrix == []
     assert found.pairs == [("class 8", "class 2", 6), ("class 3", "class 7", 4)]
     assert "What is confused most often" in render_report(read_run(tmp_path / "run"))
+
+
+def test_pairs_of_very_many_classes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """Where the matrix is not written, of more than a hundred classes."""
+    run = made(tmp_path / "run", [f"class {n}" for n in range(120)], [])
+    labels = torch.tensor([3, 8, 8, 8, 5])
+    predicted = torch.tensor([7, 2, 2, 8, 5])
+    logits = torch.nn.functional.one_hot(predicted, 120).float()
+    images = SimpleNamespace(names=[str(n) for n in range(5)])
+    data: Any = SimpleNamespace(classes=[f"class {n}" for n in range(120)], is_multi_label=False, val=images)
+    write_validation(run, data, Predictions.of(torch.arange(5), logits, labels), None, 10, 0)  # type: ignore[arg-type]
+    assert "confusion" not in json.loads((run / "validation" / "scores.json").read_text())
+    found = read_validation(run)
+    assert found is not None
+    assert found.matrix == []
+    assert found.pairs == [("class 8", "class 2", 2), ("class 3", "class 7", 1)]
 
 
 def test_what_is_damaged_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

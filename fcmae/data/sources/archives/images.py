@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fcmae.data.sources.archives.index import Index, index_of
 from fcmae.data.sources.archives.member import Member
 from fcmae.data.sources.entries import Survey
@@ -44,6 +46,11 @@ class ArchiveImages(ImageSet):
         """
         labels, classes = self.listed.columns["label"], _named(self.listed.classes, self.listed.archives)
         return Lazily(len(self), lambda n: classes[labels[n]]) if classes and (labels >= 0).all() else None
+
+    @property
+    def unlabeled(self) -> list[int]:
+        """The images without a ``.cls`` file, if others have one."""
+        return np.flatnonzero(self.listed.columns["label"] < 0).tolist() if self.listed.classes else []
 
     def fingerprint(self) -> tuple[str, str, str]:
         """As it was computed with the index."""

@@ -80,7 +80,12 @@ def test_labels_that_are_missing_or_many(tmp_path: Path) -> None:
         class_parts(str(table), access=Access(label_column="kind"))
     assert list(class_parts(str(table), access=Access(label_column="species"))[0].places) == ["0", "1"]
     image = {"bytes": b"x", "path": None}
-    for value, what in ((None, "no label"), ([1, 2], "several labels")):
+    for value, what in (
+        (None, "no label"),
+        ([1, 2], "several labels"),
+        (float("nan"), "the label nan"),
+        ("nan", "the label nan"),
+    ):
         parquet.write_table(pa.table({"image": [image], "label": [value]}), table)
         with pytest.raises(UserError, match=rf"row 0 has {what} in the column label"):
             class_parts(str(table))

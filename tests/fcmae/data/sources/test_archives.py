@@ -283,5 +283,14 @@ def test_classes_in_cls_files(folder: Path) -> None:
     image = loaded.train.open(0, PixelReading(3))
     assert image.decode().equal(read_image(flat / loaded.train.names[0]))
     make_tar(tar, flat, [name for name in members_of(flat) if name != "0003.cls"])
-    with pytest.raises(UserError, match="has no subfolders with images"):
+    with pytest.raises(UserError, match=r"flat\.tar.*0003\.\w+ has no \.cls file .*; 1 of 6 images lack one"):
         class_parts(str(tar))
+    for number in range(6):
+        (flat / f"{number:04}.cls").write_text("9")
+    for load in (lambda: class_folder(make_tar(tar, flat)), lambda: labeled_set(FinetuneDataConfig(path=str(tar)), 1)):
+        with pytest.raises(UserError, match=r"flat\.tar holds one class, 9; its labels need at least two"):
+            load()
+    (folder / members_of(folder)[0]).with_suffix(".cls").write_text("9")
+    in_folders = make_tar(flat.parent / "f.tar", folder)
+    with pytest.raises(UserError, match=r"has no \.cls file"):  # the folders are not taken for the classes instead
+        class_parts(str(in_folders))
