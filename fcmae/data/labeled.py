@@ -1,6 +1,7 @@
 """Labeled images for evaluating features: a folder with one subfolder per class, a timm dataset, or bundled digits."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_dataset
+from timm.data import ImageDataset, create_dataset
 from torch import Tensor
 from torch.utils.data import IterableDataset
 from torchvision.transforms.v2 import functional as TF
@@ -24,6 +25,8 @@ from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 from fcmae.progress import tracked
+
+logger = logging.getLogger(__name__)
 
 
 class LabeledBatch(NamedTuple):
@@ -133,6 +136,20 @@ def known_labels(dataset: Any) -> np.ndarray | None:
     return None if known is None or len(known) != len(dataset) else np.asarray(known)
 
 
+def item_of(dataset: Any, index: int) -> tuple[Image.Image, Any]:
+    """(image, label) of a map-style dataset.
+
+    Raises:
+        Exception: the image is damaged; timm's folders would give the next one, whose label may be another.
+    """
+    if not isinstance(dataset, ImageDataset):
+        image, label = dataset[index]
+        return image, label
+    file, label, *_ = dataset.reader[index]
+    opened = Image.open(file)
+    return opened.convert(dataset.input_img_mode) if dataset.input_img_mode else opened, label
+
+
 def _folder_batches(
     paths: ImageSet,
     labels: np.ndarray,
@@ -172,7 +189,7 @@ def _dataset_batches(
     else:  # by index: iterating over a map-style dataset without __iter__ may never end
         known = known_labels(dataset)
         places = limited(np.zeros(len(dataset), int) if known is None else known, limit, seed)
-        items = (dataset[int(i)] for i in tracked(places, len(places), "reading images"))
+        items = _readable(dataset, name, tracked(places, len(places), "reading images"))
     images: list[Tensor] = []
     labels: list[int] = []
     for image, label in items:
@@ -185,6 +202,16 @@ def _dataset_batches(
             images, labels = [], []
     if images:
         yield LabeledBatch(torch.stack(images), torch.tensor(labels))
+
+
+def _readable(dataset: Any, name: str, places: Iterable[int]) -> Iterator[tuple[Image.Image, Any]]:
+    for place in places:
+        try:
+            item = item_of(dataset, int(place))
+        except Exception as error:  # what the dataset's own reader raises
+            logger.warning("skipped, cannot be read: image %d of %s: %s", place, name, " ".join(str(error).split()))
+        else:
+            yield item
 
 
 def _pixels(image: Image.Image, in_chans: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 from fcmae.data.classes import TEST, TRAIN, class_parts, listed, may_hold_classes, stratified_split
 from fcmae.data.crops import center_crop
 from fcmae.data.images import ImageFile, UnreadableImageError, open_image
-from fcmae.data.labeled import known_labels
+from fcmae.data.labeled import item_of, known_labels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.pillow import in_memory, upright_pixels
@@ -325,8 +325,7 @@ def _open_tile(index: int, reading: PixelReading) -> ImageFile:
 def _open_item(dataset: Any, index: int, reading: PixelReading) -> ImageFile:
     name = Path(str(index))
     try:
-        image, _ = dataset[index]
-        pixels = upright_pixels(image)
+        pixels = upright_pixels(item_of(dataset, index)[0])
     except Exception as error:  # what the dataset's own reader raises
         raise UnreadableImageError(f"image {index}: {' '.join(str(error).split())}") from error
     return _decoded(name, reading, *pixels)

@@ -117,3 +117,18 @@ def test_a_folder_is_needed(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.png\n")
     with pytest.raises(UserError, match=r"list\.txt is no folder; give a folder with one subfolder of images"):
         labeled_folder(tmp_path / "list.txt")
+
+
+def test_damaged_images_of_a_timm_dataset_are_skipped_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """timm gives the next image in place of one."""
+    for part in ("train", "validation"):
+        for name in ("red", "green"):
+            fill(tmp_path / part / name, COLORS[name], 3)
+    broken = sorted((tmp_path / "train" / "green").iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:40])
+    _, labels = read(labeled_timm("folder", tmp_path).train)
+    assert labels == [0, 0, 1, 1, 1]
+    (said,) = caplog.messages
+    assert said.startswith("skipped, cannot be read: image 1 of folder: ")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcmae.data.images import UnreadableImageError
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
@@ -176,3 +177,17 @@ def test_splits_of_a_timm_dataset_number_the_same_classes(tmp_path: Path) -> Non
     fill(tmp_path / "validation" / "cat", (0, 0, 0), 2)
     found = of(tmp_path, dataset="folder")
     assert (found.classes, found.val.labels.tolist()) == (("cat", "dog", "owl"), [0, 0, 1, 1, 2, 2])
+
+
+def test_a_damaged_image_of_a_timm_dataset_is_no_other_image(tmp_path: Path) -> None:
+    """timm gives the next one in its place, and the label would stay that of the damaged one."""
+    for split in ("train", "validation"):
+        fill(tmp_path / split / "cat", (250, 0, 0), 2)
+        fill(tmp_path / split / "dog", (0, 0, 250), 2)
+    broken = sorted((tmp_path / "train" / "cat").iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:40])
+    train = of(tmp_path, dataset="folder").train
+    with pytest.raises(UnreadableImageError, match=r"^image 1: "):
+        train.open(1, PixelReading(3))
+    assert train.open(2, PixelReading(3)).decode().flatten(1).float().mean(1).tolist() == [0, 0, 250]
+    assert train.labels.tolist() == [0, 0, 1, 1]
