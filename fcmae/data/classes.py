@@ -14,7 +14,7 @@ from fcmae.data.folder import equal_shares
 from fcmae.data.rows.files import is_row_file, open_rows
 from fcmae.data.rows.images import RowImages
 from fcmae.data.sources.archives.names import expanded, is_archive
-from fcmae.data.sources.entries import natural_key
+from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list
@@ -194,7 +194,7 @@ def _by_label(images: ImageSet, labels: Sequence[str], where: str) -> ClassFolde
     found: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         found.setdefault(label, []).append(place)
-    order = sorted(found, key=natural_key if all(label.isdecimal() for label in found) else str)
+    order = in_natural_order(found, str) if all(label.isdecimal() for label in found) else sorted(found)
     return ClassFolders(where, images, {label: np.array(found[label]) for label in order})
 
 

@@ -18,7 +18,7 @@ from fcmae.data.labeled import known_labels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.pillow import in_memory, upright_pixels
-from fcmae.data.sources.entries import natural_key
+from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Labeled
 from fcmae.errors import UserError
@@ -241,7 +241,7 @@ def _rows(rows: Sequence[Row], classes: tuple[str, ...], several: bool) -> Label
 def _in_order(labels: set[str]) -> tuple[str, ...]:
     """Numbers by value, words by the alphabet."""
     numbers = all(label.lstrip("-").isdecimal() for label in labels)
-    return tuple(sorted(labels, key=natural_key if numbers else str))
+    return tuple(in_natural_order(labels, str) if numbers else sorted(labels))
 
 
 def _of_timm(data: FinetuneDataConfig) -> LabeledSet:

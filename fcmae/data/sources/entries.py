@@ -5,13 +5,16 @@ import re
 import stat
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.first_bytes import OTHERS, ending_for, first_bytes, is_dicom_without_image
 from fcmae.data.zarr_folders import is_inside_zarr, metadata_of
+
+T = TypeVar("T")
 
 NO_ENDING = "without an ending"
 DICOM, NO_IMAGE = (".dcm", ".dicom", ""), "DICOM objects without an image"
@@ -134,6 +137,13 @@ def folder_entry(path: str, name: str, *, is_linked: bool = False) -> Entry | No
         return None
     found = os.stat(metadata)
     return Entry(path, name, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, is_linked)
+
+
+def in_natural_order(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """Items by :func:`natural_key` of their names; of those that differ in case or zeros alone, by the names."""
+    ordered = sorted(items, key=name)
+    ordered.sort(key=lambda one: natural_key(name(one)))
+    return ordered
 
 
 def natural_key(text: str) -> str:

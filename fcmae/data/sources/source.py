@@ -11,7 +11,7 @@ from fcmae.data.rows.files import ENDINGS
 from fcmae.data.rows.opening import Table, of_split
 from fcmae.data.sources.archives.images import archive_images
 from fcmae.data.sources.archives.names import expanded, is_archive, is_compressed_tar
-from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, kind, natural_key
+from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, in_natural_order, kind
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
 from fcmae.data.sources.remote import listed_images, remote_archives, remote_images, table_images, why_compressed
@@ -123,7 +123,7 @@ def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -
     _check_is_no_run(folder, leave_out, flag)
     before = len(survey.archives)
     found = walk(folder, survey, leave_out)
-    return found or _in_archives(sorted(survey.archives[before:], key=natural_key), survey, leave_out, flag)
+    return found or _in_archives(survey.archives[before:], survey, leave_out, flag)
 
 
 def _in_archives(archives: list[str], survey: Survey, beside: Path | None, flag: str) -> list[Entry] | ImageSet:
@@ -179,7 +179,7 @@ def _matches(pattern: str) -> Iterator[str]:
     base, rest = Path(*parts[:plain]), parts[plain:]
     wants_hidden = any(part.startswith(".") for part in rest)
     folders: set[Path] = set()
-    for path in sorted(base.glob(str(Path(*rest))), key=lambda path: natural_key(str(path))):
+    for path in in_natural_order(base.glob(str(Path(*rest))), str):
         if not wants_hidden and any(part.startswith(".") for part in path.relative_to(base).parts):
             continue
         if folders.isdisjoint(path.parents):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fcmae.data.rows.files import is_row_file
 from fcmae.data.rows.opening import Table
-from fcmae.data.sources.entries import natural_key
+from fcmae.data.sources.entries import in_natural_order
 from fcmae.runs.layout import is_run_folder
 
 
@@ -24,4 +24,4 @@ def tables_below(folder: str) -> list[Table]:
         folders[:] = [one for one in folders if one[0] != "." and not is_run_folder(os.path.join(above, one))]
         inside = os.path.relpath(above, folder)
         found += [os.path.normpath(os.path.join(inside, one)) for one in files if is_row_file(one) and one[0] != "."]
-    return [Table(os.path.join(folder, name), name) for name in sorted(found, key=natural_key)]
+    return [Table(os.path.join(folder, name), name) for name in in_natural_order(found, str)]
