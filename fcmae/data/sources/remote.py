@@ -14,10 +14,10 @@ from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import all_joined, is_list, listed_paths
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, downloaded, file_system
-from fcmae.data.stores.hub import hub_files, is_hub_name
+from fcmae.data.stores.hub import hub_files, is_hub_name, warn_if_partial
 from fcmae.data.stores.images import UrlImages, label
 from fcmae.data.stores.listing import Listed, listed
-from fcmae.data.stores.urls import has_magic, is_url, last_part, shown
+from fcmae.data.stores.urls import has_magic, is_url, last_part, protocol, shown
 from fcmae.errors import UserError
 
 
@@ -84,7 +84,10 @@ def _of_files(
     tables = [Table(file.url, file.name) for file in files if is_row_file(last_part(file.url))]
     if tables and not images:
         survey.tables += len(tables)
-        found = table_images(of_split(tables, access.split, url, flag), access, flag)
+        chosen = of_split(tables, access.split, url, flag)
+        if protocol(url) == "hf":
+            warn_if_partial(shown(url), [table.name for table in chosen])
+        found = table_images(chosen, access, flag)
         return found if isinstance(found, ImageSet) else listed_images(found, access)
     archives = [file.url for file in files if is_archive(file.url)]
     if archives and not images:

@@ -318,6 +318,37 @@ def test_names_of_the_hub(
         assert found == [f"{CONVERTED}/{name}" for name in expected]
 
 
+@pytest.mark.parametrize(
+    ("source", "split", "partial"),
+    [
+        ("hf:o/n", None, "partial-train"),
+        ("hf:o/n", "train", "partial-train"),
+        (CONVERTED, None, "partial-train"),
+        ("hf:o/n", "test", None),
+    ],
+)
+def test_a_part_of_a_split_is_named(
+    source: str,
+    split: str | None,
+    partial: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The hub's Parquet ends after about 5 GB of a large split; splits whose names only end alike are others."""
+    names = [f"default/{one}/0.parquet" for one in ("partial-train", "pretrain", "test")]
+    there = [Listed(f"{CONVERTED}/{name}", name, 1, "v") for name in names]
+    for module in (hub, remote):
+        monkeypatch.setattr(module, "listed", lambda url, access, flag: there)
+    monkeypatch.setattr(remote, "table_images", lambda tables, access, flag: [table.where for table in tables])
+    monkeypatch.setattr(remote, "listed_images", lambda paths, access: paths)
+    monkeypatch.setattr(remote, "file_system", lambda url, access: None)
+    found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
+    if source == "hf:o/n":
+        assert found == [f"{CONVERTED}/{names[2 if split == 'test' else 0]}"]
+    lines = [line for line in caplog.messages if "the rest is missing" in line]
+    assert [line.startswith(f"{source}: {partial} holds only") for line in lines] == [True] * (partial is not None)
+
+
 def test_labeled_images_of_the_hub_are_of_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The classes' own split is that of the files, so they need both."""
     found: list[str] = []
