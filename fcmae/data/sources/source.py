@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -73,8 +74,10 @@ def images_of(
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
         elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
-            if not found and any(ending in survey.passed_over for ending in ENDINGS):
-                return _of_tables(tables_below(source), source, survey, leave_out, flag, access)
+            has_tables = not found and any(ending in survey.passed_over for ending in ENDINGS)
+            if has_tables and (tables := tables_below(source)):
+                survey.passed_over -= Counter(os.path.splitext(one.where)[1].lower() for one in tables)
+                return _of_tables(tables, source, survey, leave_out, flag, access)
         elif os.path.isfile(source) and is_list(source):
             return _of_list(listed_paths(source, flag), source, survey, leave_out, flag, access)
         elif os.path.isfile(source) and (tables := tables_of([source])):
