@@ -68,6 +68,8 @@ class Survey:
     """Archives, passed over where there are image files."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Archive → what is wrong with it; what is whole of it is used."""
+    zarrs: set[str] = field(default_factory=set)
+    """OME-Zarr images in archives and behind URLs, where they are not read."""
     repeated: int = 0
     """Additional names of files that are already in the set."""
 
@@ -87,6 +89,12 @@ class Survey:
                 first = ", ".join(f"{path} ({reason})" for path, reason in list(met.items())[:NAMED])
                 more = len(met) - NAMED
                 found.append(f"{what}: {first}" + f" and {more:,} more" * (more > 0))
+        if self.zarrs:
+            first, more = ", ".join(in_natural_order(self.zarrs, str)[:NAMED]), len(self.zarrs) - NAMED
+            found.append(
+                f"OME-Zarr in archives and by URL is not read; unpack or download it: {first}"
+                + f" and {more:,} more" * (more > 0)
+            )
         if self.runs:
             more = len(self.runs) - NAMED
             found.append(f"run folders left out: {', '.join(self.runs[:NAMED])}" + f" and {more:,} more" * (more > 0))

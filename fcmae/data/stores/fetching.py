@@ -40,8 +40,17 @@ def file_system(url: str, access: Access) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it. fsspec makes one in each process, after a fork.
 
     Raises:
-        UserError: the protocol is unknown, or needs a package that is not installed.
+        UserError: the protocol is unknown, needs a package that is not installed, or its host cannot be reached.
     """
+    try:
+        return _file_system(url, access)
+    except UserError:
+        raise
+    except Exception as error:  # some kinds of store connect at once
+        raise UserError(f"{shown(url)} cannot be reached: {_as_fetch_error(url, error, access)}") from None
+
+
+def _file_system(url: str, access: Access) -> tuple[Any, str]:
     import fsspec
 
     options: dict[str, Any] = {}
@@ -51,12 +60,14 @@ def file_system(url: str, access: Access) -> tuple[Any, str]:
 
             limit = ClientTimeout(total=None, sock_connect=access.timeout, sock_read=access.timeout)
             options = {"client_kwargs": {"timeout": limit}}
+        elif protocol(url) == "ftp":
+            options = {"timeout": access.timeout}
         return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         extra = EXTRAS.get(protocol(url))
         install = f"pip install 'fcmae[{extra}]'" if extra else " ".join(str(error).split())
         raise UserError(f"{shown(url)}: {protocol(url)}:// needs a package that is not installed: {install}") from None
-    except ValueError as error:  # an unknown protocol, or no bucket in it
+    except (ValueError, TypeError) as error:  # an unknown protocol, no bucket in it, or a kind that takes no URL alone
         raise UserError(f"{shown(url)}: {' '.join(str(error).split())}") from None
 
 
@@ -88,10 +99,10 @@ class _RefusedError(FetchError):
 
 
 def _tried(url: str, access: Access, call: Callable[[Any, str], T], limit: float) -> T:
-    fs, path = file_system(url, access)
     try:
+        fs, path = _file_system(url, access)
         return _in_time(lambda: call(fs, path), limit)
-    except FetchError:
+    except (FetchError, UserError):
         raise
     except Exception as error:  # of fsspec, aiohttp, botocore, huggingface_hub, …
         raise _as_fetch_error(url, error, access) from None

@@ -70,5 +70,6 @@ def archive_images(
     survey.passed_over.update(found.survey.passed_over)
     survey.not_regular.update(found.survey.not_regular)
     survey.damaged.update(found.survey.damaged)
+    survey.zarrs.update(found.survey.zarrs)
     survey.repeated += found.survey.repeated
     return ArchiveImages(found)

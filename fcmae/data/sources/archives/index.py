@@ -28,12 +28,13 @@ from fcmae.data.sources.image_set import Stamp, fingerprint
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, details
 from fcmae.data.stores.urls import is_url, shown
+from fcmae.data.zarr_folders import zarr_of
 from fcmae.files import make_folder, naming, replacing
 from fcmae.progress import tracked
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 CLASS = ".cls"
 LONGEST_LABEL = 1024  # bytes
 BESIDE = ".fcmae"
@@ -230,7 +231,10 @@ def _is_image(member: Member, survey: Survey) -> bool:
     found = member.found
     if found.name.startswith(".") or "/." in found.name:
         return False
-    ending = ending_of(found.name)
+    ending, zarr = ending_of(found.name), zarr_of(found.name)
+    if zarr is not None:
+        survey.zarrs.add(f"{str(member).removesuffix(found.name)}{zarr}")
+        return False
     if ending in EXTENSIONS:
         return True
     if ending not in OTHERS and ending != CLASS:
@@ -247,7 +251,7 @@ def _write(index: Index, file: Path) -> None:
     about = {
         "version": VERSION, "archives": index.archives, "stamps": index.stamps, "fingerprint": index.fingerprint,
         "checksum": _checksum(index.columns), "classes": index.classes,
-        "survey": [said.passed_over, said.not_regular, said.damaged, said.repeated],
+        "survey": [said.passed_over, said.not_regular, said.damaged, said.repeated, sorted(said.zarrs)],
     }  # fmt: skip
     with replacing(file) as temporary:
         save_file(index.columns, temporary, {"fcmae": json.dumps(about)})
@@ -273,11 +277,11 @@ def _read(file: Path, access: Access) -> Index:
         columns[name] = mapped[8 + length + start : 8 + length + end].view(dtype)
     if _checksum(columns) != about["checksum"]:
         raise ValueError("its checksum differs")
-    passed_over, not_regular, damaged, repeated = about["survey"]
+    passed_over, not_regular, damaged, repeated, zarrs = about["survey"]
     return Index(
         tuple(about["archives"]), tuple((size, time) for size, time in about["stamps"]), columns,
         tuple(about["classes"]), tuple(about["fingerprint"]),
-        Survey(Counter(passed_over), not_regular, damaged=damaged, repeated=repeated), file, access,
+        Survey(Counter(passed_over), not_regular, damaged=damaged, zarrs=set(zarrs), repeated=repeated), file, access,
     )  # fmt: skip
 
 

@@ -256,6 +256,13 @@ def test_the_digest_of_a_web_server(server: Server, image_folder: Path, access: 
             "http://127.0.0.1:9/x.parquet",
             "--data.path http://127.0.0.1:9/x.parquet cannot be fetched: Connection refused",
         ),
+        ("http://[bad/x.jpg", "--data.path http://[bad/x.jpg is no URL: Invalid IPv6 URL"),
+        ("http://u:secret@[bad/x.tar?key=secret", "--data.path http://[bad/x.tar is no URL: Invalid IPv6 URL"),
+        ("https:///x.jpg", "--data.path https:///x.jpg is no URL: it names no host"),
+        ("http://h:99999/x/", "--data.path http://h:99999/x/ is no URL: Port out of range"),
+        ("ftp://127.0.0.1:9/x.tar", "ftp://127.0.0.1:9/x.tar cannot be reached: Connection refused"),
+        ("zip://nowhere.zip", "zip://nowhere.zip cannot be reached: is not there"),
+        ("reference://x", "reference://x: ReferenceFileSystem"),
         ("hf:name", "--data.path hf:name is no dataset's name; give hf:owner/name"),
     ],
 )
@@ -265,6 +272,80 @@ def test_what_cannot_be_reached(source: str, message: str, access: Access, monke
         collect(source, access=access)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_list_with_a_broken_url(tmp_path: Path, server: Server, access: Access) -> None:
+    (tmp_path / "list.txt").write_text(f"{server.url}/1.png\nhttp://[bad/2.png\n")
+    with pytest.raises(UserError, match=r"^--data.path .*list.txt: http://\[bad/2.png is no URL: Invalid IPv6 URL$"):
+        collect(tmp_path / "list.txt", access=access)
+
+
+def test_local_lines_of_a_list_with_urls(
+    image_folder: Path, tmp_path: Path, server: Server, access: Access, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are taken as in a list without URLs: folders are looked into, what is not there or no image is named."""
+    names = list(collect(image_folder).names)
+    (tmp_path / "more").mkdir()
+    for name in ("b.png", "a.png"):
+        shutil.copy(image_folder / names[0], tmp_path / "more" / name)
+    (tmp_path / "more" / "notes.txt").write_text("none")
+    lines = ["more/b.png", "gone.png", f"{server.url}/{names[0]}", "more", "more/notes.txt", "images/" + names[1]]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    with caplog.at_level("INFO"):
+        images = collect(tmp_path / "list.txt", access=access)
+    local = ["more/b.png", f"{server.url}/{names[0]}", "more/a.png", f"images/{names[1]}"]
+    assert list(images.names) == local
+    assert [str(one) for one in images] == [one if "://" in one else str(tmp_path / one) for one in local]
+    assert f"skipped, cannot be read: {tmp_path / 'gone.png'} (No such file or directory)" in caplog.text
+    assert "2 .txt" in caplog.text
+    assert "1 further names" in caplog.text
+    (tmp_path / "list.txt").write_text(f"{server.url}/a.zarr\ngone.png\n")
+    with pytest.raises(UserError, match=r"list.txt holds no images; skipped, .*gone.png .*; OME-Zarr .*/a.zarr$"):
+        collect(tmp_path / "list.txt", access=access)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "web", "bucket"])
+def test_ome_zarr_in_archives_and_by_url_is_named(
+    image_folder: Path, tmp_path: Path, server: Server, access: Access, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """One line at the start, and never an image that cannot be read; their chunks are not looked into."""
+    expected = list(collect(image_folder).names)
+    for name in (
+        "a.ome.zarr/0/0.0",
+        "a.ome.zarr/0/0.1",
+        "a.ome.zarr/zarr.json",
+        "b.zarr.zip",
+        "c/d.OZX",
+        "e.zarr/1.png",
+    ):
+        (image_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (image_folder / name).write_bytes((image_folder / expected[0]).read_bytes())
+    names = [path.relative_to(image_folder).as_posix() for path in image_folder.rglob("*") if path.is_file()]
+    url = f"memory://{uuid.uuid4().hex}"
+    for name in names:
+        with fsspec.open(f"{url}/{name}", "wb") as file:
+            file.write((image_folder / name).read_bytes())
+    source, where = {
+        "tar": lambda: (f"{make_tar(tmp_path / 'a.tar', image_folder, names)}",) * 2,
+        "zip": lambda: (f"{make_zip(tmp_path / 'a.zip', image_folder, names)}",) * 2,
+        "web": lambda: (server.url,) * 2,
+        "bucket": lambda: (url,) * 2,
+    }[kind]()
+    for _ in range(2):  # archives: from the index, too
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            images = collect(source, access=access, leave_out=tmp_path / "runs" / "run")
+        assert sorted(images.names) == sorted([*expected, "e.zarr/1.png"])
+        (line,) = [one for one in caplog.messages if "OME-Zarr" in one]
+        assert line.replace(":///", "://").endswith(
+            f"is not read; unpack or download it: {where}/a.ome.zarr, {where}/b.zarr.zip, {where}/c/d.OZX"
+        )
+        assert "passed over" not in caplog.text
+    if kind in ("web", "bucket"):
+        for name in ("a.ome.zarr", "a.ome.zarr/", "b.zarr.zip", "c/d.OZX"):
+            with pytest.raises(UserError, match=r"holds no images; OME-Zarr in archives and by URL is not read"):
+                collect(f"{source}/{name}", access=access)
 
 
 def test_a_store_without_images(access: Access) -> None:
@@ -313,7 +394,7 @@ def test_names_of_the_hub(
             collect(source, access=Access(split=split))
         assert expected in str(caught.value)
     else:
-        monkeypatch.setattr(remote, "listed_images", lambda paths, access: paths)
+        monkeypatch.setattr(remote, "listed_images", lambda paths, *rest: paths)
         found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
         assert found == [f"{CONVERTED}/{name}" for name in expected]
 
@@ -340,7 +421,7 @@ def test_a_part_of_a_split_is_named(
     for module in (hub, remote):
         monkeypatch.setattr(module, "listed", lambda url, access, flag: there)
     monkeypatch.setattr(remote, "table_images", lambda tables, access, flag: [table.where for table in tables])
-    monkeypatch.setattr(remote, "listed_images", lambda paths, access: paths)
+    monkeypatch.setattr(remote, "listed_images", lambda paths, *rest: paths)
     monkeypatch.setattr(remote, "file_system", lambda url, access: None)
     found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
     if source == "hf:o/n":
