@@ -20,6 +20,8 @@ NO_ENDING = "without an ending"
 DICOM, NO_IMAGE = (".dcm", ".dicom", ""), "DICOM objects without an image"
 DIGITS = re.compile(r"\d+")
 ENDINGS, NAMED = 8, 5  # named in a line; the rest are counted
+REMEMBERED = 1000
+"""Images of archives that are not read and whose names are kept."""
 KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
@@ -72,6 +74,22 @@ class Survey:
     """OME-Zarr images in archives and behind URLs, where they are not read."""
     repeated: int = 0
     """Additional names of files that are already in the set."""
+
+    def refuse(self, path: str, why: str) -> None:
+        """Note an image that is not read: the first ones by name."""
+        if len(self.not_regular) < REMEMBERED:
+            self.not_regular[path] = why
+        else:
+            self.passed_over[f"images ({why})"] += 1
+
+    def add(self, other: "Survey") -> None:
+        """What another search in archives has found."""
+        self.passed_over.update(other.passed_over)
+        for path, why in other.not_regular.items():
+            self.refuse(path, why)
+        self.damaged.update(other.damaged)
+        self.zarrs.update(other.zarrs)
+        self.repeated += other.repeated
 
     def lines(self) -> list[str]:
         """One line for each kind of finding, for the log."""

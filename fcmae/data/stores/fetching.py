@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 from fcmae.data.stores.access import Access
@@ -212,14 +213,28 @@ def part(url: str, access: Access, start: int, end: int, size: int) -> bytes:
     return repeated(url, access, call)
 
 
-def kept_part(url: str, access: Access, start: int, end: int, size: int, version: str) -> bytes:
-    """:func:`part` from the cache if it is there; raises as it does."""
-    key = f"{url}\0{version}\0{size}\0{start}-{end}"
-    data = access.cache.get(key)
+def kept_part(url: str, access: Access, start: int, end: int, size: int, version: str, *, keeps: bool = True) -> bytes:
+    """:func:`part` from the cache if it is there; raises as it does. With ``keeps`` False it is not put there."""
+    data = access.cache.get(_part_key(url, start, end, size, version))
     if data is None:
         data = part(url, access, start, end, size)
-        access.cache.put(key, data)
+        if keeps:
+            keep_part(url, access, start, data, size, version)
     return data
+
+
+def keep_part(url: str, access: Access, start: int, data: bytes, size: int, version: str) -> None:
+    """Put bytes from ``start`` on into the cache, where :func:`kept_part` finds them."""
+    access.cache.put(_part_key(url, start, start + len(data), size, version), data)
+
+
+def _part_key(url: str, start: int, end: int, size: int, version: str) -> str:
+    return f"{url}\0{version}\0{size}\0{start}-{end}"
+
+
+def version_number(version: str) -> int:
+    """A number that stands for a version in the stamp of a file behind a URL."""
+    return int.from_bytes(blake2b(version.encode(), digest_size=6).digest(), "big")
 
 
 def details(url: str, access: Access) -> tuple[int | None, str]:

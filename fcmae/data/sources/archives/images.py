@@ -67,9 +67,5 @@ def archive_images(
 ) -> ArchiveImages:
     """The images in archives; ``survey`` learns what else is in them. The rest as for :func:`index_of`."""
     found = index_of(paths, beside, access)
-    survey.passed_over.update(found.survey.passed_over)
-    survey.not_regular.update(found.survey.not_regular)
-    survey.damaged.update(found.survey.damaged)
-    survey.zarrs.update(found.survey.zarrs)
-    survey.repeated += found.survey.repeated
+    survey.add(found.survey)
     return ArchiveImages(found)

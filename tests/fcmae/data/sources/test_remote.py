@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from fcmae.data.classes import class_parts
 from fcmae.data.rows.opening import Table
 from fcmae.data.samples import PretrainDataset
 from fcmae.data.sources import remote
+from fcmae.data.sources.archives import index as archive_index
+from fcmae.data.sources.archives.member import Found
 from fcmae.data.sources.digest import digest
+from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.stores import fetching, hub
@@ -172,6 +176,56 @@ def test_an_archive_whose_store_is_gone(
     server.failing = {"": "break"}
     with pytest.raises(StoreError, match=rf"^{url} cannot be fetched: the connection broke off$"):
         _ = samples[0, 5]
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_what_is_indexed_is_fetched_and_cached_once(
+    image_folder: Path, server: Server, access: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Of tars the images, and their labels, come with the index; of Parquet with the first image of a group."""
+    block = 2000
+    monkeypatch.setattr("fcmae.data.stores.remote_file.BLOCK", block)
+    names, access = list(collect(image_folder).names), replace(access, timeout=5)
+    names *= 1 if kind == "tar" else 10
+    files = [image_folder / name for name in names]
+    for n, file in enumerate(files):
+        file.with_name(f"{file.name.partition('.')[0]}.cls").write_text(str(n % 2))
+    if kind == "tar":
+        every = [path.relative_to(image_folder).as_posix() for path in image_folder.rglob("*") if path.is_file()]
+        make_tar(image_folder / "x.tar", image_folder, sorted(every))
+    else:
+        table_of(image_folder, image_folder / "x.parquet", names)
+    images = collect(f"{server.url}/x.{kind}", access=access, leave_out=tmp_path / "run")
+    found = [image.read_bytes() for image in images]
+    assert found == [file.read_bytes() for file in files]
+    if kind == "tar":
+        assert list(images.labels or ()) == [str(n % 2) for n in range(len(names))]
+        assert server.count() <= -(-(image_folder / "x.tar").stat().st_size // block)
+    size = sum(len(data) for data in found)
+    kept = sum(one.stat().st_size for one in Path(access.cache_dir or "").glob("??/*"))
+    end = (image_folder / "x.parquet").read_bytes()[-8:-4] if kind == "parquet" else b""
+    assert size < kept < size + 4 * block + 2 * int.from_bytes(end, "little")  # of Parquet its own index, too
+
+
+def test_several_archives_are_indexed_at_once(
+    image_folder: Path, server: Server, access: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each listing waits for the other one; the order stays that of the archives."""
+    names, listed = list(collect(image_folder).names), archive_index.members
+    for n in range(2):
+        make_tar(image_folder / f"s-{n}.tar", image_folder, names)
+    meeting = threading.Barrier(2)
+
+    def members(path: str, survey: Survey, access: Access | None = None) -> Iterator[Found]:
+        meeting.wait(10)
+        return listed(path, survey, access)
+
+    monkeypatch.setattr(archive_index, "members", members)
+    images = collect(f"{server.url}/s-{{0..1}}.tar", access=access, leave_out=tmp_path / "run")
+    assert list(images.names) == [name for name in names for _ in range(2)]
+    assert [str(one)[-len(name) - 6 : -len(name) - 5] for name, one in zip(images.names, images, strict=True)] == [
+        "0", "1",
+    ] * len(names)  # fmt: skip
 
 
 def test_an_empty_row_is_an_unreadable_image(tmp_path: Path, image_folder: Path, access: Access) -> None:
