@@ -75,7 +75,7 @@ def pack_images(
     side = min(CROP, encoding.short_side)
     return Packing(
         journal,
-        sum(size for size, _ in images.stamps),
+        images.total_bytes,
         crops_per_second([images[place] for place in evenly_spaced(range(len(images)), SAMPLED)], reading, side),
         crops_per_second(members_of(shards, SAMPLED), reading, side),
     )

@@ -69,6 +69,11 @@ class ImageSet(Sequence[ImageRef]):
         return Lazily(len(self), self.stamp)
 
     @property
+    def total_bytes(self) -> int:
+        """Of all images, compressed as they are."""
+        return sum(size for size, _ in self.stamps)
+
+    @property
     def labels(self) -> Sequence[str] | None:
         """The class of each, where the source says so itself; None: folders may tell."""
         return None
@@ -162,6 +167,11 @@ class Joined(ImageSet):
         """As of its set."""
         number, place = self._place(index)
         return self.parts[number].stamp(place)
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all sets."""
+        return sum(part.total_bytes for part in self.parts)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
 from fcmae.data.sources.first_bytes import LENGTH, OTHERS, ending_for
 from fcmae.data.sources.image_set import Stamp, fingerprint
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.fetching import FetchError, details, version_number
+from fcmae.data.stores.fetching import FetchError, details, some_of, version_number
 from fcmae.data.stores.urls import is_url, shown
 from fcmae.data.zarr_folders import zarr_of
 from fcmae.files import make_folder, naming, replacing
@@ -85,7 +85,7 @@ class Index:
         """Where an image is."""
         number = self.columns["archive"].item(index)
         found = Found(self.name(index), *[self.columns[name].item(index) for name in Found._fields[1:]])
-        return _member(self.archives[number], found, self.stamps[number], self.access)
+        return _member(self.archives[number], found, self.stamps[number], self.access, some_of(self.archives))
 
 
 def index_of(archives: Sequence[str], beside: Path | None, access: Access | None = None) -> Index:
@@ -150,8 +150,8 @@ def _stamp(path: str, access: Access) -> Stamp:
     return found.st_size, found.st_mtime_ns
 
 
-def _member(path: str, found: Found, stamp: Stamp, access: Access) -> Member:
-    return Member(path, found, stamp, access if is_url(path) else None)
+def _member(path: str, found: Found, stamp: Stamp, access: Access, others: tuple[str, ...] = ()) -> Member:
+    return Member(path, found, stamp, access, others) if is_url(path) else Member(path, found, stamp)
 
 
 def _kept(file: Path, paths: tuple[str, ...], stamps: tuple[Stamp, ...], access: Access) -> Index | None:

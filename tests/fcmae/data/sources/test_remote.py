@@ -34,6 +34,8 @@ from fcmae.evaluate import EvaluateDataConfig
 from fcmae.finetuning.config import FinetuneDataConfig
 from fcmae.finetuning.labels import labeled_set
 from fcmae.models import ModelConfig
+from fcmae.pack import pack
+from fcmae.stats import stats
 from tests.fcmae.data.sources.packed import make_tar, make_zip
 from tests.fcmae.data.stores.server import Server, serving
 
@@ -228,6 +230,32 @@ def test_several_archives_are_indexed_at_once(
     ] * len(names)  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip", "parquet"])
+@pytest.mark.parametrize("fault", [403, "break", 404])
+def test_one_archive_or_table_that_fails_is_skipped(
+    image_folder: Path, server: Server, access: Access, tmp_path: Path, kind: str, fault: int | str
+) -> None:
+    """The others answer, so the run goes on; if none does, it ends."""
+    names, access = list(collect(image_folder).names), replace(access, cache_size="0")
+    for n in range(3):
+        some, file = names[n::3], image_folder / "parts" / f"s-{n}.{kind}"
+        file.parent.mkdir(exist_ok=True)
+        table_of(image_folder, file, some) if kind == "parquet" else {"tar": make_tar, "zip": make_zip}[kind](
+            file, image_folder, some
+        )
+    images = collect(f"{server.url}/parts", access=access, leave_out=tmp_path / "run")
+    place = next(n for n, image in enumerate(images) if "/s-1." in str(image))
+    other = next(n for n, image in enumerate(images) if "/s-2." in str(image))
+    samples = dataset(images)
+    _ = samples[0, other]
+    server.failing = {"/s-1.": fault}
+    sample = samples[0, place]
+    assert [one.name for one in sample.unreadable] == [str(images[place])]
+    server.failing = {"/s-": 403}
+    with pytest.raises(StoreError, match=r"cannot be fetched: access denied.*; neither can [23] other"):
+        _ = samples[0, place]
+
+
 def test_an_empty_row_is_an_unreadable_image(tmp_path: Path, image_folder: Path, access: Access) -> None:
     good = (image_folder / next(iter(collect(image_folder).names))).read_bytes()
     rows = [{"bytes": good}, None, {"bytes": b"\x89PNG\r\n\x1a\njunk"}]
@@ -283,6 +311,20 @@ def test_the_digest_tells_contents_and_not_places(tmp_path: Path, image_folder: 
     (image_folder / names[3]).write_bytes((image_folder / names[4]).read_bytes())
     other = digest(collect(table_of(image_folder, tmp_path / "b" / "t.parquet"), access=access)).split()
     assert other[4] != first[4]
+
+
+def test_the_size_of_a_table_counts_once(tmp_path: Path, image_folder: Path) -> None:
+    """And not once for each row."""
+    tables = [table_of(image_folder, tmp_path / f"{n}.parquet") for n in range(2)]
+    size = sum(table.stat().st_size for table in tables)
+    assert collect(tables).total_bytes == size
+    of_folder = sum(path.stat().st_size for path in collect(image_folder))  # type: ignore[union-attr]
+    assert collect(image_folder).total_bytes == of_folder
+    both = [*map(str, tables), str(image_folder)]
+    assert collect(both).total_bytes == size + of_folder
+    assert stats(tuple(both), num_workers=0).total_bytes == size + of_folder
+    packed = pack(str(tables[0]), str(tmp_path / "packed"), num_workers=0)
+    assert packed.source_bytes == tables[0].stat().st_size
 
 
 def test_the_digest_of_a_web_server(server: Server, image_folder: Path, access: Access) -> None:
