@@ -20,7 +20,7 @@ from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, shown
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +71,13 @@ def class_folder(
     names = list(train.places)
     if tests:
         if strangers := sorted(tests[0].places.keys() - train.places.keys()):
-            raise UserError(f"{flag} {tests[0].where} has classes that {train.where} lacks: {', '.join(strangers[:5])}")
+            raise UserError(
+                f"{flag} {tests[0].where} has classes that {train.where} lacks: {in_a_line(', '.join(strangers[:5]))}"
+            )
         parts = listed(train, names), listed(tests[0], names)
     elif few := [name for name in names if len(train.places[name]) < 2]:
         raise UserError(
-            f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
+            f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {in_a_line(', '.join(few[:5]))}"
         )
     else:
         whole = listed(train, names)
@@ -83,8 +85,8 @@ def class_folder(
         parts = _chosen(whole, first), _chosen(whole, second)
     if len(names) < 2:
         raise UserError(
-            f"{flag} {folder} holds one class, {names[0]}; it needs one subfolder per class and at least two classes "
-            f"(or train/ and val/ that contain them)"
+            f"{flag} {folder} holds one class, {in_a_line(names[0])}; it needs one subfolder per class and at least "
+            f"two classes (or train/ and val/ that contain them)"
         )
     train_files, test_files = (_chosen(part, limited(part.labels, limit, seed)) for part in parts)
     return train_files, test_files
@@ -168,7 +170,9 @@ def _of_one(images: ImageSet, folder: Path, flag: str) -> ClassFolders:
     is_folder = isinstance(images, ImageFiles) and folder.is_dir()
     inside = (one.name for one in folder.iterdir() if one.is_dir()) if is_folder else ()
     if empty := sorted(name for name in inside if name not in found.places and name[0] != "."):
-        logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
+        logger.warning(
+            "no images in %s of %s; these folders are not used as classes", in_a_line(", ".join(empty[:5])), folder
+        )
     return found
 
 

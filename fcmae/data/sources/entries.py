@@ -13,6 +13,7 @@ from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.first_bytes import OTHERS, ending_for, first_bytes, is_dicom_without_image
 from fcmae.data.zarr_folders import is_inside_zarr, metadata_of
+from fcmae.errors import in_a_line
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class Survey:
             found.append(f"run folders left out: {', '.join(self.runs[:NAMED])}" + f" and {more:,} more" * (more > 0))
         if self.repeated:
             found.append(f"{self.repeated:,} further names (links) of files in the set are left out")
-        return found
+        return [in_a_line(line) for line in found]
 
 
 def kind(mode: int) -> str:

@@ -58,7 +58,7 @@ def _named(classes: tuple[str, ...], archives: tuple[str, ...]) -> tuple[str, ..
         text = (folders.pop() / CLASSES).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return classes
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")  # splitlines divides names at other characters, too
     return tuple(lines[int(one)] for one in classes) if all(int(one) < len(lines) for one in classes) else classes
 
 
