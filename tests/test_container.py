@@ -33,7 +33,9 @@ def test_it_reads_every_format_and_store() -> None:
     """All optional parts but those for developers, and those that are empty."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (installed,) = re.findall(r'"\.\[([\w,]+)\]"', "\n".join(arguments("RUN")))
-    assert sorted(installed.split(",")) == sorted(name for name, packages in extras.items() if packages and name != "dev")
+    assert sorted(installed.split(",")) == sorted(
+        name for name, packages in extras.items() if packages and name != "dev"
+    )
 
 
 def test_it_copies_the_package_and_nothing_else() -> None:

@@ -1,8 +1,10 @@
 """Images in archives as a set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from fcmae.data.sources.archives.index import Index, index_of
 from fcmae.data.sources.archives.member import Member
@@ -34,6 +36,17 @@ class ArchiveImages(ImageSet):
         """Its size, and its archive's time."""
         number = self.listed.columns["archive"][index]
         return int(self.listed.columns["size"][index]), self.listed.stamps[number][1]
+
+    def encoded_names(self, places: np.ndarray) -> Iterable[bytes]:
+        """The names at some indices."""
+        whole, ends = self.listed.columns["names"].tobytes(), self.listed.columns["name_end"]
+        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+        return (whole[start:end] for start, end in zip(starts[places].tolist(), ends[places].tolist(), strict=True))
+
+    def stamps_at(self, places: np.ndarray) -> tuple[Iterable[int], Iterable[int]]:
+        """Sizes, and times, at some indices."""
+        columns, times = self.listed.columns, np.array([time for _, time in self.listed.stamps], np.int64)
+        return columns["size"][places].tolist(), times[columns["archive"][places]].tolist()
 
     @property
     def labels(self) -> Sequence[str] | None:
