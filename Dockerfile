@@ -22,7 +22,7 @@ COPY sparse sparse
 COPY configs configs
 # the checkout's own version; pyproject.toml has the limits of the others
 # hadolint ignore=DL3013
-RUN pip install --disable-pip-version-check ".[onnx,parquet]"
+RUN pip install --disable-pip-version-check ".[dicom,gcs,heif,http,nifti,onnx,parquet,s3,zarr]"
 
 # runs and caches of kernels go where this user may write; another --user needs a writable HOME
 RUN useradd --create-home --uid 1000 fcmae \

@@ -26,7 +26,8 @@ launch=(
 # On USR1 the training processes finish their step, save, and end with status 0. torchrun must ignore it, else it dies.
 must_go_on=
 trap 'must_go_on=1; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
-srun bash -c 'trap "" USR1; exec "$@"' launch "${launch[@]}" &
+# since SLURM 22.05 srun takes the number of cores from its own option only
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c 'trap "" USR1; exec "$@"' launch "${launch[@]}" &
 while wait $!; kill -0 $! 2> /dev/null; do :; done # a signal ends a wait early
 wait $! # again, because the run may have ended while scancel was called: only now is the status srun's
 status=$?

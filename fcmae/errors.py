@@ -23,6 +23,15 @@ PEER = re.compile(r"closed by peer|reset by peer|connection refused|broken pipe|
 OPEN_FILES = re.compile(rf"too many open files|ancdata|exit code {NO_OPEN_FILES}\b", re.I)
 
 
+STEERING = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that end a line, or steer a terminal or the direction of text."""
+
+
+def in_a_line(text: str) -> str:
+    """A text that names files, for one line of a log or a file: line breaks and control characters are escaped."""
+    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def advice(
     error: BaseException, batch_size: str = "--batch_size", num_workers: str = "--data.num_workers"
 ) -> str | None:

@@ -23,7 +23,7 @@ from fcmae.config import check_least, check_seed
 from fcmae.config.source import OwnPixelsConfig
 from fcmae.data.pixel_reading import Stack
 from fcmae.data.sources.source import check_there
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
 from fcmae.files import write_text
 from fcmae.survey.result import StatsResult
 
@@ -150,7 +150,7 @@ def _show(result: StatsResult, config: StatsConfig) -> None:
     say("".join(f"{name:12} {text}\n" for name, text in _rows(result)))
     for what, groups in (("equal files", result.equal), ("look alike", result.alike)):
         more = "" if len(groups) <= NAMED else f"             and {len(groups) - NAMED:,} more groups\n"
-        say("".join(f"{what:12} {', '.join(group[:NAMED])}\n" for group in groups[:NAMED]) + more)
+        say("".join(f"{what:12} {in_a_line(', '.join(group[:NAMED]))}\n" for group in groups[:NAMED]) + more)
     say("".join(f"{'damaged':12} {message}\n" for message in result.damaged[:NAMED]))
     if len(result.damaged) > NAMED:
         say(f"             and {len(result.damaged) - NAMED:,} more; --json lists them all\n")
@@ -173,7 +173,7 @@ def _rows(result: StatsResult) -> list[tuple[str, str]]:
         text = f"{one.minimum:.5g} to {one.maximum:.5g}, mean {one.mean:.5g}, std {one.std:.5g}{missing}"
         rows.append((f"channel {number}", text))
     if result.one_color:
-        rows.append(("one color", f"{len(result.one_color):,}, such as {result.one_color[0]}"))
+        rows.append(("one color", f"{len(result.one_color):,}, such as {in_a_line(result.one_color[0])}"))
     return rows
 
 

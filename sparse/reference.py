@@ -53,10 +53,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, m: Tensor, eps: float = 
 
 
 def grn(x: Tensor, weight: Tensor, bias: Tensor, m: Tensor, eps: float = 1e-6) -> Tensor:
-    """γ · (X · n) + β + X, the norm over each image's active positions, one image and one channel at a time."""
+    """γ · (X · n) + β + X, the norm of each channel over an image's active positions, one image at a time."""
     out = []
     for image, where in zip(keep(x, m), m.bool(), strict=True):
-        norms = torch.stack([channel[where[0]].norm() for channel in image])
+        norms = image[:, where[0]].norm(dim=1)  # [C, positions] → [C]
         n = norms / (norms.mean() + eps)
         out.append(weight.view(-1, 1, 1) * (image * n.view(-1, 1, 1)) + bias.view(-1, 1, 1) + image)
     return keep(torch.stack(out), m)

@@ -1,13 +1,18 @@
 """The model of many GPUs: its formulas where the answer is known."""
 
+import argparse
 import math
 import statistics
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.distributed import device_mesh, fsdp
 
 from benchmarks import cluster
 from benchmarks.cluster import Hardware, Step
 from fcmae.models import FCMAE, ModelConfig
+from fcmae.training.sharding import shard
 
 
 def test_parameters_are_those_that_are_trained() -> None:
@@ -67,6 +72,22 @@ def test_a_failure_costs_the_start_and_the_steps_since_the_checkpoint() -> None:
     assert failures > 1
     assert 200 + again + 3 * failures < seconds < 200 + again + 4 * failures + 1  # and a part of a step each
     assert 0 < again < 10 * failures
+
+
+def test_fsdp_exchanges_float32(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half as much again as DDP: where the network is divided, no policy of another type is set."""
+    policies: list[object] = []
+    monkeypatch.setattr(fsdp, "fully_shard", lambda module, mesh, mp_policy=None: policies.append(mp_policy))
+    monkeypatch.setattr(device_mesh, "init_device_mesh", lambda kind, shape: None)
+    accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=2)
+    shard(FCMAE(ModelConfig(name="convnextv2_atto")), accelerator)  # type: ignore[arg-type]
+    assert set(policies) == {None}
+    args = argparse.Namespace(models=["convnextv2_tiny"], gpus=[8, 64], batch=4096)
+    cluster.print_tables(args, Hardware(latency=0))
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[-3:] if line]
+    assert [[cell.strip() for cell in row][1:3] for row in rows] == [["tiny", "8"], ["tiny", "64"]]
+    for row in rows:
+        assert float(row[-2]) == pytest.approx(1.5 * float(row[-3]), abs=0.15)
 
 
 def test_a_small_share_of_a_batch_takes_no_less_than_the_launches() -> None:

@@ -29,6 +29,15 @@ def test_the_base_is_pinned_and_nothing_runs_as_root() -> None:
     assert json.loads(arguments("ENTRYPOINT")[0]) == ["fcmae"]
 
 
+def test_it_reads_every_format_and_store() -> None:
+    """All optional parts but those for developers, and those that are empty."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (installed,) = re.findall(r'"\.\[([\w,]+)\]"', "\n".join(arguments("RUN")))
+    assert sorted(installed.split(",")) == sorted(
+        name for name, packages in extras.items() if packages and name != "dev"
+    )
+
+
 def test_it_copies_the_package_and_nothing_else() -> None:
     """All that pip needs, each of it let through by .dockerignore, which keeps data and history out."""
     copied = {source for line in arguments("COPY") for source in line.split()[:-1]}

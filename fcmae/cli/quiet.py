@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fcmae.errors import in_a_line
+
 # warnings name the module that calls: ours too, which warns by logging only
 LIBRARIES = ("fcmae", "torch", "torchvision", "timm", "accelerate", "transformers", "huggingface_hub", "numba", "PIL",
              "tifffile", "imagecodecs", "matplotlib", "skimage", "sklearn", "tensorboard", "aim", "comet_ml",
@@ -47,5 +49,6 @@ class PlainFormatter(logging.Formatter):
     """The message alone; objects by their kind, without addresses in memory."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """``<_io.BytesIO object at 0x7f…>`` → ``_io.BytesIO``."""
-        return ADDRESS.sub(r"\1", super().format(record))
+        """``<_io.BytesIO object at 0x7f…>`` → ``_io.BytesIO``; a file's name in a message steers no terminal."""
+        lines = ADDRESS.sub(r"\1", super().format(record)).split("\n")
+        return "\n".join(map(in_a_line, lines))

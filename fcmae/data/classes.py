@@ -15,13 +15,13 @@ from fcmae.data.rows.files import is_row_file, open_rows
 from fcmae.data.rows.images import RowImages
 from fcmae.data.sources.archives.images import ArchiveImages
 from fcmae.data.sources.archives.names import expanded, is_archive
-from fcmae.data.sources.entries import natural_key
+from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, shown
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +72,20 @@ def class_folder(
     names = list(train.places)
     if tests:
         if strangers := sorted(tests[0].places.keys() - train.places.keys()):
-            raise UserError(f"{flag} {tests[0].where} has classes that {train.where} lacks: {', '.join(strangers[:5])}")
+            raise UserError(
+                f"{flag} {tests[0].where} has classes that {train.where} lacks: {in_a_line(', '.join(strangers[:5]))}"
+            )
         parts = listed(train, names), listed(tests[0], names)
     elif few := [name for name in names if len(train.places[name]) < 2]:
         raise UserError(
-            f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {', '.join(few[:5])}"
+            f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {in_a_line(', '.join(few[:5]))}"
         )
     else:
         whole = listed(train, names)
         first, second = stratified_split(whole.labels, test_share, seed)
         parts = _chosen(whole, first), _chosen(whole, second)
     if len(names) < 2:
-        raise UserError(f"{flag} {folder} holds one class, {names[0]}; {train.needed}")
+        raise UserError(f"{flag} {folder} holds one class, {in_a_line(names[0])}; {train.needed}")
     train_files, test_files = (_chosen(part, limited(part.labels, limit, seed)) for part in parts)
     return train_files, test_files
 
@@ -187,7 +189,9 @@ def _of_one(images: ImageSet, folder: Path, flag: str) -> ClassFolders:
     is_folder = isinstance(images, ImageFiles) and folder.is_dir()
     inside = (one.name for one in folder.iterdir() if one.is_dir()) if is_folder else ()
     if empty := sorted(name for name in inside if name not in found.places and name[0] != "."):
-        logger.warning("no images in %s of %s; these folders are not used as classes", ", ".join(empty[:5]), folder)
+        logger.warning(
+            "no images in %s of %s; these folders are not used as classes", in_a_line(", ".join(empty[:5])), folder
+        )
     return found
 
 
@@ -213,7 +217,7 @@ def _by_label(images: ImageSet, labels: Sequence[str], where: str) -> ClassFolde
     found: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         found.setdefault(label, []).append(place)
-    order = sorted(found, key=natural_key if all(label.isdecimal() for label in found) else str)
+    order = in_natural_order(found, str) if all(label.isdecimal() for label in found) else sorted(found)
     return ClassFolders(where, images, {label: np.array(found[label]) for label in order}, True)
 
 

@@ -1,10 +1,14 @@
 """Images held out of training: the loss on them separates learning from memorizing."""
 
 import hashlib
-import os
+from collections.abc import Iterable
+
+import numpy as np
 
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
+
+BYTES = 7  # of a draw
 
 
 def hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -18,16 +22,24 @@ def hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, Image
     """
     if not share:
         return images, images.subset([])
-    places = [_place(name, seed) for name in images.names]
-    limit = max(share, min(places))
-    held = [n for n, place in enumerate(places) if place <= limit]
-    trained = [n for n, place in enumerate(places) if place > limit]
-    if not trained:
+    draws = _draws(images.encoded_names(np.arange(len(images))), seed)
+    is_held = draws <= max(share, draws.min())
+    trained, held = np.flatnonzero(~is_held), np.flatnonzero(is_held)
+    if not len(trained):
         raise UserError(f"--monitor.holdout {share:g} leaves none of the {len(images)} images to train on; give more")
     return images.subset(trained), images.subset(held)
 
 
-def _place(name: str, seed: int) -> float:
-    """Uniform in [0, 1)."""
-    whole = hashlib.blake2b(f"holdout {seed} ".encode() + os.fsencode(name), digest_size=7).digest()
-    return int.from_bytes(whole, "big") / 2**56
+def _draws(names: Iterable[bytes], seed: int) -> np.ndarray:
+    """float64 [N], for each name uniform in [0, 1)."""
+    start = hashlib.blake2b(f"holdout {seed} ".encode(), digest_size=BYTES)
+
+    def digest(name: bytes) -> bytes:
+        whole = start.copy()
+        whole.update(name)
+        return whole.digest()
+
+    digests = np.frombuffer(b"".join(map(digest, names)), np.uint8).reshape(-1, BYTES)
+    numbers = np.zeros((len(digests), 8), np.uint8)
+    numbers[:, -BYTES:] = digests
+    return numbers.view(">u8")[:, 0].astype(np.float64) / 2.0 ** (8 * BYTES)

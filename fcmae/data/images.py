@@ -19,7 +19,7 @@ from fcmae.data.reading.channels import Channels, fitted
 from fcmae.data.reading.opened import Opened, UnreadableImageError, Window
 from fcmae.data.stored import Held, ImageRef, Stored
 from fcmae.data.zarr_folders import metadata_of
-from fcmae.errors import StoreError
+from fcmae.errors import StoreError, in_a_line
 
 __all__ = ["ImageFile", "UnreadableImageError", "decoded", "decoded_once", "open_image", "read_image"]
 
@@ -294,4 +294,4 @@ def _one_error(path: ImageRef) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = IN_MEMORY.sub("it", reason.replace(repr(str(path)), "it"))
-        raise UnreadableImageError(f"{path}: {reason}") from error
+        raise UnreadableImageError(in_a_line(f"{path}: {reason}")) from error

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from accelerate.utils import gather_object
 
+from fcmae.errors import in_a_line
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,6 +38,6 @@ class UnreadableFiles:
         new = list(self._new.items())
         for name, message in sorted(gather_object(new) if num_processes > 1 else new):
             if name not in self.seen:
-                logger.warning("skipped, cannot be read: %s", message)
+                logger.warning("skipped, cannot be read: %s", in_a_line(message))
                 self.seen.add(name)
         self._new = {}

@@ -18,10 +18,10 @@ from fcmae.data.labeled import item_of, known_labels
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading.channels import fitted
 from fcmae.data.reading.pillow import in_memory, upright_pixels
-from fcmae.data.sources.entries import natural_key
+from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Labeled
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
 from fcmae.finetuning.config import PHOTOS, FinetuneDataConfig
 from fcmae.finetuning.tables import Row, is_table, read_table
 from fcmae.finetuning.tiles import photo_tiles
@@ -246,7 +246,7 @@ def _rows(rows: Sequence[Row], classes: tuple[str, ...], several: bool) -> Label
 def _in_order(labels: set[str]) -> tuple[str, ...]:
     """Numbers by value, words by the alphabet."""
     numbers = all(label.lstrip("-").isdecimal() for label in labels)
-    return tuple(sorted(labels, key=natural_key if numbers else str))
+    return tuple(in_natural_order(labels, str) if numbers else sorted(labels))
 
 
 def _of_timm(data: FinetuneDataConfig) -> LabeledSet:
@@ -307,7 +307,7 @@ def _warn_of_absent(found: LabeledSet) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return in_a_line(", ".join(names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _open_chosen(inner: Open, chosen: list[int], index: int, reading: PixelReading) -> ImageFile:
@@ -336,4 +336,4 @@ def _decoded(name: Path, reading: PixelReading, array: np.ndarray, is_color: boo
     try:
         return ImageFile(name, opened, reading, fitted(opened, reading))
     except ValueError as error:
-        raise UnreadableImageError(f"{name}: {error}") from error
+        raise UnreadableImageError(in_a_line(f"{name}: {error}")) from error

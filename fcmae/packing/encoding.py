@@ -17,7 +17,7 @@ from fcmae.data.sources.first_bytes import ending_for
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.stored import ImageRef, Stored
 from fcmae.data.unreadable import Unreadable
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
 from fcmae.packing.lossless import as_tiff, shrunk
 
 # errno of what is wrong with one file, and not with the storage; None: not of the system at all
@@ -115,7 +115,7 @@ def packed(image: ImageRef, reading: PixelReading, encoding: Encoding) -> Packed
     try:
         return _plain(image, file, encoding, hw) if _is_plain(file) else _by_value(image, file, reading, hw)
     except (ValueError, OSError) as error:  # a JPEG cannot be longer than 65,500 pixels
-        raise UnreadableImageError(f"{image}: cannot be written: {error}") from error
+        raise UnreadableImageError(f"{in_a_line(str(image))}: cannot be written: {error}") from error
 
 
 def _by_value(image: ImageRef, file: ImageFile, reading: PixelReading, hw: tuple[int, int]) -> Packed:
@@ -125,11 +125,11 @@ def _by_value(image: ImageRef, file: ImageFile, reading: PixelReading, hw: tuple
     found = Packed(".tif", as_tiff(values, nodata, file.opened.is_color, file.opened.has_alpha))
     again = _opened_again(image, found, reading, hw)
     if again.planes != file.planes:
-        raise UnreadableImageError(f"{image}: its {file.planes} images cannot be written as one TIFF")
+        raise UnreadableImageError(f"{in_a_line(str(image))}: its {file.planes} images cannot be written as one TIFF")
     for plane in range(file.planes):
         array, _ = again.own_values(None, plane)
         if not np.array_equal(array, values[plane], equal_nan=array.dtype.kind == "f"):
-            raise UnreadableImageError(f"{image}: its values cannot be written as a TIFF")
+            raise UnreadableImageError(f"{in_a_line(str(image))}: its values cannot be written as a TIFF")
     return found
 
 
@@ -170,5 +170,7 @@ def _opened_again(image: ImageRef, found: Packed, reading: PixelReading, hw: tup
     """What was written, opened; UnreadableImageError if it has another size."""
     again = open_all_channels(Bytes(f"{image} as {found.ending}", found.data), reading)
     if (again.height, again.width) != hw:
-        raise UnreadableImageError(f"{image}: written as {again.height}×{again.width} in place of {hw[0]}×{hw[1]}")
+        raise UnreadableImageError(
+            f"{in_a_line(str(image))}: written as {again.height}×{again.width} in place of {hw[0]}×{hw[1]}"
+        )
     return again

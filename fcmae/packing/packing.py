@@ -18,7 +18,7 @@ from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.stores.access import Access
 from fcmae.data.workers import mapped
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
 from fcmae.files import make_folder, write_text
 from fcmae.packing.encoding import Encoding, Packed, PackedImages
 from fcmae.packing.journal import DAMAGED, LOCK, Journal, open_folder
@@ -75,7 +75,7 @@ def pack_images(
     side = min(CROP, encoding.short_side)
     return Packing(
         journal,
-        sum(size for size, _ in images.stamps),
+        images.total_bytes,
         crops_per_second([images[place] for place in evenly_spaced(range(len(images)), SAMPLED)], reading, side),
         crops_per_second(members_of(shards, SAMPLED), reading, side),
     )
@@ -134,6 +134,10 @@ def _write(
     classes = classes_of(names) if labels is None else []
     numbers = {name: number for number, name in enumerate(classes)}
     keys = changed_keys(names)
+    if broken := [name for name in classes if "\n" in name or "\r" in name]:
+        raise UserError(
+            f"SOURCE: the name of the class {in_a_line(broken[0])} has a line break, which {CLASSES} cannot hold"
+        )
     if classes:
         write_text(folder / CLASSES, "".join(f"{name}\n" for name in classes))
 
@@ -156,6 +160,6 @@ def _write(
     if not any(shard.images for shard in journal.shards):
         raise UserError(f"none of the {len(images):,} images can be read; the first: {damaged[0][1]}")
     if damaged:
-        write_text(folder / DAMAGED, "".join(f"{message}\n" for _, message in damaged))
+        write_text(folder / DAMAGED, "".join(f"{in_a_line(message)}\n" for _, message in damaged))
     journal.complete = True
     journal.write(folder)

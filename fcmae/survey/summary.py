@@ -18,7 +18,7 @@ def summary(found: Survey) -> StatsResult:
 
     return StatsResult(
         images=len(sizes.heights),
-        total_bytes=sum(size for size, _ in found.images.stamps),
+        total_bytes=found.images.total_bytes,
         endings=_by_count(endings(found.images)),
         kinds=_by_count(Counter({str(kind): count for kind, count in facts.kinds.items()})),
         short_side=_spread(sizes.short),

@@ -22,7 +22,7 @@ from fcmae.runs.layout import CONFIG, HEADER
 from fcmae.runs.starts import Start, record_start
 from fcmae.training.accelerator import hardware_name, make_accelerator, precision_name
 from fcmae.training.batch import Batch, peak_learning_rate
-from fcmae.training.nodes import agreed, writing_lock
+from fcmae.training.nodes import agreed, is_shared, writing_lock
 from fcmae.training.peers import Peers
 from fcmae.training.resume import checkpoint_to_resume, make_and_lock, recorded_settings, run_folder
 
@@ -53,23 +53,33 @@ class Beginning:
                 f"nothing is left to train; give more epochs"
             )
 
-    def take_folder(self, config: RunConfig, batch: Batch, step: int, total_steps: int) -> FileLock | None:
+    def take_folder(
+        self, config: RunConfig, batch: Batch, step: int, total_steps: int, is_divided: bool = False
+    ) -> FileLock | None:
         """In processes that write lock the run folder, and write config.yaml and this start; None in the others.
 
-        All processes must call it.
+        All processes must call it. ``is_divided``: the network is, which takes one folder for all.
 
         Raises:
-            UserError: another process writes there, or has just written.
+            UserError: another process writes there, or has just written; or machines have folders of their own where
+                they need one. The folder then has a lock file at most.
         """
-        return writing_lock(self.accelerator, self.folder, lambda: self._take(config, batch, step, total_steps))
+        lock = writing_lock(self.accelerator, self.folder, self._locked)
+        if is_divided and not is_shared(self.accelerator, lock):
+            raise UserError(
+                f"--train.parallel fsdp needs a run folder that all machines share, but --output {self.folder} is "
+                f"local to each"
+            )
+        if lock is not None:
+            _write_settings(config, self.folder, self.accelerator.num_processes)
+            if step < total_steps:
+                record_start(self.folder, _start(config, self.accelerator, step, batch))
+        return lock
 
-    def _take(self, config: RunConfig, batch: Batch, step: int, total_steps: int) -> FileLock:
+    def _locked(self) -> FileLock:
         lock = make_and_lock(self.folder)
         if ckpt.last_checkpoint(self.folder) != self.newest:  # written after we looked and before we had the lock
             raise UserError(f"another process just wrote a checkpoint to --output {self.folder}; run again to resume")
-        _write_settings(config, self.folder, self.accelerator.num_processes)
-        if step < total_steps:
-            record_start(self.folder, _start(config, self.accelerator, step, batch))
         return lock
 
 

@@ -21,7 +21,6 @@ from fcmae.training.batch import divide_batch, learning_rate_advice, peak_learni
 from fcmae.training.beginning import Beginning, beginning, check_same_everywhere
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
-from fcmae.training.nodes import is_shared
 from fcmae.training.optimizer import make_optimizer
 from fcmae.training.peers import Peers
 from fcmae.training.pixels import measured_pixels, recorded_pixels
@@ -95,11 +94,7 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
     if resume_from is None and (advice := learning_rate_advice(config.train, batch.effective)):
         logger.warning("%s", advice)
 
-    lock = begun.take_folder(config, batch, start.step, total_steps)
-    if is_divided and not is_shared(accelerator, lock):
-        raise UserError(
-            f"--train.parallel fsdp needs a run folder that all machines share, but --output {folder} is local to each"
-        )
+    lock = begun.take_folder(config, batch, start.step, total_steps, is_divided)
     logger.info(
         "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
         config.model.name, device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,25 @@ def test_classes_keep_their_names_in_finetuning_and_when_packed_again(packed: Pa
     assert [(name.partition("/")[0], label) for name, label in zip(images.names, images.labels or (), strict=True)] == (
         [("cat", "cat")] * 11 + [("dog", "dog")] * 13
     )
+
+
+def test_classes_with_odd_names(source: Path, tmp_path: Path) -> None:
+    """Whatever is no line break round-trips; that is refused. What cannot be read is one line of damaged.txt."""
+    odd = ["a\x0bb", "a\x85b", "a\u2028b", "b"]
+    for name in odd:
+        (tmp_path / "set" / name).mkdir(parents=True)
+        shutil.copy(source / "cat" / "0.jpg", tmp_path / "set" / name / "1.jpg")
+    (tmp_path / "set" / "b" / "2\nc.jpg").write_bytes(b"\xff\xd8\xff")
+    found = pack(str(tmp_path / "set"), str(tmp_path / "dst"), **SETTINGS)
+    assert sorted(collect(str(tmp_path / "dst" / "*.tar")).labels or ()) == odd
+    (line,) = (tmp_path / "dst" / "damaged.txt").read_text().splitlines()
+    assert r"/2\nc.jpg: " in line
+    assert found.damaged == (line,)
+    for name in ("c\nd", "c\rd"):
+        (tmp_path / "set" / "b").rename(tmp_path / "set" / name)
+        with pytest.raises(UserError, match=r"^SOURCE: the name of the class c\\[nr]d has a line break"):
+            pack(str(tmp_path / "set"), str(tmp_path / f"dst{name!r}"), **SETTINGS)
+        (tmp_path / "set" / name).rename(tmp_path / "set" / "b")
 
 
 def test_shards_have_at_most_their_size_and_say_what_is_left_out(packed: PackResult, source: Path) -> None:

@@ -32,6 +32,26 @@ def test_the_same_losses_from_a_folder_and_archives(tmp_path: Path, monkeypatch:
     assert losses(run) == expected
 
 
+def test_the_same_losses_by_http(tmp_path: Path) -> None:
+    """Tars, a zip and Parquet behind a web server, through the cache and without one."""
+    folder, www = folder_of_images(tmp_path / "set"), tmp_path / "www"
+    www.mkdir()
+    for n in range(2):
+        make_tar(www / f"s-{n}.tar", folder, members_of(folder)[n::2])
+    make_zip(www / "a.zip", folder)
+    table_of(folder, www / "t.parquet")
+    keywords = TINY_KEYWORDS | {"epochs": 2}
+    pretrain(data=folder, output=tmp_path / "folder", **keywords)
+    expected = losses(tmp_path / "folder")
+    assert len(expected) == 3
+    with serving(www) as server:
+        for source, size in (("s-{0..1}.tar", "10MB"), ("a.zip", "0"), ("t.parquet", "10MB"), ("t.parquet", "0")):
+            run = tmp_path / f"{source[0]}-{size}"
+            access = {"data.cache_dir": str(tmp_path / f"cache-{source[0]}"), "data.cache_size": size}
+            pretrain(data=f"{server.url}/{source}", output=run, **keywords, **access)
+            assert losses(run) == expected, source
+
+
 def test_a_store_that_goes_away(
     tiny_args: Args,
     image_folder: Path,

@@ -104,7 +104,7 @@ class ParquetRows(RowFile):
 def _read_group(rows: ParquetRows, group: int) -> Any:
     """``pyarrow.ChunkedArray`` of a row group's images."""
     assert rows.column is not None
-    with _opened(rows.where, rows.access) as source:
+    with _opened(rows.where, rows.access, keeps=False) as source:  # its images go into the cache
         column = parquet_file(source).read_row_group(group, columns=[rows.column.path], use_threads=False).column(0)
     return _flat(column)
 
@@ -261,8 +261,8 @@ def _mapped(where: str) -> Any:
     return (pyarrow.ipc.open_file if start == b"ARROW1" else pyarrow.ipc.open_stream)(source).read_all()
 
 
-def _opened(where: str, access: Access) -> BinaryIO:
-    return open_remote(where, access) if is_url(where) else open(where, "rb")
+def _opened(where: str, access: Access, keeps: bool = True) -> BinaryIO:
+    return open_remote(where, access, keeps) if is_url(where) else open(where, "rb")
 
 
 def parquet_file(source: BinaryIO) -> Any:

@@ -10,7 +10,7 @@ from fcmae.data.rows.files import ParquetRows, RowFile
 from fcmae.data.rows.splits import in_split
 from fcmae.data.sources.image_set import ImageSet, Stamp
 from fcmae.data.stored import Stored
-from fcmae.data.stores.fetching import FetchError, check_alive
+from fcmae.data.stores.fetching import FetchError, check_alive, some_of
 from fcmae.data.stores.urls import last_part, shown
 from fcmae.errors import UserError
 
@@ -21,6 +21,8 @@ class RowImage(Stored):
 
     file: RowFile
     row: int
+    others: tuple[str, ...] = ()
+    """Some files of the set, to ask whether the store is there when this one cannot be fetched."""
 
     def __str__(self) -> str:
         return f"{shown(self.file.where)}, row {self.row}"
@@ -41,12 +43,12 @@ class RowImage(Stored):
 
         Raises:
             OSError: the row is empty or damaged, or the file cannot be read.
-            StoreError: the file is behind a URL, and nothing of it can be fetched any more.
+            StoreError: the file is behind a URL, and nothing of the set can be fetched any more.
         """
         try:
             return self.file.image(self.row)
         except FetchError as error:
-            check_alive([self.file.where], error, self.file.access)
+            check_alive([self.file.where, *self.others], error, self.file.access)
             raise
         except (OSError, MemoryError, UserError):
             raise
@@ -63,6 +65,7 @@ class RowImages(ImageSet):
 
     def __init__(self, files: Sequence[RowFile], names: Sequence[str]) -> None:
         self.files, self._names = tuple(files), tuple(names)
+        self._others = some_of([file.where for file in self.files])
         self._ends = list(accumulate(file.count for file in files))
 
     def __len__(self) -> int:
@@ -75,7 +78,7 @@ class RowImages(ImageSet):
     def item(self, index: int) -> RowImage:
         """The image of a row."""
         number, row = self._place(index)
-        return RowImage(self.files[number], row)
+        return RowImage(self.files[number], row, self._others)
 
     def name(self, index: int) -> str:
         """The file's name relative to the source, and the row."""
@@ -112,3 +115,8 @@ class RowImages(ImageSet):
         """Size and time of the file."""
         file = self.files[self._place(index)[0]]
         return file.size, file.mtime_ns
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the files, whose other columns count, too."""
+        return sum(file.size for file in self.files)

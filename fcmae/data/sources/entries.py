@@ -5,18 +5,24 @@ import re
 import stat
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.first_bytes import OTHERS, ending_for, first_bytes, is_dicom_without_image
 from fcmae.data.zarr_folders import is_inside_zarr, metadata_of
+from fcmae.errors import in_a_line
+
+T = TypeVar("T")
 
 NO_ENDING = "without an ending"
 DICOM, NO_IMAGE = (".dcm", ".dicom", ""), "DICOM objects without an image"
 DIGITS = re.compile(r"\d+")
 ENDINGS, NAMED = 8, 5  # named in a line; the rest are counted
+REMEMBERED = 1000
+"""Images of archives that are not read and whose names are kept."""
 KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
@@ -65,8 +71,26 @@ class Survey:
     """Archives, passed over where there are image files."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Archive → what is wrong with it; what is whole of it is used."""
+    zarrs: set[str] = field(default_factory=set)
+    """OME-Zarr images in archives and behind URLs, where they are not read."""
     repeated: int = 0
     """Additional names of files that are already in the set."""
+
+    def refuse(self, path: str, why: str) -> None:
+        """Note an image that is not read: the first ones by name."""
+        if len(self.not_regular) < REMEMBERED:
+            self.not_regular[path] = why
+        else:
+            self.passed_over[f"images ({why})"] += 1
+
+    def add(self, other: "Survey") -> None:
+        """What another search in archives has found."""
+        self.passed_over.update(other.passed_over)
+        for path, why in other.not_regular.items():
+            self.refuse(path, why)
+        self.damaged.update(other.damaged)
+        self.zarrs.update(other.zarrs)
+        self.repeated += other.repeated
 
     def lines(self) -> list[str]:
         """One line for each kind of finding, for the log."""
@@ -84,12 +108,18 @@ class Survey:
                 first = ", ".join(f"{path} ({reason})" for path, reason in list(met.items())[:NAMED])
                 more = len(met) - NAMED
                 found.append(f"{what}: {first}" + f" and {more:,} more" * (more > 0))
+        if self.zarrs:
+            first, more = ", ".join(in_natural_order(self.zarrs, str)[:NAMED]), len(self.zarrs) - NAMED
+            found.append(
+                f"OME-Zarr in archives and by URL is not read; unpack or download it: {first}"
+                + f" and {more:,} more" * (more > 0)
+            )
         if self.runs:
             more = len(self.runs) - NAMED
             found.append(f"run folders left out: {', '.join(self.runs[:NAMED])}" + f" and {more:,} more" * (more > 0))
         if self.repeated:
             found.append(f"{self.repeated:,} further names (links) of files in the set are left out")
-        return found
+        return [in_a_line(line) for line in found]
 
 
 def kind(mode: int) -> str:
@@ -134,6 +164,13 @@ def folder_entry(path: str, name: str, *, is_linked: bool = False) -> Entry | No
         return None
     found = os.stat(metadata)
     return Entry(path, name, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, is_linked)
+
+
+def in_natural_order(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """Items by :func:`natural_key` of their names; of those that differ in case or zeros alone, by the names."""
+    ordered = sorted(items, key=name)
+    ordered.sort(key=lambda one: natural_key(name(one)))
+    return ordered
 
 
 def natural_key(text: str) -> str:

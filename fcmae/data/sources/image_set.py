@@ -3,6 +3,7 @@
 import hashlib
 import os
 from abc import abstractmethod
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,23 @@ class ImageSet(Sequence[ImageRef]):
     def stamps(self) -> Sequence[Stamp]:
         """The stamp of each."""
         return Lazily(len(self), self.stamp)
+
+    def encoded_names(self, places: np.ndarray) -> Iterable[bytes]:
+        """The names at int64 [N] indices as the system's bytes. A set of arrays has a faster way."""
+        return (os.fsencode(self.name(place)) for place in places.tolist())
+
+    def stamps_at(self, places: np.ndarray) -> tuple[Iterable[int], Iterable[int]]:
+        """Sizes, and times, at int64 [N] indices. A set of arrays has a faster way."""
+        sizes, times = array("q"), array("q")
+        for size, time in map(self.stamp, places.tolist()):
+            sizes.append(size)
+            times.append(time)
+        return sizes, times
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all images, compressed as they are."""
+        return sum(size for size, _ in self.stamps)
 
     @property
     def labels(self) -> Sequence[str] | None:
@@ -133,6 +151,20 @@ class Chosen(ImageSet):
         """Some of them."""
         return Chosen(self.whole, self.places[np.fromiter(indices, np.int64)])
 
+    def encoded_names(self, places: np.ndarray) -> Iterable[bytes]:
+        """As of the whole."""
+        return self.whole.encoded_names(self.places[places])
+
+    def stamps_at(self, places: np.ndarray) -> tuple[Iterable[int], Iterable[int]]:
+        """As of the whole."""
+        return self.whole.stamps_at(self.places[places])
+
+    def fingerprint(self) -> tuple[str, str, str]:
+        """As of any set, without an object for each image."""
+        sizes, times = self.whole.stamps_at(self.places)
+        of_sizes, of_times = (hash_of(b"%d" % one for one in some) for some in (sizes, times))
+        return hash_of(self.whole.encoded_names(self.places)), of_sizes, of_times
+
 
 class Joined(ImageSet):
     """Several sets, one after the other. Each name begins with the number of its set: ``1/dog/2.jpg``."""
@@ -162,6 +194,11 @@ class Joined(ImageSet):
         """As of its set."""
         number, place = self._place(index)
         return self.parts[number].stamp(place)
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all sets."""
+        return sum(part.total_bytes for part in self.parts)
 
 
 @dataclass(frozen=True)

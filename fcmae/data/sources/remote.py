@@ -12,12 +12,14 @@ from fcmae.data.sources.archives.names import is_archive, is_compressed_tar
 from fcmae.data.sources.entries import NO_ENDING, Survey
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import all_joined, is_list, listed_paths
+from fcmae.data.sources.paths import entries_of_each
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, downloaded, file_system
-from fcmae.data.stores.hub import hub_files, is_hub_name
+from fcmae.data.stores.hub import hub_files, is_hub_name, warn_if_partial
 from fcmae.data.stores.images import UrlImages, label
 from fcmae.data.stores.listing import Listed, listed
-from fcmae.data.stores.urls import has_magic, is_url, last_part, shown
+from fcmae.data.stores.urls import has_magic, is_url, last_part, protocol, shown, why_invalid
+from fcmae.data.zarr_folders import zarr_of
 from fcmae.errors import UserError
 
 
@@ -31,6 +33,8 @@ def remote_images(url: str, access: Access, survey: Survey, beside: Path | None,
         access.cache.check()
     if is_hub_name(url):
         return _of_files(url, hub_files(url, access, flag), access, survey, beside, flag)
+    if why := why_invalid(url):
+        raise UserError(f"{flag} {shown(url)} is no URL: {why}")
     file_system(url, access)
     name = last_part(url)
     if not has_magic(url) and is_list(name):
@@ -38,7 +42,7 @@ def remote_images(url: str, access: Access, survey: Survey, beside: Path | None,
             text = downloaded(url, access)
         except FetchError as error:
             raise UserError(f"{flag} {shown(url)} cannot be fetched: {error}") from None
-        return listed_images(listed_paths(url, flag, text), access)
+        return listed_images(listed_paths(url, flag, text), url, access, survey, beside, flag)
     if not has_magic(url) and is_row_file(name):
         return _of_files(url, [Listed(url, name, None, "")], access, survey, beside, flag)
     if not has_magic(url) and is_archive(url):
@@ -52,6 +56,8 @@ def remote_archives(urls: Sequence[str], access: Access, survey: Survey, beside:
     Raises:
         UserError: one is compressed as a whole or cannot be fetched, or they hold no images.
     """
+    if broken := next(filter(why_invalid, urls), None):
+        raise UserError(f"{flag} {shown(broken)} is no URL: {why_invalid(broken)}")
     if packed := next(filter(is_compressed_tar, urls), None):
         raise UserError(why_compressed(shown(packed), flag))
     try:
@@ -61,11 +67,34 @@ def remote_archives(urls: Sequence[str], access: Access, survey: Survey, beside:
     return found or _nothing(urls[0], survey, flag)
 
 
-def listed_images(paths: list[str], access: Access) -> UrlImages:
-    """Images of a list, some or all of which are URLs."""
-    for one in {path.partition(":")[0]: path for path in paths if is_url(path)}.values():
+def listed_images(
+    paths: Sequence[str], source: str, access: Access, survey: Survey, leave_out: Path | None, flag: str
+) -> ImageSet:
+    """Images of a list, some or all of which are URLs; at its local paths as in a list without URLs.
+
+    Raises:
+        UserError: a URL is none, a package is missing, or there are no images.
+    """
+    urls = [path for path in paths if is_url(path)]
+    if broken := next(filter(why_invalid, urls), None):
+        raise UserError(f"{flag} {shown(source)}: {shown(broken)} is no URL: {why_invalid(broken)}")
+    for one in {protocol(url): url for url in urls}.values():
         file_system(one, access)  # or a package is missing
-    return UrlImages([Listed(path, label(path) if is_url(path) else path, None, "") for path in paths], access)
+    found = entries_of_each([path for path in paths if not is_url(path)], survey, leave_out, flag)
+    files: list[Listed] = []
+    seen: set[tuple[int, ...]] = set()
+    for path in paths:
+        if not is_url(path):
+            inside = next(found)
+            new = [one for one in inside if one.identity not in seen]
+            seen.update(one.identity for one in new)
+            survey.repeated += len(inside) - len(new)
+            files += [Listed(one.path, one.name, one.size, "") for one in new]
+        elif zarr := zarr_of(shown(path)):
+            survey.zarrs.add(zarr)
+        else:
+            files.append(Listed(path, label(path), None, ""))
+    return UrlImages(files, access) if files else _nothing(source, survey, flag)
 
 
 def table_images(tables: list[Table], access: Access, flag: str) -> ImageSet | list[str]:
@@ -80,12 +109,18 @@ def _of_files(
     url: str, files: list[Listed], access: Access, survey: Survey, beside: Path | None, flag: str
 ) -> ImageSet:
     """The image files among these; if there are none, the rows of the tables, or what the archives hold."""
+    zarrs = [zarr_of(shown(file.url)) for file in files]
+    survey.zarrs.update(filter(None, zarrs))
+    files = [file for file, zarr in zip(files, zarrs, strict=True) if zarr is None]
     images = [file for file in files if _ending(file) in EXTENSIONS]
     tables = [Table(file.url, file.name) for file in files if is_row_file(last_part(file.url))]
     if tables and not images:
         survey.tables += len(tables)
-        found = table_images(of_split(tables, access.split, url, flag), access, flag)
-        return found if isinstance(found, ImageSet) else listed_images(found, access)
+        chosen = of_split(tables, access.split, url, flag)
+        if protocol(url) == "hf":
+            warn_if_partial(shown(url), [table.name for table in chosen])
+        found = table_images(chosen, access, flag)
+        return found if isinstance(found, ImageSet) else listed_images(found, url, access, survey, beside, flag)
     archives = [file.url for file in files if is_archive(file.url)]
     if archives and not images:
         return remote_archives(archives, access, survey, beside, flag)

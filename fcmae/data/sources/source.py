@@ -2,8 +2,8 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 from fcmae.data.endings import EXTENSIONS
@@ -11,21 +11,17 @@ from fcmae.data.rows.files import ENDINGS
 from fcmae.data.rows.opening import Table, of_split
 from fcmae.data.sources.archives.images import archive_images
 from fcmae.data.sources.archives.names import expanded, is_archive, is_compressed_tar
-from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, kind, natural_key
+from fcmae.data.sources.entries import Entry, Survey, in_natural_order, kind
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list, listed_paths
+from fcmae.data.sources.paths import ACCEPTED, check_is_no_run, entries_of_each
 from fcmae.data.sources.remote import listed_images, remote_archives, remote_images, table_images, why_compressed
 from fcmae.data.sources.tables import tables_below, tables_of
 from fcmae.data.sources.walk import walk
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, local_path
 from fcmae.errors import UserError
-from fcmae.runs.layout import PICTURES, is_run_folder
 
-ACCEPTED = (
-    "give a folder of images, a glob in quotes, .tar or .zip archives, .parquet files, a list of paths (.txt, .csv), "
-    "or any of these by URL"
-)
 UNSET = "???"
 """What a recipe says where the user must name the images."""
 
@@ -57,13 +53,13 @@ def images_of(
     named = source if isinstance(source, str) else source[0]
     if named == UNSET:
         raise UserError(_missing(flag))
-    if isinstance(source, str) and is_url(source):
-        return remote_images(source, access, survey, leave_out, flag)
-    if not isinstance(source, str) and is_url(source[0]):
-        return remote_archives(source, access, survey, leave_out, flag)
-    source = local_path(source) if isinstance(source, str) else source
     found: list[Entry] | ImageSet
     try:
+        if isinstance(source, str) and is_url(source):
+            return remote_images(source, access, survey, leave_out, flag)
+        if not isinstance(source, str) and is_url(source[0]):
+            return remote_archives(source, access, survey, leave_out, flag)
+        source = local_path(source) if isinstance(source, str) else source
         if not isinstance(source, str) and (tables := tables_of(source)):
             return _of_tables(tables, f"{named} …", survey, leave_out, flag, access)
         if not isinstance(source, str) or (os.path.isfile(source) and is_archive(source)):
@@ -73,8 +69,10 @@ def images_of(
             found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
         elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
-            if not found and any(ending in survey.passed_over for ending in ENDINGS):
-                return _of_tables(tables_below(source), source, survey, leave_out, flag, access)
+            has_tables = not found and any(ending in survey.passed_over for ending in ENDINGS)
+            if has_tables and (tables := tables_below(source)):
+                survey.passed_over -= Counter(os.path.splitext(one.where)[1].lower() for one in tables)
+                return _of_tables(tables, source, survey, leave_out, flag, access)
         elif os.path.isfile(source) and is_list(source):
             return _of_list(listed_paths(source, flag), source, survey, leave_out, flag, access)
         elif os.path.isfile(source) and (tables := tables_of([source])):
@@ -106,7 +104,7 @@ def _of_list(
 ) -> list[Entry] | ImageSet:
     """Images at these paths and URLs."""
     if any(map(is_url, paths)):
-        return listed_images(paths, access)
+        return listed_images(paths, source, access, survey, leave_out, flag)
     return _some(_of_paths(paths, survey, leave_out, flag), source, "at the paths in it", survey, flag)
 
 
@@ -120,10 +118,10 @@ def _of_tables(
 
 
 def _of_folder(folder: str, survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
-    _check_is_no_run(folder, leave_out, flag)
+    check_is_no_run(folder, leave_out, flag)
     before = len(survey.archives)
     found = walk(folder, survey, leave_out)
-    return found or _in_archives(sorted(survey.archives[before:], key=natural_key), survey, leave_out, flag)
+    return found or _in_archives(survey.archives[before:], survey, leave_out, flag)
 
 
 def _in_archives(archives: list[str], survey: Survey, beside: Path | None, flag: str) -> list[Entry] | ImageSet:
@@ -139,33 +137,8 @@ def _in_archives(archives: list[str], survey: Survey, beside: Path | None, flag:
 
 def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
     """Files, and the images of folders, or if there are none those in archives. Those in run folders are left out."""
-    if not paths:
-        return []
     before = len(survey.archives)
-    whole = [os.path.abspath(path) for path in paths]
-    base = os.path.commonpath([os.path.dirname(path) for path in whole])
-    _check_is_no_run(base, leave_out, flag)
-
-    @cache
-    def run_above(folder: str) -> str | None:
-        if len(folder) <= len(base):
-            return None
-        is_run = is_run_folder(folder) or (leave_out is not None and _same(folder, leave_out))
-        return folder if is_run else run_above(os.path.dirname(folder))
-
-    found: list[Entry] = []
-    for path, absolute in zip(paths, whole, strict=True):
-        is_folder = os.path.isdir(absolute)
-        name = os.path.relpath(absolute, base)
-        if (run := run_above(absolute if is_folder else os.path.dirname(absolute))) is not None:
-            if run not in survey.runs:
-                survey.runs.append(run)
-        elif is_folder and (image := folder_entry(path, name, is_linked=os.path.islink(path))) is not None:
-            found.append(image)
-        elif is_folder:
-            found += [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
-        elif (one := entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)) is not None:
-            found.append(one)
+    found = [one for inside in entries_of_each(paths, survey, leave_out, flag) for one in inside]
     return found or _in_archives(survey.archives[before:], survey, leave_out, flag)
 
 
@@ -179,30 +152,13 @@ def _matches(pattern: str) -> Iterator[str]:
     base, rest = Path(*parts[:plain]), parts[plain:]
     wants_hidden = any(part.startswith(".") for part in rest)
     folders: set[Path] = set()
-    for path in sorted(base.glob(str(Path(*rest))), key=lambda path: natural_key(str(path))):
+    for path in in_natural_order(base.glob(str(Path(*rest))), str):
         if not wants_hidden and any(part.startswith(".") for part in path.relative_to(base).parts):
             continue
         if folders.isdisjoint(path.parents):
             if path.is_dir():
                 folders.add(path)
             yield str(path)
-
-
-def _check_is_no_run(folder: str, leave_out: Path | None, flag: str) -> None:
-    """UserError for a run folder itself, the pictures in one, or the folder that a run will be written to."""
-    whole = Path(folder).resolve()
-    for run in (whole, whole.parent):
-        if is_run_folder(run) and (run == whole or whole.name == PICTURES):
-            raise UserError(f"{flag} {folder} belongs to a run; its pictures are no training images; {ACCEPTED}")
-    if leave_out is not None and _same(folder, leave_out):
-        raise UserError(f"--output {leave_out} is the folder of the images, {flag}; give another")
-
-
-def _same(folder: str | Path, other: str | Path) -> bool:
-    try:
-        return os.path.samefile(folder, other)
-    except OSError:  # one of them is not there yet
-        return os.path.abspath(folder) == os.path.abspath(other)
 
 
 def _why_not(source: str) -> str:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, natural_key
+from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry, in_natural_order
 from fcmae.runs.layout import is_run_folder
 
 Identity = tuple[int, int]
@@ -25,10 +25,10 @@ def walk(root: str, survey: Survey, leave_out: Path | None = None) -> list[Entry
     entered = {identity for folder in above if (identity := _identity(folder)) is not None}
     kept_out = None if leave_out is None else _identity(leave_out)
     found: list[Entry] = []
+    archives_before = len(survey.archives)
     waiting: list[tuple[str, str, bool]] = [(root, "", False)]  # path, name, reached by a link
     linked: list[tuple[str, str, bool]] = []
     while waiting:
-        of_folders: list[list[Entry]] = []
         while waiting:
             folder, name, by_link = waiting.pop()
             identity = _identity(folder)
@@ -46,24 +46,22 @@ def walk(root: str, survey: Survey, leave_out: Path | None = None) -> list[Entry
             if name and (identity == kept_out or is_run_folder(folder)):
                 survey.runs.append(folder)
                 continue
-            files = []
             for one in inside:
                 path, its_name = os.path.join(folder, one.name), os.path.join(name, one.name)
                 if not _is_folder(one):
-                    files.append(entry(path, its_name, survey, is_linked=by_link or one.is_symlink()))
+                    file = entry(path, its_name, survey, is_linked=by_link or one.is_symlink())
+                    found += [] if file is None else [file]
                 elif (image := folder_entry(path, its_name, is_linked=by_link or one.is_symlink())) is not None:
-                    files.append(image)
+                    found.append(image)
                 elif one.is_symlink():
                     linked.append((path, its_name, True))
                 else:
                     waiting.append((path, its_name, by_link))
-            of_folders.append([file for file in files if file is not None])
-        # from the last folder to the first: names that sort alike stay in the order of os.walk(topdown=False)
-        found += [file for files in reversed(of_folders) for file in files]
-        linked.sort(key=lambda one: natural_key(one[0]), reverse=True)
+        linked = in_natural_order(linked, lambda one: one[0])
         if linked:
-            waiting.append(linked.pop())
-    return sorted(found, key=lambda file: natural_key(file.path))
+            waiting.append(linked.pop(0))
+    survey.archives[archives_before:] = in_natural_order(survey.archives[archives_before:], str)
+    return in_natural_order(found, lambda file: file.path)
 
 
 def _is_folder(one: "os.DirEntry[str]") -> bool:

@@ -4,17 +4,19 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.urls import WEB, protocol, shown
+from fcmae.data.stores.urls import WEB, is_url, protocol, shown
 from fcmae.errors import StoreError, UserError
 
 T = TypeVar("T")
 
 WAITS = (1.0, 2.0, 4.0)  # seconds between one try and the next
 BLOCK = 8 * 2**20  # bytes of one request; larger files come in several where their size is known
+ASKED = 3  # other files that tell whether a whole store is gone
 PATIENCE = 20  # time limits that a request of unknown length may take in all
 PASSING = (408, 425, 429)  # statuses of HTTP below 500 that may be gone the next time
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
@@ -40,8 +42,17 @@ def file_system(url: str, access: Access) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it. fsspec makes one in each process, after a fork.
 
     Raises:
-        UserError: the protocol is unknown, or needs a package that is not installed.
+        UserError: the protocol is unknown, needs a package that is not installed, or its host cannot be reached.
     """
+    try:
+        return _file_system(url, access)
+    except UserError:
+        raise
+    except Exception as error:  # some kinds of store connect at once
+        raise UserError(f"{shown(url)} cannot be reached: {_as_fetch_error(url, error, access)}") from None
+
+
+def _file_system(url: str, access: Access) -> tuple[Any, str]:
     import fsspec
 
     options: dict[str, Any] = {}
@@ -51,12 +62,14 @@ def file_system(url: str, access: Access) -> tuple[Any, str]:
 
             limit = ClientTimeout(total=None, sock_connect=access.timeout, sock_read=access.timeout)
             options = {"client_kwargs": {"timeout": limit}}
+        elif protocol(url) == "ftp":
+            options = {"timeout": access.timeout}
         return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         extra = EXTRAS.get(protocol(url))
         install = f"pip install 'fcmae[{extra}]'" if extra else " ".join(str(error).split())
         raise UserError(f"{shown(url)}: {protocol(url)}:// needs a package that is not installed: {install}") from None
-    except ValueError as error:  # an unknown protocol, or no bucket in it
+    except (ValueError, TypeError) as error:  # an unknown protocol, no bucket in it, or a kind that takes no URL alone
         raise UserError(f"{shown(url)}: {' '.join(str(error).split())}") from None
 
 
@@ -88,10 +101,10 @@ class _RefusedError(FetchError):
 
 
 def _tried(url: str, access: Access, call: Callable[[Any, str], T], limit: float) -> T:
-    fs, path = file_system(url, access)
     try:
+        fs, path = _file_system(url, access)
         return _in_time(lambda: call(fs, path), limit)
-    except FetchError:
+    except (FetchError, UserError):
         raise
     except Exception as error:  # of fsspec, aiohttp, botocore, huggingface_hub, …
         raise _as_fetch_error(url, error, access) from None
@@ -201,14 +214,28 @@ def part(url: str, access: Access, start: int, end: int, size: int) -> bytes:
     return repeated(url, access, call)
 
 
-def kept_part(url: str, access: Access, start: int, end: int, size: int, version: str) -> bytes:
-    """:func:`part` from the cache if it is there; raises as it does."""
-    key = f"{url}\0{version}\0{size}\0{start}-{end}"
-    data = access.cache.get(key)
+def kept_part(url: str, access: Access, start: int, end: int, size: int, version: str, *, keeps: bool = True) -> bytes:
+    """:func:`part` from the cache if it is there; raises as it does. With ``keeps`` False it is not put there."""
+    data = access.cache.get(_part_key(url, start, end, size, version))
     if data is None:
         data = part(url, access, start, end, size)
-        access.cache.put(key, data)
+        if keeps:
+            keep_part(url, access, start, data, size, version)
     return data
+
+
+def keep_part(url: str, access: Access, start: int, data: bytes, size: int, version: str) -> None:
+    """Put bytes from ``start`` on into the cache, where :func:`kept_part` finds them."""
+    access.cache.put(_part_key(url, start, start + len(data), size, version), data)
+
+
+def _part_key(url: str, start: int, end: int, size: int, version: str) -> str:
+    return f"{url}\0{version}\0{size}\0{start}-{end}"
+
+
+def version_number(version: str) -> int:
+    """A number that stands for a version in the stamp of a file behind a URL."""
+    return int.from_bytes(blake2b(version.encode(), digest_size=6).digest(), "big")
 
 
 def details(url: str, access: Access) -> tuple[int | None, str]:
@@ -223,6 +250,12 @@ def described(info: dict[str, Any]) -> tuple[int | None, str]:
     """(size, version) of what fsspec says of a file."""
     version = next((str(info[name]) for name in VERSIONS if info.get(name)), "")
     return info.get("size"), version
+
+
+def some_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """A few URLs among these, for :func:`check_alive`."""
+    chosen = (paths[n * len(paths) // ASKED] for n in range(ASKED if paths else 0))
+    return tuple(dict.fromkeys(path for path in chosen if is_url(path)))
 
 
 def check_alive(urls: Iterable[str], error: FetchError, access: Access) -> None:

@@ -1,6 +1,8 @@
 """Datasets of Hugging Face's hub by name: ``hf:owner/name`` is the Parquet that the hub keeps of every one."""
 
+import logging
 import re
+from collections.abc import Iterable
 
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError
@@ -8,9 +10,12 @@ from fcmae.data.stores.listing import Listed, listed
 from fcmae.data.stores.urls import HUB
 from fcmae.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 NAME = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?", re.I)
 CONVERTED = "refs/convert/parquet"  # the branch that the hub fills
 TRAIN = "train"
+PARTIAL = "partial-"  # begins the folder of a split of which the hub has converted the first 5 GB only
 
 
 def is_hub_name(source: str) -> bool:
@@ -48,5 +53,16 @@ def hub_files(source: str, access: Access, flag: str = "--data.path") -> list[Li
     if not files:
         raise UserError(f"{flag} {source} has no configuration {config}; there are {', '.join(configs)}")
     if access.split is None and not access.all_splits:
-        return [file for file in files if file.name.split("/")[1].endswith(TRAIN)] or files
+        return [file for file in files if file.name.split("/")[1].removeprefix(PARTIAL) == TRAIN] or files
     return files
+
+
+def warn_if_partial(source: str, names: Iterable[str]) -> None:
+    """One line if the hub's Parquet files of these names are only the beginning of a split."""
+    parts = sorted({folder for name in names for folder in name.split("/")[:-1] if folder.startswith(PARTIAL)})
+    if parts:
+        logger.warning(
+            "%s: %s holds only the first images of the split, about 5 GB; the rest is missing. For all of them give "
+            "hf:owner/name@main, the dataset's own files, or download it",
+            source, " and ".join(parts),
+        )  # fmt: skip

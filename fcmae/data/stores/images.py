@@ -11,11 +11,10 @@ from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.image_set import ImageSet, Stamp
 from fcmae.data.stored import ImageRef, Stored
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.fetching import FetchError, check_alive, details, fetched
+from fcmae.data.stores.fetching import FetchError, check_alive, details, fetched, some_of
 from fcmae.data.stores.listing import Listed
 from fcmae.data.stores.urls import WEB, is_url, last_part, protocol, shown
 
-ASKED = 3  # other files that tell whether a whole store is gone
 UNKNOWN = -1  # size
 
 
@@ -97,8 +96,7 @@ class UrlImages(ImageSet):
         self._urls, self._names = Texts(one.url for one in files), Texts(one.name for one in files)
         self._versions = Texts(one.version for one in files)
         self._sizes = np.array([UNKNOWN if one.size is None else one.size for one in files], dtype=np.int64)
-        remote = [one.url for one in (files[n * len(files) // ASKED] for n in range(ASKED)) if is_url(one.url)]
-        self._others, self.access = tuple(dict.fromkeys(remote)), access
+        self._others, self.access = some_of(self._urls), access
 
     def __len__(self) -> int:
         return len(self._urls)

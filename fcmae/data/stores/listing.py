@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from fcmae.data.endings import EXTENSIONS, ending_of
-from fcmae.data.sources.entries import natural_key
+from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import PATIENCE, FetchError, described, repeated
 from fcmae.data.stores.urls import has_magic, last_part, protocol, shown
@@ -55,7 +55,7 @@ def listed(url: str, access: Access, flag: str = "--data.path") -> list[Listed]:
         name = _name(one, url)
         if not any(folder.startswith(".") for folder in name.split("/")):
             files.append(Listed(one, name, *described(info)))
-    return sorted(files, key=lambda file: natural_key(file.name))
+    return in_natural_order(files, lambda file: file.name)
 
 
 def _name(file: str, url: str) -> str:

@@ -15,15 +15,16 @@ class RemoteFile(io.RawIOBase):
         FetchError: at any read, after several tries.
     """
 
-    def __init__(self, url: str, access: Access, size: int | None = None, version: str | None = None) -> None:
+    def __init__(self, url: str, access: Access, keeps: bool = True) -> None:
         super().__init__()
-        if size is None or version is None:
-            size, version = details(url, access)
+        size, version = details(url, access)
         if size is None:
             raise OSError("the store does not tell its size")
         self.url, self.access, self.size, self.version = url, access, size, version
+        self.keeps = keeps
         self._at = 0
-        self._last: tuple[int, bytes] = (-1, b"")
+        self._last: dict[int, bytes] = {}
+        """Two blocks: a buffer on top reads across the end of one, and may come back."""
 
     def readable(self) -> bool:
         """Always."""
@@ -56,12 +57,19 @@ class RemoteFile(io.RawIOBase):
         return len(data)
 
     def _block(self, number: int) -> bytes:
-        if self._last[0] != number:
+        if number not in self._last:
             start, end = number * BLOCK, min((number + 1) * BLOCK, self.size)
-            self._last = number, kept_part(self.url, self.access, start, end, self.size, self.version)
-        return self._last[1]
+            data = kept_part(self.url, self.access, start, end, self.size, self.version, keeps=self.keeps)
+            self._last = dict([*self._last.items()][-1:]) | {number: data}
+        return self._last[number]
 
 
-def open_remote(url: str, access: Access) -> io.BufferedReader:
-    """A :class:`RemoteFile` with a buffer; raises as it does."""
-    return io.BufferedReader(RemoteFile(url, access), BLOCK)
+def open_remote(url: str, access: Access, keeps: bool = True) -> io.BufferedReader:
+    """A :class:`RemoteFile` with a buffer; raises as it does.
+
+    Args:
+        url: of the file.
+        access: time limits and cache.
+        keeps: whether its blocks go into the cache; not where the images in them do.
+    """
+    return io.BufferedReader(RemoteFile(url, access, keeps), BLOCK)

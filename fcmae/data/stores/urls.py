@@ -27,8 +27,23 @@ def shown(url: str) -> str:
     """A URL for messages and names: without user, password, query and fragment, which may hold secrets."""
     if protocol(url) not in WEB:
         return re.sub(r"(://)[^/@]*:[^/@]*@", r"\1", url)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no URL, as http://[x/
+        return re.sub(r"(://)[^/]*@", r"\1", url).partition("?")[0].partition("#")[0]
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def why_invalid(url: str) -> str | None:
+    """Why a text that begins like a URL is none; None: nothing is wrong with its form."""
+    if protocol(url) not in WEB:
+        return None
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # a port out of range is a ValueError
+        return None if host else "it names no host"
+    except ValueError as error:
+        return str(error)
 
 
 def base(url: str) -> str:

@@ -1,10 +1,12 @@
 """Which images are held out: a share, by name and seed alone."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
-from fcmae.data.holdout import hold_out
+from fcmae.data.holdout import _draws, hold_out
 from fcmae.data.sources.files import ImageFiles
 from fcmae.errors import UserError
 
@@ -28,6 +30,21 @@ def test_an_image_stays_held_out_when_others_are_added() -> None:
     few, many = (set(hold_out(images(count), 0.1, seed=3)[1].names) for count in (500, 1000))
     assert few == many & set(images(500).names)
     assert few != set(hold_out(images(500), 0.1, seed=4)[1].names)
+
+
+def test_the_choice_is_that_of_before() -> None:
+    """Draw by draw, from the definition; runs of older versions are resumed with the same images."""
+    names = [f"a/{n}é\udcff.png" for n in range(300)]
+    for seed in (0, 7):
+        expected = [
+            int.from_bytes(
+                hashlib.blake2b(f"holdout {seed} ".encode() + os.fsencode(one), digest_size=7).digest(), "big"
+            )
+            / 2**56
+            for one in names
+        ]
+        assert _draws(map(os.fsencode, names), seed).tolist() == expected
+    assert hold_out(images(40), 0.1, seed=3)[1].names == [f"a/{n}.png" for n in (2, 5, 8, 28)]
 
 
 def test_small_sets() -> None:

@@ -76,9 +76,11 @@ def test_the_newest_checkpoint_has_most_steps(tmp_path: Path, monkeypatch: pytes
 
 
 def test_shards_need_one_folder(tiny_args: Args, tmp_path: Path) -> None:
+    """Nothing is written before that is known: another run may begin there."""
     args = [[*tiny_args(name, *OPTIONS), "--train.parallel", "fsdp"] for name in "ab"]
     text = train(args, tmp_path / "log", local=[0, 0], status=1)
     assert "--train.parallel fsdp needs a run folder that all machines share" in text
+    assert [one.name for name in "ab" for one in (tmp_path / name).iterdir() if one.name != ".lock"] == []
 
 
 def test_a_file_that_appears_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Images in archives as a set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,17 @@ class ArchiveImages(ImageSet):
         number = self.listed.columns["archive"][index]
         return int(self.listed.columns["size"][index]), self.listed.stamps[number][1]
 
+    def encoded_names(self, places: np.ndarray) -> Iterable[bytes]:
+        """The names at some indices."""
+        whole, ends = self.listed.columns["names"].tobytes(), self.listed.columns["name_end"]
+        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+        return (whole[start:end] for start, end in zip(starts[places].tolist(), ends[places].tolist(), strict=True))
+
+    def stamps_at(self, places: np.ndarray) -> tuple[Iterable[int], Iterable[int]]:
+        """Sizes, and times, at some indices."""
+        columns, times = self.listed.columns, np.array([time for _, time in self.listed.stamps], np.int64)
+        return columns["size"][places].tolist(), times[columns["archive"][places]].tolist()
+
     @property
     def labels(self) -> Sequence[str] | None:
         """The texts of the ``.cls`` files beside the images (WebDataset), if every image has one.
@@ -65,7 +76,7 @@ def _named(classes: tuple[str, ...], archives: tuple[str, ...]) -> tuple[str, ..
         text = (folders.pop() / CLASSES).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return classes
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")  # splitlines divides names at other characters, too
     return tuple(lines[int(one)] for one in classes) if all(int(one) < len(lines) for one in classes) else classes
 
 
@@ -74,8 +85,5 @@ def archive_images(
 ) -> ArchiveImages:
     """The images in archives; ``survey`` learns what else is in them. The rest as for :func:`index_of`."""
     found = index_of(paths, beside, access)
-    survey.passed_over.update(found.survey.passed_over)
-    survey.not_regular.update(found.survey.not_regular)
-    survey.damaged.update(found.survey.damaged)
-    survey.repeated += found.survey.repeated
+    survey.add(found.survey)
     return ArchiveImages(found)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -20,21 +20,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fcmae.data.endings import EXTENSIONS, ending_of
-from fcmae.data.sources.archives.listing import members
+from fcmae.data.sources.archives.listing import CLASS, members
 from fcmae.data.sources.archives.member import Found, Member
 from fcmae.data.sources.entries import NO_ENDING, Survey, natural_key
 from fcmae.data.sources.first_bytes import LENGTH, OTHERS, ending_for
 from fcmae.data.sources.image_set import Stamp, fingerprint
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.fetching import FetchError, details
+from fcmae.data.stores.fetching import FetchError, details, some_of, version_number
 from fcmae.data.stores.urls import is_url, shown
+from fcmae.data.zarr_folders import zarr_of
 from fcmae.files import make_folder, naming, replacing
 from fcmae.progress import tracked
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-CLASS = ".cls"
+VERSION = 2
 LONGEST_LABEL = 1024  # bytes
 BESIDE = ".fcmae"
 """Folder of indexes beside run folders."""
@@ -43,6 +43,8 @@ COLUMNS = {
     "archive": np.int32, "offset": np.int64, "stored": np.int64, "size": np.int64, "method": np.uint8, "crc": np.int64,
     "name_end": np.int64, "names": np.uint8, "label": np.int32,
 }  # fmt: skip
+
+NUMBERS = ("offset", "stored", "size", "method", "crc")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Index:
         """Where an image is."""
         number = self.columns["archive"].item(index)
         found = Found(self.name(index), *[self.columns[name].item(index) for name in Found._fields[1:]])
-        return _member(self.archives[number], found, self.stamps[number], self.access)
+        return _member(self.archives[number], found, self.stamps[number], self.access, some_of(self.archives))
 
 
 def index_of(archives: Sequence[str], beside: Path | None, access: Access | None = None) -> Index:
@@ -130,22 +132,26 @@ def _some(paths: Sequence[str]) -> str:
     return shown(paths[0]) + (f" and {len(paths) - 1:,} more archives" if len(paths) > 1 else "")
 
 
+def _pool(paths: Sequence[str]) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(AT_ONCE if any(map(is_url, paths)) else 1)
+
+
 def _stamps(paths: Sequence[str], access: Access) -> tuple[Stamp, ...]:
     """Sizes and times of change; in place of the time of a URL a number that stands for its version."""
-    with ThreadPoolExecutor(AT_ONCE if any(map(is_url, paths)) else 1) as pool:
+    with _pool(paths) as pool:
         return tuple(pool.map(lambda path: _stamp(path, access), paths))
 
 
 def _stamp(path: str, access: Access) -> Stamp:
     if is_url(path):
         size, version = details(path, access)
-        return size or 0, int.from_bytes(hashlib.blake2b(version.encode(), digest_size=6).digest(), "big")
+        return size or 0, version_number(version)
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
 
-def _member(path: str, found: Found, stamp: Stamp, access: Access) -> Member:
-    return Member(path, found, stamp, access if is_url(path) else None)
+def _member(path: str, found: Found, stamp: Stamp, access: Access, others: tuple[str, ...] = ()) -> Member:
+    return Member(path, found, stamp, access, others) if is_url(path) else Member(path, found, stamp)
 
 
 def _kept(file: Path, paths: tuple[str, ...], stamps: tuple[Stamp, ...], access: Access) -> Index | None:
@@ -162,21 +168,16 @@ def _made(paths: tuple[str, ...], stamps: tuple[Stamp, ...], access: Access) -> 
     survey = Survey()
     names: list[str] = []
     labels: list[str | None] = []
-    numbers = {name: array("q") for name in ("archive", "offset", "stored", "size", "method", "crc")}
-    for number, path in enumerate(tracked(paths, len(paths), "indexing archives")):
-        of_keys: dict[str, str] = {}
-        for found in _named(path, survey, access):
-            member = _member(path, found, stamps[number], access)
-            if found.name.endswith(CLASS) and found.size <= LONGEST_LABEL:
-                with _damaged_ones_passed():
-                    text = member.read_bytes().decode(errors="replace")
-                    of_keys[_key(found.name)] = text.strip()
-            if _is_image(member, survey):
-                names.append(found.name)
-                numbers["archive"].append(number)
-                for name in ("offset", "stored", "size", "method", "crc"):
-                    numbers[name].append(getattr(found, name))
-        labels += [of_keys.get(_key(name)) if of_keys else None for name in names[len(labels) :]]
+    numbers = {name: array("q") for name in ("archive", *NUMBERS)}
+    with _pool(paths) as pool:
+        listed = pool.map(lambda path, stamp: _listed(path, stamp, access), paths, stamps)
+        for number, one in enumerate(tracked(listed, len(paths), "indexing archives")):
+            survey.add(one.survey)
+            names += one.names
+            labels += one.labels
+            numbers["archive"].extend([number] * len(one.names))
+            for name in NUMBERS:
+                numbers[name].extend(one.numbers[name])
     classes = sorted({label for label in labels if label is not None})
     places_of_classes = {label: place for place, label in enumerate(classes)}
     numbers["label"] = array("q", [-1 if label is None else places_of_classes[label] for label in labels])
@@ -200,6 +201,31 @@ def _made(paths: tuple[str, ...], stamps: tuple[Stamp, ...], access: Access) -> 
     of_images = [(size, stamps[n][1]) for size, n in zip(columns["size"], columns["archive"], strict=True)]
     hashes = fingerprint([names[place] for place in places], of_images)
     return Index(paths, stamps, columns, tuple(classes), hashes, survey, None, access)
+
+
+class _Listed(NamedTuple):
+    """The images in one archive, in its order."""
+
+    names: list[str]
+    labels: list[str | None]
+    numbers: "dict[str, array[int]]"
+    survey: Survey
+
+
+def _listed(path: str, stamp: Stamp, access: Access) -> _Listed:
+    listed = _Listed([], [], {name: array("q") for name in NUMBERS}, Survey())
+    of_keys: dict[str, str] = {}
+    for found in _named(path, listed.survey, access):
+        member = _member(path, found, stamp, access)
+        if found.name.endswith(CLASS) and found.size <= LONGEST_LABEL:
+            with _damaged_ones_passed():
+                of_keys[_key(found.name)] = member.read_bytes().decode(errors="replace").strip()
+        if _is_image(member, listed.survey):
+            listed.names.append(found.name)
+            for name in NUMBERS:
+                listed.numbers[name].append(getattr(found, name))
+    listed.labels.extend(of_keys.get(_key(name)) if of_keys else None for name in listed.names)
+    return listed
 
 
 @contextmanager
@@ -230,7 +256,10 @@ def _is_image(member: Member, survey: Survey) -> bool:
     found = member.found
     if found.name.startswith(".") or "/." in found.name:
         return False
-    ending = ending_of(found.name)
+    ending, zarr = ending_of(found.name), zarr_of(found.name)
+    if zarr is not None:
+        survey.zarrs.add(f"{str(member).removesuffix(found.name)}{zarr}")
+        return False
     if ending in EXTENSIONS:
         return True
     if ending not in OTHERS and ending != CLASS:
@@ -247,7 +276,7 @@ def _write(index: Index, file: Path) -> None:
     about = {
         "version": VERSION, "archives": index.archives, "stamps": index.stamps, "fingerprint": index.fingerprint,
         "checksum": _checksum(index.columns), "classes": index.classes,
-        "survey": [said.passed_over, said.not_regular, said.damaged, said.repeated],
+        "survey": [said.passed_over, said.not_regular, said.damaged, said.repeated, sorted(said.zarrs)],
     }  # fmt: skip
     with replacing(file) as temporary:
         save_file(index.columns, temporary, {"fcmae": json.dumps(about)})
@@ -273,11 +302,11 @@ def _read(file: Path, access: Access) -> Index:
         columns[name] = mapped[8 + length + start : 8 + length + end].view(dtype)
     if _checksum(columns) != about["checksum"]:
         raise ValueError("its checksum differs")
-    passed_over, not_regular, damaged, repeated = about["survey"]
+    passed_over, not_regular, damaged, repeated, zarrs = about["survey"]
     return Index(
         tuple(about["archives"]), tuple((size, time) for size, time in about["stamps"]), columns,
         tuple(about["classes"]), tuple(about["fingerprint"]),
-        Survey(Counter(passed_over), not_regular, damaged=damaged, repeated=repeated), file, access,
+        Survey(Counter(passed_over), not_regular, damaged=damaged, zarrs=set(zarrs), repeated=repeated), file, access,
     )  # fmt: skip
 
 

@@ -13,14 +13,16 @@ from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, LOCAL_HEADER, STORED, Found
 from fcmae.data.sources.entries import Survey
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.fetching import FetchError
+from fcmae.data.stores.fetching import FetchError, keep_part, version_number
 from fcmae.data.stores.remote_file import open_remote
 from fcmae.data.stores.urls import shown
 
 BLOCK = 512
+CLASS = ".cls"
+KEPT = 2**20
+"""Bytes of a file in a tar behind a URL that are read on the way to the next one."""
 ZEROS = bytes(BLOCK)
 METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd"}
-NAMED = 1000
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 UTF8, ENCRYPTED, SIZES_FOLLOW = 0x800, 0x1, 0x8
 """Flags of a zip member."""
@@ -33,8 +35,26 @@ def members(path: str, survey: Survey, access: Access | None = None) -> Iterator
 
     Names are made relative: no ``..``, no ``/`` in front. They are only ever names.
     """
-    with open_remote(path, access) if access else open(path, "rb") as file:
-        yield from (_of_zip if shown(path).lower().endswith(".zip") else _of_tar)(file, path, survey)
+    is_zip = shown(path).lower().endswith(".zip")
+    if access is None:
+        with open(path, "rb") as file:
+            yield from (_of_zip if is_zip else _of_tar)(file, path, survey)
+    elif is_zip:
+        with open_remote(path, access) as file:
+            yield from _of_zip(file, path, survey)
+    else:
+        yield from _of_remote_tar(path, survey, access)
+
+
+def _of_remote_tar(path: str, survey: Survey, access: Access) -> Iterator[Found]:
+    """All of it is read, so the images go into the cache at once, and in place of the blocks they are read in."""
+    with open_remote(path, access, keeps=False) as file:
+        size, version = file.raw.size, str(version_number(file.raw.version))  # type: ignore[attr-defined]
+        for found in _of_tar(file, path, survey):
+            if access.cache.limit and found.size <= KEPT and (_is_image(found.name) or found.name.endswith(CLASS)):
+                file.seek(found.offset)
+                keep_part(path, access, found.offset, file.read(found.size), size, version)
+            yield found
 
 
 def plain_name(name: str) -> str:
@@ -178,13 +198,9 @@ def _whole(file: BinaryIO, size: int) -> Iterator[zipfile.ZipInfo]:
 
 
 def _refuse(path: str, name: str, why: str, survey: Survey) -> None:
-    """Note an image that is not read: the first ones by name."""
     if not _is_image(name):
         return
-    if len(survey.not_regular) < NAMED:
-        survey.not_regular[f"{shown(path)}/{name}"] = why
-    else:
-        survey.passed_over[f"images ({why})"] += 1
+    survey.refuse(f"{shown(path)}/{name}", why)
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:

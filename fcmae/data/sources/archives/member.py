@@ -54,6 +54,8 @@ class Member(Stored):
     """Of the archive when it was listed: size in bytes, time of change in nanoseconds."""
     access: Access | None = None
     """How an archive behind a URL is fetched; None: it is a local file."""
+    others: tuple[str, ...] = ()
+    """Some archives of the set, to ask whether the store is there when this one cannot be fetched."""
 
     def __str__(self) -> str:
         return f"{shown(self.archive) if self.access else self.archive}/{self.found.name}"
@@ -80,7 +82,7 @@ class Member(Stored):
 
         Raises:
             OSError: the archive is gone or has changed, or the member is damaged.
-            StoreError: the archive is behind a URL, and nothing of it can be fetched any more.
+            StoreError: the archive is behind a URL, and nothing of the set can be fetched any more.
         """
         data = self.read_at(self._offset(), self.found.stored)
         if self.found.method == DEFLATED:
@@ -104,7 +106,7 @@ class Member(Stored):
             try:
                 return kept_part(self.archive, self.access, offset, end, size, str(version)) if end > offset else b""
             except FetchError as error:
-                check_alive([self.archive], error, self.access)
+                check_alive([self.archive, *self.others], error, self.access)
                 raise
         file = _opened(self.archive, self.stamp)
         parts: list[bytes] = []

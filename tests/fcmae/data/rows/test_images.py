@@ -132,6 +132,31 @@ def test_tables_of_runs_are_left_out(tmp_path: Path) -> None:
     assert {name.partition("/")[0] for name in collect(str(tmp_path / "t")).names} == {"a.parquet"}
 
 
+@pytest.mark.parametrize("marks", [{"state.json": b'{"_data_files": [{"filename": "data-0.arrow"}]}'}, {}])
+def test_results_of_map_are_no_images(
+    tmp_path: Path, marks: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """``load_from_disk(d).map(…)`` leaves them in d; state.json, or of a cache the name, tells them apart."""
+    data = pa.table({"image": [b"1", b"2"]})
+    for name in ("data-0.arrow", "cache-12ab.arrow"):
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, data.schema) as writer:
+            writer.write_table(data)
+    for name, content in {"dataset_info.json": b"{}", **marks}.items():
+        (tmp_path / name).write_bytes(content)
+    with caplog.at_level("INFO"):
+        assert list(collect(str(tmp_path)).names) == ["data-0.arrow/0", "data-0.arrow/1"]
+    assert "passed over, no images that can be read: " in caplog.text
+    assert "1 .arrow" in caplog.text  # the other one is used
+    data_file = (tmp_path / "data-0.arrow").rename(tmp_path / "data-0.no")
+    with pytest.raises(UserError, match=r"holds no images; .*1 \.arrow"):
+        collect(str(tmp_path))
+    data_file.rename(tmp_path / "data-0.arrow")
+    for mark in tmp_path.glob("*.json"):
+        mark.write_text("of another program")
+        mark.rename(tmp_path / "other.json")
+    assert len(collect(str(tmp_path))) == 4
+
+
 def test_a_damaged_table_is_an_error_of_its_images(tmp_path: Path) -> None:
     """Whatever pyarrow raises: pack, stats and the digest expect an OSError of a damaged image."""
     image = collect(str(table_of(folder_of_images(tmp_path / "set"), tmp_path / "t.parquet")))[0]

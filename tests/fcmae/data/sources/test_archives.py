@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from fcmae.data.classes import LabeledFiles, class_folder, class_parts
+from fcmae.data.holdout import hold_out
 from fcmae.data.images import UnreadableImageError, open_image, read_image
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.archives.images import ArchiveImages
 from fcmae.data.sources.archives.names import expanded
 from fcmae.data.sources.digest import digest
 from fcmae.data.sources.files import collect
+from fcmae.data.sources.image_set import fingerprint
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneDataConfig
@@ -78,6 +80,11 @@ def test_the_same_set_as_the_folder(folder: Path, kind: str) -> None:
     assert open_image(images[tif]).crop((1, 2, 9, 8)).equal(open_image(plain[tif]).crop((1, 2, 9, 8)))
     assert str(images[0]).endswith("/cat/1.png")
     assert images.subset([2, 0]).fingerprint()[:2] == plain.subset([2, 0]).fingerprint()[:2]
+    for some in (images.subset([3, 0, 5]), images.subset([4, 3, 0, 5]).subset([1, 2, 3]), images.subset([])):
+        assert some.fingerprint() == fingerprint(some.names, some.stamps)
+    for part, other in zip(hold_out(images, 0.5, 1), hold_out(plain, 0.5, 1), strict=True):
+        assert list(part.names) == list(other.names)
+        assert part.fingerprint()[:2] == other.fingerprint()[:2]
 
 
 def test_archives_beside_images_are_passed_over_as_ever(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

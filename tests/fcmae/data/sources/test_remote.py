@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from fcmae.data.classes import class_parts
 from fcmae.data.rows.opening import Table
 from fcmae.data.samples import PretrainDataset
 from fcmae.data.sources import remote
+from fcmae.data.sources.archives import index as archive_index
+from fcmae.data.sources.archives.member import Found
 from fcmae.data.sources.digest import digest
+from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.stores import fetching, hub
@@ -30,6 +34,8 @@ from fcmae.evaluate import EvaluateDataConfig
 from fcmae.finetuning.config import FinetuneDataConfig
 from fcmae.finetuning.labels import labeled_set
 from fcmae.models import ModelConfig
+from fcmae.pack import pack
+from fcmae.stats import stats
 from tests.fcmae.data.sources.packed import make_tar, make_zip
 from tests.fcmae.data.stores.server import Server, serving
 
@@ -174,6 +180,82 @@ def test_an_archive_whose_store_is_gone(
         _ = samples[0, 5]
 
 
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_what_is_indexed_is_fetched_and_cached_once(
+    image_folder: Path, server: Server, access: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Of tars the images, and their labels, come with the index; of Parquet with the first image of a group."""
+    block = 2000
+    monkeypatch.setattr("fcmae.data.stores.remote_file.BLOCK", block)
+    names, access = list(collect(image_folder).names), replace(access, timeout=5)
+    names *= 1 if kind == "tar" else 10
+    files = [image_folder / name for name in names]
+    for n, file in enumerate(files):
+        file.with_name(f"{file.name.partition('.')[0]}.cls").write_text(str(n % 2))
+    if kind == "tar":
+        every = [path.relative_to(image_folder).as_posix() for path in image_folder.rglob("*") if path.is_file()]
+        make_tar(image_folder / "x.tar", image_folder, sorted(every))
+    else:
+        table_of(image_folder, image_folder / "x.parquet", names)
+    images = collect(f"{server.url}/x.{kind}", access=access, leave_out=tmp_path / "run")
+    found = [image.read_bytes() for image in images]
+    assert found == [file.read_bytes() for file in files]
+    if kind == "tar":
+        assert list(images.labels or ()) == [str(n % 2) for n in range(len(names))]
+        assert server.count() <= -(-(image_folder / "x.tar").stat().st_size // block)
+    size = sum(len(data) for data in found)
+    kept = sum(one.stat().st_size for one in Path(access.cache_dir or "").glob("??/*"))
+    end = (image_folder / "x.parquet").read_bytes()[-8:-4] if kind == "parquet" else b""
+    assert size < kept < size + 4 * block + 2 * int.from_bytes(end, "little")  # of Parquet its own index, too
+
+
+def test_several_archives_are_indexed_at_once(
+    image_folder: Path, server: Server, access: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each listing waits for the other one; the order stays that of the archives."""
+    names, listed = list(collect(image_folder).names), archive_index.members
+    for n in range(2):
+        make_tar(image_folder / f"s-{n}.tar", image_folder, names)
+    meeting = threading.Barrier(2)
+
+    def members(path: str, survey: Survey, access: Access | None = None) -> Iterator[Found]:
+        meeting.wait(10)
+        return listed(path, survey, access)
+
+    monkeypatch.setattr(archive_index, "members", members)
+    images = collect(f"{server.url}/s-{{0..1}}.tar", access=access, leave_out=tmp_path / "run")
+    assert list(images.names) == [name for name in names for _ in range(2)]
+    assert [str(one)[-len(name) - 6 : -len(name) - 5] for name, one in zip(images.names, images, strict=True)] == [
+        "0", "1",
+    ] * len(names)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "parquet"])
+@pytest.mark.parametrize("fault", [403, "break", 404])
+def test_one_archive_or_table_that_fails_is_skipped(
+    image_folder: Path, server: Server, access: Access, tmp_path: Path, kind: str, fault: int | str
+) -> None:
+    """The others answer, so the run goes on; if none does, it ends."""
+    names, access = list(collect(image_folder).names), replace(access, cache_size="0")
+    for n in range(3):
+        some, file = names[n::3], image_folder / "parts" / f"s-{n}.{kind}"
+        file.parent.mkdir(exist_ok=True)
+        table_of(image_folder, file, some) if kind == "parquet" else {"tar": make_tar, "zip": make_zip}[kind](
+            file, image_folder, some
+        )
+    images = collect(f"{server.url}/parts", access=access, leave_out=tmp_path / "run")
+    place = next(n for n, image in enumerate(images) if "/s-1." in str(image))
+    other = next(n for n, image in enumerate(images) if "/s-2." in str(image))
+    samples = dataset(images)
+    _ = samples[0, other]
+    server.failing = {"/s-1.": fault}
+    sample = samples[0, place]
+    assert [one.name for one in sample.unreadable] == [str(images[place])]
+    server.failing = {"/s-": 403}
+    with pytest.raises(StoreError, match=r"cannot be fetched: access denied.*; neither can [23] other"):
+        _ = samples[0, place]
+
+
 def test_an_empty_row_is_an_unreadable_image(tmp_path: Path, image_folder: Path, access: Access) -> None:
     good = (image_folder / next(iter(collect(image_folder).names))).read_bytes()
     rows = [{"bytes": good}, None, {"bytes": b"\x89PNG\r\n\x1a\njunk"}]
@@ -231,6 +313,20 @@ def test_the_digest_tells_contents_and_not_places(tmp_path: Path, image_folder: 
     assert other[4] != first[4]
 
 
+def test_the_size_of_a_table_counts_once(tmp_path: Path, image_folder: Path) -> None:
+    """And not once for each row."""
+    tables = [table_of(image_folder, tmp_path / f"{n}.parquet") for n in range(2)]
+    size = sum(table.stat().st_size for table in tables)
+    assert collect(tables).total_bytes == size
+    of_folder = sum(path.stat().st_size for path in collect(image_folder))  # type: ignore[union-attr]
+    assert collect(image_folder).total_bytes == of_folder
+    both = [*map(str, tables), str(image_folder)]
+    assert collect(both).total_bytes == size + of_folder
+    assert stats(tuple(both), num_workers=0).total_bytes == size + of_folder
+    packed = pack(str(tables[0]), str(tmp_path / "packed"), num_workers=0)
+    assert packed.source_bytes == tables[0].stat().st_size
+
+
 def test_the_digest_of_a_web_server(server: Server, image_folder: Path, access: Access) -> None:
     images = collect(server.url, access=access)
     before = digest(images)
@@ -256,6 +352,13 @@ def test_the_digest_of_a_web_server(server: Server, image_folder: Path, access: 
             "http://127.0.0.1:9/x.parquet",
             "--data.path http://127.0.0.1:9/x.parquet cannot be fetched: Connection refused",
         ),
+        ("http://[bad/x.jpg", "--data.path http://[bad/x.jpg is no URL: Invalid IPv6 URL"),
+        ("http://u:secret@[bad/x.tar?key=secret", "--data.path http://[bad/x.tar is no URL: Invalid IPv6 URL"),
+        ("https:///x.jpg", "--data.path https:///x.jpg is no URL: it names no host"),
+        ("http://h:99999/x/", "--data.path http://h:99999/x/ is no URL: Port out of range"),
+        ("ftp://127.0.0.1:9/x.tar", "ftp://127.0.0.1:9/x.tar cannot be reached: Connection refused"),
+        ("zip://nowhere.zip", "zip://nowhere.zip cannot be reached: is not there"),
+        ("reference://x", "reference://x: ReferenceFileSystem"),
         ("hf:name", "--data.path hf:name is no dataset's name; give hf:owner/name"),
     ],
 )
@@ -265,6 +368,80 @@ def test_what_cannot_be_reached(source: str, message: str, access: Access, monke
         collect(source, access=access)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_list_with_a_broken_url(tmp_path: Path, server: Server, access: Access) -> None:
+    (tmp_path / "list.txt").write_text(f"{server.url}/1.png\nhttp://[bad/2.png\n")
+    with pytest.raises(UserError, match=r"^--data.path .*list.txt: http://\[bad/2.png is no URL: Invalid IPv6 URL$"):
+        collect(tmp_path / "list.txt", access=access)
+
+
+def test_local_lines_of_a_list_with_urls(
+    image_folder: Path, tmp_path: Path, server: Server, access: Access, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are taken as in a list without URLs: folders are looked into, what is not there or no image is named."""
+    names = list(collect(image_folder).names)
+    (tmp_path / "more").mkdir()
+    for name in ("b.png", "a.png"):
+        shutil.copy(image_folder / names[0], tmp_path / "more" / name)
+    (tmp_path / "more" / "notes.txt").write_text("none")
+    lines = ["more/b.png", "gone.png", f"{server.url}/{names[0]}", "more", "more/notes.txt", "images/" + names[1]]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    with caplog.at_level("INFO"):
+        images = collect(tmp_path / "list.txt", access=access)
+    local = ["more/b.png", f"{server.url}/{names[0]}", "more/a.png", f"images/{names[1]}"]
+    assert list(images.names) == local
+    assert [str(one) for one in images] == [one if "://" in one else str(tmp_path / one) for one in local]
+    assert f"skipped, cannot be read: {tmp_path / 'gone.png'} (No such file or directory)" in caplog.text
+    assert "2 .txt" in caplog.text
+    assert "1 further names" in caplog.text
+    (tmp_path / "list.txt").write_text(f"{server.url}/a.zarr\ngone.png\n")
+    with pytest.raises(UserError, match=r"list.txt holds no images; skipped, .*gone.png .*; OME-Zarr .*/a.zarr$"):
+        collect(tmp_path / "list.txt", access=access)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "web", "bucket"])
+def test_ome_zarr_in_archives_and_by_url_is_named(
+    image_folder: Path, tmp_path: Path, server: Server, access: Access, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """One line at the start, and never an image that cannot be read; their chunks are not looked into."""
+    expected = list(collect(image_folder).names)
+    for name in (
+        "a.ome.zarr/0/0.0",
+        "a.ome.zarr/0/0.1",
+        "a.ome.zarr/zarr.json",
+        "b.zarr.zip",
+        "c/d.OZX",
+        "e.zarr/1.png",
+    ):
+        (image_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (image_folder / name).write_bytes((image_folder / expected[0]).read_bytes())
+    names = [path.relative_to(image_folder).as_posix() for path in image_folder.rglob("*") if path.is_file()]
+    url = f"memory://{uuid.uuid4().hex}"
+    for name in names:
+        with fsspec.open(f"{url}/{name}", "wb") as file:
+            file.write((image_folder / name).read_bytes())
+    source, where = {
+        "tar": lambda: (f"{make_tar(tmp_path / 'a.tar', image_folder, names)}",) * 2,
+        "zip": lambda: (f"{make_zip(tmp_path / 'a.zip', image_folder, names)}",) * 2,
+        "web": lambda: (server.url,) * 2,
+        "bucket": lambda: (url,) * 2,
+    }[kind]()
+    for _ in range(2):  # archives: from the index, too
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            images = collect(source, access=access, leave_out=tmp_path / "runs" / "run")
+        assert sorted(images.names) == sorted([*expected, "e.zarr/1.png"])
+        (line,) = [one for one in caplog.messages if "OME-Zarr" in one]
+        assert line.replace(":///", "://").endswith(
+            f"is not read; unpack or download it: {where}/a.ome.zarr, {where}/b.zarr.zip, {where}/c/d.OZX"
+        )
+        assert "passed over" not in caplog.text
+    if kind in ("web", "bucket"):
+        for name in ("a.ome.zarr", "a.ome.zarr/", "b.zarr.zip", "c/d.OZX"):
+            with pytest.raises(UserError, match=r"holds no images; OME-Zarr in archives and by URL is not read"):
+                collect(f"{source}/{name}", access=access)
 
 
 def test_a_store_without_images(access: Access) -> None:
@@ -313,9 +490,40 @@ def test_names_of_the_hub(
             collect(source, access=Access(split=split))
         assert expected in str(caught.value)
     else:
-        monkeypatch.setattr(remote, "listed_images", lambda paths, access: paths)
+        monkeypatch.setattr(remote, "listed_images", lambda paths, *rest: paths)
         found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
         assert found == [f"{CONVERTED}/{name}" for name in expected]
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "partial"),
+    [
+        ("hf:o/n", None, "partial-train"),
+        ("hf:o/n", "train", "partial-train"),
+        (CONVERTED, None, "partial-train"),
+        ("hf:o/n", "test", None),
+    ],
+)
+def test_a_part_of_a_split_is_named(
+    source: str,
+    split: str | None,
+    partial: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The hub's Parquet ends after about 5 GB of a large split; splits whose names only end alike are others."""
+    names = [f"default/{one}/0.parquet" for one in ("partial-train", "pretrain", "test")]
+    there = [Listed(f"{CONVERTED}/{name}", name, 1, "v") for name in names]
+    for module in (hub, remote):
+        monkeypatch.setattr(module, "listed", lambda url, access, flag: there)
+    monkeypatch.setattr(remote, "table_images", lambda tables, access, flag: [table.where for table in tables])
+    monkeypatch.setattr(remote, "listed_images", lambda paths, *rest: paths)
+    monkeypatch.setattr(remote, "file_system", lambda url, access: None)
+    found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
+    if source == "hf:o/n":
+        assert found == [f"{CONVERTED}/{names[2 if split == 'test' else 0]}"]
+    lines = [line for line in caplog.messages if "the rest is missing" in line]
+    assert [line.startswith(f"{source}: {partial} holds only") for line in lines] == [True] * (partial is not None)
 
 
 def test_labeled_images_of_the_hub_are_of_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:

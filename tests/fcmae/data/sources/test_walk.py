@@ -4,16 +4,22 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from fcmae.data.endings import EXTENSIONS
 from fcmae.data.folder import image_files
+from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
+from fcmae.finetuning.labels import _in_order
+from tests.fcmae.data.sources.packed import make_tar
 
 JPEG = b"\xff\xd8\xff\xe0"
 
@@ -29,14 +35,38 @@ def names(folder: Path, **options: object) -> list[str]:
 
 
 def test_the_order_is_that_of_timms_reader(tmp_path: Path) -> None:
-    """As runs were listed until now, ties between names that differ in case or zeros included."""
-    files = ("10.png", "9.JPG", "09.jpg", "x2.tif", "X2.tif", "x02.npy", "é.webp")
+    """Where no two names differ in case or zeros alone."""
+    files = ("10.png", "9.JPG", "09.tif", "x2.tif", "X02.npy", "é.webp")
     some = [f"{folder}/{name}" for folder in ("b10", "b9", "B9x", "a/deep/er", "a") for name in files]
-    touch(tmp_path, *some, "1.png", "01.png", "notes.txt", ".hidden.png", ".thumbs/a.png")
+    touch(tmp_path, *some, "1.png", "02.png", "notes.txt", ".hidden.png", ".thumbs/a.png")
     listed, _ = find_images_and_targets(str(tmp_path), types=EXTENSIONS)
     expected = [Path(path) for path, _ in listed if "/." not in path.removeprefix(str(tmp_path))]
-    assert len(expected) == 37
+    assert len(expected) == 32
     assert image_files(tmp_path) == expected
+
+
+def test_names_that_differ_in_case_or_zeros_are_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names themselves, however the file system lists them, and as in a tar, from a pattern and by URL."""
+    expected = ["01.png", "1.png", "2.png", "A/x.png", "a/X.png", "a/x.png", "b09/1.png", "b9/1.png"]
+    touch(tmp_path / "set", *expected)
+    make_tar(tmp_path / "set.tar", tmp_path / "set", [expected[n] for n in (4, 1, 6, 0, 3, 7, 2, 5)])
+    url = f"memory://{tmp_path.name}"
+    for name in expected[::-1]:
+        with fsspec.open(f"{url}/{name}", "wb") as file:
+            file.write(JPEG)
+    assert list(collect(tmp_path / "set.tar", leave_out=tmp_path / "run").names) == expected
+    assert list(collect(url).names) == expected
+    scandir = os.scandir
+    for reverse in (False, True):
+
+        @contextmanager
+        def listed(folder: str, reverse: bool = reverse) -> Iterator[Iterator[Any]]:
+            with scandir(folder) as inside:
+                yield iter(sorted(inside, key=lambda one: one.name, reverse=reverse))
+
+        monkeypatch.setattr(os, "scandir", listed)
+        assert names(tmp_path / "set") == expected
+        assert [str(path.relative_to(tmp_path / "set")) for path in collect(f"{tmp_path}/set/**/*.png")] == expected
 
 
 def test_a_file_counts_once_whatever_its_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -169,3 +199,11 @@ def test_a_class_keeps_its_links_to_files_of_others(tmp_path: Path) -> None:
     (tmp_path / "b/1.png").symlink_to("../a/1.png")
     assert names(tmp_path) == ["a/1.png"]
     assert names(tmp_path, by_class=True) == ["a/1.png", "b/1.png"]
+
+
+def test_numbers_as_labels_have_one_order() -> None:
+    """Whatever the order of a set, which changes from process to process."""
+    zeros = ["0" * n + "1" for n in range(9, -1, -1)]
+    for given in (zeros, zeros[::-1]):
+        assert in_natural_order(["10", *given, "2"], str) == [*zeros, "2", "10"]
+    assert _in_order(set(zeros) | {"2"}) == (*zeros, "2")
