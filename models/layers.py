@@ -127,7 +127,7 @@ class Mlp(nn.Module):
 
 def init_weights(module: nn.Module) -> None:
     """Initialize weights with a truncated normal of std 0.02 and biases with zero; apply it only once."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

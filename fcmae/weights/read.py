@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.decoder import Decoder
+from fcmae.models.sizes import Size
 from fcmae.weights.files import open_source
 from fcmae.weights.guess import as_trained, guess_config, mask_ratio
 from fcmae.weights.recognize import Recognized, recognize
@@ -130,8 +132,7 @@ def _what_is_not(tensor: Tensor) -> str:
 def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
     """Shapes of the whole encoder, and of the head and the decoder if the weights hold any part of them."""
     config = weights.config
-    with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in SparseConvNeXt(config).state_dict().items()}
+    expected = dict(_encoder_shapes(config, config.size))
     if weights.has_mmearth_stem:
         dim, side = config.size.dims[0], config.stride
         vectors = (f"{n}.{kind}" for n in (0, 1, 3, 4) for kind in ("weight", "bias"))
@@ -147,6 +148,13 @@ def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
     if weights.decoder:
         expected |= {f"{DECODER}{name}": shape for name, shape in _decoder_shapes(weights, width).items()}
     return expected
+
+
+@lru_cache(maxsize=16)
+def _encoder_shapes(config: ModelConfig, _size: Size) -> dict[str, torch.Size]:
+    """Not to be changed: one command reads the same kind of weights several times."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in SparseConvNeXt(config).state_dict().items()}
 
 
 def _num_classes(head: dict[str, Tensor]) -> int:

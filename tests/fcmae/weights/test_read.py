@@ -1,6 +1,7 @@
 """Nothing is guessed: any size, channel count, prefix and GRN shape is read, and any key amiss raises and is named."""
 
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -32,28 +33,34 @@ def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 
+@cache
+def encoder_of(name: str, stem_stride: int) -> dict[str, Tensor]:
+    """Of one channel, shapes alone."""
+    with torch.device("meta"):
+        model = fcmae.create_model(name, in_chans=1, stem_stride=stem_stride, img_size=32, decoder_dim=3)
+    return model.encoder.state_dict()
+
+
 @st.composite
 def checkpoints(draw: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(ours, the same in another layout), shapes alone."""
     name = draw(st.sampled_from(NAMES))
-    options = {
-        "in_chans": draw(st.integers(1, 16)),
-        "stem_stride": draw(st.sampled_from(SIZES[name].stem_strides)),
-        "img_size": 32,
-        "decoder_dim": 3,
-    }
-    with torch.device("meta"):
-        model = fcmae.create_model(name, **options)
-    ours = model.encoder.state_dict()
+    in_chans, stride = draw(st.integers(1, 16)), draw(st.sampled_from(SIZES[name].stem_strides))
+    ours = dict(encoder_of(name, stride))
+    width = SIZES[name].dims[-1]
+    ours["stem.0.weight"] = ours["stem.0.weight"].expand(-1, in_chans, -1, -1)
     chosen = draw(st.sampled_from(ISOTROPIC_LAYOUTS if SIZES[name].is_isotropic else sorted(LAYOUTS)))
     if chosen in WITH_HEAD and draw(st.booleans()):
-        width, classes = model.encoder.num_features, draw(st.integers(2, 9))
+        classes = draw(st.integers(2, 9))
         ours |= {f"head.norm.{kind}": torch.empty(width, device="meta") for kind in ("weight", "bias")}
         ours |= {"head.fc.weight": torch.empty(classes, width, device="meta")}
         ours |= {"head.fc.bias": torch.empty(classes, device="meta")}
     layout = LAYOUTS[chosen](ours)
     if chosen == "fcmae":
-        layout |= {f"decoder.{name}": tensor for name, tensor in model.decoder.state_dict().items()}
+        with torch.device("meta"):
+            whole = fcmae.create_model(name, in_chans=in_chans, stem_stride=stride, img_size=32, decoder_dim=3)
+        assert shapes(whole.encoder.state_dict()) == shapes(ours)
+        layout |= {f"decoder.{name}": tensor for name, tensor in whole.decoder.state_dict().items()}
     grn_shape = draw(st.sampled_from(GRN_SHAPES))
     layout = {k: v.reshape(grn_shape) if ".grn." in k else v for k, v in layout.items()}
     prefix = draw(st.sampled_from(["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "net.trunk."]))
