@@ -16,7 +16,10 @@ logger = logging.getLogger("fcmae")
 
 FEW = 10_000
 """Images to train on from which the papers' recipes are taken."""
-FEW_LABELS, SUPERVISED, AFTER_SUPERVISED = "few_labels", "finetune_v1", "finetune_v1_22k_1k"
+FEW_LABELS, FEW_LABELS_LARGE = "few_labels", "few_labels_large"
+SUPERVISED, AFTER_SUPERVISED = "finetune_v1", "finetune_v1_22k_1k"
+SMALL = ("atto", "femto", "pico", "nano")
+"""Sizes that ``FEW_LABELS`` is for."""
 NEAREST = {"convnext_small": "base", "convnext_xlarge": "large", "convnext_isotropic_small": "tiny"}
 """V1's sizes that V2 lacks, and the V2 size whose recipe they take: the depth of small is base's."""
 OF_SIZES = {
@@ -31,7 +34,7 @@ SUPERVISED_TAG = re.compile(r"(^|_)in\d+k(_|$)")
 
 
 def recipe_for(config: FinetuneConfig) -> str:
-    """``few_labels`` below ``FEW`` images to train on, else the papers' for the weights and the size of the network,
+    """Below ``FEW`` images to train on that of the size for few labels, else the papers' for the weights and the size,
     or from scratch their supervised training: layer decay would hold random layers back.
 
     Raises:
@@ -39,7 +42,8 @@ def recipe_for(config: FinetuneConfig) -> str:
     """
     images = len(labeled_set(config.data, config.seed).train)
     if images < FEW:
-        chosen = FEW_LABELS
+        name, _ = _network_of(config)
+        chosen = FEW_LABELS if name.rpartition("_")[2] in SMALL else FEW_LABELS_LARGE
     elif config.weights == SCRATCH:
         chosen = v1_of_size(SUPERVISED, config.model.name or DEFAULT)
     else:
@@ -61,21 +65,25 @@ def v1_of_size(recipe: str, name: str) -> str:
 
 def _for_weights(config: FinetuneConfig) -> str:
     """The recipe of the size; for weights of V1 with a classifier, V1's for fine-tuning after supervised training."""
+    name, has_classifier = _network_of(config)
+    is_supervised_v1 = has_classifier and not name.startswith("convnextv2")
+    return v1_of_size(AFTER_SUPERVISED, name) if is_supervised_v1 else of_size(name)
+
+
+def _network_of(config: FinetuneConfig) -> tuple[str, bool]:
+    """Its name, and whether the weights have a classifier. Weights that cannot be read: as if there were none."""
     given = config.weights
-    if given is None:
-        return of_size(config.model.name or DEFAULT)
+    if given is None or given == SCRATCH:
+        return config.model.name or DEFAULT, False
     if given.partition(".")[0] in SIZES and not Path(given).exists():
         name, _, tag = given.partition(".")
         known = timm.get_pretrained_cfg(name)
         tag = tag or ("" if known is None else known.tag)  # as timm: without a tag, its default
-        has_classifier = SUPERVISED_TAG.search(tag) is not None
-    else:
-        from fcmae.weights.read import read_weights
+        return name, SUPERVISED_TAG.search(tag) is not None
+    from fcmae.weights.read import read_weights
 
-        try:
-            weights = read_weights(given, logs=False)
-        except UserError:  # said when it is read to be trained
-            return of_size(DEFAULT)
-        name, has_classifier = weights.config.name, weights.num_classes > 0
-    is_supervised_v1 = has_classifier and not name.startswith("convnextv2")
-    return v1_of_size(AFTER_SUPERVISED, name) if is_supervised_v1 else of_size(name)
+    try:
+        weights = read_weights(given, logs=False)
+    except UserError:  # said when it is read to be trained
+        return DEFAULT, False
+    return weights.config.name, weights.num_classes > 0

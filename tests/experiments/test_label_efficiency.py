@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.label_efficiency import plan, run, sets, table
+from experiments.label_efficiency import overview, plan, run, sets, table
 from experiments.label_efficiency.run import Experiment, Result
 from fcmae.cli.finetune_parser import config_from
 from fcmae.cli.pretrain_parser import config_from as pretrain_config
@@ -169,6 +169,9 @@ def test_the_table_has_students_interval(tmp_path: Path) -> None:
         "| V2, pretrained | 90.0 ± 24.8 (3 seeds, lr 0.001) | – |",
         "| V2, from scratch | – | 50.0 (1 seed, lr 0.003) |",
     ]
+    overview.draw({"one": results, "other": results[:3]}, tmp_path / "overview.png")
+    with Image.open(tmp_path / "overview.png") as image:
+        assert image.size == (1200, 540)
     table.figure(results, "made up", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width > 600

@@ -113,6 +113,24 @@ def test_fcmae_weights_of_v1_take_the_recipe_of_v2_s_size(size: str, recipe: str
     assert of_size(f"convnext_{size}") == f"finetune_{recipe}"
 
 
+def test_few_labels_have_a_recipe_for_small_networks_and_one_for_others(
+    tmp_path: Path, colors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measured one has a peak learning rate that is high for large networks."""
+    data = FinetuneDataConfig(path=str(colors))
+    for name in SIZES:
+        monkeypatch.setattr(
+            read, "read_weights", lambda *_, name=name, **__: Weights("", "timm", ModelConfig(name=name))
+        )
+        recipe = recipes.recipe_for(FinetuneConfig(weights=str(tmp_path), data=data))
+        is_small = name.endswith(("_atto", "_femto", "_pico", "_nano"))
+        assert recipe == ("few_labels" if is_small else "few_labels_large")
+    assert recipes.recipe_for(FinetuneConfig(weights="convnextv2_base.fcmae", data=data)) == "few_labels_large"
+    assert recipes.recipe_for(FinetuneConfig(weights="scratch", data=data)) == "few_labels"
+    for recipe, peak in (("few_labels", 3e-3), ("few_labels_large", 1e-3)):
+        assert peak_learning_rate(parse_config(["--config", recipe]).train, 32) == pytest.approx(peak)
+
+
 @pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_tiny"])
 def test_weights_choose_between_the_recipes_of_v1_and_v2(
     name: str, tmp_path: Path, colors: Path, monkeypatch: pytest.MonkeyPatch
