@@ -22,6 +22,23 @@ settings.register_profile("busy", settings.get_profile(settings.get_current_prof
 settings.load_profile("busy")
 
 
+WAITING = (
+    "test_nodes",
+    "test_slurm",
+    "test_benchmarks",
+    "test_sharding",
+    "test_processes",
+    "test_peers",
+    "test_kernel_code",
+)
+"""Files whose tests mostly wait for processes of their own."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait come first: other test processes use the time, which they could not at the end."""
+    items.sort(key=lambda item: item.path.stem not in WAITING)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
