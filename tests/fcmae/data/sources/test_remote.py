@@ -1,6 +1,5 @@
 """The same images by folder, URL and table are the same samples, and what goes wrong on the way is one line."""
 
-import os
 import shutil
 import threading
 import uuid
@@ -10,67 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import fsspec
-import pyarrow as pa
 import pytest
 import torch
-from pyarrow import parquet
 
-from fcmae.config import DataConfig
-from fcmae.data.classes import class_parts
-from fcmae.data.rows.opening import Table
-from fcmae.data.samples import PretrainDataset
-from fcmae.data.sources import remote
 from fcmae.data.sources.archives import index as archive_index
 from fcmae.data.sources.archives.member import Found
 from fcmae.data.sources.digest import digest
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.files import collect
-from fcmae.data.sources.image_set import ImageSet
-from fcmae.data.stores import fetching, hub
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.listing import Listed
 from fcmae.errors import StoreError, UserError
-from fcmae.evaluate import EvaluateDataConfig
-from fcmae.finetuning.config import FinetuneDataConfig
-from fcmae.finetuning.labels import labeled_set
-from fcmae.models import ModelConfig
-from fcmae.pack import pack
-from fcmae.stats import stats
 from tests.fcmae.data.sources.packed import make_tar, make_zip
-from tests.fcmae.data.stores.server import Server, serving
-
-MODEL = ModelConfig(img_size=32, stem_stride=1)
-
-
-@pytest.fixture
-def access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Access:
-    monkeypatch.setattr(fetching, "WAITS", (0.01,))
-    return Access(str(tmp_path / "cache"), "20MB", timeout=0.5)
+from tests.fcmae.data.sources.tabled import dataset, table_of
+from tests.fcmae.data.stores.server import Server
 
 
 @pytest.fixture
 def image_folder(image_folder: Path, tmp_path: Path) -> Path:
     """A copy, since archives and tables are put beside the images."""
     return shutil.copytree(image_folder, tmp_path / "images")
-
-
-@pytest.fixture
-def server(image_folder: Path) -> Iterator[Server]:
-    with serving(image_folder) as found:
-        yield found
-
-
-def dataset(images: ImageSet) -> PretrainDataset:
-    return PretrainDataset(images, DataConfig(path="x"), MODEL, 0.6, 0)
-
-
-def table_of(folder: Path, file: Path, names: list[str] | None = None, **columns: object) -> Path:
-    """A Parquet file of the images of a folder in groups of four, as ``datasets`` writes it."""
-    chosen = names or list(collect(folder).names)
-    rows = [{"bytes": (folder / name).read_bytes(), "path": Path(name).name} for name in chosen]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pa.table({"image": rows, **columns}), file, row_group_size=4)
-    return file
 
 
 def bucket_of(folder: Path) -> str:
@@ -256,77 +213,6 @@ def test_one_archive_or_table_that_fails_is_skipped(
         _ = samples[0, place]
 
 
-def test_an_empty_row_is_an_unreadable_image(tmp_path: Path, image_folder: Path, access: Access) -> None:
-    good = (image_folder / next(iter(collect(image_folder).names))).read_bytes()
-    rows = [{"bytes": good}, None, {"bytes": b"\x89PNG\r\n\x1a\njunk"}]
-    parquet.write_table(pa.table({"image": rows}), tmp_path / "t.parquet")
-    samples = dataset(collect(tmp_path / "t.parquet", access=access))
-    assert samples[0, 1].unreadable[0].message == f"{tmp_path / 't.parquet'}, row 1: the row holds no image"
-    assert samples[0, 2].unreadable[0].message.startswith(f"{tmp_path / 't.parquet'}, row 2: ")
-
-
-def test_columns_of_paths_and_urls(tmp_path: Path, image_folder: Path, server: Server, access: Access) -> None:
-    names = list(collect(image_folder).names)
-    paths = [os.path.relpath(image_folder / name, tmp_path / "t") for name in names]
-    (tmp_path / "t").mkdir()
-    parquet.write_table(pa.table({"n": range(len(names)), "file_name": paths}), tmp_path / "t" / "paths.parquet")
-    assert [Path(str(one)).resolve() for one in collect(tmp_path / "t" / "paths.parquet", access=access)] == [
-        (image_folder / name).resolve() for name in names
-    ]
-    parquet.write_table(pa.table({"link": [f"{server.url}/{name}" for name in names]}), tmp_path / "urls.parquet")
-    with pytest.raises(
-        UserError, match=r"urls.parquet has no column of images.*there are link. Name it with --data.col"
-    ):
-        collect(tmp_path / "urls.parquet", access=access)
-    found = collect(tmp_path / "urls.parquet", access=Access(access.cache_dir, "1MB", 1, column="link"))
-    assert list(map(str, found)) == [f"{server.url}/{name}" for name in names]
-
-
-def test_folders_of_tables_and_their_splits(tmp_path: Path, image_folder: Path, access: Access) -> None:
-    names = list(collect(image_folder).names)
-    table_of(image_folder, tmp_path / "set" / "data" / "train-00010-of-00011.parquet", names[:3])
-    table_of(image_folder, tmp_path / "set" / "data" / "train-00009-of-00011.parquet", names[3:5])
-    table_of(image_folder, tmp_path / "set" / "data" / "test-00000-of-00001.parquet", names[5:6])
-    found = collect(tmp_path / "set", access=access)
-    assert found.names[0] == "data/test-00000-of-00001.parquet/0"
-    assert len(found) == 6
-    train = collect(tmp_path / "set", access=Access(split="train"))
-    assert [one.read_bytes() for one in train] == [(image_folder / n).read_bytes() for n in (*names[3:5], *names[:3])]
-    assert len(collect(f"{tmp_path}/set/data/train*.parquet", access=access)) == 5
-    with pytest.raises(UserError, match=r"no files of the split val \(--data.split\); there are data/test-00000"):
-        collect(tmp_path / "set", access=Access(split="val"))
-
-
-def test_the_digest_tells_contents_and_not_places(tmp_path: Path, image_folder: Path, access: Access) -> None:
-    names = list(collect(image_folder).names)
-    first = digest(collect(table_of(image_folder, tmp_path / "a" / "t.parquet"), access=access)).split()
-    moved = digest(collect(table_of(image_folder, tmp_path / "b" / "t.parquet"), access=access)).split()
-    assert [one == other for one, other in zip(first, moved, strict=True)] == [
-        True,
-        True,
-        True,
-        False,
-        True,
-    ]  # the date
-    (image_folder / names[3]).write_bytes((image_folder / names[4]).read_bytes())
-    other = digest(collect(table_of(image_folder, tmp_path / "b" / "t.parquet"), access=access)).split()
-    assert other[4] != first[4]
-
-
-def test_the_size_of_a_table_counts_once(tmp_path: Path, image_folder: Path) -> None:
-    """And not once for each row."""
-    tables = [table_of(image_folder, tmp_path / f"{n}.parquet") for n in range(2)]
-    size = sum(table.stat().st_size for table in tables)
-    assert collect(tables).total_bytes == size
-    of_folder = sum(path.stat().st_size for path in collect(image_folder))  # type: ignore[union-attr]
-    assert collect(image_folder).total_bytes == of_folder
-    both = [*map(str, tables), str(image_folder)]
-    assert collect(both).total_bytes == size + of_folder
-    assert stats(tuple(both), num_workers=0).total_bytes == size + of_folder
-    packed = pack(str(tables[0]), str(tmp_path / "packed"), num_workers=0)
-    assert packed.source_bytes == tables[0].stat().st_size
-
-
 def test_the_digest_of_a_web_server(server: Server, image_folder: Path, access: Access) -> None:
     images = collect(server.url, access=access)
     before = digest(images)
@@ -452,130 +338,7 @@ def test_a_store_without_images(access: Access) -> None:
         collect(url, access=access)
 
 
-CONVERTED = "hf://datasets/o/n@refs/convert/parquet"
-
-
-@pytest.mark.parametrize(
-    ("source", "split", "there", "expected"),
-    [
-        ("hf:o/n", None, ["default/train/0000.parquet", "default/test/0000.parquet"], ["default/train/0000.parquet"]),
-        ("hf:o/n", "test", ["default/train/0000.parquet", "default/test/0000.parquet"], ["default/test/0000.parquet"]),
-        (
-            "hf:o/n",
-            None,
-            ["default/all/1.parquet", "default/all/0.parquet"],
-            ["default/all/1.parquet", "default/all/0.parquet"],
-        ),
-        ("hf:o/n/b", None, ["a/train/0.parquet", "b/train/0.parquet"], ["b/train/0.parquet"]),
-        (
-            "hf:o/n",
-            None,
-            ["a/train/0.parquet", "b/train/0.parquet"],
-            "has several configurations; add one, as hf:o/n/a: a, b",
-        ),
-        ("hf:o/n/c", None, ["a/train/0.parquet"], "has no configuration c; there are a"),
-    ],
-)
-def test_names_of_the_hub(
-    source: str, split: str | None, there: list[str], expected: list[str] | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def listed(url: str, access: Access, flag: str) -> list[Listed]:
-        assert url == CONVERTED
-        return [Listed(f"{url}/{name}", name, 1, "v") for name in there]
-
-    monkeypatch.setattr(hub, "listed", listed)
-    monkeypatch.setattr(remote, "table_images", lambda tables, access, flag: [table.where for table in tables])
-    if isinstance(expected, str):
-        with pytest.raises(UserError) as caught:
-            collect(source, access=Access(split=split))
-        assert expected in str(caught.value)
-    else:
-        monkeypatch.setattr(remote, "listed_images", lambda paths, *rest: paths)
-        found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
-        assert found == [f"{CONVERTED}/{name}" for name in expected]
-
-
-@pytest.mark.parametrize(
-    ("source", "split", "partial"),
-    [
-        ("hf:o/n", None, "partial-train"),
-        ("hf:o/n", "train", "partial-train"),
-        (CONVERTED, None, "partial-train"),
-        ("hf:o/n", "test", None),
-    ],
-)
-def test_a_part_of_a_split_is_named(
-    source: str,
-    split: str | None,
-    partial: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """The hub's Parquet ends after about 5 GB of a large split; splits whose names only end alike are others."""
-    names = [f"default/{one}/0.parquet" for one in ("partial-train", "pretrain", "test")]
-    there = [Listed(f"{CONVERTED}/{name}", name, 1, "v") for name in names]
-    for module in (hub, remote):
-        monkeypatch.setattr(module, "listed", lambda url, access, flag: there)
-    monkeypatch.setattr(remote, "table_images", lambda tables, access, flag: [table.where for table in tables])
-    monkeypatch.setattr(remote, "listed_images", lambda paths, *rest: paths)
-    monkeypatch.setattr(remote, "file_system", lambda url, access: None)
-    found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
-    if source == "hf:o/n":
-        assert found == [f"{CONVERTED}/{names[2 if split == 'test' else 0]}"]
-    lines = [line for line in caplog.messages if "the rest is missing" in line]
-    assert [line.startswith(f"{source}: {partial} holds only") for line in lines] == [True] * (partial is not None)
-
-
-def test_labeled_images_of_the_hub_are_of_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classes' own split is that of the files, so they need both."""
-    found: list[str] = []
-
-    def table_images(tables: list[Table], access: Access, flag: str) -> list[str]:
-        found.extend(table.name for table in tables)
-        raise UserError("enough")
-
-    names = ["default/train/0.parquet", "default/validation/0.parquet"]
-    monkeypatch.setattr(hub, "listed", lambda url, access, flag: [Listed(f"{url}/{one}", one, 1, "v") for one in names])
-    monkeypatch.setattr(remote, "table_images", table_images)
-    with pytest.raises(UserError, match="enough"):
-        class_parts("hf:o/n")
-    assert found == names
-    with pytest.raises(UserError, match="enough"):
-        class_parts("hf:o/n", access=Access(split="train"))
-    assert found == [*names, names[0]]
-
-
-def test_a_dataset_that_the_hub_has_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def listed(url: str, access: Access, flag: str) -> list[Listed]:
-        if url == CONVERTED:
-            raise UserError("gone") from fetching.FetchError(url, "is not there", True)
-        assert url == "hf://datasets/o/n"
-        return [Listed(f"{url}/1.png", "1.png", 1, "v")]
-
-    monkeypatch.setattr(hub, "listed", listed)
-    assert list(collect("hf:o/n").names) == ["1.png"]
-
-
 def test_the_cache_folder_is_checked_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--data.cache_dir .*/file cannot be written to"):
         collect("memory://x", access=Access(str(tmp_path / "file")))
-
-
-@pytest.mark.parametrize("option", ["column", "label_column", "split"])
-def test_options_of_tables_are_never_ignored(image_folder: Path, tmp_path: Path, access: Access, option: str) -> None:
-    """Where nothing is a table, they are refused; one table among the sources is enough."""
-    wanted = replace(access, **{option: "train"})
-    with pytest.raises(UserError, match=rf"--data\.{option} train is for Parquet and Arrow files, .*images has none"):
-        collect(image_folder, access=wanted)
-    with pytest.raises(ValueError, match=f"{option} train is for Parquet and Arrow files; path is not set"):
-        EvaluateDataConfig(**{option: "train"})
-    table = table_of(image_folder, tmp_path / "t" / "train.parquet", train=list(range(10)))
-    names = {"column": "image", "label_column": "train", "split": "train"}
-    assert len(collect([image_folder, table], access=replace(access, **{option: names[option]}))) == 20
-
-
-def test_a_list_to_fine_tune_on_has_its_own_options(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("path,label\n1.png,cat\n")
-    with pytest.raises(UserError, match=r"--data\.split val is for tables of images; .* --data\.split_column"):
-        labeled_set(FinetuneDataConfig(path=str(tmp_path / "a.csv"), split="val"), 0)
