@@ -11,24 +11,40 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
-
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult, finetune
 from fcmae.pretrain import pretrain
+from fcmae.runs.find import last_checkpoint, read_state
+from fcmae.runs.layout import flat
 
 RUNS = Path("runs")
+DEMO = {"data.path": None, "model.name": "convnextv2_atto", "model.stem_stride": 1, "model.in_chans": 3}
+"""Settings of the demo that the comparison needs."""
 
 
 def demo_run() -> Path:
     """The newest finished run of the demo recipe, or a new one."""
     for config in sorted(RUNS.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime, reverse=True):
-        settings = yaml.safe_load(config.read_text())
-        is_demo = "mask_ratio" in settings["train"] and settings["data"]["path"] is None
-        like_demo = (settings["model"]["name"], settings["model"]["stem_stride"]) == ("convnextv2_atto", 1)
-        if is_demo and like_demo and (config.parent / "checkpoints" / "last").exists():
+        if is_finished_demo(config.parent):
             return config.parent
-    return pretrain(output=RUNS / "demo").folder
+    made = pretrain(output=RUNS / "demo")
+    if not made.is_complete:
+        sys.exit(1)  # Ctrl-C; the run has said how to go on
+    return made.folder
+
+
+def is_finished_demo(run: Path) -> bool:
+    """Whether its last checkpoint is that of the last step."""
+    try:
+        checkpoint = last_checkpoint(run)
+        state = None if checkpoint is None else read_state(checkpoint)
+    except UserError:  # damaged, or of another program: no run to take
+        return False
+    settings = {} if state is None else flat(state.settings)
+    if state is None or "train.mask_ratio" not in settings:  # fine-tuning has none
+        return False
+    epochs = state.step * state.effective_batch / state.samples_per_epoch
+    return all(settings.get(name) == value for name, value in DEMO.items()) and epochs >= settings["train.epochs"]
 
 
 def row(name: str, result: FinetuneResult) -> str:

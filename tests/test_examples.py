@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
+
+from fcmae.runs.checkpoint import write_state
+from fcmae.runs.state import TrainState
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "pretraining_pays.py"
 
@@ -25,36 +27,42 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def run_folder(name: str, age: int, path: str | None = None, is_finished: bool = True, **train: Any) -> None:
-    folder = Path("runs") / name
-    folder.mkdir(parents=True)
+def run_folder(name: str, age: int, path: str | None = None, epochs: int = 3, **train: Any) -> Path:
+    """Of three epochs of two steps, of which it has done some; its checkpoint has no weights."""
+    run = Path("runs") / name
+    checkpoint = run / "checkpoints" / f"step-{2 * epochs:08}"
+    checkpoint.mkdir(parents=True)
     settings = {
-        "model": {"name": "convnextv2_atto", "stem_stride": 1},
+        "model": {"name": "convnextv2_atto", "stem_stride": 1, "in_chans": 3},
         "data": {"path": path},
-        "train": {"mask_ratio": 0.6} | train,
+        "train": {"epochs": 3} | (train or {"mask_ratio": 0.6}),
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    os.utime(folder / "config.yaml", (10**9 - age, 10**9 - age))
-    if is_finished:
-        (folder / "checkpoints" / "last").mkdir(parents=True)
+    write_state(checkpoint, TrainState(2 * epochs, effective_batch=8, samples_per_epoch=16, settings=settings))
+    (run / "checkpoints" / "last").write_text(checkpoint.name)
+    (run / "config.yaml").write_text("not read\n")
+    os.utime(run / "config.yaml", (10**9 - age, 10**9 - age))
+    return run
 
 
 def test_it_takes_the_newest_demo_run_and_no_other(example: Any) -> None:
     run_folder("older-demo", age=9)
     run_folder("demo", age=8)
-    run_folder("unfinished", age=3, is_finished=False)
-    run_folder("of-my-photos", age=2, path="/photos")
-    tuned = Path("runs") / "tuned"
-    run_folder("tuned", age=1)
-    settings = yaml.safe_load((tuned / "config.yaml").read_text())
-    del settings["train"]["mask_ratio"]  # fine-tuning has none
-    (tuned / "config.yaml").write_text(yaml.safe_dump(settings))
+    run_folder("unfinished", age=4, epochs=2)
+    run_folder("of-my-photos", age=3, path="/photos")
+    run_folder("tuned", age=2, layer_decay=0.9)
+    damaged = run_folder("damaged", age=1)
+    (damaged / "checkpoints" / "last").write_text("step-00000099")
+    (Path("runs") / "other").mkdir()
+    (Path("runs") / "other" / "config.yaml").write_text("- [of another: program")
     assert example.demo_run() == Path("runs/demo")
 
 
 def test_without_one_it_pretrains(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example, "pretrain", lambda output: SimpleNamespace(folder=output))
+    monkeypatch.setattr(example, "pretrain", lambda output: SimpleNamespace(folder=output, is_complete=True))
     assert example.demo_run() == Path("runs/demo")
+    monkeypatch.setattr(example, "pretrain", lambda output: SimpleNamespace(folder=output, is_complete=False))
+    with pytest.raises(SystemExit):  # stopped: there is nothing to compare
+        example.demo_run()
 
 
 def test_both_networks_stand_side_by_side(
