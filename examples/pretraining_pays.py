@@ -8,6 +8,7 @@ seen in pretraining, without labels. Without a finished demo run in runs/ it pre
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the split, the classifier and the order")
     args = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("fcmae").setLevel(logging.INFO)  # what the runs say of themselves
     weights = demo_run()
     rows = []
     for name, start in (("pretrained", str(weights)), ("random weights", "scratch")):
