@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,20 +13,28 @@ from fcmae.data.stores.access import Access
 
 T = TypeVar("T")
 
-# (package, its photos) in training order, with the textures spread out
+# (folder of a package, its photos) in training order, with the textures spread out
 PHOTOGRAPHS = (
-    ("skimage.data", "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png"),
-    ("skimage.data", "grass.png"),
-    ("sklearn.datasets.images", "flower.jpg"),
-    ("skimage.data", "gravel.png"),
-    ("sklearn.datasets.images", "china.jpg"),
-    ("skimage.data", "hubble_deep_field.jpg motorcycle_left.png ihc.png rocket.jpg moon.png retina.jpg"),
+    ("skimage/data", "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png"),
+    ("skimage/data", "grass.png"),
+    ("sklearn/datasets/images", "flower.jpg"),
+    ("skimage/data", "gravel.png"),
+    ("sklearn/datasets/images", "china.jpg"),
+    ("skimage/data", "hubble_deep_field.jpg motorcycle_left.png ihc.png rocket.jpg moon.png retina.jpg"),
 )
 
 
 def embedded_photographs() -> list[Path]:
-    """The photos that ship with scikit-image and scikit-learn. Nothing is downloaded."""
-    return [Path(str(files(package) / name)) for package, names in PHOTOGRAPHS for name in names.split()]
+    """The photos that ship with scikit-image and scikit-learn. Nothing is downloaded, and neither is imported."""
+    return [_installed(folder) / name for folder, names in PHOTOGRAPHS for name in names.split()]
+
+
+def _installed(folder: str) -> Path:
+    package, _, inside = folder.partition("/")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return Path(spec.origin).parent / inside
 
 
 def image_files(source: PathLike | Sequence[PathLike], leave_out: Path | None = None) -> list[ImageRef]:

@@ -92,15 +92,16 @@ def launch(args: list[str], *launcher: str) -> str:
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
 
 
+@pytest.mark.usefixtures("small_network")
 def test_two_processes_train_as_one(tiny_args: Args, image_folder: Path, tmp_path: Path) -> None:
-    """torchrun: the same samples a step, gradients averaged over both; what either cannot read is named once."""
+    """The same samples a step, gradients averaged over both; what either cannot read is named once."""
     shutil.copytree(image_folder, tmp_path / "images")
     broken = tmp_path / "images" / "a" / "0.png"
     broken.write_bytes(broken.read_bytes()[:100])
     options = (*SHORT, "--data.path", str(tmp_path / "images"))
     assert main(tiny_args("one", *options)) == 0
     args = tiny_args("two", *options, "--train.batch_size", "1", "--train.accumulation_steps", "2")
-    text = launch(args, *TORCHRUN)
+    text = train_together("fcmae.pretrain", args, tmp_path / "log")
     assert "2 × cpu" in text
     assert text.count(f"skipped, cannot be read: {broken}") == 1
     assert metrics(tmp_path / "two")[-1]["unreadable_images"] == 1
