@@ -122,6 +122,38 @@ def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, monkeypatch: p
         assert changed == CHANGED[name], name
 
 
+def test_table_2f_shares_the_weights_and_changes_grn_in_fine_tuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrained: list[dict[str, Any]] = []
+    finetuned: dict[str, Any] = {}
+
+    def record(**settings: Any) -> SimpleNamespace:
+        pretrained.append(settings)
+        return SimpleNamespace(is_complete=True)
+
+    def record_tuning(weights: str, **settings: Any) -> FinetuneResult:
+        finetuned[Path(weights).name, settings["model"].get("use_grn")] = settings["model"]
+        return FinetuneResult(tmp_path, 0, None, None, is_complete=False)
+
+    monkeypatch.setattr(run, "pretrain", record)
+    monkeypatch.setattr(run, "finetune", record_tuning)
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    experiment = Experiment(dataclasses.replace(plan.PLANS["elpv"], make=lambda folder: folder), tmp_path)
+    experiment.labeled = 100
+    for network in ("v2", "grn-dropped", "v1", "grn-new"):
+        with pytest.raises(SystemExit, match="stopped"):
+            experiment.result(network, 0.1, 0, 3e-3, "test")
+    assert finetuned == {
+        ("pretrained-v2", None): {"img_size": 128},
+        ("pretrained-v2", False): {"img_size": 128, "use_grn": False},
+        ("pretrained-v1", None): {"img_size": 128},
+        ("pretrained-v1", True): {"img_size": 128, "use_grn": True},
+    }
+    grn = [(one["model"].get("use_grn"), one["model"].get("use_layer_scale")) for one in pretrained]
+    assert grn == [(None, None)] * 2 + [(False, True)] * 2
+
+
 class Counted(Experiment):
     """Fine-tunes in no time: accuracy is highest at a learning rate of 1e-3."""
 
