@@ -37,6 +37,9 @@ GRN = {
 }
 """With v2 and v1 the paper's table 2f: GRN in pretraining, fine-tuning, both or neither."""
 PRETRAIN_BATCH = 64
+UNSET: dict[str, dict[str, Any]] = {"model": {"stem_stride": None}, "train": {"base_lr": None, "warmup_epochs": None}}
+"""What plans leave unset in pretraining. Unless it is given, the recipe for small sets chooses, whose values come from
+here."""
 
 
 def _peak(rate: float) -> dict[str, dict[str, float]]:

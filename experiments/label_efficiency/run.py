@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.label_efficiency.plan import DECAY, GRN, NETWORKS, RATES, VARIATIONS, Network, Plan
+from experiments.label_efficiency.plan import DECAY, GRN, NETWORKS, RATES, UNSET, VARIATIONS, Network, Plan
 from fcmae.finetune import finetune
 from fcmae.pretrain import pretrain
 from fcmae.runs.layout import METRICS
@@ -64,7 +64,8 @@ class Experiment:
         settings = {name: {**values, **chosen.pretrain.get(name, {})} for name, values in self.plan.pretrain.items()}
         settings["data"] |= {"path": str(self.data / "train")}
         settings["train"]["epochs"] = max(1, round(chosen.length * settings["train"]["epochs"]))
-        model = dict(self.plan.model) | settings.pop("model") | dict(chosen.model)
+        settings["train"] = UNSET["train"] | settings["train"]
+        model = UNSET["model"] | dict(self.plan.model) | settings.pop("model") | dict(chosen.model)
         if not pretrain(model=model, output=str(output), log={"checkpoint_every": 20}, **settings).is_complete:
             raise SystemExit(f"stopped; run again to resume {output}")
         return str(output)

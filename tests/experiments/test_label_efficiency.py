@@ -16,6 +16,7 @@ from experiments.label_efficiency import overview, plan, run, sets, table
 from experiments.label_efficiency.run import Experiment, Result
 from fcmae.cli.finetune_parser import config_from
 from fcmae.cli.pretrain_parser import config_from as pretrain_config
+from fcmae.config.left_open import OpenConfig
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult
 from fcmae.runs.layout import flat
@@ -120,6 +121,26 @@ def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, monkeypatch: p
     for name, found in zip(plan.VARIATIONS, varied, strict=True):
         changed = {key: value for key, value in found.items() if value != usual[key] and key != "output"}
         assert changed == CHANGED[name], name
+
+
+def test_plans_leave_nothing_to_the_recipe_for_small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what it comes from. Runs of before there was a recipe go on with what they have."""
+    given: list[dict[str, Any]] = []
+
+    def record(**settings: Any) -> SimpleNamespace:
+        given.append(settings)
+        return SimpleNamespace(is_complete=True)
+
+    monkeypatch.setattr(run, "pretrain", record)
+    for name, chosen in plan.PLANS.items():
+        (tmp_path / name / "data" / "train").mkdir(parents=True)
+        experiment = Experiment(dataclasses.replace(chosen, make=lambda folder: folder), tmp_path / name)
+        experiment.weights("v2")
+        config = pretrain_config((), given[-1])
+        assert isinstance(config, OpenConfig)
+        assert not config.left_open
+        assert (config.train.base_lr, config.train.warmup_epochs) == (None, None)
+        assert config.model.stem_stride == (1 if name == "fashion_mnist" else None)
 
 
 def test_table_2f_shares_the_weights_and_changes_grn_in_fine_tuning(
