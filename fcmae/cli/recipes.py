@@ -166,9 +166,11 @@ class Recipes(Generic[S]):
         return ordered, sources
 
     def _is_shipped(self, path: Path) -> bool:
-        """Whether a file is a shipped recipe itself: in a clone, configs/auto.yaml."""
-        with as_file(files("fcmae.configs") / path.name) as shipped:
-            return shipped.is_file() and shipped.samefile(path)
+        """Whether a file is a shipped recipe under its name, as configs/auto.yaml of a clone."""
+        shipped = files("fcmae.configs") / path.name
+        with contextlib.suppress(OSError):
+            return shipped.is_file() and shipped.read_bytes() == path.read_bytes()
+        return False
 
     def _source(self, given: str) -> _Source:
         """The file or recipe that ``--config`` names.
@@ -181,7 +183,8 @@ class Recipes(Generic[S]):
         if not given:
             raise UserError(f"--config is empty; give a YAML file or a recipe: {', '.join(self.names())}")
         path, name = Path(given), Path(given).name.removesuffix(".yaml")
-        if path.parent in (Path("."), Path("configs")) and (not path.is_file() or self._is_shipped(path)):
+        is_name = path.parent in (Path("."), Path("configs")) and not path.is_file()
+        if is_name or self._is_shipped(path):
             if name in self.names():
                 with as_file(files("fcmae.configs") / f"{name}.yaml") as shipped:
                     file = read_settings(given, read_text(shipped, given), self.kind)

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -64,6 +66,9 @@ def test_a_file_of_ones_own_called_auto_is_a_file(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Path("auto.yaml").write_text("train: {epochs: 7}\n")
     assert settings("--config", "auto.yaml", "--data.path", "x") == {"data.path": "x", "train.epochs": 7}
+    (tmp_path / "clone").mkdir()
+    copied = shutil.copy(str(files("fcmae.configs") / "auto.yaml"), tmp_path / "clone")
+    assert settings("--config", str(copied), "--data.path", "x") == OF_1969  # the recipe itself
 
 
 GIVEN = {
