@@ -40,7 +40,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     Every setting is a keyword: ``epochs=100`` is ``train.epochs``, ``data="images/"`` is ``data.path``,
     ``model="convnextv2_tiny"`` is ``model.name``, and a group may be a dict or its dataclass: ``log={"every": 5}``.
     ``config`` is a recipe's name or a YAML file, which the other settings override; or a whole
-    :class:`fcmae.config.PretrainConfig`, and then nothing else. Without ``config`` and ``data`` the demo recipe runs.
+    :class:`fcmae.config.PretrainConfig`, and then nothing else. Without ``config`` and ``data`` the demo recipe runs;
+    without ``config`` and with fewer than 100,000 images the recipe ``auto``, which chooses what is not given.
 
     Raises:
         UserError: an unknown or wrong setting, a missing folder, no readable image, a run folder that is taken.

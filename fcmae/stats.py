@@ -19,7 +19,7 @@ from fcmae.called import command_line
 from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
-from fcmae.config import check_least, check_seed
+from fcmae.config import check_least, check_seed, small_sets
 from fcmae.config.source import OwnPixelsConfig
 from fcmae.data.pixel_reading import Stack
 from fcmae.data.sources.source import check_there
@@ -101,7 +101,7 @@ def stats(config: StatsConfig) -> StatsResult:
     result = summary(found)
     result = replace(result, flags=(*config.data.flags, *result.flags))
     if config.output is not None:
-        line = command_line("pretrain", *pretrain_arguments(config.source, result.flags))
+        line = command_line("pretrain", *pretrain_arguments(config.source, result.flags, result.images))
         write_stats_page(Path(config.output), found, result, config.source, line, reading, config.num_workers)
     if config.json is not None:
         write_text(Path(config.json), json.dumps(_valid(asdict(result)), indent=1) + "\n")
@@ -131,9 +131,10 @@ def _check_writable(file: Path, name: str) -> None:
         raise UserError(f"--{name} {file} cannot be written: {folder} is no folder that you may write to")
 
 
-def pretrain_arguments(source: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """The arguments of ``fcmae pretrain`` for this set."""
-    return ["--config", "pretrain", "--data.path", ",".join(source), *flags]
+def pretrain_arguments(source: Sequence[str], flags: Sequence[str], images: int) -> list[str]:
+    """The arguments of ``fcmae pretrain`` for this set of so many images."""
+    recipe = small_sets.AUTO if images < small_sets.LIMIT else "pretrain"
+    return ["--config", recipe, "--data.path", ",".join(source), *flags]
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
@@ -155,7 +156,7 @@ def _show(result: StatsResult, config: StatsConfig) -> None:
     if len(result.damaged) > NAMED:
         say(f"             and {len(result.damaged) - NAMED:,} more; --json lists them all\n")
     say("".join(f"{'note':12} {note}\n" for note in result.notes))
-    say(command_line("pretrain", *pretrain_arguments(config.source, result.flags)) + "\n")
+    say(command_line("pretrain", *pretrain_arguments(config.source, result.flags, result.images)) + "\n")
     for file in filter(None, (config.output, config.json)):
         say(f"{file}\n")
 

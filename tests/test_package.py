@@ -80,7 +80,7 @@ def test_help_works_from_the_wheel_anywhere(installed: Path, tmp_path: Path, pla
     done = run(*flags, "-m", "fcmae.pretrain", "--help", cwd=cwd, PYTHONPATH=str(installed))
     assert done.returncode == 0, done.stderr
     assert "--train.mask_ratio" in done.stdout
-    assert "Shipped recipes: demo, pretrain." in " ".join(done.stdout.split())
+    assert "Shipped recipes: auto, demo, pretrain." in " ".join(done.stdout.split())
     code = "from importlib.util import find_spec; print(find_spec('fcmae.sparse').origin)"  # without torch
     where = run(*flags, "-c", code, cwd=cwd, PYTHONPATH=str(installed))
     if place != "checkout":

@@ -20,6 +20,10 @@ class Network:
     """Groups of settings, laid over ``Plan.pretrain``."""
     length: float = 1.0
     """Epochs of pretraining, as a multiple of the plan's."""
+    finetune: Mapping[str, Any] = field(default_factory=dict)
+    """What fine-tuning lays over the model."""
+    weights_of: str | None = None
+    """The network whose pretraining it shares; None: it has its own."""
 
 
 NETWORKS = {
@@ -27,7 +31,15 @@ NETWORKS = {
     "scratch": Network("V2, from scratch", False),
     "v1": Network("V1 style (LayerScale, no GRN), pretrained", True, {"use_grn": False, "use_layer_scale": True}),
 }
+GRN = {
+    "grn-dropped": Network("V2, pretrained; GRN dropped", True, finetune={"use_grn": False}, weights_of="v2"),
+    "grn-new": Network("V1 style, pretrained; GRN new", True, finetune={"use_grn": True}, weights_of="v1"),
+}
+"""With v2 and v1 the paper's table 2f: GRN in pretraining, fine-tuning, both or neither."""
 PRETRAIN_BATCH = 64
+UNSET: dict[str, dict[str, Any]] = {"model": {"stem_stride": None}, "train": {"base_lr": None, "warmup_epochs": None}}
+"""What plans leave unset in pretraining. Unless it is given, the recipe for small sets chooses, whose values come from
+here."""
 
 
 def _peak(rate: float) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.label_efficiency.plan import DECAY, NETWORKS, RATES, VARIATIONS, Network, Plan
+from experiments.label_efficiency.plan import DECAY, GRN, NETWORKS, RATES, UNSET, VARIATIONS, Network, Plan
 from fcmae.finetune import finetune
 from fcmae.pretrain import pretrain
 from fcmae.runs.layout import METRICS
@@ -58,11 +58,14 @@ class Experiment:
         chosen = network_of(network)
         if not chosen.pretrained:
             return "scratch"
+        if chosen.weights_of is not None:
+            return self.weights(chosen.weights_of)
         output = self.folder / f"pretrained-{network}"
         settings = {name: {**values, **chosen.pretrain.get(name, {})} for name, values in self.plan.pretrain.items()}
         settings["data"] |= {"path": str(self.data / "train")}
         settings["train"]["epochs"] = max(1, round(chosen.length * settings["train"]["epochs"]))
-        model = dict(self.plan.model) | settings.pop("model") | dict(chosen.model)
+        settings["train"] = UNSET["train"] | settings["train"]
+        model = UNSET["model"] | dict(self.plan.model) | settings.pop("model") | dict(chosen.model)
         if not pretrain(model=model, output=str(output), log={"checkpoint_every": 20}, **settings).is_complete:
             raise SystemExit(f"stopped; run again to resume {output}")
         return str(output)
@@ -85,14 +88,16 @@ class Experiment:
         return one
 
     def _finetune(self, network: str, share: float, seed: int, rate: float, tunes: bool) -> tuple[float, int]:
-        plan, is_pretrained = self.plan, network_of(network).pretrained
+        plan, chosen = self.plan, network_of(network)
+        is_pretrained = chosen.pretrained
+        model = {"img_size": plan.model["img_size"]} if is_pretrained else dict(plan.model)
         images = self.labeled * share * (1 - TUNE_SHARE if tunes else 1)
         epochs = plan.epochs(round(images))
         output = self.folder / f"finetuned-{network}-{share:g}-{seed}-{rate:g}"
         shutil.rmtree(output, ignore_errors=True)  # ours, of a run that was stopped
         done = finetune(
             self.weights(network), config="few_labels", output=str(output), seed=seed,
-            model=({"img_size": plan.model["img_size"]} if is_pretrained else dict(plan.model)),
+            model=model | dict(chosen.finetune),
             data=dict(plan.data) | ({} if is_pretrained else {"mean": "auto", "std": "auto"}) | {
                 "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
                 "num_workers": 1, "cache": True,
@@ -113,7 +118,7 @@ class Experiment:
 
 def network_of(name: str) -> Network:
     """Of the networks that are compared, or of the variations of one."""
-    return (NETWORKS | VARIATIONS)[name]
+    return (NETWORKS | GRN | VARIATIONS)[name]
 
 
 def read(folder: Path) -> list[Result]:

@@ -18,8 +18,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_lo
 
 from fcmae.cli.fields import groups, leaves, metavar, positionals
 from fcmae.cli.messages import as_typed, one_line
-from fcmae.cli.spelling import normalized
+from fcmae.cli.spelling import OF_THE_PARSER, normalized
 from fcmae.errors import UserError
+from fcmae.runs.layout import flat
 
 T = TypeVar("T")
 
@@ -97,12 +98,26 @@ def parse(kind: type[T], argv: Sequence[str] | None = None, prog: str = "fcmae")
 
 def parsed(kind: type[T], parser: ArgumentParser, argv: Sequence[str]) -> T:
     """As :func:`parse`, with an existing parser."""
+    return _build(kind, _parse_args(kind, parser, argv, defaults=True))
+
+
+def given_settings(kind: type, parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The settings that arguments give, those in their files included, by dotted name.
+
+    Raises:
+        UserError: as :func:`parse`, except for values out of range.
+    """
+    asks = [one for one in argv if one.partition("=")[0] in OF_THE_PARSER]
+    found = _parse_args(kind, parser, [one for one in argv if one not in asks], defaults=False).as_dict()
+    return {name: value for name, value in flat(found).items() if name in leaves(kind)}
+
+
+def _parse_args(kind: type, parser: ArgumentParser, argv: Sequence[str], defaults: bool) -> Namespace:
     flags = normalized(kind, argv, takes_files="--config" in parser._option_string_actions)
     try:
-        found = parser.parse_args(flags)
+        return parser.parse_args(flags, defaults=defaults)
     except argparse.ArgumentError as error:
         raise UserError(as_typed(one_line(str(error), kind), kind, flags)) from None
-    return _build(kind, found)
 
 
 def from_values(kind: type[T], values: Mapping[str, Any]) -> T:

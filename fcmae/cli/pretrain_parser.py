@@ -1,14 +1,18 @@
 """Settings of pretraining: flags or keywords override YAML files; recipes by name; the demo recipe by default."""
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from fcmae.cli.recipes import Recipes
-from fcmae.config import PretrainConfig
+from fcmae.cli.recipes import Given, Recipes
+from fcmae.config import PretrainConfig, PretrainModelConfig, small_sets
+from fcmae.config.left_open import OpenConfig
+from fcmae.models.sizes import SIZES
 
 DEMO = "demo"
 PROG = "python -m fcmae.pretrain"
@@ -21,7 +25,9 @@ SIZE_RECIPES = {f"pretrain_{size}": f"convnextv2_{size}" for size in
 DESCRIPTION = """Pretrain a ConvNeXt on unlabeled images with FCMAE.
 
 With neither --config nor --data.path it runs the demo recipe: a small network on bundled photos, a few minutes on two
-cores. Options override the configuration file; later files override earlier ones."""
+cores. Without --config, fewer than 100,000 images are trained on by the recipe auto, which chooses epochs, learning
+rate, crops, mean and std, patch size and width of the decoder, and more of them by the defaults below. Options override
+the configuration file; later files override earlier ones."""
 
 CONFIG_PARAMETER = inspect.Parameter(
     "config",
@@ -53,10 +59,15 @@ def build_parser(prog: str = PROG) -> ArgumentParser:
 def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> PretrainConfig:
     """Parse arguments, by default ``sys.argv[1:]``, into a configuration.
 
+    What the recipe for small sets may choose is left open, in an :class:`fcmae.config.left_open.OpenConfig`.
+
     Raises:
         UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
     """
-    return RECIPES.parse(argv, prog)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    given = RECIPES.given(arguments, prog)
+    flags = [f"--{name}={value}" for name, value in _stem_stride(given).items()]
+    return _left_open(RECIPES.parse([*flags, *arguments], prog), given)
 
 
 def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainConfig:
@@ -65,7 +76,38 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> PretrainCon
     Raises:
         UserError: as for :func:`parse_config`.
     """
-    given = dict(keywords)
-    if args and "config" not in given and not isinstance(args[0], PretrainConfig):
-        args, given["config"] = args[1:], args[0]
-    return RECIPES.from_call(args, given)
+    keywords = dict(keywords)
+    if args and "config" not in keywords and not isinstance(args[0], PretrainConfig):
+        args, keywords["config"] = args[1:], args[0]
+    if args or isinstance(keywords.get("config"), PretrainConfig):
+        return RECIPES.from_call(args, keywords)
+    given = RECIPES.given_in_call(keywords)
+    return _left_open(RECIPES.from_call((), keywords | _stem_stride(given)), given)
+
+
+def _may_choose(given: Given) -> bool:
+    """Whether the recipe for small sets was asked for, or is the default if there are few images."""
+    return small_sets.AUTO in given.recipes or (not given.recipes and given.settings.get("data.path") is not None)
+
+
+def _stem_stride(given: Given) -> dict[str, int]:
+    """The recipe's, where it may choose: the stride decides which image sizes are refused."""
+    settings = {name.removeprefix("model."): value for name, value in given.settings.items()}
+    is_given = "stem_stride" in settings or settings.get("init_from") is not None
+    name, size = (settings.get(one, getattr(PretrainModelConfig, one)) for one in ("name", "img_size"))
+    sides = size if isinstance(size, list | tuple) else [size]
+    if is_given or not _may_choose(given) or name not in SIZES or not all(isinstance(side, int) for side in sides):
+        return {}  # what is wrong with them the parser says
+    stride = small_sets.stem_stride(name, (min(sides), max(sides)))
+    return {} if stride == SIZES[name].stem_stride else {"model.stem_stride": stride}
+
+
+def _left_open(config: PretrainConfig, given: Given) -> PretrainConfig:
+    """The configuration, with what the recipe may choose left open."""
+    if not _may_choose(given):
+        return config
+    names = small_sets.NAMES - given.settings.keys()
+    if config.train.effective_batch is not None:
+        names -= {"train.batch_size"}
+    groups = {field.name: getattr(config, field.name) for field in fields(config)}
+    return OpenConfig(**groups, left_open=names, for_any_set=small_sets.AUTO in given.recipes)

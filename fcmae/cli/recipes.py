@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -13,12 +13,21 @@ from jsonargparse import ArgumentParser
 
 from fcmae.cli.fields import bare_fields, nearest
 from fcmae.cli.keywords import nested_values, settings_from
-from fcmae.cli.parser import from_values, make_parser, parsed
+from fcmae.cli.parser import from_values, given_settings, make_parser, parsed
 from fcmae.cli.settings_file import SettingsFile, placed, read_settings, read_text
 from fcmae.errors import UserError
 from fcmae.runs.layout import flat, run_of
 
 S = TypeVar("S")
+
+
+class Given(NamedTuple):
+    """What the user gave, in files, flags and keywords."""
+
+    recipes: list[str | None]
+    """The shipped recipe of each ``--config`` in turn; None: a file."""
+    settings: dict[str, Any]
+    """By dotted name, those of the recipes included."""
 
 
 class _Source(NamedTuple):
@@ -27,6 +36,8 @@ class _Source(NamedTuple):
     arguments: list[str]
     """For jsonargparse: --config with a path, or with YAML text for an older name; and a run's --output."""
     file: SettingsFile
+    recipe: str | None = None
+    """The shipped recipe that it names."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +74,25 @@ class Recipes(Generic[S]):
         Raises:
             UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
         """
-        arguments, given = self._in_order(list(sys.argv[1:] if argv is None else argv))
-        try:
+        arguments, sources = self._in_order(list(sys.argv[1:] if argv is None else argv))
+        with self._placing_errors(arguments, sources):
             return parsed(self.kind, self.parser(prog), arguments)
+
+    def given(self, argv: Sequence[str] | None, prog: str) -> Given:
+        """What arguments give; raises UserError as :meth:`parse`, except for values out of range."""
+        arguments, sources = self._in_order(list(sys.argv[1:] if argv is None else argv))
+        with self._placing_errors(arguments, sources):
+            found = given_settings(self.kind, self.parser(prog), arguments)
+        return Given([source.recipe for source in sources], found)
+
+    @contextlib.contextmanager
+    def _placing_errors(self, arguments: Sequence[str], sources: Sequence[_Source]) -> Iterator[None]:
+        try:
+            yield
         except UserError as error:
             options = {option.partition("=")[0].removeprefix("--") for option in arguments}
             named = options | {dotted for group, dotted in bare_fields(self.kind).items() if group in options}
-            raise placed(error, given, named) from None
+            raise placed(error, [source.file for source in sources], named) from None
 
     def from_call(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> S:
         """The settings for a call from Python, by the same rules as on the command line.
@@ -85,25 +108,38 @@ class Recipes(Generic[S]):
             args = (config, *args)
         if args:
             return settings_from(self.kind, args, given)
-        values = nested_values(self.kind, (), given)
+        sources, values = self._layers(config, given)
+        try:
+            return from_values(self.kind, values)
+        except UserError as error:
+            raise placed(
+                error, [source.file for source in sources], flat(nested_values(self.kind, (), given))
+            ) from None
+
+    def given_in_call(self, keywords: Mapping[str, Any]) -> Given:
+        """What the keywords of a call give; raises UserError as :meth:`from_call`, except for wrong values."""
+        given = dict(keywords)
+        sources, values = self._layers(given.pop("config", None), given)
+        return Given([source.recipe for source in sources], flat(values))
+
+    def _layers(self, config: Any, keywords: Mapping[str, Any]) -> tuple[list[_Source], dict[str, Any]]:
+        """The files of a call, and the settings in them with the keywords over them, as nested plain data."""
+        values = nested_values(self.kind, (), keywords)
         names = [config] if isinstance(config, str | Path) else config
         if names is None:
             names = [] if self.default is None or "path" in values.get("data", {}) else [self.default]
         if not isinstance(names, Sequence):
             raise UserError(f"config must be a {self.kind.__name__}, a recipe's name or a YAML file, got {config!r}")
+        sources = [self._source(str(name)) for name in names]
         from_files: dict[str, Any] = {}
-        read = [self._source(str(name)).file for name in names]
-        for file in read:
-            from_files = _merged(from_files, file.values)
-        overridden = _overridden(_group(layer.get("train")) for layer in [*(file.values for file in read), values])
-        from_files = _merged(from_files, {"train": dict.fromkeys(overridden)})
-        try:
-            return from_values(self.kind, _merged(from_files, values))
-        except UserError as error:
-            raise placed(error, read, flat(values)) from None
+        for source in sources:
+            from_files = _merged(from_files, source.file.values)
+        layers = [*(source.file.values for source in sources), values]
+        overridden = _overridden(_group(layer.get("train")) for layer in layers)
+        return sources, _merged(_merged(from_files, {"train": dict.fromkeys(overridden)}), values)
 
-    def _in_order(self, argv: list[str]) -> tuple[list[str], list[SettingsFile]]:
-        """Reorder the arguments so that configuration files come first and options override them; and those files.
+    def _in_order(self, argv: list[str]) -> tuple[list[str], list[_Source]]:
+        """Reorder the arguments so that configuration files come first and options override them; and their sources.
 
         Recipe names are replaced by their files. A run's config.yaml brings the folder that it lies in.
         """
@@ -127,7 +163,14 @@ class Recipes(Generic[S]):
         layers = [*(_group(source.file.values.get("train")) for source in sources), _train_options(options)]
         nulls = [f"--train.{name}=null" for name in _overridden(layers)] if len(layers) > 1 else []
         ordered = [arg for source in sources for arg in source.arguments] + options + nulls
-        return ordered, [source.file for source in sources]
+        return ordered, sources
+
+    def _is_shipped(self, path: Path) -> bool:
+        """Whether a file is a shipped recipe under its name, as configs/auto.yaml of a clone."""
+        shipped = files("fcmae.configs") / path.name
+        with contextlib.suppress(OSError):
+            return shipped.is_file() and shipped.read_bytes() == path.read_bytes()
+        return False
 
     def _source(self, given: str) -> _Source:
         """The file or recipe that ``--config`` names.
@@ -140,16 +183,18 @@ class Recipes(Generic[S]):
         if not given:
             raise UserError(f"--config is empty; give a YAML file or a recipe: {', '.join(self.names())}")
         path, name = Path(given), Path(given).name.removesuffix(".yaml")
-        if not path.is_file() and path.parent in (Path("."), Path("configs")):
+        is_name = path.parent in (Path("."), Path("configs")) and not path.is_file()
+        if is_name or self._is_shipped(path):
             if name in self.names():
                 with as_file(files("fcmae.configs") / f"{name}.yaml") as shipped:
-                    return _Source([f"--config={shipped}"], read_settings(given, read_text(shipped, given), self.kind))
+                    file = read_settings(given, read_text(shipped, given), self.kind)
+                    return _Source([f"--config={shipped}"], file, name)
             if name in self.older:
                 stands_for, model = self.older[name]
                 recipe = yaml.safe_load((files("fcmae.configs") / f"{stands_for}.yaml").read_text(encoding="utf-8"))
                 recipe["model"]["name"] = model
                 text = yaml.safe_dump(recipe)
-                return _Source([f"--config={text}"], read_settings(given, text, self.kind))
+                return _Source([f"--config={text}"], read_settings(given, text, self.kind), stands_for)
         if path.is_dir():
             raise UserError(f"--config {given} is a folder; give a YAML file, such as a run's config.yaml")
         if not path.is_file():

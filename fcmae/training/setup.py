@@ -19,6 +19,7 @@ from fcmae.sparse import BackendError, resolve_backend
 from fcmae.training.accelerator import captures, device_name, prepare
 from fcmae.training.batch import divide_batch, learning_rate_advice, peak_learning_rate
 from fcmae.training.beginning import Beginning, beginning, check_same_everywhere
+from fcmae.training.choosing import chosen
 from fcmae.training.fitting import largest_micro_batch
 from fcmae.training.monitor import Monitor
 from fcmae.training.optimizer import make_optimizer
@@ -45,10 +46,11 @@ def set_up(config: PretrainConfig) -> PretrainRun:
 
 def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainRun:
     accelerator, folder, resume_from, before = begun.accelerator, begun.folder, begun.resume_from, begun.before
-    config = recorded_pixels(config, before)
     images, held_out = hold_out(
         training_images(config.data.path, folder, config.data.access), config.monitor.holdout, config.seed
     )
+    config = chosen(config, len(images), accelerator.num_processes, None if resume_from is None else before)
+    config = recorded_pixels(config, before)
     dataset = _make_dataset(config, images)
     if resume_from is None:
         config = measured_pixels(config, dataset.paths)

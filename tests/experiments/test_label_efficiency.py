@@ -16,6 +16,7 @@ from experiments.label_efficiency import overview, plan, run, sets, table
 from experiments.label_efficiency.run import Experiment, Result
 from fcmae.cli.finetune_parser import config_from
 from fcmae.cli.pretrain_parser import config_from as pretrain_config
+from fcmae.config.left_open import OpenConfig
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult
 from fcmae.runs.layout import flat
@@ -120,6 +121,58 @@ def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, monkeypatch: p
     for name, found in zip(plan.VARIATIONS, varied, strict=True):
         changed = {key: value for key, value in found.items() if value != usual[key] and key != "output"}
         assert changed == CHANGED[name], name
+
+
+def test_plans_leave_nothing_to_the_recipe_for_small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what it comes from. Runs of before there was a recipe go on with what they have."""
+    given: list[dict[str, Any]] = []
+
+    def record(**settings: Any) -> SimpleNamespace:
+        given.append(settings)
+        return SimpleNamespace(is_complete=True)
+
+    monkeypatch.setattr(run, "pretrain", record)
+    for name, chosen in plan.PLANS.items():
+        (tmp_path / name / "data" / "train").mkdir(parents=True)
+        experiment = Experiment(dataclasses.replace(chosen, make=lambda folder: folder), tmp_path / name)
+        experiment.weights("v2")
+        config = pretrain_config((), given[-1])
+        assert isinstance(config, OpenConfig)
+        assert not config.left_open
+        assert (config.train.base_lr, config.train.warmup_epochs) == (None, None)
+        assert config.model.stem_stride == (1 if name == "fashion_mnist" else None)
+
+
+def test_table_2f_shares_the_weights_and_changes_grn_in_fine_tuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrained: list[dict[str, Any]] = []
+    finetuned: dict[str, Any] = {}
+
+    def record(**settings: Any) -> SimpleNamespace:
+        pretrained.append(settings)
+        return SimpleNamespace(is_complete=True)
+
+    def record_tuning(weights: str, **settings: Any) -> FinetuneResult:
+        finetuned[Path(weights).name, settings["model"].get("use_grn")] = settings["model"]
+        return FinetuneResult(tmp_path, 0, None, None, is_complete=False)
+
+    monkeypatch.setattr(run, "pretrain", record)
+    monkeypatch.setattr(run, "finetune", record_tuning)
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    experiment = Experiment(dataclasses.replace(plan.PLANS["elpv"], make=lambda folder: folder), tmp_path)
+    experiment.labeled = 100
+    for network in ("v2", "grn-dropped", "v1", "grn-new"):
+        with pytest.raises(SystemExit, match="stopped"):
+            experiment.result(network, 0.1, 0, 3e-3, "test")
+    assert finetuned == {
+        ("pretrained-v2", None): {"img_size": 128},
+        ("pretrained-v2", False): {"img_size": 128, "use_grn": False},
+        ("pretrained-v1", None): {"img_size": 128},
+        ("pretrained-v1", True): {"img_size": 128, "use_grn": True},
+    }
+    grn = [(one["model"].get("use_grn"), one["model"].get("use_layer_scale")) for one in pretrained]
+    assert grn == [(None, None)] * 2 + [(False, True)] * 2
 
 
 class Counted(Experiment):

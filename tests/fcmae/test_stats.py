@@ -142,7 +142,7 @@ def test_what_says_how_files_are_read_is_in_the_flags(tmp_path: Path) -> None:
         source, num_workers=0, dicom_window=False, max_pixels=1600, data={"cache_size": "1GB", "timeout": 5.0}
     )
     assert [(one.minimum, one.maximum) for one in found.channels] == [(-400, 1299)]
-    config = parse_config(pretrain_arguments([source], found.flags))
+    config = parse_config(pretrain_arguments([source], found.flags, found.images))
     assert config.data.path == source
     assert (config.data.max_pixels, config.data.cache_size, config.data.timeout) == (1600, "1GB", 5.0)
     assert config.data.value_range == found.value_range
@@ -170,4 +170,10 @@ def test_the_command_ends_with_a_line_to_paste(photos: Path, capsys: pytest.Capt
     assert printed[0].startswith("images       9 (")
     assert printed[0].endswith("1 damaged")
     assert " --model.in_chans 3 --data.mean " in printed[-1]
-    assert f"--data.path {photos}" in printed[-1]
+    assert f"--config auto --data.path {photos}" in printed[-1]
+
+
+@pytest.mark.parametrize(("images", "recipe"), [(99_999, "auto"), (100_000, "pretrain")])
+def test_the_line_names_the_recipe_for_so_many_images(images: int, recipe: str) -> None:
+    arguments = pretrain_arguments(["a", "b"], ["--model.in_chans", "1"], images)
+    assert arguments == ["--config", recipe, "--data.path", "a,b", "--model.in_chans", "1"]

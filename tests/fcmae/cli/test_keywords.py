@@ -16,6 +16,7 @@ from fcmae.cli.keywords import keyword_function, parameters, settings_from
 from fcmae.cli.pretrain_parser import config_from, parse_config
 from fcmae.collapse import CollapseConfig, collapse
 from fcmae.config import DataConfig, LogConfig, PretrainConfig, PretrainModelConfig
+from fcmae.config.left_open import OpenConfig
 from fcmae.convert import ConvertConfig, convert
 from fcmae.errors import UserError
 from fcmae.evaluate import EvaluateConfig, evaluate
@@ -92,9 +93,14 @@ def test_the_signature_shows_the_settings(kind: type) -> None:
 
 
 def test_groups_by_name_value_dict_and_dataclass() -> None:
-    for data in ("images", Path("images"), {"path": "images"}, DataConfig(path="images")):
-        assert config(data=data) == PretrainConfig(data=DataConfig(path="images"))
-    assert config_from((), {"path": "images"}) == PretrainConfig(data=DataConfig(path="images"))
+    for call in (*({"data": one} for one in ("images", Path("images"), {"path": "images"})), {"path": "images"}):
+        found = config_from((), call)
+        assert isinstance(found, OpenConfig)  # the recipe for small sets may choose the rest
+        assert found.settled({}) == PretrainConfig(data=DataConfig(path="images"))
+    whole = config(data=DataConfig(path="images"))
+    assert isinstance(whole, OpenConfig)
+    assert not any(name.startswith("data.") for name in whole.left_open)
+    assert whole.settled({}) == PretrainConfig(data=DataConfig(path="images"))
     assert config(model="convnextv2_tiny").model == PretrainModelConfig("convnextv2_tiny")
     assert config(log={"every": 5, "pictures_every": 0}).log == LogConfig(every=5, pictures_every=0)
     assert config_from((), {"data": None}) == config_from((), {})

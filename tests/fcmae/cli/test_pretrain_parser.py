@@ -54,12 +54,12 @@ def test_a_file_with_the_name_of_an_old_recipe_comes_first(tmp_path: Path, monke
 
 def test_old_names_are_shipped_in_no_file() -> None:
     assert not SIZE_RECIPES.keys() & set(recipe_names())
-    with pytest.raises(UserError, match="neither a file nor a recipe; recipes: demo, pretrain"):
+    with pytest.raises(UserError, match="neither a file nor a recipe; recipes: auto, demo, pretrain"):
         parse_config(["--config", "elsewhere/pretrain_tiny.yaml"])
 
 
 def test_a_recipe_of_fine_tuning() -> None:
-    with pytest.raises(UserError, match=r"recipes: demo, pretrain; that recipe is of another command$"):
+    with pytest.raises(UserError, match=r"recipes: auto, demo, pretrain; that recipe is of another command$"):
         parse_config(["--config", "finetune_base"])
 
 
@@ -107,7 +107,7 @@ def test_a_batch_in_options_overrides_the_effective_batch_of_a_file() -> None:
 
 
 def test_every_recipe_is_tested() -> None:
-    assert recipe_names() == ["demo", "pretrain"]
+    assert recipe_names() == ["auto", "demo", "pretrain"]
 
 
 def test_options_override_files_and_later_files_earlier_ones(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_help_explains_every_option_with_its_default() -> None:
 
     check(PretrainConfig, "")
     assert found >= 40
-    assert "Shipped recipes: demo, pretrain. " in text
+    assert "Shipped recipes: auto, demo, pretrain. " in text
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_help_explains_every_option_with_its_default() -> None:
         (["--train.precision", "fp8"], "--train.precision: Expected one of ['auto', 'fp32', 'bf16']. Got value: fp8"),
         (
             ["--config", "/nowhere.yaml"],
-            "--config /nowhere.yaml is neither a file nor a recipe; recipes: demo, pretrain",
+            "--config /nowhere.yaml is neither a file nor a recipe; recipes: auto, demo, pretrain",
         ),
         (["--config", "/"], "--config / is a folder; give a YAML file"),
         (

@@ -49,16 +49,51 @@ def test_a_run_s_encoder_is_where_training_starts(tmp_path: Path) -> None:
     assert built.head.fc.weight.shape == (2, 320)
 
 
-def test_grn_dropped_and_new() -> None:
-    without = network(model=FinetuneModelConfig(img_size=32, use_grn=False))
+@pytest.mark.parametrize("backend", ["dense", "numba"])
+def test_dropped_grn_passes_its_input_on_and_a_line_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, backend: str
+) -> None:
+    """GRN whose weight and bias are zero does that; those of the run are not."""
+    weights = starting_weights(FinetuneConfig(weights=str(save_run(tmp_path / "run"))))
+    kept, dropped = (FinetuneModelConfig(use_grn=use_grn) for use_grn in (None, False))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        without: Any = build(weights, described(weights, dropped), dropped, ["a", "b"], PLAIN, 0, backend).eval()
+    assert [one.getMessage() for one in caplog.records if "GRN" in one.getMessage()] == [
+        f"{weights.origin}: its GRN is dropped"
+    ]
     assert not any("grn" in name for name, _ in without.named_parameters())
-    weights = random_weights(FinetuneModelConfig(use_grn=False), 0)
-    model = FinetuneModelConfig(img_size=32, use_grn=True)
-    added = build(weights, described(weights, model), model, ["a", "b", "c"], PLAIN, 0).eval()
-    assert added.stages[0].blocks[0].mlp.grn.weight.eq(0).all()  # type: ignore[index, union-attr]
-    same = build(weights, described(weights, FinetuneModelConfig(img_size=32)), model, ["a", "b", "c"], PLAIN, 0).eval()
+    whole: Any = build(weights, described(weights, kept), kept, ["a", "b"], PLAIN, 0, backend).eval()
     images = torch.randn(2, 3, 32, 32)
-    assert torch.allclose(added(images), same(images), atol=1e-6)  # a GRN of zeros passes its input on
+    assert not torch.allclose(without(images), whole(images), rtol=0.1)
+    for name, parameter in whole.named_parameters():
+        if ".grn." in name:
+            torch.nn.init.zeros_(parameter)
+    assert torch.allclose(without(images), whole(images), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["dense", "numba"])
+@pytest.mark.parametrize("with_layer_scale", [False, True])
+def test_new_grn_changes_nothing_at_first_and_a_line_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, backend: str, with_layer_scale: bool
+) -> None:
+    run = save_run(tmp_path / "run", use_grn=False, use_layer_scale=with_layer_scale)
+    weights = starting_weights(FinetuneConfig(weights=str(run)))
+    new, as_it_is = (FinetuneModelConfig(use_grn=use_grn) for use_grn in (True, None))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        added: Any = build(weights, described(weights, new), new, ["a", "b"], PLAIN, 0, backend)
+    assert [one.getMessage() for one in caplog.records if "GRN" in one.getMessage()] == [
+        f"{weights.origin}: its GRN is new"
+    ]
+    grn = {name: parameter for name, parameter in added.named_parameters() if ".grn." in name}
+    assert len(grn) == 2 * 12  # weight and bias of every block
+    assert not any(parameter.any() for parameter in grn.values())
+    same: Any = build(weights, described(weights, as_it_is), as_it_is, ["a", "b"], PLAIN, 0, backend)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(added.eval()(images), same.eval()(images), rtol=1e-4, atol=1e-6)
+    added(images).logsumexp(1).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in grn.values())  # and it is trained
 
 
 @pytest.mark.parametrize("stages", [0, 2, 4])
