@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fcmae.config.small_sets import stem_stride
 from fcmae.data.measure import shortest_range
 from fcmae.data.pixel_reading import MAX_PIXELS, PixelReading
+from fcmae.models import ModelConfig
 from fcmae.survey.facts import Kind
 from fcmae.survey.values import MeasuredValues
 
-SIZES = ((160, 224, None), (96, 128, 2), (48, 64, 1), (0, 32, 1))
-"""Least short side of nine images in ten, img_size for it, and stem_stride (None: the default)."""
+SIZES = ((160, 224), (96, 128), (48, 64), (0, 32))
+"""Least short side of nine images in ten, and img_size for it."""
 DARK = 0.05
 """A share of pixels that are 0 in all channels from which on a note asks what they mean."""
 PACKS, PACKED = 2.5, 320
@@ -75,15 +77,17 @@ def advise(
         notes.append(f"{values.zeros:.0%} of the pixels are 0 in all channels; if they have no data: --data.nodata 0")
     flags += ["--data.mean", numbers(values.mean), "--data.std", numbers(values.std)]
     size, stride = image_size(sizes.short)
-    flags += ["--model.img_size", str(size)] + ([] if stride is None else ["--model.stem_stride", str(stride)])
+    flags += ["--model.img_size", str(size)]
+    flags += [] if stride == ModelConfig().stride else ["--model.stem_stride", str(stride)]
     crops, more = _crops(sizes, size)
     return flags + crops, notes + more
 
 
-def image_size(short: np.ndarray) -> tuple[int, int | None]:
-    """img_size and stem_stride for images of these short sides [N]."""
+def image_size(short: np.ndarray) -> tuple[int, int]:
+    """img_size and stem_stride, as the recipe ``auto`` has it, for images of these short sides [N]."""
     most = float(np.percentile(short, 10))
-    return next((size, stride) for least, size, stride in SIZES if most >= least)
+    size = next(size for least, size in SIZES if most >= least)
+    return size, stem_stride(ModelConfig().name, (size, size))
 
 
 def _notes_on_kinds(kinds: Counter[Kind], in_chans: int) -> list[str]:

@@ -67,7 +67,7 @@ def test_values_are_those_of_the_pixels(found: StatsResult, photos: Path) -> Non
 
 def test_the_flags_are_ones_that_pretrain_takes(found: StatsResult) -> None:
     config = parse_config(["--data.path", "x", *found.flags])
-    assert (config.model.in_chans, config.model.img_size, config.model.stem_stride) == (3, 128, 2)
+    assert (config.model.in_chans, config.model.img_size, config.model.stride) == (3, 128, 4)
     assert config.data.mean == found.mean
     assert config.data.std == found.std
 
