@@ -123,6 +123,11 @@ class UrlImages(ImageSet):
     def __len__(self) -> int:
         return len(self._urls)
 
+    @property
+    def is_far(self) -> bool:
+        """Unless all of them are local paths."""
+        return any(map(is_url, self._urls))
+
     def item(self, index: int) -> ImageRef:
         """The image at an index."""
         url, size = self._urls[index], int(self._sizes[index])

@@ -7,7 +7,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, LOCAL_HEADER, STORED, Found
@@ -51,7 +51,7 @@ def _of_remote_tar(path: str, survey: Survey, access: Access) -> Iterator[Found]
     """What is small is read on the way, and its images go into the cache at once; what is large is passed over."""
     with AheadFile(path, access) as file:
         size, version = file.size, str(version_number(file.version))
-        for found in _of_tar(file, path, survey):
+        for found in _of_tar(cast(BinaryIO, file), path, survey):
             if access.cache.limit and found.size <= KEPT and (_is_image(found.name) or found.name.endswith(CLASS)):
                 file.seek(found.offset)
                 keep_part(path, access, found.offset, file.read(found.size), size, version)

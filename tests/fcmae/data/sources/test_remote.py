@@ -18,6 +18,7 @@ from fcmae.data.sources.archives.member import Found
 from fcmae.data.sources.digest import digest
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.files import collect
+from fcmae.data.sources.image_set import Joined, Labeled
 from fcmae.data.stores.access import Access
 from fcmae.errors import StoreError, UserError
 from tests.fcmae.data.sources.packed import make_tar, make_zip
@@ -74,6 +75,9 @@ def test_the_same_samples(image_folder: Path, tmp_path: Path, server: Server, ac
     }[kind]()
     images = collect(source, access=access, leave_out=tmp_path / "run")
     assert len(images) == len(folder)
+    is_far = kind not in ("table", "file://")
+    assert [images.is_far, images.subset([0]).is_far, Joined([folder, images]).is_far] == [is_far] * 3
+    assert Labeled(images, np.zeros(len(images), int)).is_far == is_far
     if kind in ("web", "bucket", "file://", "zip by URL", "tars by URL", "tars of a folder"):
         assert list(images.names) == list(folder.names)
     expected, found = dataset(folder), dataset(images)
