@@ -14,6 +14,10 @@ class StoreError(UserError):
     """A store of images that cannot be reached any more. Names the URL; the run can be resumed later."""
 
 
+class OtherProcessError(StoreError):
+    """Of another process of the same run, which says it."""
+
+
 # What errors of memory and of killed processes say, which are no bug and no wrong option
 MEMORY = re.compile(r"out of memory|(can't|cannot|unable to) allocate|not enough memory|can't start new thread", re.I)
 NO_SHARED_MEMORY, NO_OPEN_FILES = 75, 76  # exit status of a data loading process

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from fcmae.cli.allocator import keep_freed_memory
 from fcmae.cli.quiet import PlainFormatter, quiet_libraries
-from fcmae.errors import UserError, advice
+from fcmae.errors import OtherProcessError, UserError, advice
 
 logger = logging.getLogger("fcmae")
 
@@ -35,6 +35,8 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
     atexit.register(gc.freeze)  # collecting what torch and Numba leave takes longer than all else at the end
     try:
         work()
+    except OtherProcessError:
+        return 1
     except Exception as error:
         message = _message(error)
         if message is None:

@@ -250,8 +250,13 @@ def _open(path: ImageRef, reading: PixelReading) -> Opened:
     with path.open("rb") as file:
         start = file.read(SNIFFED)
         is_dicom = start[dicom.AT :].startswith(dicom.MAGIC)  # before TIFF, whose header may stand before a slide's
-        in_parts = is_dicom or nifti.is_nifti(start) or start.startswith((*tiff.MAGIC, npy.MAGIC, ome_zarr.ZIP))
-        data = b"" if in_parts and (isinstance(path, Path) or path.region()) else start + file.read()
+        is_scene = not is_dicom and start.startswith((*tiff.MAGIC, npy.MAGIC))
+        in_parts = is_scene or is_dicom or nifti.is_nifti(start) or start.startswith(ome_zarr.ZIP)
+        is_local, is_far = (True, False) if isinstance(path, Path) else (bool(path.region()), path.has_parts())
+        if (in_parts and is_local) or (is_scene and is_far):
+            data = b""
+        else:
+            data = path.read_bytes() if is_far else start + file.read()
     if in_parts and isinstance(path, Stored) and data:
         path = Held(path, data)
     if is_dicom:

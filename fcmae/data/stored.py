@@ -53,6 +53,14 @@ class Stored(ABC):
         """Where it lies in a local file, byte by byte, so that large TIFFs and arrays are read by windows; or None."""
         return None
 
+    def has_parts(self) -> bool:
+        """Whether it is large and elsewhere, and :meth:`open` fetches only what is read of it, window by window.
+
+        Raises:
+            OSError: as :meth:`read_bytes`.
+        """
+        return False
+
 
 ImageRef: TypeAlias = Path | Stored
 """An item of an image set."""

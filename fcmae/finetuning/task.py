@@ -28,6 +28,7 @@ from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
 from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import non_finite
+from fcmae.training.stores import together
 
 logger = logging.getLogger("fcmae")
 
@@ -51,6 +52,12 @@ class Finetuning:
     last: Scores | None = None
     """What was validated last."""
     command: str = "finetune"
+
+    @property
+    def is_far(self) -> bool:
+        """See :class:`fcmae.data.sources.image_set.ImageSet`."""
+        files = self.samples.images.files
+        return files is not None and files.is_far
 
     def loader(self, run: FinetuneRun) -> Iterable[LabeledBatch]:
         """The samples of this process."""
@@ -140,6 +147,7 @@ class Finetuning:
 
         Raises:
             NonFiniteError: the network gives NaN or infinite outputs.
+            StoreError: nothing can be fetched, by a process at least.
         """
         rank, count = run.accelerator.process_index, run.accelerator.num_processes
         places = range(rank, len(self.crops), count)
@@ -150,7 +158,7 @@ class Finetuning:
                 network, self.crops, places, run.accelerator.device, run.batch.size, run.config.data.num_workers,
                 self.unreadable,
             )  # fmt: skip
-            mine = [Predictions.of(places, logits, labels[places]) for places, logits in batches]
+            mine = together(lambda: [Predictions.of(at, logits, labels[at]) for at, logits in batches], count)
         network.train(network is run.bare_model)
         parts = [part for found in (gather_object([mine]) if count > 1 else [mine]) for part in found]
         if not all(part.losses.isfinite().all() for part in parts):  # in all processes alike

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 from fcmae.data.images import UnreadableImageError
 from fcmae.data.unreadable import Unreadable, UnreadableFiles
 from fcmae.data.workers import batches_of, serve_parent
+from fcmae.errors import StoreError
 from fcmae.files import replacing, write_text
 from fcmae.finetuning.labels import LabeledImages, LabeledSet
 from fcmae.finetuning.pictures import captioned_grid
@@ -114,7 +115,7 @@ def _pixels(images: LabeledImages, place: int, crops: CenterCrops) -> Image.Imag
     """What the network saw, as far as a screen shows it: up to three channels."""
     try:
         crop = validation_crop(images.open(place, crops.reading), crops.image_hw, crops.crop_pct)
-    except UnreadableImageError:  # it was there a moment ago
+    except (UnreadableImageError, StoreError):  # it was there a moment ago
         return Image.new("RGB", crops.image_hw[::-1])
     unit = TF.to_dtype(crop, torch.float32, scale=True).nan_to_num(0.0)
     shown = unit[:3] if len(unit) >= 3 else unit[:1].expand(3, -1, -1)

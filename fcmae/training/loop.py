@@ -18,6 +18,7 @@ from fcmae.data.workers import batches_of
 from fcmae.errors import StoreError
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
+from fcmae.runs.state import TrainState
 from fcmae.training.console import TrainingProgress, signals_as_question
 from fcmae.training.graphs import make_step
 from fcmae.training.optimizer import make_schedule
@@ -26,6 +27,7 @@ from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import checkpoint_bytes, non_finite
 from fcmae.training.saving import save as _save
 from fcmae.training.step import Step
+from fcmae.training.stores import TogetherOrNone
 from fcmae.training.trackers import Trackers
 from fcmae.training.waiting import SlowData, advice, cores_of_a_process
 
@@ -70,7 +72,8 @@ def fit(run: Run[Any]) -> Fitted:
         loaded = stack.enter_context(batches_of(task.loader(run))) if step < run.total_steps else iter(())
         if trackers and step < run.total_steps:
             trackers.start()  # after the loading processes: a forked process should not begin amid others' imports
-        batches = Prefetch(loaded, task.inputs, accelerator.device)
+        prefetched = Prefetch(loaded, task.inputs, accelerator.device)
+        batches = TogetherOrNone(prefetched, accelerator, task.is_far)
         if step > 0 and run.resumed_settings is None:
             with bar.saving():
                 _save(run, run.start)  # in a folder without a checkpoint: from here on it can be resumed by itself
@@ -84,12 +87,9 @@ def fit(run: Run[Any]) -> Fitted:
             try:
                 losses.append(_train_step(train_step, batches, bar.update))
             except StoreError:
-                if accelerator.num_processes == 1 and step > run.start.step:
+                if batches.is_agreed and step > run.start.step:
                     pending += _read_losses(run, losses, step) if losses else []
-                    if metrics:
-                        metrics.sync()
-                    _save(run, replace(run.start, step=step, pending_losses=pending))
-                    logger.info("saved at step %d; to resume: %s", step, _command_to_resume(run))
+                    _save_before_the_end(run, replace(run.start, step=step, pending_losses=pending), metrics)
                 raise
             task.after_update(run)
             step, window_steps = step + 1, window_steps + 1
@@ -102,7 +102,7 @@ def fit(run: Run[Any]) -> Fitted:
                 pending += _read_losses(run, losses, step)
                 losses = []
             if log_now:
-                elapsed, waited = time.perf_counter() - window_start, _longest(run, batches.wait.take())
+                elapsed, waited = time.perf_counter() - window_start, _longest(run, prefetched.wait.take())
                 last_loss = sum(pending) / len(pending)
                 values = {
                     "step": step,
@@ -124,7 +124,13 @@ def fit(run: Run[Any]) -> Fitted:
                     metrics.sync()
                 with bar.saving():
                     _save(run, replace(run.start, step=step, pending_losses=pending))
-            task.after_step(run, step, metrics)
+            try:
+                task.after_step(run, step, metrics)
+            except StoreError:
+                if not save_now:
+                    pending += _read_losses(run, losses, step) if losses else []
+                    _save_before_the_end(run, replace(run.start, step=step, pending_losses=pending), metrics)
+                raise
             if stop:
                 if trackers:
                     trackers.hurry()
@@ -142,6 +148,14 @@ def fit(run: Run[Any]) -> Fitted:
 
 def _trackers(run: Run[Any]) -> Trackers:
     return Trackers(run.config.log.trackers, run.config.log.project, run.folder, run.config.as_dict())
+
+
+def _save_before_the_end(run: Run[Any], state: TrainState, metrics: MetricsLog | None) -> None:
+    """A checkpoint of a run that ends because its images cannot be fetched. All processes must call it."""
+    if metrics:
+        metrics.sync()
+    _save(run, state)
+    logger.info("saved at step %d; to resume: %s", state.step, _command_to_resume(run))
 
 
 def _train_step(step: Step, batches: Iterator[Inputs], done: Callable[[], None]) -> torch.Tensor:

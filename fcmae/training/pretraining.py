@@ -14,9 +14,10 @@ from fcmae.analysis.reconstructions import paste_reconstruction, reconstruction_
 from fcmae.config import PretrainConfig
 from fcmae.data.loader import make_loader
 from fcmae.data.samples import PretrainDataset, Sample
+from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.stream import SampleStream
 from fcmae.data.unreadable import UnreadableFiles
-from fcmae.errors import UserError
+from fcmae.errors import StoreError, UserError
 from fcmae.models import FCMAE
 from fcmae.models.patches import enlarge_mask
 from fcmae.runs.layout import picture_file
@@ -40,6 +41,11 @@ class Pretraining:
     monitor: Monitor
     unreadable: UnreadableFiles = field(default_factory=UnreadableFiles)
     command: str = "pretrain"
+
+    @property
+    def is_far(self) -> bool:
+        """See :class:`fcmae.data.sources.image_set.ImageSet`."""
+        return isinstance(self.dataset.paths, ImageSet) and self.dataset.paths.is_far
 
     def loader(self, run: PretrainRun) -> Iterable[Sample]:
         """The samples of this process."""
@@ -137,8 +143,13 @@ class Pretraining:
     def draw(self, run: PretrainRun, step: int, metrics: MetricsLog | None) -> None:
         """Write RUN/reconstructions/step-….png, and to TensorBoard: always the same images with the same masks."""
         model: Any = self._readable(run)
+        sample = None
         if model is not None:
-            sample = self.dataset.fixed_samples(run.config.log.pictures_count)
+            try:
+                sample = self.dataset.fixed_samples(run.config.log.pictures_count)
+            except StoreError as error:
+                logger.warning("not drawn at step %d: %s", step, error)  # if nothing can be fetched, training says so
+        if sample is not None:
             images = TF.to_dtype(sample.image.to(run.accelerator.device), torch.float32, scale=True)
             visible = sample.visible.to(run.accelerator.device)
             model.eval()

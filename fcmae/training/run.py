@@ -91,6 +91,10 @@ class Task(Protocol):
     command: str
     """The command that resumes the run: ``pretrain``."""
 
+    @property
+    def is_far(self) -> bool:
+        """Whether images to train on come by URL, from a store that may go away."""
+
     def loader(self, run: "Run[Any]") -> Iterable[Any]:
         """The micro-batches of this process, from ``run.start.step`` to the end, in an order that resuming repeats."""
 

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -27,40 +27,63 @@ CONTEXT.set_forkserver_preload([__name__, *IMPORTED])
 
 
 def start(
-    module: str, args: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, is_small: bool = True
+    module: str,
+    args: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    is_small: bool = True,
+    prepare: Callable[[], None] | None = None,
 ) -> BaseProcess:
     """``python -m MODULE ARGS`` in a session of its own; its output is appended to ``log``.
 
     ``is_small``: with the small network in the place of atto, which timm, and so fine-tuning, does not have.
+    ``prepare`` is called in the process first.
     """
-    process = CONTEXT.Process(target=_run, args=(module, list(args), str(log), dict(environment or {}), is_small))
+    process = CONTEXT.Process(
+        target=_run, args=(module, list(args), str(log), dict(environment or {}), is_small, prepare)
+    )
     process.start()
     return process
 
 
 def train_together(
-    module: str, args: Sequence[str], log: Path, count: int = 2, is_small: bool = True, timeout: float = 300
+    module: str,
+    args: Sequence[str],
+    log: Path,
+    count: int = 2,
+    is_small: bool = True,
+    timeout: float = 300,
+    prepare: Callable[[], None] | None = None,
+    status: int = 0,
 ) -> str:
     """The same in several processes that exchange gradients, as torchrun starts them; returns what they said.
 
-    AssertionError if one fails or does not end.
+    AssertionError if one ends with another status, or does not end.
     """
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    ranks = [start(module, args, log, shared | {"RANK": str(n), "LOCAL_RANK": str(n)}, is_small) for n in range(count)]
+    of_each = [shared | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(count)]
+    ranks = [start(module, args, log, environment, is_small, prepare) for environment in of_each]
     deadline = time.monotonic() + timeout
     for process in ranks:
         process.join(max(0, deadline - time.monotonic()))
         if process.exitcode is None:
             process.kill()
     said = log.read_text()
-    assert [process.exitcode for process in ranks] == [0] * count, said[-3000:]
+    assert [process.exitcode for process in ranks] == [status] * count, said[-3000:]
     return said
 
 
-def _run(module: str, args: list[str], log: str, environment: dict[str, str], is_small: bool) -> None:
+def _run(
+    module: str,
+    args: list[str],
+    log: str,
+    environment: dict[str, str],
+    is_small: bool,
+    prepare: Callable[[], None] | None,
+) -> None:
     import torch
 
     from fcmae.training import peers
@@ -72,6 +95,8 @@ def _run(module: str, args: list[str], log: str, environment: dict[str, str], is
     os.environ |= environment
     peers.LAUNCHER = os.getppid()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    if prepare is not None:
+        prepare()
     if is_small:
         shrink(operator.setitem)
     sys.exit(importlib.import_module(module).main(args))

@@ -18,11 +18,13 @@ from PIL import Image
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.reading import limits, pillow, tiff_segments
 from fcmae.data.reading.opened import LYING, Opened, Window, turned
-from fcmae.data.reading.tiff_kept import LARGE, open_file, parsed
+from fcmae.data.reading.tiff_kept import LARGE, all_read, is_open, open_file, parsed
 from fcmae.data.reading.tiff_levels import is_slide, levels_of, reduced, reductions
 from fcmae.data.reading.tiff_mask import mask_page, read_mask
 from fcmae.data.reading.tiff_pages import check_chain, check_segments
 from fcmae.data.stored import ImageRef, Stored
+from fcmae.data.stores.fetching import FetchError
+from fcmae.errors import StoreError
 
 # what tifffile finds wrong with a file ends in our own message about it, once
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
@@ -49,8 +51,9 @@ def open_tiff(path: ImageRef, reading: PixelReading) -> Opened:
     Raises:
         ValueError: damaged, truncated, too large, or of a color space that is not read at this depth.
     """
-    with path.open("rb") as file:
-        check_chain(file, is_ndpi=path.name.lower().endswith(".ndpi"))
+    if not is_open(path):
+        with path.open("rb") as file:
+            check_chain(file, is_ndpi=path.name.lower().endswith(".ndpi"))
     with open_file(path) as kept:
         if (known := kept.facts.get(reading)) is not None:
             return known
@@ -117,9 +120,9 @@ def _by_pillow(path: ImageRef, page: tifffile.TiffPage, reading: PixelReading) -
     """None if Pillow, or this build of it, cannot."""
     if page.compression not in PILLOW_COMPRESSIONS:
         return None
+    file = io.BytesIO(path.read_bytes()) if isinstance(path, Stored) else path
     try:
         with what_libtiff_says() as said:
-            file = io.BytesIO(path.read_bytes()) if isinstance(path, Stored) else path
             size = len(file.getbuffer()) if isinstance(file, io.BytesIO) else file.stat().st_size
             opened = pillow.open_pillow(file, size, reading.max_pixels)
     except (OSError, SyntaxError, KeyError) as error:
@@ -155,10 +158,11 @@ def what_libtiff_says() -> Iterator[list[str]]:
 def _decoded_instead(path: ImageRef, reading: PixelReading, error: Exception) -> Opened:
     """tifffile's pixels where Pillow failed with ``error``, which is raised if tifffile fails too."""
     try:
-        with parsed(path) as tiff:
+        kept = parsed(path)
+        with kept.tiff as tiff, all_read(kept.source):
             opened = _by_segments(path, tiff, reading)
         array = np.stack([opened.decode(1, None, plane) for plane in range(opened.planes)])
-    except MemoryError:  # says nothing about the file
+    except (MemoryError, StoreError, FetchError):  # say nothing about the file
         raise
     except Exception:  # decoders raise anything; the user gets the reason of the first reader, not of the last resort
         raise error from None

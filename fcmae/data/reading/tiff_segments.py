@@ -11,6 +11,7 @@ from PIL import Image
 from fcmae.data.jpeg_header import read_frame
 from fcmae.data.reading import limits, pillow
 from fcmae.data.reading.opened import Window
+from fcmae.data.reading.raw import read_window
 from fcmae.data.reading.tiff_prefix import first_rows
 
 JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
@@ -56,9 +57,8 @@ def read(page: Any, window: Window) -> np.ndarray:
     samples = key.samplesperpixel
     dtype = np.dtype(key.dtype).newbyteorder("=")
     if key.compression == 1 and key.fillorder == 1 and key.bitspersample == 8 * dtype.itemsize and not key.is_tiled:
-        mapped = _mapped(page, key, dtype)
-        if mapped is not None:
-            part = mapped[:, window.top : window.top + window.height, window.left : window.left + window.width]
+        part = _as_it_lies(page, key, dtype, window)
+        if part is not None:
             return np.ascontiguousarray(part).astype(dtype, copy=False)
     out = np.zeros((samples, window.height, window.width), dtype)
     rows = range(window.top // height, -(-(window.top + window.height) // height))
@@ -73,21 +73,26 @@ def read(page: Any, window: Window) -> np.ndarray:
     return out
 
 
-def _mapped(page: Any, key: tifffile.TiffPage, dtype: np.dtype) -> np.ndarray | None:
-    """An uncompressed page whose strips follow each other, mapped into memory as [samples, H, W]; None otherwise."""
+def _as_it_lies(page: Any, key: tifffile.TiffPage, dtype: np.dtype, window: Window) -> np.ndarray | None:
+    """The window [samples, h, w] of an uncompressed page whose strips follow each other; None otherwise."""
     offsets, counts = page.dataoffsets, page.databytecounts
-    shape = (
-        (key.samplesperpixel, key.imagelength, key.imagewidth)
-        if key.planarconfig == 2
-        else (key.imagelength, key.imagewidth, key.samplesperpixel)
-    )
+    is_planar = key.planarconfig == 2
+    hw = key.imagelength, key.imagewidth
+    shape = (key.samplesperpixel, *hw) if is_planar else (*hw, key.samplesperpixel)
     follows = all(o + c == after for o, c, after in zip(offsets, counts, offsets[1:], strict=False))
-    handle = page.parent.filehandle
-    if not follows or math.prod(shape) * dtype.itemsize > sum(counts) or not handle.is_file:
+    if not follows or math.prod(shape) * dtype.itemsize > sum(counts):
         return None
     order = dtype.newbyteorder(page.parent.byteorder)
-    array = handle.memmap_array(order, shape, offsets[0])
-    return array if key.planarconfig == 2 else array.transpose(2, 0, 1)
+    handle = page.parent.filehandle
+    rows, columns = range(window.top, window.top + window.height), range(window.left, window.left + window.width)
+    samples = range(key.samplesperpixel)
+    if not handle.is_file:
+        ranges = (samples, rows, columns) if is_planar else (rows, columns, samples)
+        found = read_window(handle, offsets[0], shape, order, ranges)
+        return found if is_planar else found.transpose(2, 0, 1)
+    mapped = handle.memmap_array(order, shape, offsets[0])
+    whole = mapped if is_planar else mapped.transpose(2, 0, 1)
+    return whole[:, rows.start : rows.stop, columns.start : columns.stop]
 
 
 def _segment(page: Any, key: tifffile.TiffPage, index: int, hw: tuple[int, int], needed: int) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from fcmae.data.rows.splits import in_split
 from fcmae.data.sources.image_set import ImageSet, Stamp
 from fcmae.data.stored import Stored
 from fcmae.data.stores.fetching import FetchError, check_alive, some_of
-from fcmae.data.stores.urls import last_part, shown
+from fcmae.data.stores.urls import is_url, last_part, shown
 from fcmae.errors import UserError
 
 
@@ -84,6 +84,11 @@ class RowImages(ImageSet):
         """The file's name relative to the source, and the row."""
         number, row = self._place(index)
         return f"{self._names[number]}/{row}"
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a file comes by URL."""
+        return any(is_url(file.where) for file in self.files)
 
     @property
     def labels(self) -> Sequence[str] | None:

@@ -87,6 +87,11 @@ class ImageSet(Sequence[ImageRef]):
         return sum(size for size, _ in self.stamps)
 
     @property
+    def is_far(self) -> bool:
+        """Whether images come by URL, from a store that may go away."""
+        return False
+
+    @property
     def labels(self) -> Sequence[str] | None:
         """The class of each, where the source says so itself; None: folders may tell."""
         return None
@@ -147,6 +152,11 @@ class Chosen(ImageSet):
         """As of the whole."""
         return self.whole.stamp(int(self.places[index]))
 
+    @property
+    def is_far(self) -> bool:
+        """As of the whole."""
+        return self.whole.is_far
+
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """Some of them."""
         return Chosen(self.whole, self.places[np.fromiter(indices, np.int64)])
@@ -196,6 +206,11 @@ class Joined(ImageSet):
         return self.parts[number].stamp(place)
 
     @property
+    def is_far(self) -> bool:
+        """As of any of the sets."""
+        return any(part.is_far for part in self.parts)
+
+    @property
     def total_bytes(self) -> int:
         """Of all sets."""
         return sum(part.total_bytes for part in self.parts)
@@ -223,3 +238,8 @@ class Labeled(ImageSet):
     def stamp(self, index: int) -> Stamp:
         """As of the whole."""
         return self.whole.stamp(index)
+
+    @property
+    def is_far(self) -> bool:
+        """As of the whole."""
+        return self.whole.is_far

@@ -72,6 +72,10 @@ class Cache:
             os.utime(file)  # its last use
         return data
 
+    def has(self, key: str) -> bool:
+        """Whether there is an entry, whole or damaged."""
+        return self.limit > 0 and self._file(key).is_file()
+
     def put(self, key: str, data: bytes) -> None:
         """Keep it, if there is room or room can be made. A disk that fails or is full costs speed only."""
         size = len(data) + DIGEST

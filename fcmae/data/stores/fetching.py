@@ -173,7 +173,7 @@ def fetched(url: str, access: Access, version: str = "", size: int | None = None
     Raises:
         FetchError: after several tries.
     """
-    key = f"{url}\0{version}"
+    key = _key(url, version)
     data = access.cache.get(key)
     if data is None or (size is not None and len(data) != size):
         data = downloaded(url, access, size)
@@ -181,10 +181,19 @@ def fetched(url: str, access: Access, version: str = "", size: int | None = None
     return data
 
 
+def is_fetched(url: str, access: Access, version: str = "") -> bool:
+    """Whether the whole file is in the cache, where :func:`fetched` finds it."""
+    return access.cache.has(_key(url, version))
+
+
+def _key(url: str, version: str) -> str:
+    return f"{url}\0{version}"
+
+
 def downloaded(url: str, access: Access, size: int | None = None) -> bytes:
     """The whole file, not from the cache; raises as :func:`fetched`."""
     if size is not None and size > BLOCK:
-        return b"".join(part(url, access, n, min(n + BLOCK, size), size) for n in range(0, size, BLOCK))
+        return part(url, access, 0, size, size)
 
     def call(fs: Any, path: str) -> bytes:
         data = fs.cat_file(path)
@@ -201,6 +210,8 @@ def part(url: str, access: Access, start: int, end: int, size: int) -> bytes:
     Raises:
         FetchError: after several tries, or the server sends whole files only.
     """
+    if end - start > BLOCK:
+        return b"".join(part(url, access, n, min(n + BLOCK, end), size) for n in range(start, end, BLOCK))
 
     def call(fs: Any, path: str) -> bytes:
         data = fs.cat_file(path, start=start, end=end)
@@ -231,6 +242,38 @@ def keep_part(url: str, access: Access, start: int, data: bytes, size: int, vers
 
 def _part_key(url: str, start: int, end: int, size: int, version: str) -> str:
     return f"{url}\0{version}\0{size}\0{start}-{end}"
+
+
+def sends_parts(url: str, access: Access, length: int, size: int, version: str, version_of_whole: str) -> bool:
+    """Whether the store sends parts of a file; what it sends to tell goes into the cache.
+
+    Args:
+        url: of the file.
+        access: time limits and cache.
+        length: bytes that are asked for, fewer than ``size``.
+        size: of the file.
+        version: of the file, for its parts (:func:`kept_part`).
+        version_of_whole: the same for all of it (:func:`fetched`).
+
+    Raises:
+        FetchError: after several tries.
+    """
+    if access.cache.has(_part_key(url, 0, length, size, version)):
+        return True
+
+    def call(fs: Any, path: str) -> bytes:
+        data: bytes = fs.cat_file(path, start=0, end=length)
+        if len(data) not in (length, size):
+            raise OSError(f"the connection ended after {len(data):,} of {length:,} bytes")
+        return data
+
+    # a server that knows no parts sends all of it, which takes its time
+    data = repeated(url, access, call, access.timeout * PATIENCE)
+    if len(data) == length:
+        keep_part(url, access, 0, data, size, version)
+        return True
+    access.cache.put(_key(url, version_of_whole), data)
+    return False
 
 
 def version_number(version: str) -> int:

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from fcmae.data.stored import ImageRef, Stored
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, check_alive, details, fetched, some_of
 from fcmae.data.stores.listing import Listed
+from fcmae.data.stores.parts import open_part, parts_of
 from fcmae.data.stores.urls import WEB, is_url, last_part, protocol, shown
 
 UNKNOWN = -1  # size
@@ -48,9 +51,29 @@ class UrlImage(Stored):
         try:
             return fetched(self.url, self.access, self.version, self.size)
         except FetchError as error:
-            if not error.is_absent:
-                check_alive(self.others, error, self.access)
+            self._check_alive(error)
             raise
+
+    def open(self, _mode: str = "rb") -> BinaryIO:
+        """A file that can seek, of a large image one that fetches what is read; raises as :meth:`read_bytes`."""
+        if (known := self._parts()) is None:
+            return BytesIO(self.read_bytes())
+        return open_part(self.url, self.access, known, self._check_alive)
+
+    def has_parts(self) -> bool:
+        """Of a large image of a kind that is read by windows, where the store sends parts of files."""
+        return self._parts() is not None
+
+    def _parts(self) -> tuple[int, str] | None:
+        try:
+            return parts_of(self.url, self.access, self.size, self.version)
+        except FetchError as error:
+            self._check_alive(error)
+            raise
+
+    def _check_alive(self, error: FetchError) -> None:
+        if not error.is_absent:
+            check_alive(self.others, error, self.access)
 
     def fingerprint(self) -> bytes:
         """The store's own digest of the contents; of web servers, whose marks may differ by machine, the size."""
@@ -59,8 +82,7 @@ class UrlImage(Stored):
             if size is None:
                 size, version = details(self.url, self.access)
         except FetchError as error:
-            if not error.is_absent:
-                check_alive(self.others, error, self.access)
+            self._check_alive(error)
             return b""
         return f"{size} {'' if protocol(self.url) in WEB else version}".encode()
 
@@ -100,6 +122,11 @@ class UrlImages(ImageSet):
 
     def __len__(self) -> int:
         return len(self._urls)
+
+    @property
+    def is_far(self) -> bool:
+        """Unless all of them are local paths."""
+        return any(map(is_url, self._urls))
 
     def item(self, index: int) -> ImageRef:
         """The image at an index."""

@@ -11,6 +11,7 @@ from fcmae.data.sources.archives.member import Member
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.image_set import ImageSet, Lazily, Stamp
 from fcmae.data.stores.access import Access
+from fcmae.data.stores.urls import is_url
 
 CLASSES = "classes.txt"
 
@@ -47,6 +48,11 @@ class ArchiveImages(ImageSet):
         """Sizes, and times, at some indices."""
         columns, times = self.listed.columns, np.array([time for _, time in self.listed.stamps], np.int64)
         return columns["size"][places].tolist(), times[columns["archive"][places]].tolist()
+
+    @property
+    def is_far(self) -> bool:
+        """Whether an archive comes by URL."""
+        return any(map(is_url, self.listed.archives))
 
     @property
     def labels(self) -> Sequence[str] | None:

@@ -7,12 +7,13 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.archives.member import DEFLATED, IN_TAR, LOCAL_HEADER, STORED, Found
 from fcmae.data.sources.entries import Survey
 from fcmae.data.stores.access import Access
+from fcmae.data.stores.ahead import AheadFile
 from fcmae.data.stores.fetching import FetchError, keep_part, version_number
 from fcmae.data.stores.remote_file import open_remote
 from fcmae.data.stores.urls import shown
@@ -47,10 +48,10 @@ def members(path: str, survey: Survey, access: Access | None = None) -> Iterator
 
 
 def _of_remote_tar(path: str, survey: Survey, access: Access) -> Iterator[Found]:
-    """All of it is read, so the images go into the cache at once, and in place of the blocks they are read in."""
-    with open_remote(path, access, keeps=False) as file:
-        size, version = file.raw.size, str(version_number(file.raw.version))  # type: ignore[attr-defined]
-        for found in _of_tar(file, path, survey):
+    """What is small is read on the way, and its images go into the cache at once; what is large is passed over."""
+    with AheadFile(path, access) as file:
+        size, version = file.size, str(version_number(file.version))
+        for found in _of_tar(cast(BinaryIO, file), path, survey):
             if access.cache.limit and found.size <= KEPT and (_is_image(found.name) or found.name.endswith(CLASS)):
                 file.seek(found.offset)
                 keep_part(path, access, found.offset, file.read(found.size), size, version)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from fcmae.data.stored import Region, Stored
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, check_alive, kept_part
+from fcmae.data.stores.parts import WHOLE, may_have_parts, open_part
 from fcmae.data.stores.urls import shown
 
 if TYPE_CHECKING:
@@ -71,8 +72,17 @@ class Member(Stored):
             return None
         return Region(self.archive, self._offset(), self.found.size)
 
+    def has_parts(self) -> bool:
+        """Of a large one behind a URL that is not compressed, of a kind that is read by windows."""
+        is_large = self.access is not None and self.found.size > WHOLE
+        return is_large and self.found.method != DEFLATED and may_have_parts(self.name)
+
     def open(self, _mode: str = "rb") -> BinaryIO:
         """A file that can seek; of a large one only what is asked for is read."""
+        if self.access is not None and self.has_parts():
+            size, version = self.stamp
+            within = self._offset(), self.found.size
+            return open_part(self.archive, self.access, (size, str(version)), self._check_alive, within)
         if self.found.method == DEFLATED or self.found.size <= SMALL or self.access is not None:
             return io.BytesIO(self.read_bytes())
         return io.BufferedReader(_Part(self, self._offset()))
@@ -106,7 +116,7 @@ class Member(Stored):
             try:
                 return kept_part(self.archive, self.access, offset, end, size, str(version)) if end > offset else b""
             except FetchError as error:
-                check_alive([self.archive, *self.others], error, self.access)
+                self._check_alive(error)
                 raise
         file = _opened(self.archive, self.stamp)
         parts: list[bytes] = []
@@ -114,6 +124,10 @@ class Member(Stored):
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check_alive(self, error: FetchError) -> None:
+        if self.access is not None:
+            check_alive([self.archive, *self.others], error, self.access)
 
     def _offset(self) -> int:
         if self.found.method == IN_TAR:

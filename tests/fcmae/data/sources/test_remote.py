@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from fcmae.data.sources.archives.member import Found
 from fcmae.data.sources.digest import digest
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.files import collect
+from fcmae.data.sources.image_set import Joined, Labeled
 from fcmae.data.stores.access import Access
 from fcmae.errors import StoreError, UserError
 from tests.fcmae.data.sources.packed import make_tar, make_zip
@@ -73,6 +75,9 @@ def test_the_same_samples(image_folder: Path, tmp_path: Path, server: Server, ac
     }[kind]()
     images = collect(source, access=access, leave_out=tmp_path / "run")
     assert len(images) == len(folder)
+    is_far = kind not in ("table", "file://")
+    assert [images.is_far, images.subset([0]).is_far, Joined([folder, images]).is_far] == [is_far] * 3
+    assert Labeled(images, np.zeros(len(images), int)).is_far == is_far
     if kind in ("web", "bucket", "file://", "zip by URL", "tars by URL", "tars of a folder"):
         assert list(images.names) == list(folder.names)
     expected, found = dataset(folder), dataset(images)
@@ -164,6 +169,25 @@ def test_what_is_indexed_is_fetched_and_cached_once(
     kept = sum(one.stat().st_size for one in Path(access.cache_dir or "").glob("??/*"))
     end = (image_folder / "x.parquet").read_bytes()[-8:-4] if kind == "parquet" else b""
     assert size < kept < size + 4 * block + 2 * int.from_bytes(end, "little")  # of Parquet its own index, too
+
+
+@pytest.mark.parametrize("kilobytes", [(1200,), (3000, 40), (600, 1700)])
+def test_large_members_of_a_tar_are_fetched_once(
+    server: Server, access: Access, tmp_path: Path, kilobytes: tuple[int, ...]
+) -> None:
+    """The index passes over them; no byte but those around headers is sent twice."""
+    random, folder = np.random.default_rng(0), tmp_path / "large"
+    folder.mkdir()
+    for n in range(6):
+        np.save(folder / f"{n}.npy", random.integers(0, 255, (10, 100 * kilobytes[n % len(kilobytes)]), np.uint8))
+    tar = make_tar(server.root / "x.tar", folder)
+    access = replace(access, timeout=5, cache_size="100MB")
+    images = collect(f"{server.url}/x.tar", access=access, leave_out=tmp_path / "run")
+    indexed = server.sent
+    assert [image.read_bytes() for image in images] == [path.read_bytes() for path in sorted(folder.iterdir())]
+    small = sum(size for path in folder.iterdir() if (size := path.stat().st_size) < 2**20)
+    assert indexed < small + 6 * 10**5
+    assert server.sent < 1.07 * tar.stat().st_size
 
 
 def test_several_archives_are_indexed_at_once(

@@ -16,9 +16,13 @@ class Server:
     root: Path
     failing: dict[str, str | int] = field(default_factory=dict)
     """Part of a path → hang, break, or a status; the empty part is in each."""
+    fails_after: int = 0
+    """Requests, of all in ``requests``, that are answered whatever ``failing`` says."""
     ranges: bool = True
     requests: list[tuple[str, str]] = field(default_factory=list)
     """(method, path) of what was answered or not."""
+    sent: int = 0
+    """Bytes of contents."""
     released: threading.Event = field(default_factory=threading.Event)
 
     def count(self, part: str = "") -> int:
@@ -43,6 +47,8 @@ def serving(root: Path, port: int = 0) -> Iterator[Server]:
             name = unquote(self.path.partition("?")[0])
             state.requests.append((self.command, name))
             fault = next((what for part, what in state.failing.items() if part in name), None)
+            if len(state.requests) <= state.fails_after:
+                fault = None
             if fault == "hang":
                 state.released.wait(60)
                 return
@@ -75,6 +81,7 @@ def serving(root: Path, port: int = 0) -> Iterator[Server]:
             self.end_headers()
             if has_body:
                 self.wfile.write(data[: len(data) // 2] if fault == "break" else data)
+                state.sent += len(data)
 
     class Quiet(ThreadingHTTPServer):
         daemon_threads = True
