@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.layers import LayerNorm2d
 from timm.models import FeatureListNet
 from torch import nn
@@ -14,6 +15,7 @@ from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
 from fcmae.models import isotropic  # noqa: F401  # registers its names with timm
 from fcmae.models.layers import LAYER_NORM_EPS
+from fcmae.models.outline import outlined
 from fcmae.weights.channels import to_channels
 from fcmae.weights.formats.timm import model_args
 from fcmae.weights.read import read_weights
@@ -61,12 +63,19 @@ def dense_network(weights: Weights, pixels: Normalizer, num_classes: int = 0, **
     features_only = timm_kwargs.pop("features_only", False)
     out_indices: Sequence[int] | int | None = timm_kwargs.pop("out_indices", None)
     in_chans = timm_kwargs.pop("in_chans", weights.config.in_chans)
-    model: Any = timm.create_model(
-        weights.config.name, num_classes=0 if features_only else num_classes, in_chans=in_chans,
-        **model_args(weights) | timm_kwargs,
-    )  # fmt: skip
-    _make_stem(model, weights, in_chans)
+
+    def build() -> Any:
+        built = timm.create_model(
+            weights.config.name, num_classes=0 if features_only else num_classes, in_chans=in_chans,
+            **model_args(weights) | timm_kwargs,
+        )  # fmt: skip
+        _make_stem(built, weights, in_chans)
+        return built
+
+    with outlined():
+        model = build()
     state = to_channels(weights, "stem.0.weight", in_chans) | _head_for(weights, model, features_only)
+    model = _with_room(model, state) or build()
     try:
         loaded = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # arguments for timm that make another network
@@ -88,6 +97,18 @@ def dense_network(weights: Weights, pixels: Normalizer, num_classes: int = 0, **
         indices = tuple(range(len(weights.config.size.depths))) if out_indices is None else out_indices
         model = FeatureListNet(model, out_indices=indices, flatten_sequential=True)
     model.pretrained_cfg = model.default_cfg = config
+    return model
+
+
+def _with_room(outline: Any, state: Mapping[str, Any]) -> Any:
+    """The network with memory for the values of ``state``; None if more are needed that are drawn at random."""
+    wanted = outline.state_dict()
+    norm = {name for name in wanted if name.startswith("head.norm.")}  # the only part that starts from ones and zeros
+    if wanted.keys() - norm - state.keys() or not all(tensor.is_meta for tensor in wanted.values()):
+        return None
+    model = outline.to_empty(device=torch.get_default_device())
+    if norm:
+        model.head.norm.reset_parameters()
     return model
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.decoder import Decoder
+from fcmae.models.outline import outlined
 from fcmae.models.sizes import Size
 from fcmae.weights.files import open_source
 from fcmae.weights.guess import as_trained, guess_config, mask_ratio
@@ -153,7 +154,7 @@ def _expected_shapes(weights: Weights) -> dict[str, torch.Size]:
 @lru_cache(maxsize=16)
 def _encoder_shapes(config: ModelConfig, _size: Size) -> dict[str, torch.Size]:
     """Not to be changed: one command reads the same kind of weights several times."""
-    with torch.device("meta"):
+    with outlined():
         return {name: tensor.shape for name, tensor in SparseConvNeXt(config).state_dict().items()}
 
 
@@ -180,6 +181,6 @@ def _decoder_size(weights: Weights) -> tuple[int, int]:
 
 def _decoder_shapes(weights: Weights, in_dim: int) -> dict[str, torch.Size]:
     depth, dim = _decoder_size(weights)
-    with torch.device("meta"):
+    with outlined():
         decoder = Decoder(in_dim, dim, depth, weights.config.patch_size**2 * weights.config.in_chans)
         return {name: tensor.shape for name, tensor in decoder.state_dict().items()}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import fcmae
 import fcmae.models.isotropic  # registers names with timm
 from fcmae.models import ModelConfig, SparseConvNeXt, create_model, sizes
+from fcmae.models.outline import outlined
 from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.numba import depthwise as numba_depthwise
 from fcmae.sparse.backends.triton import depthwise as triton_depthwise
@@ -134,7 +135,7 @@ def test_float32_is_within_1e_4_of_the_oracle() -> None:
 @pytest.mark.parametrize("name", fcmae.list_models())
 def test_all_visible_equals_timm(name: str) -> None:
     """The encoder's state dict loads strictly but for the head's norm, and gives timm's features; every size."""
-    with torch.device("meta"):  # no time spent on initial weights that are drawn anew below
+    with outlined():  # no time spent on initial weights that are drawn anew below
         encoder = SparseConvNeXt(ModelConfig(name)).eval()
         dense = timm.create_model(name, num_classes=0).eval()
     encoder.to_empty(device="cpu")
@@ -216,7 +217,7 @@ def test_wrong_inputs_show_both_numbers() -> None:
 
 def test_moving_a_network_chooses_its_backend_anew() -> None:
     """For the device that it is on then, in all its layers; a name that was asked for stays."""
-    with torch.device("meta"):
+    with outlined():
         model = create_model(SMALL, img_size=32)
     assert model.encoder.ops.name == model.decoder.ops.name == "torch"
     model.to_empty(device="cpu")
@@ -224,7 +225,7 @@ def test_moving_a_network_chooses_its_backend_anew() -> None:
     assert len(layers) > 40
     assert {layer.ops.name for layer in layers} == {"numba"}
     assert create_model(SMALL, img_size=32, backend="torch").float().encoder.ops.name == "torch"
-    with torch.device("meta"):
+    with outlined():
         other = create_model(SMALL, img_size=32)
     other.load_state_dict(model.state_dict(), assign=True)
     assert other.encoder.ops.name == other.decoder.ops.name == "numba"

@@ -10,12 +10,13 @@ from torch import nn
 
 import fcmae
 import fcmae.models.isotropic  # registers names with timm
+from fcmae.models.outline import outlined
 from fcmae.pretrain import main
 from tests.models.test_encoder import randomize
 
 
 def meta_model(name: str, **options: object) -> fcmae.FCMAE:
-    with torch.device("meta"):
+    with outlined():
         return fcmae.create_model(name, **options)
 
 
@@ -48,7 +49,7 @@ def test_a_trained_run_gives_timm_its_features(tiny_args: Callable[..., list[str
 
 @pytest.mark.parametrize("name", fcmae.list_models())
 def test_names_and_shapes_are_timms_for_every_size(name: str) -> None:
-    with torch.device("meta"):
+    with outlined():
         dense = timm.create_model(name, num_classes=0).state_dict()
     state = fcmae.convert_to_dense(meta_model(name).state_dict())
     assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in dense.items() if not k.startswith("head.")}

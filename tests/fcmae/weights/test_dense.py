@@ -50,6 +50,27 @@ def test_features_only_gives_every_stage(stem_stride: int) -> None:
     assert [torch.equal(a, b) for a, b in zip(some, (maps[1], maps[3]), strict=True)] == [True, True]
 
 
+@pytest.mark.parametrize("name", ["convnextv2_atto", "convnext_isotropic_small"])
+def test_numbers_are_drawn_for_a_fresh_classifier_alone(name: str) -> None:
+    """Drawing the first weights of a huge network takes ten seconds; those of a norm are ones and zeros."""
+    with torch.device("meta"):
+        shapes = fcmae.create_model(name, decoder_dim=16).encoder.state_dict()
+    state = fcmae.convert_to_dense({f"encoder.{name}": torch.randn(one.shape) for name, one in shapes.items()})
+    before = torch.get_rng_state()
+    network = fcmae.create_dense(state)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one, state[name]) for name, one in network.state_dict().items() if name in state)
+    assert (network.head.norm.weight.tolist(), network.head.norm.bias.tolist()) == (
+        [1] * len(network.head.norm.weight), [0] * len(network.head.norm.weight),
+    )  # fmt: skip
+    assert network.training and all(one.requires_grad for one in network.parameters())  # noqa: PT018
+    torch.manual_seed(0)
+    fresh = fcmae.create_dense(state, num_classes=5)
+    torch.manual_seed(0)
+    wanted = timm.create_model(name, num_classes=5)
+    assert torch.equal(fresh.head.fc.weight, wanted.head.fc.weight)
+
+
 @pytest.mark.parametrize("in_chans", [1, 3, 4, 7])
 def test_the_first_convolution_is_adapted_as_timm_does(in_chans: int) -> None:
     """1: the sum over the colors; others: repeated, scaled by 3 / in_chans."""

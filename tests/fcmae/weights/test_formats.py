@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import fcmae
 import fcmae.models.isotropic  # registers names with timm
+from fcmae.models.outline import outlined
 from fcmae.models.sizes import SIZES
 from fcmae.weights.formats import targets
 from tests.conftest import needs_minkowski
@@ -59,7 +60,7 @@ def _an_eighth_as_wide(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", fcmae.list_models())
 def test_there_and_back_is_bit_exact(name: str) -> None:
     """Every size, V1 and V2: ours → X → ours, for the formats that are written and those that are read alone."""
-    with torch.device("meta"):
+    with outlined():
         model = fcmae.create_model(name, decoder_dim=1).encoder
     ours = numbered(model)
     assert equal(fcmae.convert_to_dense(ours), ours)
@@ -120,12 +121,12 @@ def test_official_weights_compute_the_same(v2: bool) -> None:
 def test_isotropic_weights_have_the_official_names() -> None:
     """Every size with a classifier: the published files' names, there and back bit for bit, whole or not at all."""
     for name, depth, dim, scaled in (("small", 18, 384, False), ("base", 18, 768, False), ("large", 36, 1024, True)):
-        with torch.device("meta"):
+        with outlined():
             theirs = OfficialIsotropic(depth, dim, num_classes=5, scaled=scaled)
         state = numbered(theirs)
         ours = fcmae.convert_to_dense({"model": state})
         assert equal(fcmae.convert_to_dense(ours, "official"), state)
-        with torch.device("meta"):
+        with outlined():
             dense = timm.create_model(f"convnext_isotropic_{name}", num_classes=5)
         assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in dense.state_dict().items()}
     del state["blocks.35.pwconv2.weight"]

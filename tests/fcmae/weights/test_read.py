@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fcmae
+from fcmae.models.outline import outlined
 from fcmae.models.sizes import SIZES
 from tests.fcmae.weights.foreign import as_mmearth, as_mmpretrain, as_training_checkpoint
 
@@ -36,7 +37,7 @@ def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
 @cache
 def encoder_of(name: str, stem_stride: int) -> dict[str, Tensor]:
     """Of one channel, shapes alone."""
-    with torch.device("meta"):
+    with outlined():
         model = fcmae.create_model(name, in_chans=1, stem_stride=stem_stride, img_size=32, decoder_dim=3)
     return model.encoder.state_dict()
 
@@ -57,7 +58,7 @@ def checkpoints(draw: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         ours |= {"head.fc.bias": torch.empty(classes, device="meta")}
     layout = LAYOUTS[chosen](ours)
     if chosen == "fcmae":
-        with torch.device("meta"):
+        with outlined():
             whole = fcmae.create_model(name, in_chans=in_chans, stem_stride=stride, img_size=32, decoder_dim=3)
         assert shapes(whole.encoder.state_dict()) == shapes(ours)
         layout |= {f"decoder.{name}": tensor for name, tensor in whole.decoder.state_dict().items()}
@@ -81,7 +82,7 @@ def test_every_layout_is_recognized_whole(pair: tuple[dict[str, Tensor], dict[st
 @pytest.mark.parametrize("layout", WITH_HEAD)
 def test_a_classifier_is_found_in_whatever_holds_the_network(layout: str, prefix: str) -> None:
     """It lies beside the network in some layouts, and both in what a training framework wraps them in."""
-    with torch.device("meta"):
+    with outlined():
         ours = fcmae.create_dense(fcmae.create_model().encoder.state_dict(), num_classes=5).state_dict()
     theirs = {f"{prefix}{name}": tensor for name, tensor in LAYOUTS[layout](ours).items()}
     assert shapes(fcmae.convert_to_dense(theirs)) == shapes(ours)
