@@ -10,12 +10,17 @@ from torch.overrides import TorchFunctionMode
 
 
 class _NothingInPlace(TorchFunctionMode):
-    """Skips what changes a tensor on the meta device in place: it has no values, and only Python's time would pass."""
+    """Skips what changes a tensor on the meta device in place: it has no values, and only Python's time would pass.
+
+    ``torch.linspace`` has them: timm before 1.0.21 reads the rates of drop path from it.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault("device", "cpu")
         name = getattr(func, "__name__", "")
         if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
             tensor = args[0] if args else kwargs.get("tensor")  # as torch.nn.init calls it

@@ -66,7 +66,8 @@ def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> Pretrai
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     given = RECIPES.given(arguments, prog)
-    flags = [f"--{name}={value}" for name, value in _stem_stride(given).items()]
+    is_printed = any(one.startswith("--print_config") for one in arguments)  # without what is chosen later
+    flags = [] if is_printed else [f"--{name}={value}" for name, value in _stem_stride(given).items()]
     return _left_open(RECIPES.parse([*flags, *arguments], prog), given)
 
 
@@ -93,10 +94,16 @@ def _may_choose(given: Given) -> bool:
 def _stem_stride(given: Given) -> dict[str, int]:
     """The recipe's, where it may choose: the stride decides which image sizes are refused."""
     settings = {name.removeprefix("model."): value for name, value in given.settings.items()}
-    is_given = "stem_stride" in settings or settings.get("init_from") is not None
+    if "stem_stride" in settings or not _may_choose(given):
+        return {}
+    if isinstance(start := settings.get("init_from"), str):
+        from fcmae.weights.settings import stated_network  # here, because it imports torch
+
+        return {f"model.{one}": value for one, value in stated_network(start).items() if one == "stem_stride"}
     name, size = (settings.get(one, getattr(PretrainModelConfig, one)) for one in ("name", "img_size"))
     sides = size if isinstance(size, list | tuple) else [size]
-    if is_given or not _may_choose(given) or name not in SIZES or not all(isinstance(side, int) for side in sides):
+    are_sides = 1 <= len(sides) <= 2 and all(isinstance(side, int) for side in sides)
+    if not isinstance(name, str) or name not in SIZES or not are_sides:
         return {}  # what is wrong with them the parser says
     stride = small_sets.stem_stride(name, (min(sides), max(sides)))
     return {} if stride == SIZES[name].stem_stride else {"model.stem_stride": stride}

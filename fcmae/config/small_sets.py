@@ -4,6 +4,7 @@ The values paid on two sets (docs/experiments/label-efficiency.md): 1,969 gray p
 pictures at 32², with convnextv2_atto.
 """
 
+import math
 from typing import Any
 
 from fcmae.config.train import BASE_BATCH
@@ -40,7 +41,7 @@ NAMES = frozenset(
 )
 """The settings that the recipe chooses."""
 OF_WEIGHTS = frozenset(("model.stem_stride", "model.decoder_dim", "data.mean", "data.std"))
-"""Those that it leaves alone where training starts from weights, which were trained with theirs."""
+"""Those that are the weights' own where training starts from some; what they do not state has its default."""
 
 
 def stem_stride(name: str, image_hw: tuple[int, int]) -> int:
@@ -63,7 +64,12 @@ def base_lr(effective_batch: int) -> float | None:
 
 
 def values(
-    name: str, image_hw: tuple[int, int], samples: int, effective_batch: int, given_epochs: int | None = None
+    name: str,
+    image_hw: tuple[int, int],
+    samples: int,
+    effective_batch: int,
+    given_epochs: int | None = None,
+    given_warmup: float = 0.0,
 ) -> dict[str, Any]:
     """All settings of the recipe, by dotted name.
 
@@ -73,8 +79,9 @@ def values(
         samples: of an epoch.
         effective_batch: images of an optimizer step.
         given_epochs: in place of the recipe's, for the warm-up.
+        given_warmup: epochs; the recipe has more of them than these.
     """
-    found = epochs(samples)
+    found = max(epochs(samples), math.floor(given_warmup) + 1)
     return {
         "model.stem_stride": stem_stride(name, image_hw),
         "model.decoder_dim": DECODER_DIM,

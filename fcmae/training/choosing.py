@@ -6,6 +6,7 @@ from typing import Any
 from fcmae.config import PretrainConfig, TrainConfig, small_sets
 from fcmae.config.left_open import OpenConfig
 from fcmae.training.resume import KEPT_IF_UNSET
+from fcmae.weights.settings import stated_network, stated_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +31,28 @@ def chosen(config: PretrainConfig, images: int, num_processes: int, before: dict
         return config.settled({name: _as_tuple(before[name]) for name in kept})
     if images >= small_sets.LIMIT and not config.for_any_set:
         return config.settled({})
-    is_open = config.left_open - (small_sets.OF_WEIGHTS if config.model.init_from is not None else frozenset())
+    is_open, train = config.left_open, config.train
     values = small_sets.values(
         config.model.name, config.model.image_hw, images * config.data.repeat * config.data.crops_per_image,
-        _effective_batch(config.train, num_processes), None if "train.epochs" in is_open else config.train.epochs,
+        _effective_batch(train, num_processes), None if "train.epochs" in is_open else train.epochs,
+        0.0 if "train.warmup_epochs" in is_open else train.warmup_epochs or 0.0,
     )  # fmt: skip
+    if config.model.init_from is not None:
+        values = {name: value for name, value in values.items() if name not in small_sets.OF_WEIGHTS}
+        values |= _of_weights(config.model.init_from, config.model.in_chans)
     found = {name: value for name, value in values.items() if name in is_open}
     if flags := " ".join(f"--{name} {_text(value)}" for name, value in found.items() if value is not None):
         logger.info("%s images to train on: --config %s (%s)", f"{images:,}", small_sets.AUTO, flags)
     return config.settled(found)
+
+
+def _of_weights(source: str, in_chans: int) -> dict[str, Any]:
+    """What weights state of the settings that must be theirs, by dotted name."""
+    of_data = {name: value for name, value in stated_pixels(source).items() if name in ("mean", "std")}
+    if any(len(value) != in_chans for value in of_data.values()):
+        of_data = {}
+    found = {f"model.{name}": value for name, value in stated_network(source).items()}
+    return found | {f"data.{name}": value for name, value in of_data.items()}
 
 
 def _effective_batch(train: TrainConfig, num_processes: int) -> int:

@@ -155,6 +155,7 @@ def _save_before_the_end(run: Run[Any], state: TrainState, metrics: MetricsLog |
     if metrics:
         metrics.sync()
     _save(run, state)
+    run.peers.part()  # the one that says why may take longer to end than the others
     logger.info("saved at step %d; to resume: %s", state.step, _command_to_resume(run))
 
 

@@ -50,6 +50,13 @@ def stated_pixels(ckpt: str | Path) -> dict[str, Any]:
     return _with_tuples({name: value for name, value in found.items() if value is not None})
 
 
+def stated_network(ckpt: str | Path) -> dict[str, int]:
+    """``stem_stride`` and ``decoder_dim`` of the run that weights are of, as far as it states them."""
+    file = _file_of(ckpt)
+    found = {name: run_setting(file, "model", name, int) for name in ("stem_stride", "decoder_dim")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def metadata_of(ckpt: object, pixels: Pixels) -> dict[str, str]:
     """Metadata of a .safetensors file that says how pixels are read; empty if the source does not say."""
     if not says_normalization(ckpt) and not (isinstance(ckpt, str | Path) and _stated_pixels(ckpt)):

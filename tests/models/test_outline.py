@@ -38,3 +38,9 @@ def test_tensors_elsewhere_change_as_ever() -> None:
     assert here.tolist() == [2, 2]
     assert parameter.is_meta and not parameter.requires_grad  # noqa: PT018
     assert torch.zeros(1).device.type == "cpu"
+
+
+def test_rates_that_are_read_from_linspace_have_values() -> None:
+    """As timm before 1.0.21 does."""
+    with outlined():
+        assert [one.tolist() for one in torch.linspace(0, 1, 5).split((2, 3))] == [[0, 0.25], [0.5, 0.75, 1]]

@@ -286,7 +286,11 @@ def details(url: str, access: Access) -> tuple[int | None, str]:
     return described(repeated(url, access, lambda fs, path: fs.info(path)))
 
 
-VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "checksum", "generation", "LastModified", "last_modified", "mtime")
+VERSIONS = (
+    *("ETag", "etag", "md5Hash", "blob_id", "checksum", "generation", "Content-MD5", "Digest"),
+    *("LastModified", "last_modified", "Last-Modified", "mtime"),
+)
+"""What changes with a file, as stores call it in fsspec; the surest first."""
 
 
 def described(info: dict[str, Any]) -> tuple[int | None, str]:

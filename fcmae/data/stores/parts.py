@@ -24,7 +24,8 @@ def may_have_parts(name: str) -> bool:
 
 @lru_cache(maxsize=2**14)
 def parts_of(url: str, access: Access, size: int | None, version: str) -> tuple[int, str] | None:
-    """Size and version of a file to read by parts; None: it is small, or of another kind, or the store sends no parts.
+    """Size and version of a file to read by parts; None: it is small, or of another kind, or the store sends no parts,
+    or none that tell whether they are of one version of the file.
 
     Args:
         url: of the file.
@@ -44,7 +45,9 @@ def parts_of(url: str, access: Access, size: int | None, version: str) -> tuple[
         if ending_of(last_part(url)) not in WINDOWED:
             return None
         known = details(url, access)
-    if known[0] is None or known[0] <= WHOLE or not sends_parts(url, access, BLOCK, known[0], known[1], version):
+    if known[0] is None or known[0] <= WHOLE or not known[1]:
+        return None
+    if not sends_parts(url, access, BLOCK, known[0], known[1], version):
         return None
     return known[0], known[1]
 

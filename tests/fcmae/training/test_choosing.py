@@ -139,7 +139,37 @@ def test_small_images_get_small_patches_and_sizes_that_do_not_divide_a_line() ->
         chosen(large, 100_000, 1, None)
 
 
-def test_weights_to_start_from_keep_what_they_were_trained_with() -> None:
+@pytest.mark.parametrize("keywords", [{"img_size": []}, {"img_size": (1, 2, 3)}, {"name": ["a"]}, {"img_size": "x"}])
+def test_wrong_keywords_are_one_line(keywords: dict) -> None:
+    with pytest.raises(UserError, match=r"img_size|name"):
+        config_from((), {"path": "x", **keywords})
+
+
+def test_more_epochs_than_the_warm_up_that_was_given() -> None:
+    found = settings("--data.path", "x", "--train.warmup_epochs", "40", images=60_000)
+    assert (found["train.epochs"], found["train.warmup_epochs"]) == (41, 40.0)
+
+
+def test_a_printed_configuration_has_nothing_of_it(capsys: pytest.CaptureFixture) -> None:
+    """It would fix one of its values, beside defaults, in the file that is made of it."""
+    with pytest.raises(SystemExit):
+        parse_config(["--data.path", "x", "--model.img_size", "96", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["stem_stride"] is None
+
+
+@pytest.mark.usefixtures("small_network")
+def test_a_run_that_starts_from_another_has_its_stem_decoder_and_pixels(tmp_path: Path) -> None:
+    fill(tmp_path / "images", (40, 80, 120), 4)
+    usual = {"data": tmp_path / "images", "img_size": 32, "epochs": 1, "num_workers": 0, "device": "cpu"}
+    first = pretrain(output=tmp_path / "first", decoder_dim=8, mean=(0.1, 0.2, 0.3), **usual).folder
+    then = pretrain(output=tmp_path / "then", init_from=str(first), **usual).folder
+    before, after = (flat(yaml.safe_load((run / "config.yaml").read_text())) for run in (first, then))
+    for name in sorted(small_sets.OF_WEIGHTS):
+        assert after[name] == before[name]
+    assert (after["model.stem_stride"], after["model.decoder_dim"], after["data.mean"]) == (1, 8, [0.1, 0.2, 0.3])
+
+
+def test_weights_that_say_nothing_leave_the_defaults() -> None:
     found = settings("--data.path", "x", "--model.init_from", "y", "--model.img_size", "96")
     left_alone = ("model.stem_stride", "model.decoder_dim", "data.mean", "data.std")
     assert not [name for name in left_alone if name in found]

@@ -211,3 +211,18 @@ def test_what_is_small_or_never_read_by_windows_comes_whole(server: Server, acce
         assert requests == (["HEAD"] if name == "small.tif" else []) + ["GET"]
         read(image, name)
         assert server.count(name) == 1
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified", None])
+def test_versions_of_a_file_are_never_mixed(server: Server, access: Access, header: str | None) -> None:
+    """Of a store that names no version a file comes whole, as it did: cached parts could be of an older one."""
+    server.version_header = header
+    for value in (1000, 50000):
+        np.save(server.root / "gray.npy", np.full((300, 400), value, np.uint16))
+        (image,) = collect(f"{server.url}/gray.npy", access=access)
+        assert not isinstance(image, Path)
+        parts.parts_of.cache_clear()
+        assert image.has_parts() == (header is not None)
+        found = [(read(image, "gray.npy") * 65535).round().unique().tolist()]
+        found.append((open_image(image, 1).crop((0, 0, 300, 400)) * 65535).round().unique().tolist())
+        assert found == [[value if header else 1000]] * 2

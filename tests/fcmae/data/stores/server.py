@@ -19,6 +19,7 @@ class Server:
     fails_after: int = 0
     """Requests, of all in ``requests``, that are answered whatever ``failing`` says."""
     ranges: bool = True
+    version_header: str | None = "ETag"
     requests: list[tuple[str, str]] = field(default_factory=list)
     """(method, path) of what was answered or not."""
     sent: int = 0
@@ -60,7 +61,9 @@ def serving(root: Path, port: int = 0) -> Iterator[Server]:
                 links = [f'<a href="{html.escape(one.name)}{"/" * one.is_dir()}">x</a>' for one in file.iterdir()]
                 self.send(200, "\n".join(links).encode(), {"Content-Type": "text/html"}, has_body, fault)
             elif file.is_file():
-                data, headers = file.read_bytes(), {"ETag": f'"{file.stat().st_mtime_ns}"'}
+                data, headers = file.read_bytes(), {}
+                if state.version_header is not None:
+                    headers[state.version_header] = f'"{file.stat().st_mtime_ns}"'
                 asked = self.headers.get("Range")
                 if state.ranges:
                     headers["Accept-Ranges"] = "bytes"
