@@ -21,7 +21,8 @@ PEAK_LR, PEAK_BATCH = 1.5e-3, 256
 WARMUP_SHARE = 0.05
 """Of the epochs: as measured, and the paper's 40 of 800."""
 IMAGES_SEEN = 240_000
-"""In all epochs together, about as measured: 122 epochs of 1,969 images, 4 of 60,000. A third did as well on the first."""
+"""In all epochs together, about as measured: 122 epochs of 1,969 images, 4 of 60,000. A third did as well for the
+former."""
 EPOCHS = (3, 800)
 """Least and most: the 3 that paid for the larger set, and the paper's 800."""
 CROP_SCALE = (0.3, 1.0)
