@@ -1,4 +1,7 @@
-"""Networks without values: the shapes of a large one in a twentieth of a second, where its first weights take many."""
+"""Networks without values: the shapes of a large one in a twentieth of a second, where its first weights take many.
+
+accelerate's ``init_empty_weights`` runs the initialization on the meta device, in half a second.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

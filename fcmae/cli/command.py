@@ -35,7 +35,7 @@ def exit_status(prog: str, work: Callable[[], object]) -> int:
     atexit.register(gc.freeze)  # collecting what torch and Numba leave takes longer than all else at the end
     try:
         work()
-    except OtherProcessError:
+    except OtherProcessError:  # the process that met the error says it
         return 1
     except Exception as error:
         message = _message(error)

@@ -168,7 +168,7 @@ class Recipes(Generic[S]):
     def _is_shipped(self, path: Path) -> bool:
         """Whether a file is a shipped recipe under its name, as configs/auto.yaml of a clone."""
         shipped = files("fcmae.configs") / path.name
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # reading it as settings, which comes next, names what is wrong
             return shipped.is_file() and shipped.read_bytes() == path.read_bytes()
         return False
 

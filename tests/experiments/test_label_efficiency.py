@@ -104,14 +104,20 @@ CHANGED = {
 }  # fmt: skip
 
 
-def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[dict[str, Any]] = []
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What pretraining, which does nothing, is called with."""
+    calls: list[dict[str, Any]] = []
 
     def record(**settings: Any) -> SimpleNamespace:
-        given.append(settings)
+        calls.append(settings)
         return SimpleNamespace(is_complete=True)
 
     monkeypatch.setattr(run, "pretrain", record)
+    return calls
+
+
+def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, given: list[dict[str, Any]]) -> None:
     (tmp_path / "data" / "train").mkdir(parents=True)
     experiment = Experiment(dataclasses.replace(plan.PLANS["elpv"], make=lambda folder: folder), tmp_path)
     for name in ("v2", *plan.VARIATIONS):
@@ -123,15 +129,8 @@ def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, monkeypatch: p
         assert changed == CHANGED[name], name
 
 
-def test_plans_leave_nothing_to_the_recipe_for_small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plans_leave_nothing_to_the_recipe_for_small_sets(tmp_path: Path, given: list[dict[str, Any]]) -> None:
     """They are what it comes from. Runs of before there was a recipe go on with what they have."""
-    given: list[dict[str, Any]] = []
-
-    def record(**settings: Any) -> SimpleNamespace:
-        given.append(settings)
-        return SimpleNamespace(is_complete=True)
-
-    monkeypatch.setattr(run, "pretrain", record)
     for name, chosen in plan.PLANS.items():
         (tmp_path / name / "data" / "train").mkdir(parents=True)
         experiment = Experiment(dataclasses.replace(chosen, make=lambda folder: folder), tmp_path / name)

@@ -142,11 +142,7 @@ def test_a_store_that_goes_away_from_one_of_two_processes(
 
 @pytest.mark.usefixtures("small_network")
 def test_pictures_wait_for_a_store(
-    tiny_args: Args,
-    image_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tiny_args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If only the images of a picture cannot be fetched, training goes on."""
 

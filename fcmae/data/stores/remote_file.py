@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import BinaryIO
 
+from fcmae.data.positioned import PositionedFile
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, details, kept_part
 
@@ -14,7 +15,7 @@ IN_MEMORY = 32
 """Blocks of images that a process keeps: the crops of a file share its directories, and neighbors their tiles."""
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(PositionedFile):
     """Read-only. For the indices of archives and tables, and for images read by windows.
 
     Args:
@@ -40,49 +41,29 @@ class RemoteFile(io.RawIOBase):
         stays: bool = False,
         on_error: Callable[[FetchError], None] = lambda _error: None,
     ) -> None:
-        super().__init__()
         whole, version = known or details(url, access)
         if whole is None:
             raise OSError("the store does not tell its size")
+        self.start, size = within or (0, whole)
+        super().__init__(size)
         self.url, self.access, self.whole, self.version = url, access, whole, version
-        self.start, self.size = within or (0, whole)
         self.failed: Exception | None = None
         """What the last failed read raised, for those whose readers pass over errors."""
-        self._on_error, self._at = on_error, 0
+        self._on_error = on_error
         read = partial(_in_memory, url, access) if stays else partial(_block, url, access, keeps=keeps)
         self._read = partial(read, whole=whole, version=version)
         self._last: dict[int, bytes] = {}
         """Two blocks: a buffer on top reads across the end of one, and may come back."""
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """The position in bytes."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As every file's."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        if start + offset < 0:
-            raise ValueError(f"negative position {start + offset}")
-        self._at = start + offset
-        return self._at
-
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
         """At most up to the end of a block."""
-        length = min(len(buffer), self.size - self._at)
+        length = min(len(buffer), self.size - self.position)
         if length <= 0:
             return 0
-        number, inside = divmod(self.start + self._at, BLOCK)
+        number, inside = divmod(self.start + self.position, BLOCK)
         data = self._block(number)[inside : inside + length]
         buffer[: len(data)] = data
-        self._at += len(data)
+        self.position += len(data)
         return len(data)
 
     def _block(self, number: int) -> bytes:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from fcmae.data.positioned import PositionedFile
 from fcmae.data.stored import Region, Stored
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, check_alive, kept_part
@@ -179,29 +180,17 @@ def _opened(archive: str, stamp: tuple[int, int]) -> io.FileIO:
 _files = threading.local()
 
 
-class _Part(io.RawIOBase):
+class _Part(PositionedFile):
     """A member as a file."""
 
     def __init__(self, member: Member, offset: int) -> None:
-        self._member, self._offset, self._at = member, offset, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._member.found.size}[whence]
-        if start + offset < 0:
-            raise OSError(errno.EINVAL, "a position before the start")
-        self._at = start + offset
-        return self._at
+        super().__init__(member.found.size)
+        self._member, self._offset = member, offset
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer).cast("B")
-        length = max(0, min(len(view), self._member.found.size - self._at))
-        data = self._member.read_at(self._offset + self._at, length)
+        length = max(0, min(len(view), self.size - self.position))
+        data = self._member.read_at(self._offset + self.position, length)
         view[: len(data)] = data
-        self._at += len(data)
+        self.position += len(data)
         return len(data)

@@ -1,5 +1,6 @@
 """Against a server on loopback that hangs, refuses, and breaks off."""
 
+import errno
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
@@ -9,6 +10,7 @@ import pytest
 
 from fcmae.data.stores import fetching
 from fcmae.data.stores.access import Access
+from fcmae.data.stores.ahead import AheadFile
 from fcmae.data.stores.fetching import FetchError, check_alive, details, fetched, file_system, part
 from fcmae.data.stores.remote_file import open_remote
 from fcmae.errors import StoreError, UserError
@@ -172,3 +174,12 @@ def test_after_a_fork(server: Server, access: Access) -> None:
     child.start()
     child.join(30)
     assert child.exitcode == 0
+
+
+def test_a_position_before_the_start_is_refused_as_by_the_system(server: Server, access: Access) -> None:
+    """zipfile looks for the end of a file that may be too short for one."""
+    for file in (open_remote(f"{server.url}/1.png", access), AheadFile(f"{server.url}/1.png", access)):
+        with pytest.raises(OSError, match="before the start") as caught:
+            file.seek(-len(DATA) - 1, 2)
+        assert caught.value.errno == errno.EINVAL
+        assert (file.seek(3), file.seek(2, 1), file.tell()) == (3, 5, 5)
