@@ -137,7 +137,8 @@ def _facts(result: StatsResult) -> list[Fact]:
 
 def _counted(counts: dict[str, int], most: int = 4) -> str:
     named = [f"{count:,} of {what}" for what, count in list(counts.items())[:most]]
-    return ", ".join(named) + (f" and {len(counts) - most} kinds more" if len(counts) > most else "")
+    more = len(counts) - most
+    return ", ".join(named) + (f" and {more} more kind{'s' * (more > 1)}" if more > 0 else "")
 
 
 def _sizes_chart(found: Survey) -> Chart:

@@ -12,6 +12,7 @@ from PIL import Image
 from fcmae.cli.pretrain_parser import parse_config
 from fcmae.errors import UserError
 from fcmae.stats import main, pretrain_arguments, stats
+from fcmae.survey.page import _counted
 from fcmae.survey.result import StatsResult
 from tests.fcmae.data.reading.makers import dicom
 from tests.fcmae.survey.test_duplicates import picture, worse
@@ -177,3 +178,8 @@ def test_the_command_ends_with_a_line_to_paste(photos: Path, capsys: pytest.Capt
 def test_the_line_names_the_recipe_for_so_many_images(images: int, recipe: str) -> None:
     arguments = pretrain_arguments(["a", "b"], ["--model.in_chans", "1"], images)
     assert arguments == ["--config", recipe, "--data.path", "a,b", "--model.in_chans", "1"]
+
+
+@pytest.mark.parametrize(("kinds", "said"), [(2, ""), (3, " and 1 more kind"), (5, " and 3 more kinds")])
+def test_what_is_left_out_of_a_count_is_counted(kinds: int, said: str) -> None:
+    assert _counted(dict.fromkeys("abcde"[:kinds], 7), most=2) == f"7 of a, 7 of b{said}"
