@@ -7,6 +7,12 @@ from collections.abc import Generator
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: waiting threads sleep, not spin
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # on one core, too, the kernels share out their work
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    # Each test process stays on a core: the threads of an operation never wait for one that another process holds.
+    # A fifth faster on two cores (November 2026). Before torch is imported, whose threads stay there, too.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 import torch
 

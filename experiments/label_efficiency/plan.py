@@ -1,7 +1,7 @@
 """What is compared, on what, and for how long: one record for each data set."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,11 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """All of it, as plain data."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("make", "shares")}
+
+    def shortened(self, length: float) -> "Plan":
+        """The plan with this share of its epochs of pretraining; a folder takes either plan, not both."""
+        train = {**self.pretrain["train"], "epochs": max(1, round(length * self.pretrain["train"]["epochs"]))}
+        return replace(self, pretrain={**self.pretrain, "train": train})
 
     def epochs(self, images: int) -> int:
         """Passes over so many labeled images."""

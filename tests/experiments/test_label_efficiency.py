@@ -73,6 +73,13 @@ def test_the_budget_is_images_seen_within_bounds_of_the_epochs() -> None:
     assert [found.epochs(images) for images in (20, 500, 1968, 10**9)] == [60, 40, 20, 20]
 
 
+def test_a_shortened_plan_pretrains_for_a_share_of_the_epochs() -> None:
+    whole = plan.PLANS["elpv"]
+    third = whole.shortened(1 / 3)
+    assert third.pretrain["train"] == whole.pretrain["train"] | {"epochs": 40}
+    assert dataclasses.replace(third, pretrain=whole.pretrain) == whole.shortened(1) == whole
+
+
 @pytest.mark.parametrize("images", [100, 50_000])
 def test_fine_tuning_is_the_same_but_for_rate_and_epochs_at_any_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int

@@ -33,6 +33,8 @@ def test_above_that_the_peak_is_what_suits_any_set() -> None:
         ("convnextv2_atto", 32, 1, 4),
         ("convnextv2_atto", 56, 1, 7),
         ("convnextv2_atto", 64, 2, 4),
+        ("convnextv2_atto", 72, 1, 9),
+        ("convnextv2_atto", 144, 2, 9),
         ("convnext_tiny", 112, 2, 7),
         ("convnext_tiny", 128, 4, 4),
         ("convnextv2_huge", 224, 4, 7),

@@ -86,9 +86,11 @@ def test_v1() -> None:
     train = parse_config(["--config", "finetune_v1"]).train
     assert peak_learning_rate(train, train.effective_batch or 0) == pytest.approx(4e-3)
     assert values("finetune_v1_384") == (2.5e-5, 1e-8, 0.7, True, 30, 0, 0.1, 0.0, 0.0, 0.8)
-    large = parse_config(["--config", "finetune_v1_384"])
-    assert peak_learning_rate(large.train, large.train.effective_batch or 0) == pytest.approx(5e-5)
-    assert large.model.img_size == 384
+    at_384, large = (parse_config(["--config", name]) for name in ("finetune_v1_384", "finetune_v1_384_large"))
+    assert peak_learning_rate(at_384.train, at_384.train.effective_batch or 0) == pytest.approx(5e-5)
+    assert at_384.model.img_size == 384
+    assert large.model.drop_path_rate == 0.95
+    assert replace(large, model=at_384.model) == at_384
 
 
 @pytest.mark.parametrize(
