@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 
 from experiments.label_efficiency import table
-from experiments.label_efficiency.plan import GRN, NETWORKS, PLANS, VARIATIONS
+from experiments.label_efficiency.plan import KNOWN, NETWORKS, PLANS
 from experiments.label_efficiency.run import Experiment
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=PLANS)
     parser.add_argument("--folder", type=Path, required=True, help="data, weights and results")
-    parser.add_argument("--networks", nargs="+", choices=[*NETWORKS, *GRN, *VARIATIONS], default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=KNOWN, default=list(NETWORKS))
     parser.add_argument("--shares", nargs="+", type=float, help="of the labels (default: all of the plan)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rate", type=float, help="peak learning rate of fine-tuning (default: the best of a few)")

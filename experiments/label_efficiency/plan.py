@@ -58,6 +58,8 @@ VARIATIONS = {
     "long": Network("three times as long", True, length=3.0),
 }
 """One change each of V2's pretraining, to see what a recipe for small sets should depend on."""
+KNOWN = NETWORKS | GRN | VARIATIONS
+"""All that can be asked for, in the order of a table's rows."""
 RATES = {True: (3e-4, 1e-3, 3e-3), False: (1e-3, 3e-3, 6e-3)}
 """Peak learning rates that are tried, of pretrained weights and of random ones."""
 DECAY = {True: 0.8, False: 1.0}

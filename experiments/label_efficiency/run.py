@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.label_efficiency.plan import DECAY, GRN, NETWORKS, RATES, UNSET, VARIATIONS, Network, Plan
+from experiments.label_efficiency.plan import DECAY, KNOWN, RATES, UNSET, Network, Plan
 from fcmae.finetune import finetune
 from fcmae.pretrain import pretrain
 from fcmae.runs.layout import METRICS
@@ -118,7 +118,7 @@ class Experiment:
 
 def network_of(name: str) -> Network:
     """Of the networks that are compared, or of the variations of one."""
-    return (NETWORKS | GRN | VARIATIONS)[name]
+    return KNOWN[name]
 
 
 def read(folder: Path) -> list[Result]:

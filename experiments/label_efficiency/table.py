@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.label_efficiency.plan import NETWORKS, VARIATIONS
+from experiments.label_efficiency.plan import KNOWN
 from experiments.label_efficiency.run import Result, network_of
 
 
@@ -26,7 +26,7 @@ def cells(results: Sequence[Result]) -> dict[tuple[str, float], Cell]:
     """By network and share, of what was tested."""
     tested = [one for one in results if one.phase == "test"]
     found = {}
-    rows = [*NETWORKS, *VARIATIONS]
+    rows = list(KNOWN)
     for key in sorted({(one.network, one.share) for one in tested}, key=lambda key: (rows.index(key[0]), key[1])):
         these = [one for one in tested if (one.network, one.share) == key]
         values = np.array([one.top1 for one in these])

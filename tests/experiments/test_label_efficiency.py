@@ -234,3 +234,11 @@ def test_the_table_has_students_interval(tmp_path: Path) -> None:
     table.figure(results, "made up", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width > 600
+
+
+def test_every_network_that_can_be_asked_for_has_a_row() -> None:
+    """The accuracy is in the network's own row, in the order of the plan."""
+    results = [Result(name, 0.1, 0, 3e-3, "test", place / 100, 655) for place, name in enumerate(plan.KNOWN)]
+    rows = table.markdown(results[::-1]).splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == [one.title for one in plan.KNOWN.values()]
+    assert all(f"{place:.1f}" in row for place, row in enumerate(rows))
