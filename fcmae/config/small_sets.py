@@ -48,12 +48,12 @@ OF_WEIGHTS = frozenset(("model.stem_stride", "model.decoder_dim", "data.mean", "
 def stem_stride(name: str, image_hw: tuple[int, int]) -> int:
     """The size's own stride, or the largest smaller one with at least ``GRID`` × ``GRID`` patches, or the smallest.
 
-    Only those whose patches divide the image count, if there are any.
+    Only those whose patches divide the image count. If there are none it is the smallest, for a line that refuses.
     """
     size = SIZES[name]
     per_stride = 2 ** (len(size.depths) - 1)  # pixels of a patch's side
     strides = sorted((one for one in size.stem_strides if one <= size.stem_stride), reverse=True)
-    strides = [one for one in strides if not any(side % (one * per_stride) for side in image_hw)] or strides
+    strides = [one for one in strides if not any(side % (one * per_stride) for side in image_hw)] or strides[-1:]
     return next((one for one in strides if min(image_hw) >= GRID * one * per_stride), strides[-1])
 
 

@@ -132,8 +132,9 @@ def test_small_images_get_small_patches_and_sizes_that_do_not_divide_a_line() ->
     assert settings("--data.path", "x", "--model.img_size", "96,64")["model.stem_stride"] == 2
     config = config_from((), {"path": "x", "img_size": (64, 96)})
     assert chosen(config, 10, 1, None).model.stem_stride == 2
-    with pytest.raises(UserError, match=r"^--model\.img_size must be a multiple of the patch size 16 .*got 72"):
-        parse_config(["--data.path", "x", "--model.img_size", "72"])
+    assert settings("--data.path", "x", "--model.img_size", "72")["model.stem_stride"] == 1
+    with pytest.raises(UserError, match=r"^--model\.img_size must be a multiple of the patch size 8 .*got 70; .* 72$"):
+        parse_config(["--data.path", "x", "--model.img_size", "70"])
     large = parse_config(["--data.path", "x", "--model.img_size", "48"])
     with pytest.raises(UserError, match=r"^--model\.img_size must be a multiple of the patch size 32"):
         chosen(large, 100_000, 1, None)
