@@ -1,20 +1,21 @@
 """Shared by all tests: a fixed seed for each, two threads, and the masks that are easy to get wrong."""
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Iterator
 
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: waiting threads sleep, not spin
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # on one core, too, the kernels share out their work
-if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+if CORES and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     # Each test process stays on a core: the threads of an operation never wait for one that another process holds.
-    # A fifth faster on two cores (November 2026). Before torch is imported, whose threads stay there, too.
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    # Before torch is imported, whose threads stay there, too. Tests of threads take every_core.
+    os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})
 
-import torch
+import torch  # noqa: E402
 
 torch.set_num_threads(2)
 if not torch.cuda.is_available():
@@ -48,6 +49,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """All cores for all threads of this process, even if it was kept to one: they run at once, as a user's do."""
+    before = os.sched_getaffinity(0) if CORES else set()
+    _keep_to(CORES)
+    yield
+    _keep_to(before)
+
+
+def _keep_to(cores: Collection[int]) -> None:
+    for thread in os.listdir("/proc/self/task") if cores else []:
+        with contextlib.suppress(ProcessLookupError):  # it has ended since it was listed
+            os.sched_setaffinity(int(thread), cores)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, help="of the labels (default: all of the plan)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rate", type=float, help="peak learning rate of fine-tuning (default: the best of a few)")
-    parser.add_argument("--length", type=float, default=1.0, help="share of the plan's epochs of pretraining")
+    parser.add_argument("--length", type=float, default=1.0, help="multiple of the plan's epochs of pretraining")
     args = parser.parse_args()
-    plan = PLANS[args.set].shortened(args.length)
+    plan = PLANS[args.set].lasting(args.length)
     experiment = Experiment(plan, args.folder)
     results = []
     for share in args.shares or plan.shares:

@@ -87,8 +87,8 @@ class Plan:
         """All of it, as plain data."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("make", "shares")}
 
-    def shortened(self, length: float) -> "Plan":
-        """The plan with this share of its epochs of pretraining; a folder takes either plan, not both."""
+    def lasting(self, length: float) -> "Plan":
+        """The plan with so many times its epochs of pretraining, at least one; a folder takes either, not both."""
         train = {**self.pretrain["train"], "epochs": max(1, round(length * self.pretrain["train"]["epochs"]))}
         return replace(self, pretrain={**self.pretrain, "train": train})
 

@@ -61,9 +61,9 @@ class Experiment:
         if chosen.weights_of is not None:
             return self.weights(chosen.weights_of)
         output = self.folder / f"pretrained-{network}"
-        settings = {name: {**values, **chosen.pretrain.get(name, {})} for name, values in self.plan.pretrain.items()}
+        given = self.plan.lasting(chosen.length).pretrain
+        settings = {name: {**values, **chosen.pretrain.get(name, {})} for name, values in given.items()}
         settings["data"] |= {"path": str(self.data / "train")}
-        settings["train"]["epochs"] = max(1, round(chosen.length * settings["train"]["epochs"]))
         settings["train"] = UNSET["train"] | settings["train"]
         model = UNSET["model"] | dict(self.plan.model) | settings.pop("model") | dict(chosen.model)
         if not pretrain(model=model, output=str(output), log={"checkpoint_every": 20}, **settings).is_complete:

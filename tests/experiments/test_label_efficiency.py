@@ -73,11 +73,12 @@ def test_the_budget_is_images_seen_within_bounds_of_the_epochs() -> None:
     assert [found.epochs(images) for images in (20, 500, 1968, 10**9)] == [60, 40, 20, 20]
 
 
-def test_a_shortened_plan_pretrains_for_a_share_of_the_epochs() -> None:
+def test_a_plan_pretrains_for_a_multiple_of_the_epochs() -> None:
     whole = plan.PLANS["elpv"]
-    third = whole.shortened(1 / 3)
+    third = whole.lasting(1 / 3)
     assert third.pretrain["train"] == whole.pretrain["train"] | {"epochs": 40}
-    assert dataclasses.replace(third, pretrain=whole.pretrain) == whole.shortened(1) == whole
+    assert dataclasses.replace(third, pretrain=whole.pretrain) == whole.lasting(1) == whole
+    assert whole.lasting(0.001).pretrain["train"]["epochs"] == 1
 
 
 @pytest.mark.parametrize("images", [100, 50_000])

@@ -168,6 +168,7 @@ def test_the_kernels_run_where_they_can() -> None:
         assert launched == ["_stem_rows", "_patch_pixels"]
 
 
+@pytest.mark.usefixtures("every_core")
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     """Bit for bit: a run may go on with others."""
     sites = ActiveSites(random_visible(4, 5, 5, 19))  # 304 sites an image: several parts
