@@ -58,7 +58,7 @@ def test_errors_from_python(image_folder: Path, tmp_path: Path) -> None:
     for keywords, message in (
         ({"data": tmp_path / "nowhere"}, f"--data.path {tmp_path}/nowhere does not exist"),
         ({"data": image_folder, "epochs": 0}, "--train.epochs must be at least 1, got 0"),
-        ({"data": image_folder, "img_size": 100}, "--model.img_size must be a multiple of the patch size 16"),
+        ({"data": image_folder, "img_size": 100}, "--model.img_size must be a multiple of the patch size 8"),
         ({"data": image_folder, "epoch": 1}, "epoch is not a setting; the nearest is epochs"),
     ):
         with pytest.raises(UserError) as error:

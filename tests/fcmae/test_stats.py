@@ -23,7 +23,8 @@ R = np.random.default_rng(0)
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six pictures, a copy of the same bytes, one made smaller, one of one color, one damaged."""
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("stats") / "photos"
+    folder.mkdir()
     for n in range(6):
         Image.fromarray(picture(n, 200 + 10 * n)).save(folder / f"{n}.jpg")
     (folder / "again.jpg").write_bytes((folder / "0.jpg").read_bytes())
