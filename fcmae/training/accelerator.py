@@ -111,4 +111,5 @@ def hardware_name(accelerator: Accelerator) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
-    return f"{name.removesuffix('cpu')}{model}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name.removesuffix('cpu')}{model}, {threads} thread{'' if threads == 1 else 's'}"

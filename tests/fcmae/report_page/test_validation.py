@@ -50,6 +50,17 @@ def test_a_few_classes_are_a_matrix(tmp_path: Path) -> None:
     assert 'id="reconstructions"' not in page
     assert ">seed<" in page  # a setting that is not the default
     assert "train.layer_<wbr>decay" not in page  # one that is
+    assert 'class="numbers confusion"' in page  # two names stand side by side
+
+
+def test_names_of_more_than_six_classes_stand_upright(tmp_path: Path) -> None:
+    """Side by side they were broken inside words, or pushed the numbers off the page."""
+    for count, title in ((6, "numbers confusion"), (7, "numbers confusion many")):
+        confusion = [[10 * (n == m) for m in range(count)] for n in range(count)]
+        run = made(tmp_path / str(count), [f"class {n}" for n in range(count)], confusion)
+        page = render_report(read_run(run))
+        assert f'class="{title}"' in page
+        assert 'title="class 5"><span>class 5</span>' in page
 
 
 def test_many_classes_are_the_pairs_confused_most(tmp_path: Path) -> None:
