@@ -100,6 +100,7 @@ def test_nothing_is_left_to_fill_in() -> None:
             "TRITON_INTERPRET",
             "NUMBA_CACHE_DIR",
             "GLIBC_TUNABLES",
+            "OMP_WAIT_POLICY",
             "COMPLETE_BACKENDS",
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE",
         }, file.name
