@@ -12,7 +12,7 @@ from torch import nn
 from fcmae.errors import UserError
 from fcmae.files import make_folder, sync
 from fcmae.finetuning.scores import MAIN
-from fcmae.runs.checkpoint import save_model, write_state
+from fcmae.runs.checkpoint import save_model, synced_folder, write_state
 from fcmae.runs.find import BEST, FOLDER, MODEL
 from fcmae.runs.layout import METRICS
 from fcmae.runs.mark import MARK, write_mark
@@ -65,19 +65,18 @@ def save_best(run: Run[Any], network: nn.Module, described: dict[str, Any], step
 
     Raises:
         UserError: a folder of that name is there that no run of fine-tuning wrote.
+        OSError: a file cannot be written. The best weights so far are still there.
     """
     target = best_folder(run.folder)
     if target.exists() and not (target / MARK).is_file():
         raise UserError(f"{target} is not this run's; move it away")
     partial, old = target.with_name(PARTIAL), target.with_name(OLD)
-    for folder in (partial, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    make_folder(partial)
-    save_model(partial / MODEL, network, described)
-    write_state(partial, replace(run.start, step=step, pending_losses=[]))
-    write_mark(partial, run.folder.name, BEST)
-    for file in partial.iterdir():
-        sync(file)
+    shutil.rmtree(old, ignore_errors=True)
+    make_folder(target.parent)
+    with synced_folder(partial):
+        write_mark(partial, run.folder.name, BEST)
+        save_model(partial / MODEL, network, described)
+        write_state(partial, replace(run.start, step=step, pending_losses=[]))
     if target.exists():
         target.rename(old)
     partial.rename(target)

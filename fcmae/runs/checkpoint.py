@@ -93,32 +93,45 @@ def new_checkpoint(run: Path, step: int) -> Iterator[Path]:
     if target.exists() and marked_run(target) != run_name:
         target = folder / f"{target.name}-{run_name}"
     partial = folder / f"{PARTIAL}{run_name}-{target.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with naming(partial):
-            partial.mkdir()
-            write_mark(partial, run_name, target.name)
-            yield partial
-            for file in partial.iterdir():
-                sync(file)
-            sync(partial)
-    except (SafetensorError, RuntimeError, OSError) as error:  # RuntimeError: how torch reports a full disk
-        shutil.rmtree(partial, ignore_errors=True)
-        if advice(error) is not None or (isinstance(error, OSError) and error.filename is not None):
-            raise
-        raise OSError(f"{partial} cannot be written: {' '.join(str(error).split())}") from error
+    with synced_folder(partial):
+        write_mark(partial, run_name, target.name)
+        yield partial
     delete_marked(target, run_name)  # left by a process that died before updating `last`
     partial.rename(target)
     sync(folder)
     write_text(folder / LAST, target.name + "\n")
 
 
+@contextmanager
+def synced_folder(partial: Path) -> Iterator[None]:
+    """An empty folder in place of what is there. After the block all files in it are on disk: it may be renamed.
+
+    Raises:
+        OSError: a file cannot be written. The folder is gone.
+    """
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with naming(partial):
+            partial.mkdir()
+            yield
+            _sync_all(partial)
+    except (SafetensorError, RuntimeError, OSError) as error:  # RuntimeError: how torch reports a full disk
+        shutil.rmtree(partial, ignore_errors=True)
+        if advice(error) is not None or (isinstance(error, OSError) and error.filename is not None):
+            raise
+        raise OSError(f"{partial} cannot be written: {' '.join(str(error).split())}") from error
+
+
+def _sync_all(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        sync(file)
+    sync(folder)
+
+
 def adopt(partial: Path, run: Path, name: str) -> None:
     """Let a copied checkpoint folder, all of whose files are there, be ``name``, and ``last``."""
     target = run / FOLDER / name
-    for file in partial.rglob("*"):
-        sync(file)
-    sync(partial)
+    _sync_all(partial)
     if target.exists():  # it was only slow to appear
         shutil.rmtree(partial)
     else:
