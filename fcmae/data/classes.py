@@ -19,13 +19,12 @@ from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list
+from fcmae.data.splits import TEST, TRAIN, are_splits, split_folders
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError, in_a_line
 
 logger = logging.getLogger(__name__)
-
-TRAIN, TEST = "train", ("val", "validation", "test")  # names of the subfolders that split a folder
 
 
 class LabeledFiles(NamedTuple):
@@ -129,9 +128,8 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
         UserError: there are no classes.
     """
     folder, access = Path(source), replace(access or Access(), all_splits=True)
-    tests = [folder / name for name in TEST if (folder / name).is_dir()]
-    if (folder / TRAIN).is_dir() and tests:
-        splits = (folder / TRAIN, tests[0])
+    if named := split_folders([one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []):
+        splits = [folder / name for name in named]
         parts = [collect(part, by_class=True, flag=flag, access=access) for part in splits]
         for images, split in zip(parts, splits, strict=True):
             _check_all_labeled(images, split, flag)
@@ -141,18 +139,27 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
         return _of_rows(images, str(source), flag)
     _check_all_labeled(images, source, flag)
     if images.labels is not None or isinstance(images, ImageFiles):
-        return [_of_one(images, folder, flag)]
+        return [_not_of_splits(_of_one(images, folder, flag), flag)]
     names, common = list(images.names), ""
     while len(tops := {name.partition("/")[0] for name in names}) == 1 and any(name.count("/") > 1 for name in names):
         common += f"{tops.pop()}/"  # a folder that was packed with its own name
         names = [name.partition("/")[2] for name in names]
-    held_out = next((name for name in TEST if name in tops), None)
-    if TRAIN not in tops or held_out is None:
-        return [_by_folder(images, str(source), flag, len(common))]
+    if (named := split_folders(tops)) is None:
+        return [_not_of_splits(_by_folder(images, str(source), flag, len(common)), flag)]
     found = []
-    for part in (TRAIN, held_out):
+    for part in named:
         inside = images.subset(n for n, name in enumerate(names) if name.startswith(f"{part}/"))
         found.append(_by_folder(inside, f"{source}/{common}{part}", flag, len(f"{common}{part}/")))
+    return found
+
+
+def _not_of_splits(found: ClassFolders, flag: str) -> ClassFolders:
+    """UserError where the folders that were taken for classes are parts of a set, such as val/ and test/ alone."""
+    if not found.is_labeled and len(found.places) > 1 and are_splits(found.places):
+        raise UserError(
+            f"{flag} {found.where} has {', '.join(f'{name}/' for name in found.places)}: parts of a set, not classes; "
+            f"one to train on must be {TRAIN}/, beside val/ or test/"
+        )
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from timm.data import create_dataset
 from torch.utils.data import IterableDataset
 
-from fcmae.data.classes import TEST, TRAIN, class_parts, listed, may_hold_classes, stratified_split
+from fcmae.data.classes import class_parts, listed, may_hold_classes, stratified_split
 from fcmae.data.crops import center_crop
 from fcmae.data.images import ImageFile, UnreadableImageError, open_image
 from fcmae.data.labeled import item_of, known_labels
@@ -21,6 +21,7 @@ from fcmae.data.reading.pillow import in_memory, upright_pixels
 from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Labeled
+from fcmae.data.splits import TEST, TRAINING
 from fcmae.errors import UserError, in_a_line
 from fcmae.finetuning.config import PHOTOS, FinetuneDataConfig
 from fcmae.finetuning.tables import Row, is_table, read_table
@@ -202,9 +203,9 @@ def _of_table(file: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     classes = _in_order({label for row in rows for label in row.labels})
     if not classes:
         raise UserError(f"--data.path {file}: all labels are missing")
-    chosen = next((name for name in (*TEST, "valid", "dev") if any(row.split == name for row in rows)), None)
+    chosen = next((name for name in TEST if any(row.split == name for row in rows)), None)
     held_out = [row for row in rows if chosen is not None and row.split == chosen]
-    trained = [row for row in rows if row.split in (TRAIN, "training")]
+    trained = [row for row in rows if row.split in TRAINING]
     if held_out and trained:
         used = {*(row.split for row in trained), chosen}
         if left := [row.split or "empty" for row in rows if row.split not in used]:

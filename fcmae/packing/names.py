@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from fcmae.data.classes import TEST, TRAIN
-
-SPLITS = frozenset((TRAIN, *TEST))
+from fcmae.data.splits import are_splits
 
 
 def key_of(name: str) -> str:
@@ -51,4 +49,4 @@ def classes_of(names: Sequence[str]) -> list[str]:
         if label is None:
             return []
         found.add(label)
-    return sorted(found) if len(found) > 1 and not found <= SPLITS else []
+    return sorted(found) if len(found) > 1 and not are_splits(found) else []

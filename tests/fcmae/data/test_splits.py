@@ -1,0 +1,57 @@
+"""Names of the parts of a set: what is taken for them, in folders and archives, and never for classes."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fcmae.data.classes import class_folder
+from fcmae.data.splits import are_splits, split_folders
+from fcmae.errors import UserError
+from tests.fcmae.labeled_images import COLORS, fill
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["train", "val"], ("train", "val")),
+        (["Train", "Valid", "other"], ("Train", "Valid")),
+        (["TRAINING", "Dev"], ("TRAINING", "Dev")),
+        (["test", "train", "val"], ("train", "val")),  # val is to choose by, test to report
+        (["train", "cat"], None),
+        (["val", "test"], None),
+        ([], None),
+    ],
+)
+def test_the_parts_of_folders(names: list[str], parts: tuple[str, str] | None) -> None:
+    assert split_folders(names) == parts
+
+
+def test_only_names_of_parts_are_splits() -> None:
+    assert are_splits(["Train", "test"])
+    assert not are_splits(["train", "cat"])
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize(("train", "test"), [("train", "valid"), ("Train", "Val"), ("training", "dev")])
+def test_other_spellings_are_parts_not_classes(tmp_path: Path, train: str, test: str, archive: bool) -> None:
+    """They were two classes, and a network learned to tell the training split from the other."""
+    for part, count in ((train, 4), (test, 2)):
+        for name, color in COLORS.items():
+            fill(tmp_path / "set" / part / name, color, count)
+    source = shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path / "set") if archive else tmp_path / "set"
+    trained, tested = class_folder(source)
+    assert [len(trained.paths), len(tested.paths)] == [4 * len(COLORS), 2 * len(COLORS)]
+    assert set(trained.labels) == set(tested.labels) == set(range(len(COLORS)))
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_parts_without_one_to_train_on_are_refused(tmp_path: Path, archive: bool) -> None:
+    for part in ("Val", "test"):
+        for name, color in COLORS.items():
+            fill(tmp_path / "set" / part / name, color, 2)
+    source = shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path / "set") if archive else tmp_path / "set"
+    with pytest.raises(
+        UserError, match=r"has Val/, test/: parts of a set, not classes; one to train on must be train/"
+    ):
+        class_folder(source)
