@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fcmae.cli.pretrain_parser import FINETUNING
-from fcmae.cli.recipes import Recipes
+from fcmae.cli.recipes import Given, Recipes
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneConfig
+from fcmae.finetuning.few_labels import FEW_LABELS, FEW_LABELS_LARGE, NAMES
 
 PROG = "python -m fcmae.finetune"
 DESCRIPTION = """Fine-tune pretrained weights on labeled images, and export the result for timm and transformers.
@@ -47,9 +48,13 @@ def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> Finetun
     """
     given = list(sys.argv[1:] if argv is None else argv)
     config = RECIPES.parse(given, prog)
-    if any(argument.partition("=")[0] == "--config" for argument in given):
+    if not any(argument.partition("=")[0] == "--config" for argument in given):
+        given = ["--config", _recipe(config), *given]
+        config = RECIPES.parse(given, prog)
+    if any(argument.startswith("--print_config") for argument in given):  # without what is computed
         return config
-    return RECIPES.parse(["--config", _recipe(config), *given], prog)
+    values = _computed(config, RECIPES.given(given, prog))
+    return RECIPES.parse([*(f"--{name}={value}" for name, value in values.items()), *given], prog) if values else config
 
 
 def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> FinetuneConfig:
@@ -67,9 +72,22 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> FinetuneCon
     if isinstance(given.get("weights"), PathLike):
         given["weights"] = fspath(given["weights"])
     config = RECIPES.from_call(args, given)
-    if args or given.get("config") is not None:
+    if args or isinstance(given.get("config"), FinetuneConfig):
         return config
-    return RECIPES.from_call((), given | {"config": _recipe(config)})
+    if given.get("config") is None:
+        given["config"] = _recipe(config)
+        config = RECIPES.from_call((), given)
+    values = _computed(config, RECIPES.given_in_call(given))
+    return RECIPES.from_call((), given | values) if values else config
+
+
+def _computed(config: FinetuneConfig, given: Given) -> dict[str, Any]:
+    """What the recipe for few labels, if there is one, leaves open and nothing else gives."""
+    if not (chosen := [name for name in given.recipes if name in (FEW_LABELS, FEW_LABELS_LARGE)]):
+        return {}
+    from fcmae.finetuning.recipes import computed  # here, because it lists the images
+
+    return computed(chosen[-1], config, NAMES - given.settings.keys())
 
 
 def _recipe(config: FinetuneConfig) -> str:

@@ -78,7 +78,7 @@ def labeled_folder(
 ) -> LabeledData:
     """A folder with one subfolder per class, or with ``train/`` and ``val/`` that hold such subfolders.
 
-    Without ``train/`` and ``val/`` (or ``validation/``, ``test/``) each class is split by ``test_share``. Images may
+    Without ``train/`` and ``val/`` (:mod:`fcmae.data.splits`) each class is split by ``test_share``. Images may
     be nested deeper inside a class folder. Unreadable images are logged and skipped.
 
     Args:

@@ -74,9 +74,9 @@ def save_best(run: Run[Any], network: nn.Module, described: dict[str, Any], step
     shutil.rmtree(old, ignore_errors=True)
     make_folder(target.parent)
     with synced_folder(partial):
-        write_mark(partial, run.folder.name, BEST)
         save_model(partial / MODEL, network, described)
         write_state(partial, replace(run.start, step=step, pending_losses=[]))
+        write_mark(partial, run.folder.name, BEST)
     if target.exists():
         target.rename(old)
     partial.rename(target)

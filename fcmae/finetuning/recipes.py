@@ -1,13 +1,19 @@
 """Which shipped recipe suits a set of labeled images."""
 
 import logging
+import os
 import re
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import timm
 
+from fcmae.config.train import BATCH_SIZE
 from fcmae.errors import UserError
+from fcmae.finetuning import few_labels
 from fcmae.finetuning.config import SCRATCH, FinetuneConfig
+from fcmae.finetuning.few_labels import FEW_LABELS, FEW_LABELS_LARGE
 from fcmae.finetuning.labels import labeled_set
 from fcmae.finetuning.network import DEFAULT
 from fcmae.models.sizes import SIZES
@@ -16,7 +22,6 @@ logger = logging.getLogger("fcmae")
 
 FEW = 10_000
 """Images to train on from which the papers' recipes are taken."""
-FEW_LABELS, FEW_LABELS_LARGE = "few_labels", "few_labels_large"
 SUPERVISED, AFTER_SUPERVISED = "finetune_v1", "finetune_v1_22k_1k"
 SMALL = ("atto", "femto", "pico", "nano")
 """Sizes that ``FEW_LABELS`` is for."""
@@ -50,6 +55,31 @@ def recipe_for(config: FinetuneConfig) -> str:
         chosen = _for_weights(config)
     logger.info("%s images to train on: --config %s", f"{images:,}", chosen)
     return chosen
+
+
+def computed(recipe: str, config: FinetuneConfig, is_open: Container[str]) -> dict[str, Any]:
+    """The settings that a recipe for few labels leaves open, by dotted name; a line says which.
+
+    Args:
+        recipe: one for few labels.
+        config: as given. Without ``data.path``, as when a run is resumed, nothing is computed.
+        is_open: dotted names that neither the user nor a file gives.
+
+    Raises:
+        UserError: labels that cannot be read.
+    """
+    if config.data.path is None:
+        return {}
+    train, images = config.train, len(labeled_set(config.data, config.seed).train)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    batch = train.effective_batch or (train.batch_size or BATCH_SIZE) * (train.accumulation_steps or 1) * processes
+    given_epochs = None if "train.epochs" in is_open else train.epochs
+    values = few_labels.values(recipe, images, batch, config.weights == SCRATCH, given_epochs)
+    found = {name: value for name, value in values.items() if name in is_open}
+    if found:
+        flags = " ".join(f"--{name} {value:g}" for name, value in found.items())
+        logger.info("%s images to train on: --config %s has %s", f"{images:,}", recipe, flags)
+    return found
 
 
 def of_size(name: str) -> str:

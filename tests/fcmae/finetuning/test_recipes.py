@@ -130,7 +130,8 @@ def test_few_labels_have_a_recipe_for_small_networks_and_one_for_others(
     assert recipes.recipe_for(FinetuneConfig(weights="convnextv2_base.fcmae", data=data)) == "few_labels_large"
     assert recipes.recipe_for(FinetuneConfig(weights="scratch", data=data)) == "few_labels"
     for recipe, peak in (("few_labels", 3e-3), ("few_labels_large", 1e-3)):
-        assert peak_learning_rate(parse_config(["--config", recipe]).train, 32) == pytest.approx(peak)
+        config = parse_config(["x", "--config", recipe, "--data", str(colors)])
+        assert peak_learning_rate(config.train, 32) == pytest.approx(peak)
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_tiny"])
