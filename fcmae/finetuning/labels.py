@@ -133,7 +133,11 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
         raise UserError(f"--data.path {data.path} is neither a folder nor a table; {ACCEPTED}")
     if len(found.classes) < 2 and not found.is_multi_label:
         raise UserError(
-            f"{found.flag} {found.name} holds one class, {found.classes[0]}; two classes are needed at least"
+            f"{found.flag} {found.name} holds one class, {found.classes[0]}; at least two classes are needed"
+        )
+    if found.is_multi_label and found.train.labels.all():
+        raise UserError(
+            f"{found.flag} {found.name}: every image has all labels, {_some(found.classes)}; there is nothing to learn"
         )
     if data.train_share < 1:
         kept = share_of_each(found.train.labels, data.train_share, seed)

@@ -137,6 +137,10 @@ def build(
             )  # fmt: skip
             kept = {name: tensor for name, tensor in start.head.items() if not name.startswith("head.fc.")}
             start = replace(start, head=kept)
+        elif names is None:
+            logger.info(
+                "%s: its classifier of %d classes, which have no names, is kept", weights.origin, start.num_classes
+            )
     torch.manual_seed(seed)
     built: Any = dense_network(
         start, pixels, len(classes), in_chans=network.in_chans, drop_path_rate=network.drop_path_rate,

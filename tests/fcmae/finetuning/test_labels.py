@@ -157,10 +157,21 @@ def test_rows_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCa
     assert "neither trained" not in caplog.text
 
 
+@pytest.mark.parametrize(("labels", "all_of"), [("a;a", "a"), ("b;a", "a, b")])
+def test_labels_that_every_image_has_teach_nothing(colors: Path, tmp_path: Path, labels: str, all_of: str) -> None:
+    """It was trained, to a mean average precision of 100%."""
+    images = sorted(colors.rglob("[0-9]*.png"))[:10]
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{image},{labels}\n" for image in images))
+    with pytest.raises(UserError, match=rf"t\.csv: every image has all labels, {all_of}; there is nothing to learn"):
+        of(tmp_path / "t.csv", 1)
+
+
 def test_one_class_of_a_timm_dataset_is_of_its_flag(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         fill(tmp_path / split / "cat", (0, 0, 0), 2)
-    with pytest.raises(UserError, match=r"^--data\.dataset folder holds one class, cat; two classes are needed"):
+    with pytest.raises(
+        UserError, match=r"^--data\.dataset folder holds one class, cat; at least two classes are needed"
+    ):
         of(tmp_path, dataset="folder")
     fill(tmp_path / "train" / "dog", (0, 0, 0), 2)
     fill(tmp_path / "validation" / "dog", (0, 0, 0), 2)
