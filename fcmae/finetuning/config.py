@@ -146,6 +146,7 @@ class FinetuneTrainConfig(OptimizationConfig):
 
     linear_base_lr: ClassVar[float] = 0.0
     usual_peak: ClassVar[float] = 1e-3
+    peaks: ClassVar[tuple[float, float]] = 5e-5, 5e-3  # the least and the most of the papers' recipes
 
     epochs: int = 50
     """Passes over the training images."""

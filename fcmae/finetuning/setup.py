@@ -28,7 +28,7 @@ from fcmae.models import ModelConfig
 from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.find import AVERAGE
 from fcmae.training.accelerator import captures, device_name, precision_name, prepare
-from fcmae.training.batch import Batch, divide_batch, peak_learning_rate
+from fcmae.training.batch import Batch, divide_batch, learning_rate_advice, peak_learning_rate
 from fcmae.training.beginning import Beginning, beginning, check_same_everywhere
 from fcmae.training.fitting import largest_batch
 from fcmae.training.peers import Peers
@@ -111,6 +111,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         start = replace(start, step=state.step, pending_losses=state.pending_losses)
         log_if_moved(folder)
         begun.check_left(start.step, total_steps, config.train.epochs)
+    elif advice := learning_rate_advice(config.train, batch.effective):
+        logger.warning("%s", advice)
 
     lock = begun.take_folder(config, batch, start.step, total_steps)
     if lock is not None:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fcmae.config import BASE_BATCH, BATCH_SIZE, OptimizationConfig, TrainConfig
+from fcmae.config import BASE_BATCH, BATCH_SIZE, OptimizationConfig
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-LOW, GOOD, HIGH = 1e-4, TrainConfig.usual_peak, 5e-3  # peak learning rates; measured with batches of 16 and 64
+ROUNDING = 1e-6  # of a peak learning rate that is computed from base_lr
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,14 @@ def peak_learning_rate(train: OptimizationConfig, effective_batch: int) -> float
     return base_learning_rate(train, effective_batch) * effective_batch / BASE_BATCH
 
 
-def learning_rate_advice(train: TrainConfig, effective_batch: int) -> str | None:
+def learning_rate_advice(train: OptimizationConfig, effective_batch: int) -> str | None:
     """One line if the peak learning rate is far both from the default and from the paper's rule."""
-    peak, paper = peak_learning_rate(train, effective_batch), TrainConfig.linear_base_lr * effective_batch / BASE_BATCH
-    if LOW <= peak <= max(HIGH, 2 * paper):
+    peak, paper = peak_learning_rate(train, effective_batch), train.linear_base_lr * effective_batch / BASE_BATCH
+    low, high = train.peaks
+    if low * (1 - ROUNDING) <= peak <= max(high, 2 * paper) * (1 + ROUNDING):
         return None
-    good = max(GOOD, paper)
-    what = "low: training will be slow" if peak < LOW else "high: training may diverge"
+    good = max(train.usual_peak, paper)
+    what = "low: training will be slow" if peak < low else "high: training may diverge"
     return (
         f"a peak learning rate of {peak:.1e} with {effective_batch} images per step is {what}; "
         f"--train.base_lr {good * BASE_BATCH / effective_batch:.2g} makes it {good:.1e}"

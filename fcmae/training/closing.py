@@ -3,7 +3,7 @@
 from fcmae.called import command_line
 from fcmae.config import DIGITS, PretrainConfig, TrainConfig
 from fcmae.runs.layout import CONFIG
-from fcmae.training.batch import GOOD, peak_learning_rate
+from fcmae.training.batch import peak_learning_rate
 from fcmae.training.run import Run
 
 POOR = 1.0  # the loss of predicting each patch's mean, with norm_pix_loss
@@ -41,7 +41,7 @@ def closing_lines(run: Run[PretrainConfig], loss: float | None) -> list[str]:
 def poor_loss(train: TrainConfig, effective_batch: int, loss: float) -> str:
     """A loss of 1 or more at the end, with the learning rate that was used."""
     peak = peak_learning_rate(train, effective_batch)
-    if peak > GOOD:
+    if peak > train.usual_peak:
         advice = f"the peak learning rate was {peak:.2g}, which may be too high; try a lower --train.base_lr"
     else:
         advice = f"the peak learning rate was {peak:.2g}; try a higher --train.base_lr, or more epochs"

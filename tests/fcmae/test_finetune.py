@@ -335,3 +335,13 @@ def test_two_processes_are_one(colors: Path, tmp_path: Path) -> None:
         assert left.keys() == right.keys()
         for name in {"loss", "val_loss", "val_top1", "val_top1_high"} & left.keys():
             assert left[name] == pytest.approx(right[name], rel=1e-5)
+
+
+def test_a_learning_rate_that_is_far_off_gets_a_line(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(colors, tmp_path / "run", epochs=1, base_lr=2e-4)
+    line = "a peak learning rate of 6.3e-06 with 8 images per step is low: training will be slow"
+    assert [message for message in caplog.messages if "a peak learning rate of" in message] == [
+        f"{line}; --train.base_lr 0.032 makes it 1.0e-03"
+    ]

@@ -14,7 +14,7 @@ from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
 from fcmae.finetuning.recipes import of_size
 from fcmae.models import ModelConfig
 from fcmae.models.sizes import SIZES
-from fcmae.training.batch import peak_learning_rate
+from fcmae.training.batch import learning_rate_advice, peak_learning_rate
 from fcmae.weights import read
 from fcmae.weights.weights import Weights
 
@@ -173,3 +173,20 @@ def test_the_tag_says_whether_timm_s_weights_of_v1_are_supervised(
 ) -> None:
     monkeypatch.setattr(recipes, "FEW", 10)
     assert recipes.recipe_for(FinetuneConfig(weights=name, data=FinetuneDataConfig(path=str(colors)))) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES.names() if name not in ("few_labels", "few_labels_large")])
+def test_recipes_get_no_learning_rate_warning(name: str) -> None:
+    train = parse_config(["--config", name]).train
+    assert learning_rate_advice(train, train.effective_batch or train.batch_size or 64) is None
+
+
+def test_the_papers_rate_with_a_small_batch_gets_a_value_that_is_better() -> None:
+    """Linear in the batch, it is for 1,024 images."""
+    train = parse_config(["--config", "finetune_atto", "--train.effective_batch", "16"]).train
+    assert learning_rate_advice(train, 16) == (
+        "a peak learning rate of 1.3e-05 with 16 images per step is low: training will be slow; "
+        "--train.base_lr 0.016 makes it 1.0e-03"
+    )
+    better = parse_config(["--config", "finetune_atto", "--train.effective_batch", "16", "--train.base_lr", "0.016"])
+    assert learning_rate_advice(better.train, 16) is None
