@@ -27,7 +27,7 @@ class ReportConfig:
     """
 
     run: str
-    """Run folder of fcmae.pretrain."""
+    """Run folder of fcmae pretrain or fcmae finetune."""
     output: str | None = None
     """HTML file to write; unset: report.html in the run folder."""
 

@@ -128,7 +128,7 @@ def _check_writable(file: Path, name: str) -> None:
     """Before a survey that may take hours."""
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--{name} {file} cannot be written: {folder} is no folder that you may write to")
+        raise UserError(f"--{name} {file} cannot be written: {folder} is not a folder that you may write to")
 
 
 def pretrain_arguments(source: Sequence[str], flags: Sequence[str], images: int) -> list[str]:

@@ -26,7 +26,7 @@ class Classifier(SparseConvNeXt):
         """[B, C, H, W] → [B, classes].
 
         Raises:
-            ValueError: height or width is no multiple of the patch size.
+            ValueError: height or width is not a multiple of the patch size.
         """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:

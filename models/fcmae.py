@@ -59,12 +59,14 @@ class FCMAE(nn.Module):
         )
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, backend: str = "auto") -> "FCMAE":
+    def from_pretrained(
+        cls, path: str | Path, backend: str = "auto", *, allow_pickle: bool = False, use_ema: bool = True
+    ) -> "FCMAE":
         """The FCMAE of a run, encoder and decoder, in eval mode; same as :func:`fcmae.load_model`."""
         # The only import from a higher layer: users expect this method here, but fcmae.weights reads checkpoints
         from fcmae.weights.load import load_model
 
-        return load_model(path, backend)
+        return load_model(path, backend, allow_pickle=allow_pickle, use_ema=use_ema)
 
     def forward(
         self,

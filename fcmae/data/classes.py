@@ -62,7 +62,7 @@ def class_folder(
     ``access`` says how URLs and tables are read; None: as by default.
     """
     if not may_hold_classes(str(folder), access):
-        what = "is no folder" if Path(folder).exists() else "does not exist"
+        what = "is not a folder" if Path(folder).exists() else "does not exist"
         raise UserError(
             f"{flag} {folder} {what}; give a folder with one subfolder of images per class, such a .tar or .zip, "
             f"a .parquet file with labels, or a URL of these"

@@ -238,7 +238,7 @@ def _checked(path: ImageRef, reading: PixelReading) -> Opened:
     if isinstance(path, Path):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and metadata_of(path)):  # opening a FIFO would block
-            raise ValueError("is no regular file")
+            raise ValueError("is not a regular file")
     opened = _open(path, reading)
     values.check_dtype(opened)
     return opened

@@ -91,6 +91,19 @@ class FinetuneDataConfig(TrainingImagesConfig):
     """Share of each class to validate on, where nothing says which images that are. Drawn by seed."""
     train_share: float = 1.0
     """Share of each class's training images to train on, at least one image. Drawn by seed."""
+    bands: tuple[int, ...] | None = None
+    """Channels of the files to use, in this order, counted from 1: 4,3,2. Unset: as the weights say, else all."""
+    value_range: tuple[float, ...] | None = None
+    """Values that become 0 and 1: low,high of all channels, or low,high of each in turn. Values beyond are clipped.
+    Unset: as the weights say, else measured from a sample of the images; 8-bit images keep 0,255."""
+    nodata: float | None = None
+    """Value of pixels without data, which get the mean. Unset: as the weights say; NaN, the GDAL_NODATA tag of a TIFF
+    and the padding value of DICOM always count."""
+    mean: tuple[float, ...] | Literal["auto"] | None = None
+    """Mean of each channel, for pixel values in 0 … 1; auto: measured from a sample of the images. Unset: as the
+    weights say, else ImageNet's for 8-bit images (averaged, for other than 3 channels), auto for others."""
+    std: tuple[float, ...] | Literal["auto"] | None = None
+    """Standard deviation of each channel, or auto. Unset: as for the mean."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Minimum and maximum fraction of the image area that a random crop covers."""
     crop_pct: float | None = None

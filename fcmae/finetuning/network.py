@@ -48,7 +48,7 @@ def starting_weights(config: FinetuneConfig) -> Weights:
     elif given.partition(".")[0] in SIZES:
         weights = _of_timm(given)
     else:
-        raise UserError(f"WEIGHTS {given} does not exist, and is no ConvNeXt of timm; {ACCEPTED}")
+        raise UserError(f"WEIGHTS {given} does not exist, and is not a ConvNeXt of timm; {ACCEPTED}")
     for name, of_weights in (("name", weights.config.name), ("stem_stride", weights.config.stride)):
         if getattr(model, name) not in (None, of_weights):
             raise UserError(
@@ -91,7 +91,7 @@ def described(weights: Weights, model: FinetuneModelConfig) -> ModelConfig:
     """The network of a run, without a decoder's meaning.
 
     Raises:
-        UserError: an image size that is no multiple of the network's total stride.
+        UserError: an image size that is not a multiple of the network's total stride.
     """
     changes: dict[str, Any] = {
         "img_size": weights.config.img_size if model.img_size is None else model.img_size,

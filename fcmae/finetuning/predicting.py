@@ -90,6 +90,6 @@ def _places(given: Path) -> tuple[Path, Path]:
         if (run / CLASSES).is_file() and (checkpoint / MODEL).is_file():
             return run, checkpoint
     raise UserError(
-        f"{given} is no run of fcmae finetune with weights: it lacks {CLASSES} or {FOLDER}/best/{MODEL}; a pretrained "
-        f"run has no classifier"
+        f"{given} is not a run of fcmae finetune with weights: it lacks {CLASSES} or {FOLDER}/best/{MODEL}; a "
+        f"pretrained run has no classifier"
     )

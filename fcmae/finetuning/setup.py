@@ -58,7 +58,7 @@ def set_up(config: FinetuneConfig) -> FinetuneRun:
 def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneRun:
     accelerator, folder, resume_from, before = begun.accelerator, begun.folder, begun.resume_from, begun.before
     if OF_PRETRAINING in before:
-        raise UserError(f"{resume_from} is of pretraining; fine-tune it as WEIGHTS, into another --output")
+        raise UserError(f"{resume_from} is a checkpoint of pretraining; fine-tune it as WEIGHTS, into another --output")
 
     data = labeled_set(config.data, config.seed)
     if resume_from is not None:

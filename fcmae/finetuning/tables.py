@@ -144,7 +144,7 @@ def _optional(
 ) -> str | None:  # fmt: skip
     if given is not None:
         if given not in columns:
-            raise UserError(f"--data.{option} {given} is no column of {file}; it has {', '.join(list(columns)[:6])}")
+            raise UserError(f"--data.{option} {given} is not a column of {file}; it has {', '.join(list(columns)[:6])}")
         return given
     lower = {name.strip().lower(): name for name in reversed(list(columns))}
     return next((lower[name] for name in usual if name in lower), None)
@@ -164,7 +164,7 @@ def _text(file: Path, flag: str) -> dict[str, list[str | None]]:
     try:
         rows = [row for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise UserError(f"{flag} {file} is no table, line {reader.line_num}: {error}") from None
+        raise UserError(f"{flag} {file} is not a table, line {reader.line_num}: {error}") from None
     if not rows:
         raise UserError(f"{flag} {file} is empty; give a table with a header")
     header = [name.strip() for name in rows[0]]

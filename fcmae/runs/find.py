@@ -52,7 +52,7 @@ def last_checkpoint(run: Path) -> Path | None:
     """
     pointer = run / FOLDER / LAST
     if pointer.is_symlink() or (pointer.exists() and not pointer.is_file()):
-        raise UserError(f"{pointer} is no file that a run wrote; give another --output")
+        raise UserError(f"{pointer} is not a file that a run wrote; give another --output")
     if not pointer.exists():  # deleted, or the process died between the two renames of the first checkpoint
         return _newest(pointer.parent)
     name = pointer.read_text(errors="replace").strip()

@@ -202,7 +202,7 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     logits = dense.head.fc(torch.from_numpy(features["features"]))
     assert torch.allclose(logits.softmax(1), predicted.probabilities, atol=1e-5)
     for wrong, message in (
-        ({"run": pretrained}, "is no run of fcmae finetune with weights"),
+        ({"run": pretrained}, "is not a run of fcmae finetune with weights"),
         ({"output": table}, "--output .* exists; give another, or --overwrite"),
         ({"output": tmp_path / "x.txt"}, "must end in .csv or .parquet"),
         ({"images": tmp_path / "nothing"}, "IMAGES .* does not exist"),

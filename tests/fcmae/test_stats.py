@@ -160,7 +160,7 @@ def test_results_are_valid_json_and_where_they_go_is_checked_first(photos: Path,
     stats(str(tmp_path), json=str(file), num_workers=0)
     assert json.loads(file.read_text(), parse_constant=pytest.fail)["channels"][0]["mean"] is None
     (tmp_path / "text").write_text("x")
-    with pytest.raises(UserError, match=r"--json .* cannot be written: .*text is no folder"):
+    with pytest.raises(UserError, match=r"--json .* cannot be written: .*text is not a folder"):
         stats(str(photos), json=str(tmp_path / "text" / "all.json"))
     with pytest.raises(UserError, match="--output and --json are the same file"):
         stats(str(photos), json=str(tmp_path / "x"), output=str(tmp_path / "x"))

@@ -129,7 +129,7 @@ def _check_codec(pydicom: Any, described: Any) -> None:
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
     except (NotImplementedError, TypeError):  # pydicom's for a syntax of no image; for none, or several of them
-        raise ValueError("its transfer syntax is none of an image that pydicom can decode") from None
+        raise ValueError("its transfer syntax is not one of an image, or pydicom cannot decode it") from None
     if syntax in dicom_codecs.DECODER_DEPENDENCIES:
         with contextlib.suppress(ValueError):  # it is known already
             decoder.add_plugin(dicom_codecs.LABEL, (dicom_codecs.__name__, dicom_codecs.decode_frame.__name__))

@@ -44,7 +44,7 @@ def image_column(schema: Any, wanted: str | None, where: str, flag: str = "--dat
             what = "a column of other values" if wanted in schema.names else "not there"
             raise UserError(
                 f"{flag} {where}: the column {wanted} (--data.column) is {what}; it needs the bytes of image files, or "
-                f"paths; there are {', '.join(schema.names[:20])}"
+                f"paths; its columns are {', '.join(schema.names[:20])}"
             )
         return found
     of_bytes = [column for column in columns if column.has_bytes]
@@ -77,7 +77,8 @@ def label_column(schema: Any, wanted: str | None, where: str, flag: str = "--dat
     """
     if wanted is not None and wanted not in schema.names:
         raise UserError(
-            f"{flag} {where} has no column {wanted} (--data.label_column); there are {', '.join(schema.names[:20])}"
+            f"{flag} {where} has no column {wanted} (--data.label_column); "
+            f"its columns are {', '.join(schema.names[:20])}"
         )
     lower = {name.lower(): name for name in schema.names}
     return wanted or next((lower[name] for name in LABELS if name in lower), None)

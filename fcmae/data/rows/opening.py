@@ -65,5 +65,7 @@ def of_split(tables: Sequence[Table], split: str | None, where: str, flag: str =
     found = [one for one in tables if in_split(one.name, split)]
     if not found:
         first = ", ".join(one.name for one in tables[:5]) + " …" * (len(tables) > 5)
-        raise UserError(f"{flag} {shown(where)} has no files of the split {split} (--data.split); there are {first}")
+        raise UserError(
+            f"{flag} {shown(where)} has no files of the split {split} (--data.split); its files are {first}"
+        )
     return found

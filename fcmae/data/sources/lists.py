@@ -34,7 +34,7 @@ def listed_paths(file: str, flag: str = "--data.path", data: bytes | None = None
         data: its contents; None: they are read from the path.
 
     Raises:
-        UserError: the list is empty, is no text, or no column of it holds paths.
+        UserError: the list is empty, is not text, or no column of it holds paths.
     """
     text = _text(Path(file).read_bytes() if data is None else data)
     if os.path.splitext(file)[1].lower() in TABLES:
@@ -44,7 +44,7 @@ def listed_paths(file: str, flag: str = "--data.path", data: bytes | None = None
     if not paths:
         raise UserError(f"{flag} {file} lists no paths; give one path per line, or in a CSV file a column path")
     if "\0" in text:
-        raise UserError(f"{flag} {file} is no list of paths: it is not a text file")
+        raise UserError(f"{flag} {file} is not a list of paths: it is not a text file")
     return all_joined(file, paths)
 
 

@@ -34,7 +34,7 @@ def remote_images(url: str, access: Access, survey: Survey, beside: Path | None,
     if is_hub_name(url):
         return _of_files(url, hub_files(url, access, flag), access, survey, beside, flag)
     if why := why_invalid(url):
-        raise UserError(f"{flag} {shown(url)} is no URL: {why}")
+        raise UserError(f"{flag} {shown(url)} is not a URL: {why}")
     file_system(url, access)
     name = last_part(url)
     if not has_magic(url) and is_list(name):
@@ -57,7 +57,7 @@ def remote_archives(urls: Sequence[str], access: Access, survey: Survey, beside:
         UserError: one is compressed as a whole or cannot be fetched, or they hold no images.
     """
     if broken := next(filter(why_invalid, urls), None):
-        raise UserError(f"{flag} {shown(broken)} is no URL: {why_invalid(broken)}")
+        raise UserError(f"{flag} {shown(broken)} is not a URL: {why_invalid(broken)}")
     if packed := next(filter(is_compressed_tar, urls), None):
         raise UserError(why_compressed(shown(packed), flag))
     try:
@@ -77,7 +77,7 @@ def listed_images(
     """
     urls = [path for path in paths if is_url(path)]
     if broken := next(filter(why_invalid, urls), None):
-        raise UserError(f"{flag} {shown(source)}: {shown(broken)} is no URL: {why_invalid(broken)}")
+        raise UserError(f"{flag} {shown(source)}: {shown(broken)} is not a URL: {why_invalid(broken)}")
     for one in {protocol(url): url for url in urls}.values():
         file_system(one, access)  # or a package is missing
     found = entries_of_each([path for path in paths if not is_url(path)], survey, leave_out, flag)

@@ -33,7 +33,9 @@ def hub_files(source: str, access: Access, flag: str = "--data.path") -> list[Li
     """
     found = NAME.fullmatch(source)
     if found is None:
-        raise UserError(f"{flag} {source} is no dataset's name; give hf:owner/name, or hf:owner/name/configuration")
+        raise UserError(
+            f"{flag} {source} is not the name of a dataset; give hf:owner/name, or hf:owner/name/configuration"
+        )
     name, config, revision = found["name"], found["config"], found["revision"]
     if revision:
         return listed(f"hf://datasets/{name}@{revision}" + (f"/{config}" if config else ""), access, flag)

@@ -140,7 +140,7 @@ BY_THE_PATHS = [
     ("evaluate", "empty", "empty has no checkpoint in it"),
     ("evaluate", "convnextv2_atto --data nowhere", "--data.path nowhere does not exist"),
     ("evaluate", "convnextv2_atto --data images", "--data.path images"),
-    ("evaluate", "convnextv2_atto --data text.txt", "--data.path text.txt is no folder"),
+    ("evaluate", "convnextv2_atto --data text.txt", "--data.path text.txt is not a folder"),
     ("evaluate", "convnextv2_atto --data empty", "--data.path empty holds no images"),
     ("evaluate", "convnextv2_atto --data=", "--data.path is empty"),
     ("evaluate", "convnextv2_atto --data.value_range 0,1", "--data.value_range is for the image files of a folder"),

@@ -115,7 +115,7 @@ def test_a_timm_dataset_that_tells_its_labels_is_drawn_from_by_class(tmp_path: P
 
 def test_a_folder_is_needed(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.png\n")
-    with pytest.raises(UserError, match=r"list\.txt is no folder; give a folder with one subfolder of images"):
+    with pytest.raises(UserError, match=r"list\.txt is not a folder; give a folder with one subfolder of images"):
         labeled_folder(tmp_path / "list.txt")
 
 

@@ -149,7 +149,7 @@ def test_a_classifier_is_kept_for_the_same_classes_only(
 def test_wrong_weights_get_a_line(tmp_path: Path) -> None:
     for config, message in (
         (FinetuneConfig(), "WEIGHTS is missing: give a run, a file or folder of weights"),
-        (FinetuneConfig(weights="nowhere"), "WEIGHTS nowhere does not exist, and is no ConvNeXt of timm"),
+        (FinetuneConfig(weights="nowhere"), "WEIGHTS nowhere does not exist, and is not a ConvNeXt of timm"),
         (
             FinetuneConfig(weights=str(save_run(tmp_path)), model=FinetuneModelConfig(name="convnext_tiny")),
             r"--model\.name is convnext_tiny, but .* has convnextv2_atto",

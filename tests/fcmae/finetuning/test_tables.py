@@ -54,12 +54,12 @@ def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
             r"no column of labels; name it label, or give .* \(path, thing",
         ),
         ("x,label\na.png,cat\n", {}, "no column of paths"),
-        ("path,label\na.png,cat\n", {"label_column": "kind"}, "--data.label_column kind is no column of"),
-        ("path,label\na.png,cat\n", {"split_column": "part"}, "--data.split_column part is no column of"),
+        ("path,label\na.png,cat\n", {"label_column": "kind"}, "--data.label_column kind is not a column of"),
+        ("path,label\na.png,cat\n", {"split_column": "part"}, "--data.split_column part is not a column of"),
         ("path,label\n", {}, "has no rows"),
         ("", {}, "is empty"),
         ("\n \n", {}, "is empty"),
-        (f'path,label\na.png,"{200_000 * "x"}"\n', {}, r"is no table, line 2: field larger than"),
+        (f'path,label\na.png,"{200_000 * "x"}"\n', {}, r"is not a table, line 2: field larger than"),
     ],
 )
 def test_what_is_missing_gets_a_line(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:

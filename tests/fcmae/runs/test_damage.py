@@ -83,7 +83,7 @@ def test_a_damaged_pointer_is_refused_in_one_line(tmp_path: Path, content: bytes
         ckpt.last_checkpoint(tmp_path / "run")
     pointer.unlink()
     pointer.mkdir()
-    with pytest.raises(UserError, match="is no file that a run wrote"):
+    with pytest.raises(UserError, match="is not a file that a run wrote"):
         ckpt.last_checkpoint(tmp_path / "run")
 
 

@@ -69,7 +69,7 @@ def test_a_zip_file_and_forked_processes(tmp_path: Path) -> None:
 
 def test_what_is_no_image_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty.zarr").mkdir()
-    with pytest.raises(UnreadableImageError, match="is no regular file"):
+    with pytest.raises(UnreadableImageError, match="is not a regular file"):
         open_image(tmp_path / "empty.zarr")
     ome_zarr(tmp_path / "a.zarr", TCZYX[0, 0], "zyx")
     stated = tmp_path / "a.zarr/.zattrs"

@@ -76,7 +76,7 @@ def test_labels_that_are_missing_or_many(tmp_path: Path) -> None:
     assert may_hold_classes(str(table))
     with pytest.raises(UserError, match=r"t.parquet has no column of labels; name it label, or give --data.label_col"):
         class_parts(str(table))
-    with pytest.raises(UserError, match=r"has no column kind \(--data.label_column\); there are image, species"):
+    with pytest.raises(UserError, match=r"has no column kind \(--data.label_column\); its columns are image, species"):
         class_parts(str(table), access=Access(label_column="kind"))
     assert list(class_parts(str(table), access=Access(label_column="species"))[0].places) == ["0", "1"]
     image = {"bytes": b"x", "path": None}

@@ -105,7 +105,7 @@ def test_names_that_are_not_utf8(two: Path) -> None:
         ("a.csv", b"", "lists no paths"),
         ("a.csv", b"x,y\n1,2\n", r"no column of paths; name it path in the first line \(x, y\)"),
         ("a.txt", b"none.png\n", r"holds no images; looked at the paths in it .*none\.png \(No such file"),
-        ("a.txt", b"\0\1\2\n", "is no list of paths"),
+        ("a.txt", b"\0\1\2\n", "is not a list of paths"),
     ],
 )
 def test_wrong_lists_get_one_line(two: Path, name: str, content: bytes, message: str) -> None:

@@ -262,14 +262,14 @@ def test_the_digest_of_a_web_server(server: Server, image_folder: Path, access: 
             "http://127.0.0.1:9/x.parquet",
             "--data.path http://127.0.0.1:9/x.parquet cannot be fetched: Connection refused",
         ),
-        ("http://[bad/x.jpg", "--data.path http://[bad/x.jpg is no URL: Invalid IPv6 URL"),
-        ("http://u:secret@[bad/x.tar?key=secret", "--data.path http://[bad/x.tar is no URL: Invalid IPv6 URL"),
-        ("https:///x.jpg", "--data.path https:///x.jpg is no URL: it names no host"),
-        ("http://h:99999/x/", "--data.path http://h:99999/x/ is no URL: Port out of range"),
+        ("http://[bad/x.jpg", "--data.path http://[bad/x.jpg is not a URL: Invalid IPv6 URL"),
+        ("http://u:secret@[bad/x.tar?key=secret", "--data.path http://[bad/x.tar is not a URL: Invalid IPv6 URL"),
+        ("https:///x.jpg", "--data.path https:///x.jpg is not a URL: it names no host"),
+        ("http://h:99999/x/", "--data.path http://h:99999/x/ is not a URL: Port out of range"),
         ("ftp://127.0.0.1:9/x.tar", "ftp://127.0.0.1:9/x.tar cannot be reached: Connection refused"),
         ("zip://nowhere.zip", "zip://nowhere.zip cannot be reached: is not there"),
         ("reference://x", "reference://x: ReferenceFileSystem"),
-        ("hf:name", "--data.path hf:name is no dataset's name; give hf:owner/name"),
+        ("hf:name", "--data.path hf:name is not the name of a dataset; give hf:owner/name"),
     ],
 )
 def test_what_cannot_be_reached(source: str, message: str, access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +283,7 @@ def test_what_cannot_be_reached(source: str, message: str, access: Access, monke
 
 def test_a_list_with_a_broken_url(tmp_path: Path, server: Server, access: Access) -> None:
     (tmp_path / "list.txt").write_text(f"{server.url}/1.png\nhttp://[bad/2.png\n")
-    with pytest.raises(UserError, match=r"^--data.path .*list.txt: http://\[bad/2.png is no URL: Invalid IPv6 URL$"):
+    with pytest.raises(UserError, match=r"^--data.path .*list.txt: http://\[bad/2.png is not a URL: Invalid IPv6 URL$"):
         collect(tmp_path / "list.txt", access=access)
 
 

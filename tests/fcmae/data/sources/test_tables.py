@@ -65,7 +65,7 @@ def test_folders_of_tables_and_their_splits(tmp_path: Path, image_folder: Path, 
     train = collect(tmp_path / "set", access=Access(split="train"))
     assert [one.read_bytes() for one in train] == [(image_folder / n).read_bytes() for n in (*names[3:5], *names[:3])]
     assert len(collect(f"{tmp_path}/set/data/train*.parquet", access=access)) == 5
-    with pytest.raises(UserError, match=r"no files of the split val \(--data.split\); there are data/test-00000"):
+    with pytest.raises(UserError, match=r"no files of the split val \(--data.split\); its files are data/test-00000"):
         collect(tmp_path / "set", access=Access(split="val"))
 
 
