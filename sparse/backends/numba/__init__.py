@@ -11,9 +11,9 @@ import torch
 
 from fcmae.sparse.backends.numba.depthwise import depthwise_conv
 from fcmae.sparse.backends.numba.grn_mlp import mlp
-from fcmae.sparse.backends.numba.patches import patch_pixels, stem_rows
+from fcmae.sparse.backends.numba.patches import patch_pixels
 
-__all__ = ["depthwise_conv", "missing_on", "mlp", "patch_pixels", "stem_rows"]
+__all__ = ["depthwise_conv", "missing_on", "mlp", "patch_pixels"]
 
 
 def missing_on(device: torch.device) -> str | None:

@@ -23,23 +23,17 @@ from fcmae.sparse.backends.numba.runtime import (
 SITES_PER_PART = 128  # of the sums over an image
 
 
-def gelu_grn(h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """GRN(GELU(h + bias)), and the norms ‖g‖₂ of g = GELU(h + bias) over each image's sites, [B, H]."""
-    y_BMH, norm_BH, _ = _forward(h_BMH, bias, gamma, beta, eps, apply=True)
-    return y_BMH, norm_BH
-
-
-def gelu_and_scale(h_BMH: Tensor, bias: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The first of the two passes: g = GELU(h + bias), its norms, and GRN's factor 1 + γ · n."""
-    return _forward(h_BMH, bias, gamma, gamma, eps, apply=False)  # β is not read
-
-
-def _forward(
-    h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float, apply: bool
+def gelu_grn(
+    h_BMH: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """GRN(GELU(h + bias)); the norms n of g = GELU(h + bias) over each image's sites, [B, H]; and 1 + γ · n.
+
+    Without β only the first of two passes: g in place of GRN's output.
+    """
     y_BMH = h_BMH.new_empty(h_BMH.shape)
     norm_BH, scale_BH = h_BMH.new_empty(2, len(h_BMH), len(bias))
-    launch(_gelu_grn, h_BMH, bias, gamma, beta, eps, apply, y_BMH, norm_BH, scale_BH)
+    applies = beta is not None
+    launch(_gelu_grn, h_BMH, bias, gamma, beta if applies else gamma, eps, applies, y_BMH, norm_BH, scale_BH)
     return y_BMH, norm_BH, scale_BH
 
 

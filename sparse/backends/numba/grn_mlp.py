@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fcmae.sparse.backends import pytorch
-from fcmae.sparse.backends.numba.gelu_grn import gelu_and_scale, gelu_grn, gelu_grn_grad_
+from fcmae.sparse.backends.numba.gelu_grn import gelu_grn, gelu_grn_grad_
 from fcmae.sparse.backends.numba.guards import can_run
 from fcmae.sparse.backends.operations import MlpWeights, check_mlp
 
@@ -43,7 +43,7 @@ class _GRNByKernel(torch.autograd.Function):
     ) -> Tensor:
         w1, b1, gamma, beta, w2, b2 = weights
         h_BMH = (x @ w1.t()).view(batch, -1, len(w1))
-        y_BMH, norm_BH = gelu_grn(h_BMH, b1, gamma, beta, pytorch.GRN_EPS)
+        y_BMH, norm_BH, _ = gelu_grn(h_BMH, b1, gamma, beta, pytorch.GRN_EPS)
         y = y_BMH.flatten(0, 1)
         if rows is not None:
             y = y.index_select(0, rows)
@@ -69,7 +69,7 @@ class _GRNInWeights(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, shortcut: Tensor | None, batch: int, *weights: Tensor) -> Tensor:
         w1, b1, gamma, beta, w2, b2 = weights
         h_BMH = (x @ w1.t()).view(batch, -1, len(w1))
-        g_BMH, norm_BH, scale_BH = gelu_and_scale(h_BMH, b1, gamma, pytorch.GRN_EPS)
+        g_BMH, norm_BH, scale_BH = gelu_grn(h_BMH, b1, gamma, None, pytorch.GRN_EPS)
         ctx.save_for_backward(x, w1, b1, gamma, beta, w2, h_BMH, g_BMH, norm_BH, scale_BH)
         bias, scaled_BHO = torch.addmv(b2, w2, beta), (w2 * scale_BH[:, None]).transpose(1, 2)
         out = x.new_empty(len(x), len(w2)) if shortcut is None else shortcut + bias

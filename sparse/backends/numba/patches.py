@@ -1,4 +1,4 @@
-"""Pixels of chosen patches, each read and written once: the stem's input and the loss's target."""
+"""Pixels of chosen patches, each read and written once: the loss's target."""
 
 import numpy as np
 from numba import prange
@@ -7,19 +7,8 @@ from torch import Tensor
 from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.numba.guards import can_run
 from fcmae.sparse.backends.numba.runtime import launch, parallel_kernel
-from fcmae.sparse.backends.numba.windows import raster_of_z
 from fcmae.sparse.backends.operations import check_images
 from fcmae.sparse.sites import ActiveSites
-
-
-def stem_rows(images: Tensor, sites: ActiveSites, side: int, stride: int) -> Tensor:
-    """See :func:`fcmae.sparse.backends.pytorch.stem_rows`."""
-    if images.requires_grad or not can_run(images, autocasts=False):
-        return pytorch.stem_rows(images, sites, side, stride)
-    check_images(images, sites, side * stride)
-    out = images.new_empty(sites.num_sites(side), images.shape[1] * stride * stride)
-    launch(_stem_rows, images, sites.patches, raster_of_z(side), side, stride, out)
-    return out
 
 
 def patch_pixels(images: Tensor, sites: ActiveSites, patch_size: int, norm_eps: float | None) -> Tensor:
@@ -30,24 +19,6 @@ def patch_pixels(images: Tensor, sites: ActiveSites, patch_size: int, norm_eps: 
     out = images.new_empty(sites.num_sites(1), patch_size * patch_size * images.shape[1])
     launch(_patch_pixels, images, sites.patches, patch_size, norm_eps is not None, norm_eps or 0.0, out)
     return out
-
-
-@parallel_kernel
-def _stem_rows(images, patches, raster_of_z, side, stride, out):  # type: ignore[no-untyped-def]
-    (per_image, channels), pixels = (patches.shape[1], images.shape[1]), side * stride
-    grid_width = images.shape[3] // pixels
-    for number in prange(patches.size):
-        image, patch = number // per_image, patches[number // per_image, number % per_image]
-        for z in range(side * side):
-            row, place = number * side * side + z, raster_of_z[z]
-            top = patch // grid_width * pixels + place // side * stride
-            left = patch % grid_width * pixels + place % side * stride
-            column = 0
-            for channel in range(channels):
-                for y in range(top, top + stride):
-                    for x in range(left, left + stride):
-                        out[row, column] = images[image, channel, y, x]
-                        column += 1
 
 
 @parallel_kernel

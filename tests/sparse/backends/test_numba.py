@@ -34,7 +34,7 @@ def test_gelu_and_grn_with_their_gradients(sites: int, dtype: torch.dtype) -> No
     g = F.gelu(high[0] + high[1])
     norm = (g.square().sum(1, keepdim=True) + 1e-300).sqrt()
     expected = high[2] * g * (norm / (norm.mean(2, keepdim=True) + 1e-6)) + high[3] + g
-    y, norms = gelu_grn.gelu_grn(*low, 1e-6)
+    y, norms, _ = gelu_grn.gelu_grn(*low, 1e-6)
     near = {"atol": 1e-4, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-10, "rtol": 1e-10}
     torch.testing.assert_close(y.double(), expected, **near | {"atol": min(near["atol"], 1e-5)})
     dy = torch.randn_like(y)
@@ -50,8 +50,8 @@ def test_gelu_and_grn_with_their_gradients(sites: int, dtype: torch.dtype) -> No
 def test_the_halves_that_leave_grn_to_the_weights(sites: int) -> None:
     """Scaled afterwards, and before the way back, they give what the whole gives."""
     h, dy, bias, gamma, beta = *torch.randn(2, 3, sites, 5), *torch.randn(3, 5)
-    whole, norms = gelu_grn.gelu_grn(h, bias, gamma, beta, 1e-6)
-    g, same_norms, scale = gelu_grn.gelu_and_scale(h, bias, gamma, 1e-6)
+    whole, norms, _ = gelu_grn.gelu_grn(h, bias, gamma, beta, 1e-6)
+    g, same_norms, scale = gelu_grn.gelu_grn(h, bias, gamma, None, 1e-6)
     assert torch.equal(same_norms, norms)
     torch.testing.assert_close(g * scale[:, None] + beta, whole, atol=1e-6, rtol=1e-6)
     dy_g = (dy * g).sum(1)
@@ -68,7 +68,7 @@ def test_gelu_is_exact_to_the_precision_of_a_float32() -> None:
     expected = F.gelu(wide)
     (slope,) = torch.autograd.grad(expected.sum(), wide)
     h, zero = x.view(1, -1, 1), torch.zeros(1)
-    y, norms = gelu_grn.gelu_grn(h, zero, zero, zero, 1e-6)  # γ = β = 0: GELU alone
+    y, norms, _ = gelu_grn.gelu_grn(h, zero, zero, zero, 1e-6)  # γ = β = 0: GELU alone
     assert ((y.flatten() - expected).abs() / expected.abs().clamp_min(1)).max() < 3e-7
     assert (y.flatten()[x < -14] == 0).all()  # numbers below the smallest normal one would slow what follows
     dh, *_ = gelu_grn.gelu_grn_grad_(torch.ones_like(h), h, zero, zero, norms, 1e-6)
@@ -79,7 +79,7 @@ def test_gelu_is_exact_to_the_precision_of_a_float32() -> None:
 def test_what_is_not_finite_is_not_hidden() -> None:
     h, bias, gamma, beta = torch.randn(3, 5, 4), *torch.randn(3, 4)
     h[0, 2, 1], h[1, 2, 1] = torch.nan, torch.inf
-    y, norms = gelu_grn.gelu_grn(h, bias, gamma, beta, 1e-6)
+    y, norms, _ = gelu_grn.gelu_grn(h, bias, gamma, beta, 1e-6)
     assert norms[0, 1].isnan()
     assert norms[1, 1].isinf()
     assert y[:2].isnan().any(2).any(1).all()
@@ -93,7 +93,7 @@ def test_what_is_not_finite_is_not_hidden() -> None:
 def test_tensors_that_are_not_contiguous() -> None:
     h, one = torch.randn(5, 3, 9).permute(1, 2, 0), torch.ones(1).expand(5)
     dense_h, dense_one = h.contiguous(), one.contiguous()
-    y, norms = gelu_grn.gelu_grn(dense_h, dense_one, dense_one, dense_one, 1e-6)
+    y, norms, _ = gelu_grn.gelu_grn(dense_h, dense_one, dense_one, dense_one, 1e-6)
     assert torch.equal(gelu_grn.gelu_grn(h, one, one, one, 1e-6)[0], y)
     expected = gelu_grn.gelu_grn_grad_(torch.ones_like(y), dense_h, dense_one, dense_one, norms, 1e-6)
     got = gelu_grn.gelu_grn_grad_(torch.ones_like(y), h, one, one, norms.t().contiguous().t(), 1e-6)
@@ -163,9 +163,8 @@ def test_the_kernels_run_where_they_can() -> None:
         kernels.mlp(torch.randn(6, 4, requires_grad=True), w, 2).sum().backward()
         assert launched == ["_gelu_grn", "_gelu_grn_grad"]
         launched.clear()
-        kernels.stem_rows(torch.randn(2, 3, 32, 32), sites, 4, 2)
         kernels.patch_pixels(torch.randn(2, 3, 32, 32), sites, 8, 1e-6)
-        assert launched == ["_stem_rows", "_patch_pixels"]
+        assert launched == ["_patch_pixels"]
 
 
 @pytest.mark.usefixtures("every_core")
@@ -180,9 +179,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         of_threads = [
             *gelu_grn.gelu_grn(wide, bias, bias, bias, 1e-6),
             *gelu_grn.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6),
-            *gelu_grn.gelu_and_scale(wide, bias, bias, 1e-6),
+            *gelu_grn.gelu_grn(wide, bias, bias, None, 1e-6),
             *gelu_grn.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6, wide[:, 1]),
-            kernels.stem_rows(images, sites, 4, 2),
             kernels.patch_pixels(images, sites.complement(), 8, 1e-6),
             windows.window_index(ActiveSites(sites.visible), 4, 3),
         ]
