@@ -32,8 +32,8 @@ def gelu_grn(
     """
     y_BMH = h_BMH.new_empty(h_BMH.shape)
     norm_BH, scale_BH = h_BMH.new_empty(2, len(h_BMH), len(bias))
-    applies = beta is not None
-    launch(_gelu_grn, h_BMH, bias, gamma, beta if applies else gamma, eps, applies, y_BMH, norm_BH, scale_BH)
+    added = gamma if beta is None else beta  # not read without β
+    launch(_gelu_grn, h_BMH, bias, gamma, added, eps, beta is not None, y_BMH, norm_BH, scale_BH)
     return y_BMH, norm_BH, scale_BH
 
 
