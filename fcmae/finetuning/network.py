@@ -29,6 +29,8 @@ logger = logging.getLogger("fcmae")
 DEFAULT = "convnextv2_atto"
 DENSE = "dense"
 """In place of a backend: timm's network."""
+PLAIN = "torch"
+"""The backend that is no faster than timm's network."""
 ACCEPTED = "give a run, a file or folder of weights, a ConvNeXt of timm, or the word scratch"
 
 
@@ -175,9 +177,9 @@ def backend_for(
     wanted = model.backend
     if wanted == "auto":
         suits = device.type == "cpu" and precision == "fp32" and not train.compile and not weights.has_mmearth_stem
-        if not suits or resolve_backend("auto", device).name != "numba":
+        wanted = resolve_backend("auto", device).name if suits else PLAIN
+        if wanted == PLAIN:  # timm's network is as fast
             return DENSE
-        wanted = "numba"
     if weights.has_mmearth_stem:
         raise UserError(f"--model.backend {wanted}: MMEarth's stem looks beyond a patch; take auto or {DENSE}")
     try:
