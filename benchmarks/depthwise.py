@@ -13,7 +13,8 @@ from benchmarks import timing
 from fcmae.models.config import ModelConfig
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
-from fcmae.sparse import ActiveSites, resolve_backend
+from fcmae.sparse.backends.registry import resolve_backend
+from fcmae.sparse.sites import ActiveSites
 
 
 def main() -> None:

@@ -26,11 +26,11 @@ from torch import Tensor
 from benchmarks import timing
 from fcmae.models.fcmae import count_visible, random_visible
 from fcmae.models.sizes import SIZES
-from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.triton import depthwise, gelu_grn, gelu_grn_kernels, grn_weights, norm, patches
 from fcmae.sparse.backends.triton.depthwise_kernels import neighbors_kernel, slide_kernel, wgrad_kernel
 from fcmae.sparse.backends.triton.grn_mlp import MANY_SITES
 from fcmae.sparse.backends.triton.launch import Launch, interpreting
+from fcmae.sparse.sites import ActiveSites
 
 BYTES_PER_SECOND = 2.97e12  # an H100's copy from device to device
 WARP_INSTRUCTIONS_PER_SECOND = 33.5e12 / 32  # and what it issues, one FFMA for each of 32 lanes being one

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from fcmae.cli.allocator import keep_freed_memory
-from fcmae.sparse import resolve_backend
+from fcmae.sparse.backends.registry import resolve_backend
 
 
 def options(description: str, repeats: int = 15) -> argparse.ArgumentParser:

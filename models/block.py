@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fcmae.models.layers import PLAIN, DepthwiseConv, LayerNorm, Mlp
-from fcmae.sparse import ActiveSites, Backend
 from fcmae.sparse.backends import pytorch
+from fcmae.sparse.backends.operations import Backend
+from fcmae.sparse.sites import ActiveSites
 
 Observer = Callable[[str, Tensor, int], None]
 """(name, tensor, batch size): name is "expansion", "act" or "grn"; the MLP tensor of that name is [B·M, 4C]."""

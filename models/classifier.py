@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fcmae.models.config import ModelConfig
 from fcmae.models.encoder import SparseConvNeXt
-from fcmae.sparse import ActiveSites, densify
+from fcmae.sparse.grid import densify
+from fcmae.sparse.sites import ActiveSites
 
 
 class Classifier(SparseConvNeXt):

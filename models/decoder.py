@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fcmae.models.block import Block
 from fcmae.models.layers import PLAIN, init_weights, use_backend_anew
-from fcmae.sparse import ActiveSites, Backend
+from fcmae.sparse.backends.operations import Backend
+from fcmae.sparse.sites import ActiveSites
 
 
 class Decoder(nn.Module):

@@ -10,7 +10,9 @@ from fcmae.models.block import Block
 from fcmae.models.config import MASKED, ModelConfig
 from fcmae.models.layers import PLAIN, Downsample, LayerNorm, Stem, init_weights, use_backend_anew
 from fcmae.models.masked import masked_forward
-from fcmae.sparse import ActiveSites, Backend, densify, gather_sites
+from fcmae.sparse.backends.operations import Backend
+from fcmae.sparse.grid import densify, gather_sites
+from fcmae.sparse.sites import ActiveSites
 
 
 class Stage(nn.Module):

@@ -12,8 +12,8 @@ from fcmae.models.config import ModelConfig
 from fcmae.models.decoder import Decoder
 from fcmae.models.encoder import SparseConvNeXt
 from fcmae.models.patches import patchify, unpatchify
-from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.pytorch import patch_mean_std
+from fcmae.sparse.sites import ActiveSites
 
 NORM_EPS = 1e-6  # added to a patch's variance
 

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcmae.sparse import ActiveSites, Backend, MlpWeights, resolve_backend
+from fcmae.sparse.backends.operations import Backend, MlpWeights
+from fcmae.sparse.backends.registry import resolve_backend
+from fcmae.sparse.sites import ActiveSites
 
 LAYER_NORM_EPS = 1e-6  # as in the papers and timm; torch's default is 1e-5
 PLAIN = resolve_backend("torch")

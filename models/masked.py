@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from fcmae.models.block import Block
 from fcmae.models.layers import GRN
 from fcmae.models.patches import enlarge_mask
-from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.operations import check_images
 from fcmae.sparse.backends.pytorch import GRN_EPS
+from fcmae.sparse.sites import ActiveSites
 
 
 def masked_forward(stem: Any, stages: Any, images: Tensor, sites: ActiveSites) -> Tensor:

@@ -14,7 +14,8 @@ from benchmarks import mutated_files
 from benchmarks.gpu import common, kernels, steps
 from benchmarks.gpu.recorded import Recorder
 from benchmarks.kills import outcome
-from fcmae.sparse import ActiveSites, resolve_backend
+from fcmae.sparse.backends.registry import resolve_backend
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import random_visible
 from tests.fcmae import forked
 from tests.fcmae.data.reading.fuzz import SEEDS

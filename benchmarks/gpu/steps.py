@@ -26,7 +26,7 @@ from benchmarks.mae import ViTMAE
 from benchmarks.measure import peak_memory
 from fcmae.models import FCMAE, masked
 from fcmae.models.block import Block
-from fcmae.sparse import BackendError
+from fcmae.sparse.backends.registry import BackendError
 
 ROWS = ("triton/graph", "masked/compiled+graph", "torch/compiled+graph")
 PEER, SMALL_PEER = "vit_base_patch16_224", "vit_tiny_patch16_224"

@@ -11,7 +11,8 @@ from fcmae.analysis.distance import channel_statistics
 from fcmae.analysis.forward import Forward, eval_mode
 from fcmae.analysis.taps import Features, FoundBlock, Tap, find_blocks, tap_of, watched
 from fcmae.errors import UserError
-from fcmae.sparse import ActiveSites, densify
+from fcmae.sparse.grid import densify
+from fcmae.sparse.sites import ActiveSites
 
 
 class NoGridError(UserError):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, SparseConvNeXt
 from fcmae.models.fcmae import count_visible, random_visible
-from fcmae.sparse import ActiveSites
+from fcmae.sparse.sites import ActiveSites
 
 
 class Forward:

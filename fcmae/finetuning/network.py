@@ -19,7 +19,7 @@ from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.block import Block
 from fcmae.models.classifier import Classifier
 from fcmae.models.sizes import SIZES
-from fcmae.sparse import BackendError, resolve_backend
+from fcmae.sparse.backends.registry import BackendError, resolve_backend
 from fcmae.weights.dense import dense_network
 from fcmae.weights.read import read_weights
 from fcmae.weights.weights import Weights

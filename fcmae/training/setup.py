@@ -15,7 +15,7 @@ from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
 from fcmae.models import FCMAE
 from fcmae.runs import checkpoint as ckpt
-from fcmae.sparse import BackendError, resolve_backend
+from fcmae.sparse.backends.registry import BackendError, resolve_backend
 from fcmae.training.accelerator import captures, device_name, prepare
 from fcmae.training.batch import divide_batch, learning_rate_advice, peak_learning_rate
 from fcmae.training.beginning import Beginning, beginning, check_same_everywhere

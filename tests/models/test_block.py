@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fcmae.models.block import Block
 from fcmae.models.layers import use_backend
-from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.pytorch import grn
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import random_visible
 
 

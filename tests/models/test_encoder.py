@@ -14,9 +14,9 @@ import fcmae
 import fcmae.models.isotropic  # registers names with timm
 from fcmae.models import ModelConfig, SparseConvNeXt, create_model, sizes
 from fcmae.models.outline import outlined
-from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends.numba import depthwise as numba_depthwise
 from fcmae.sparse.backends.triton import depthwise as triton_depthwise
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import BACKENDS, GRIDS, random_visible
 from tests.models.dense_oracle import encode
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcmae.sparse import ActiveSites, densify, gather_sites
+from fcmae.sparse.grid import densify, gather_sites
 from fcmae.sparse.reference import upsample_mask
-from fcmae.sparse.sites import zorder
+from fcmae.sparse.sites import ActiveSites, zorder
 from tests.conftest import random_visible
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fcmae
 from fcmae.analysis.collapse import analyze_collapse
 from fcmae.analysis.taps import TAPS
-from fcmae.sparse import ActiveSites
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import random_visible
 from tests.fcmae.analysis.literal import (
     SMALL_CONVNEXT,

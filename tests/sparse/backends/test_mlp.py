@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fcmae.sparse import Backend, MlpWeights, resolve_backend
 from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.numba.grn_mlp import MANY_SITES
+from fcmae.sparse.backends.operations import Backend, MlpWeights
+from fcmae.sparse.backends.registry import resolve_backend
 from tests.sparse.against_oracle import TOLERANCE, compare
 
 BATCH, DIM, HIDDEN = 3, 4, 9

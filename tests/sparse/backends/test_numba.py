@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fcmae.sparse import ActiveSites, MlpWeights, densify
 from fcmae.sparse.backends import numba as kernels
 from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.numba import depthwise, gelu_grn, patches, runtime, windows
 from fcmae.sparse.backends.numba.guards import DTYPES, can_run
+from fcmae.sparse.backends.operations import MlpWeights
+from fcmae.sparse.grid import densify
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import GRIDS, random_visible
 
 PART = gelu_grn.SITES_PER_PART
@@ -257,7 +259,8 @@ def test_a_forked_process_does_without() -> None:
     """Numba ends a process that runs its threads after a fork."""
     code = """
 import os, torch
-from fcmae.sparse import ActiveSites, resolve_backend
+from fcmae.sparse.backends.registry import resolve_backend
+from fcmae.sparse.sites import ActiveSites
 from fcmae.sparse.backends.numba.guards import can_run
 sites, ops = ActiveSites.full(1, 2, 2), resolve_backend('numba')
 run = lambda: ops.depthwise_conv(torch.ones(4, 1), torch.ones(1, 1, 3, 3), None, sites, 1).sum() == 16

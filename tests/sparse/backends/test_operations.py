@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fcmae.sparse import ActiveSites, Backend, densify, gather_sites
 from fcmae.sparse import reference as ref
+from fcmae.sparse.backends.operations import Backend
 from fcmae.sparse.backends.pytorch import grn
+from fcmae.sparse.grid import densify, gather_sites
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import GRIDS, random_visible
 from tests.sparse.against_oracle import TOLERANCE, compare, relative_error
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcmae.sparse import ActiveSites, densify, gather_sites, resolve_backend
 from fcmae.sparse import reference as ref
+from fcmae.sparse.backends.registry import resolve_backend
+from fcmae.sparse.grid import densify, gather_sites
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import BACKENDS, GRIDS, random_visible
 from tests.sparse.against_oracle import compare
 

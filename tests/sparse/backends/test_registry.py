@@ -10,9 +10,9 @@ from typing import get_args
 import pytest
 import torch
 
-from fcmae.sparse import BackendError, resolve_backend
 from fcmae.sparse.backends import numba, pytorch, registry
 from fcmae.sparse.backends.names import SparseBackendName
+from fcmae.sparse.backends.registry import BackendError, resolve_backend
 from fcmae.sparse.backends.triton import requirements
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcmae.sparse import ActiveSites, Backend, MlpWeights, resolve_backend
+from fcmae.sparse.backends.operations import Backend, MlpWeights
+from fcmae.sparse.backends.registry import resolve_backend
 from fcmae.sparse.backends.triton import grn_mlp
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import random_visible
 from tests.sparse.backends.triton.made import DEVICE, randn
 

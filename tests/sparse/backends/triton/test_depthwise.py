@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcmae.sparse import ActiveSites, densify, gather_sites
 from fcmae.sparse import reference as ref
 from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.triton import depthwise, neighbors
+from fcmae.sparse.grid import densify, gather_sites
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import GRIDS, random_visible
 from tests.sparse.against_oracle import compare
 from tests.sparse.backends.triton.made import DEVICE, DTYPES, randn

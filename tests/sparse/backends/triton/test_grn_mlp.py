@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcmae.sparse import MlpWeights
 from fcmae.sparse.backends import pytorch
+from fcmae.sparse.backends.operations import MlpWeights
 from fcmae.sparse.backends.triton import gelu_grn, grn_mlp
 from tests.sparse.against_oracle import compare
 from tests.sparse.backends.triton.made import DEVICE, DTYPES, mlp_tensors

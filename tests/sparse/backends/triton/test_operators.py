@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.library import CustomOpDef
 
-from fcmae.sparse import ActiveSites, MlpWeights
+from fcmae.sparse.backends.operations import MlpWeights
 from fcmae.sparse.backends.triton import depthwise, gelu_grn, grn_mlp, grn_weights, neighbors, norm, patches
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import random_visible
 from tests.sparse.backends.triton.made import DEVICE, mlp_tensors, randn
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fcmae.sparse import ActiveSites
 from fcmae.sparse.backends import pytorch
 from fcmae.sparse.backends.triton import patches
+from fcmae.sparse.sites import ActiveSites
 from tests.conftest import random_visible
 from tests.sparse.backends.triton.made import DEVICE
 
