@@ -174,7 +174,7 @@ def backend_for(
     """
     if model.backend == DENSE:
         return DENSE
-    wanted = model.backend
+    wanted: str = model.backend
     if wanted == "auto":
         suits = device.type == "cpu" and precision == "fp32" and not train.compile and not weights.has_mmearth_stem
         wanted = resolve_backend("auto", device).name if suits else PLAIN
