@@ -47,14 +47,16 @@ def parse_config(argv: Sequence[str] | None = None, prog: str = PROG) -> Finetun
         UserError: an unknown flag, a value of the wrong type or out of range, a file that does not exist.
     """
     given = list(sys.argv[1:] if argv is None else argv)
+    printing = [argument for argument in given if argument.startswith("--print_config")]  # ends the first parsing
+    given = [argument for argument in given if argument not in printing]
     config = RECIPES.parse(given, prog)
-    if not any(argument.partition("=")[0] == "--config" for argument in given):
+    has_recipe = any(argument.partition("=")[0] == "--config" for argument in given)
+    if not has_recipe and not (printing and config.data.path is None):
         given = ["--config", _recipe(config), *given]
         config = RECIPES.parse(given, prog)
-    if any(argument.startswith("--print_config") for argument in given):  # without what is computed
-        return config
     values = _computed(config, RECIPES.given(given, prog))
-    return RECIPES.parse([*(f"--{name}={value}" for name, value in values.items()), *given], prog) if values else config
+    flags = [*(f"--{name}={value}" for name, value in values.items()), *printing]
+    return RECIPES.parse([*flags, *given], prog) if flags else config
 
 
 def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> FinetuneConfig:

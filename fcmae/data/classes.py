@@ -19,7 +19,7 @@ from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import ImageFiles, collect
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import is_list
-from fcmae.data.splits import TEST, TRAIN, are_splits, split_folders
+from fcmae.data.splits import TEST, TRAIN, TRAINING, are_splits, split_folders
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError, in_a_line
@@ -128,7 +128,7 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
         UserError: there are no classes.
     """
     folder, access = Path(source), replace(access or Access(), all_splits=True)
-    if named := split_folders([one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []):
+    if named := _split_folders(folder):
         splits = [folder / name for name in named]
         parts = [collect(part, by_class=True, flag=flag, access=access) for part in splits]
         for images, split in zip(parts, splits, strict=True):
@@ -153,6 +153,21 @@ def class_parts(source: str | Path, flag: str = "--data.path", access: Access | 
     return found
 
 
+def _split_folders(folder: Path) -> tuple[str, str] | None:
+    """The subfolders to train on and to test on, if there are; such that hold classes or packed images, if some do."""
+    names = [one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
+    full = [name for name in names if are_splits([name]) and _holds_a_set(folder / name)]
+    return split_folders(full) or (split_folders(names) if are_splits(names) else None)
+
+
+def _holds_a_set(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(one.is_dir() or is_archive(one.name) or is_row_file(one.name) for one in entries)
+    except OSError:
+        return True  # what cannot be listed is named when it is read
+
+
 def _not_of_splits(found: ClassFolders, flag: str) -> ClassFolders:
     """UserError where the folders that were taken for classes are parts of a set, such as val/ and test/ alone."""
     if not found.is_labeled and len(found.places) > 1 and are_splits(found.places):
@@ -174,7 +189,7 @@ def _check_all_labeled(images: ImageSet, source: str | Path, flag: str) -> None:
 
 def _of_rows(images: RowImages, source: str, flag: str) -> list[ClassFolders]:
     """By the column of labels; to train on and to test on by the names of the files."""
-    trained = images.of_split(TRAIN)
+    trained = next((part for name in TRAINING if (part := images.of_split(name))), None)
     tested = next((part for name in TEST if (part := images.of_split(name))), None)
     found = [trained, tested] if trained and tested else [images]
     where = (f"{shown(source)}, split {what}," if len(found) > 1 else shown(source) for what in (TRAIN, "test"))

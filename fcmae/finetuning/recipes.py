@@ -17,6 +17,7 @@ from fcmae.finetuning.few_labels import FEW_LABELS, FEW_LABELS_LARGE
 from fcmae.finetuning.labels import labeled_set
 from fcmae.finetuning.network import DEFAULT
 from fcmae.models.sizes import SIZES
+from fcmae.training.resume import RUNS, checkpoint_to_resume, recorded_settings
 
 logger = logging.getLogger("fcmae")
 
@@ -62,16 +63,20 @@ def computed(recipe: str, config: FinetuneConfig, is_open: Container[str]) -> di
 
     Args:
         recipe: one for few labels.
-        config: as given. Without ``data.path``, as when a run is resumed, nothing is computed.
+        config: as given. Without ``data.path`` nothing is computed. A run that is resumed keeps its own values,
+            however many images there are now.
         is_open: dotted names that neither the user nor a file gives.
 
     Raises:
-        UserError: labels that cannot be read.
+        UserError: labels that cannot be read, or a run folder that is taken.
     """
+    if (resumed := _checkpoint_to_resume(config)) is not None:
+        before = recorded_settings(resumed)
+        return {name: before[name] for name in few_labels.NAMES if name in is_open and before.get(name) is not None}
     if config.data.path is None:
         return {}
     train, images = config.train, len(labeled_set(config.data, config.seed).train)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = max(1, int(os.environ.get("WORLD_SIZE") or "1"))
     batch = train.effective_batch or (train.batch_size or BATCH_SIZE) * (train.accumulation_steps or 1) * processes
     given_epochs = None if "train.epochs" in is_open else train.epochs
     values = few_labels.values(recipe, images, batch, config.weights == SCRATCH, given_epochs)
@@ -80,6 +85,12 @@ def computed(recipe: str, config: FinetuneConfig, is_open: Container[str]) -> di
         flags = " ".join(f"--{name} {value:g}" for name, value in found.items())
         logger.info("%s images to train on: --config %s has %s", f"{images:,}", recipe, flags)
     return found
+
+
+def _checkpoint_to_resume(config: FinetuneConfig) -> Path | None:
+    if config.output is None and config.resume in ("auto", "none"):
+        return None  # a new run; torchrun starts one again with the same images
+    return checkpoint_to_resume(config, RUNS if config.output is None else Path(config.output))
 
 
 def of_size(name: str) -> str:

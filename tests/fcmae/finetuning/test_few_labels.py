@@ -1,13 +1,16 @@
 """The recipes for few labels: what follows from the images, the batch and the weights, and that what is given wins."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fcmae.cli.finetune_parser import config_from, parse_config
 from fcmae.errors import UserError
+from fcmae.finetune import main
 from fcmae.finetuning import few_labels
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import labeled_set
@@ -96,8 +99,39 @@ def test_what_is_given_wins(many: Path, tmp_path: Path) -> None:
 
 
 def test_without_images_nothing_is_computed(tmp_path: Path) -> None:
-    """As when a run is resumed, which has its own settings; what is missing is said later."""
+    """What is missing is said later."""
     for config in both("x", "--config", "few_labels", weights="x", config="few_labels"):
         assert config.train.base_lr is None
     with pytest.raises(UserError, match="nowhere does not exist"):
         both("x", "--config", "few_labels", "--data", str(tmp_path / "nowhere"))
+
+
+def test_a_resumed_run_keeps_its_own(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With more epochs, without WEIGHTS, and after images were added; they were refused for flags nobody gave."""
+    images, output = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(colors, images)
+    same = ("--data", str(images), "--output", str(output), "--model.img_size", "32", "--data.num_workers", "0")
+    assert main(["scratch", *same, "--train.epochs", "1", "--train.batch_size", "8"]) == 0
+    for epochs in (2, 3):
+        caplog.clear()
+        shutil.copy(next((colors / "red").glob("*.png")), images / "red" / f"added-{epochs}.png")
+        assert main([*same, "--train.epochs", str(epochs), "--train.batch_size", "8"]) == 0, caplog.text
+        resumed = yaml.safe_load((output / "config.yaml").read_text())["train"]
+        assert (resumed["warmup_epochs"], resumed["layer_decay"]) == (0.1, 1.0)
+
+
+def test_what_is_computed_is_printed(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is made of it trains the same."""
+    for flags in ((), ("--config", "few_labels")):
+        with pytest.raises(SystemExit) as ended:
+            parse_config(["scratch", *flags, "--data", str(many), "--print_config"])
+        assert ended.value.code == 0
+        printed = yaml.safe_load(capsys.readouterr().out)["train"]
+        expected = {"epochs": 50, "warmup_epochs": 5.0, "layer_decay": 1.0, "base_lr": 0.024, "batch_size": 32}
+        assert {name: printed[name] for name in expected} == pytest.approx(expected)
+    with pytest.raises(SystemExit):
+        parse_config(["--print_config"])  # no images to choose by: the defaults
+    assert yaml.safe_load(capsys.readouterr().out)["train"]["batch_size"] is None
+    labeled_set.cache_clear()
