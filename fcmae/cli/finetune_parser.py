@@ -85,11 +85,13 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> FinetuneCon
 
 def _computed(config: FinetuneConfig, given: Given) -> dict[str, Any]:
     """What the recipe for few labels, if there is one, leaves open and nothing else gives."""
-    if not (chosen := [name for name in given.recipes if name in (FEW_LABELS, FEW_LABELS_LARGE)]):
+    chosen = [name for name in given.recipes if name in (FEW_LABELS, FEW_LABELS_LARGE)]
+    is_open = NAMES - given.settings.keys()
+    if not chosen or not is_open:
         return {}
     from fcmae.finetuning.recipes import computed  # here, because it lists the images
 
-    return computed(chosen[-1], config, NAMES - given.settings.keys())
+    return computed(chosen[-1], config, is_open)
 
 
 def _recipe(config: FinetuneConfig) -> str:
