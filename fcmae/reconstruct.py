@@ -9,7 +9,7 @@ reconstruction with the visible pixels pasted in.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,10 +136,10 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     device = choose_device(config.device)
     model = load_model(config.ckpt, allow_pickle=config.allow_pickle, use_ema=config.use_ema).to(device)
     image_hw = config.image_hw or model.config.image_hw
-    patch = model.patch_size
-    if any(size % patch for size in image_hw):
-        raise UserError(f"--img_size must be a multiple of the patch size {patch}, got {image_hw[0]},{image_hw[1]}")
-    grid_hw = image_hw[0] // patch, image_hw[1] // patch
+    try:
+        grid_hw = replace(model.config, img_size=image_hw).grid_hw
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
 
     own = [read_mask(config.mask, grid_hw)] if config.mask else []
     normalize, reading = config.data.over(pixels(config.ckpt, model.config.in_chans))
@@ -151,7 +151,7 @@ def reconstruct(config: ReconstructConfig) -> list[Picture]:
     for name, mask in zip(names, masks, strict=True):
         visible = mask.to(device)
         pasted = paste_reconstruction(model, images, visible, normalize)
-        where = enlarge_mask(visible, patch)
+        where = enlarge_mask(visible, model.patch_size)
         save_picture(reconstruction_picture(images, pasted, where, 1 - visible.float().mean().item()), folder / name)
         pictures.append(Picture(folder / name, int(visible[0].sum()), visible[0].numel()))
     return pictures

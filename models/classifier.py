@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fcmae.models.config import ModelConfig
 from fcmae.models.encoder import SparseConvNeXt
+from fcmae.models.patches import patch_grid
 from fcmae.sparse.grid import densify
 from fcmae.sparse.sites import ActiveSites
 
@@ -29,10 +30,7 @@ class Classifier(SparseConvNeXt):
         Raises:
             ValueError: height or width is not a multiple of the patch size.
         """
-        height, width = images.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"images must be multiples of {self.patch_size} pixels, got {height}×{width}")
-        grid = height // self.patch_size, width // self.patch_size
+        grid = patch_grid(images, self.patch_size)
         # what is made in inference mode cannot be used in training
         sites = _every_patch(len(images), *grid, images.device, torch.is_inference_mode_enabled())
         out: Tensor = self.head(densify(self.forward_sites(images, sites), sites, side=1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fcmae.models.config import ModelConfig
 from fcmae.models.decoder import Decoder
 from fcmae.models.encoder import SparseConvNeXt
-from fcmae.models.patches import patchify, unpatchify
+from fcmae.models.patches import patch_grid, patchify, unpatchify
 from fcmae.sparse.backends.pytorch import patch_mean_std
 from fcmae.sparse.sites import ActiveSites
 
@@ -101,13 +101,12 @@ class FCMAE(nn.Module):
         return FCMAEOutput(self._loss(images, of_masked.flatten(0, -2), masked, scored), pred, visible)
 
     def random_visible(self, images: Tensor) -> tuple[Tensor, int]:
-        """A random mask [B, h, w] on the images' device, and the number of patches it keeps per image."""
-        if images.ndim != 4 or min(images.shape[2:]) < self.patch_size:
-            raise ValueError(
-                f"images must be [B, C, H, W] of at least {self.patch_size}×{self.patch_size} pixels, "
-                f"got {list(images.shape)}"
-            )
-        grid_hw = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+        """A random mask [B, h, w] on the images' device, and the number of patches it keeps per image.
+
+        Raises:
+            ValueError: as :func:`fcmae.models.patches.patch_grid`.
+        """
+        grid_hw = patch_grid(images, self.patch_size)
         num_visible = count_visible(math.prod(grid_hw), self.mask_ratio)
         return random_visible(len(images), grid_hw, num_visible, device=images.device), num_visible
 

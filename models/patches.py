@@ -4,6 +4,19 @@ from einops import rearrange
 from torch import Tensor
 
 
+def patch_grid(images: Tensor, patch_size: int) -> tuple[int, int]:
+    """Patches along height and width of images [B, C, h·p, w·p].
+
+    Raises:
+        ValueError: another shape.
+    """
+    if images.ndim != 4 or any(side < patch_size or side % patch_size for side in images.shape[2:]):
+        raise ValueError(
+            f"images {list(images.shape)} do not fit: they must be [B, C, H, W], H and W multiples of {patch_size}"
+        )
+    return images.shape[2] // patch_size, images.shape[3] // patch_size
+
+
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """[B, C, h·p, w·p] → [B, h·w, p·p·C], values of a patch ordered (y, x, channel)."""
     return rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch_size, q=patch_size)

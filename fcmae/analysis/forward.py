@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fcmae.errors import UserError
 from fcmae.models import FCMAE, SparseConvNeXt
 from fcmae.models.fcmae import count_visible, random_visible
+from fcmae.models.patches import patch_grid
 from fcmae.sparse.sites import ActiveSites
 
 
@@ -71,9 +72,7 @@ class Forward:
             if len(of_these) < len(images):
                 raise UserError(f"visible holds masks of {len(self.visible)} images, but there are more images")
             return of_these
-        grid_hw = (images.shape[2] // patch_size, images.shape[3] // patch_size)
-        if min(grid_hw) == 0:
-            raise UserError(f"images must be at least {patch_size}×{patch_size} pixels, got {list(images.shape)}")
+        grid_hw = patch_grid(images, patch_size)
         num_visible = count_visible(math.prod(grid_hw), self.mask_ratio)
         skipped = 0 if self.images_seen else self.first
         masks = [

@@ -106,7 +106,7 @@ def test_nothing_is_overwritten_unasked(
     ("arguments", "message"),
     [
         (["--mask", "none.png"], "--mask none.png does not exist"),
-        (["--img_size", "20"], "multiple of the patch size 8, got 20,20"),
+        (["--img_size", "20"], "multiple of the patch size 8 (8 × stem_stride), got (20, 20); the nearest is 16"),
         (["--images", "0"], "--images must be at least 1"),
         (["--data.path", "nowhere"], "--data.path nowhere does not exist"),
         (["--device", "abacus"], "--device abacus cannot be used here"),
@@ -153,5 +153,7 @@ def test_from_python(run: Path, image_folder: Path, tmp_path: Path, capsys: pyte
         assert picture.file.read_bytes() == (tmp_path / "cli" / picture.file.name).read_bytes()
     with pytest.raises(UserError, match=r"--mask_ratios must be different numbers between 0 and 1.*got \[nan\]"):
         reconstruct(run, mask_ratios=float("nan"), output=tmp_path / "python")
-    with pytest.raises(UserError, match=r"--img_size must be a multiple of the patch size 8, got 20,24"):
+    with pytest.raises(
+        UserError, match=r"^--img_size must be a multiple of the patch size 8 .*got \(20, 24\); the nearest is 16"
+    ):
         reconstruct(run, img_size=(20, 24), output=tmp_path / "other")
