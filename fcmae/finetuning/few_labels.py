@@ -36,7 +36,7 @@ def values(
     """What a recipe's file leaves open, by dotted name.
 
     Args:
-        recipe: ``FEW_LABELS``, or ``FEW_LABELS_LARGE``, which has the defaults of most.
+        recipe: ``FEW_LABELS``, or ``FEW_LABELS_LARGE``, whose file leaves layer decay open alone.
         images: to train on.
         effective_batch: images of an optimizer step.
         from_scratch: whether training starts from random weights.

@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 
-from fcmae.config.train import BATCH_SIZE
 from fcmae.errors import UserError
 from fcmae.finetuning import few_labels
 from fcmae.finetuning.config import SCRATCH, FinetuneConfig
@@ -17,6 +16,7 @@ from fcmae.finetuning.few_labels import FEW_LABELS, FEW_LABELS_LARGE
 from fcmae.finetuning.labels import labeled_set
 from fcmae.finetuning.network import DEFAULT
 from fcmae.models.sizes import SIZES
+from fcmae.training.batch import expected_batch
 from fcmae.training.resume import RUNS, checkpoint_to_resume, recorded_settings
 
 logger = logging.getLogger("fcmae")
@@ -77,9 +77,10 @@ def computed(recipe: str, config: FinetuneConfig, is_open: Container[str]) -> di
         return {}
     train, images = config.train, len(labeled_set(config.data, config.seed).train)
     processes = max(1, int(os.environ.get("WORLD_SIZE") or "1"))
-    batch = train.effective_batch or (train.batch_size or BATCH_SIZE) * (train.accumulation_steps or 1) * processes
     given_epochs = None if "train.epochs" in is_open else train.epochs
-    values = few_labels.values(recipe, images, batch, config.weights == SCRATCH, given_epochs)
+    values = few_labels.values(
+        recipe, images, expected_batch(train, processes), config.weights == SCRATCH, given_epochs
+    )
     found = {name: value for name, value in values.items() if name in is_open}
     if found:
         flags = " ".join(f"--{name} {value:g}" for name, value in found.items())

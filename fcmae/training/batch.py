@@ -33,6 +33,13 @@ class Batch:
         )
 
 
+def expected_batch(train: OptimizationConfig, num_processes: int) -> int:
+    """Images per optimizer step, before the network and the device are known; :func:`divide_batch` checks them."""
+    if train.effective_batch is not None:
+        return train.effective_batch
+    return (train.batch_size or BATCH_SIZE) * (train.accumulation_steps or 1) * num_processes
+
+
 def divide_batch(
     train: OptimizationConfig, num_processes: int, largest: Callable[[], int], recorded: object = None
 ) -> Batch:

@@ -3,8 +3,9 @@
 import logging
 from typing import Any
 
-from fcmae.config import PretrainConfig, TrainConfig, small_sets
+from fcmae.config import PretrainConfig, small_sets
 from fcmae.config.left_open import OpenConfig
+from fcmae.training.batch import expected_batch
 from fcmae.training.resume import KEPT_IF_UNSET
 from fcmae.weights.settings import stated_network, stated_pixels
 
@@ -34,7 +35,7 @@ def chosen(config: PretrainConfig, images: int, num_processes: int, before: dict
     is_open, train = config.left_open, config.train
     values = small_sets.values(
         config.model.name, config.model.image_hw, images * config.data.repeat * config.data.crops_per_image,
-        _effective_batch(train, num_processes), None if "train.epochs" in is_open else train.epochs,
+        expected_batch(train, num_processes), None if "train.epochs" in is_open else train.epochs,
         0.0 if "train.warmup_epochs" in is_open else train.warmup_epochs or 0.0,
     )  # fmt: skip
     if config.model.init_from is not None:
@@ -53,12 +54,6 @@ def _of_weights(source: str, in_chans: int) -> dict[str, Any]:
         of_data = {}
     found = {f"model.{name}": value for name, value in stated_network(source).items()}
     return found | {f"data.{name}": value for name, value in of_data.items()}
-
-
-def _effective_batch(train: TrainConfig, num_processes: int) -> int:
-    if train.effective_batch is not None:
-        return train.effective_batch
-    return (train.batch_size or small_sets.BATCH_SIZE) * (train.accumulation_steps or 1) * num_processes
 
 
 def _as_tuple(value: Any) -> Any:
