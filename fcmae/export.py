@@ -14,7 +14,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.errors import UserError
-from fcmae.runs.layout import CHECKPOINTS, is_run_folder
+from fcmae.runs.layout import CHECKPOINTS, EXPORTS, is_run_folder
 from fcmae.weights.place import check_weights
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROG = "python -m fcmae.export"
 SUFFIX = ".onnx"
-EXPORTS, TIMM = "export", "timm"  # a fine-tuned run's networks, and the one for timm
+TIMM = "timm"  # among the exports
 
 
 @dataclass(frozen=True)

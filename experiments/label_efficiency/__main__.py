@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, help="of the labels (default: all of the plan)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rate", type=float, help="peak learning rate of fine-tuning (default: the best of a few)")
+    parser.add_argument("--tune-at", type=float, metavar="SHARE", help="tune the rate there only (default: at each)")
     parser.add_argument("--length", type=float, default=1.0, help="multiple of the plan's epochs of pretraining")
     args = parser.parse_args()
     plan = PLANS[args.set].lasting(args.length)
@@ -38,7 +39,7 @@ def main() -> None:
     results = []
     for share in args.shares or plan.shares:
         for network in args.networks:
-            rate = args.rate or experiment.best_rate(network, share)
+            rate = args.rate or experiment.best_rate(network, args.tune_at or share)
             for seed in args.seeds:
                 one = experiment.result(network, share, seed, rate, "test")
                 results.append(one)

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from experiments.label_efficiency.run import Result, network_of, read
-from experiments.label_efficiency.table import cells
+from experiments.label_efficiency.table import cells, tested
 
 
 def draw(sets: Mapping[str, Sequence[Result]], file: Path) -> None:
@@ -23,7 +23,7 @@ def draw(sets: Mapping[str, Sequence[Result]], file: Path) -> None:
         networks = list(dict.fromkeys(name for name, _ in found))
         for number, network in enumerate(networks):
             at = {share: place + 0.2 * (number - (len(networks) - 1) / 2) for place, share in enumerate(shares)}
-            here = [one for one in results if one.phase == "test" and one.network == network]
+            here = [one for one in tested(results) if one.network == network]
             color = f"C{number}"
             axes.plot([at[one.share] for one in here], [100 * one.top1 for one in here], ".", color=color, alpha=0.5)
             own = [(share, cell) for (name, share), cell in found.items() if name == network]

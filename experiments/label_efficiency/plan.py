@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from experiments.label_efficiency import sets
 
@@ -24,6 +27,8 @@ class Network:
     """What fine-tuning lays over the model."""
     weights_of: str | None = None
     """The network whose pretraining it shares; None: it has its own."""
+    layer_decay: float | None = None
+    """Of fine-tuning; None: ``DECAY``."""
 
 
 NETWORKS = {
@@ -36,6 +41,8 @@ GRN = {
     "grn-new": Network("V1 style, pretrained; GRN new", True, finetune={"use_grn": True}, weights_of="v1"),
 }
 """With v2 and v1 the paper's table 2f: GRN in pretraining, fine-tuning, both or neither."""
+DECAYED = {"scratch-decay": Network("V2, from scratch, with layer decay", False, layer_decay=0.8)}
+"""To see whether the decay is what pretrained networks win by."""
 PRETRAIN_BATCH = 64
 UNSET: dict[str, dict[str, Any]] = {"model": {"stem_stride": None}, "train": {"base_lr": None, "warmup_epochs": None}}
 """What plans leave unset in pretraining. Unless it is given, the recipe for small sets chooses, whose values come from
@@ -58,10 +65,12 @@ VARIATIONS = {
     "long": Network("three times as long", True, length=3.0),
 }
 """One change each of V2's pretraining, to see what a recipe for small sets should depend on."""
-KNOWN = NETWORKS | GRN | VARIATIONS
+KNOWN = NETWORKS | DECAYED | GRN | VARIATIONS
 """All that can be asked for, in the order of a table's rows."""
-RATES = {True: (3e-4, 1e-3, 3e-3), False: (1e-3, 3e-3, 6e-3)}
-"""Peak learning rates that are tried, of pretrained weights and of random ones."""
+RATES = (3e-4, 1e-3, 3e-3, 6e-3)
+"""Peak learning rates that are tried."""
+RECIPE = "few_labels"
+"""Of fine-tuning; what it leaves to be computed the plan gives."""
 DECAY = {True: 0.8, False: 1.0}
 """Layer decay: a network from scratch has no layers worth keeping."""
 
@@ -84,8 +93,10 @@ class Plan:
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.25, 1.0)
 
     def settings(self) -> dict[str, Any]:
-        """All of it, as plain data."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("make", "shares")}
+        """All of it, as plain data, and what fine-tuning has of its recipe and of this file."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("make", "shares")}
+        recipe = yaml.safe_load((files("fcmae.configs") / f"{RECIPE}.yaml").read_text(encoding="utf-8"))
+        return own | {"recipe": recipe, "layer_decay": {"pretrained": DECAY[True], "scratch": DECAY[False]}}
 
     def lasting(self, length: float) -> "Plan":
         """The plan with so many times its epochs of pretraining, at least one; a folder takes either, not both."""

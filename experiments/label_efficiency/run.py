@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.label_efficiency.plan import DECAY, KNOWN, RATES, UNSET, Network, Plan
+from experiments.label_efficiency.plan import DECAY, KNOWN, RATES, RECIPE, UNSET, Network, Plan
 from fcmae.finetune import finetune
 from fcmae.pretrain import pretrain
 from fcmae.runs.layout import METRICS
@@ -72,7 +72,7 @@ class Experiment:
 
     def best_rate(self, network: str, share: float) -> float:
         """The peak learning rate of the best accuracy on the part of the training split that is held out to tune on."""
-        found = [self.result(network, share, 0, rate, "tune") for rate in RATES[network_of(network).pretrained]]
+        found = [self.result(network, share, 0, rate, "tune") for rate in RATES]
         return max(found, key=lambda one: one.top1).peak_lr
 
     def result(self, network: str, share: float, seed: int, rate: float, phase: Literal["tune", "test"]) -> Result:
@@ -96,7 +96,7 @@ class Experiment:
         output = self.folder / f"finetuned-{network}-{share:g}-{seed}-{rate:g}"
         shutil.rmtree(output, ignore_errors=True)  # ours, of a run that was stopped
         done = finetune(
-            self.weights(network), config="few_labels", output=str(output), seed=seed,
+            self.weights(network), config=RECIPE, output=str(output), seed=seed,
             model=model | dict(chosen.finetune),
             data=dict(plan.data) | ({} if is_pretrained else {"mean": "auto", "std": "auto"}) | {
                 "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
@@ -104,7 +104,8 @@ class Experiment:
             },
             train={
                 "epochs": epochs, "batch_size": plan.batch_size, "base_lr": rate * 256 / plan.batch_size,
-                "layer_decay": DECAY[is_pretrained], "warmup_epochs": 0.1 * epochs,
+                "layer_decay": DECAY[is_pretrained] if chosen.layer_decay is None else chosen.layer_decay,
+                "warmup_epochs": 0.1 * epochs,
             },
             log={"validate_every": epochs, "checkpoint_every": epochs, "mistakes": 0},
         )  # fmt: skip

@@ -22,13 +22,20 @@ class Cell(NamedTuple):
     peak_lr: float
 
 
+def tested(results: Sequence[Result]) -> list[Result]:
+    """Those on the test split; of several learning rates of a network and a share, the one that was tested last."""
+    found = [one for one in results if one.phase == "test"]
+    rates = {(one.network, one.share): one.peak_lr for one in found}
+    return [one for one in found if one.peak_lr == rates[one.network, one.share]]
+
+
 def cells(results: Sequence[Result]) -> dict[tuple[str, float], Cell]:
     """By network and share, of what was tested."""
-    tested = [one for one in results if one.phase == "test"]
+    chosen = tested(results)
     found = {}
     rows = list(KNOWN)
-    for key in sorted({(one.network, one.share) for one in tested}, key=lambda key: (rows.index(key[0]), key[1])):
-        these = [one for one in tested if (one.network, one.share) == key]
+    for key in sorted({(one.network, one.share) for one in chosen}, key=lambda key: (rows.index(key[0]), key[1])):
+        these = [one for one in chosen if (one.network, one.share) == key]
         values = np.array([one.top1 for one in these])
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
         half = float(error * stats.t.ppf(0.975, len(values) - 1)) if len(values) > 1 else np.nan

@@ -17,8 +17,8 @@ PROG = "python -m fcmae.finetune"
 DESCRIPTION = """Fine-tune pretrained weights on labeled images, and export the result for timm and transformers.
 
 Without --config the number of training images decides: few_labels or few_labels_large below 10,000, else the paper's
-recipe for the size of the network, V1's finetune_v1 or finetune_v1_base and the like from scratch, or
-finetune_v1_22k_1k and the like for V1's supervised weights.
+recipe for the size of the network, V1's finetune_v1 or finetune_v1_base and the like from scratch, or for
+supervised weights finetune_22k_1k_base and the like, of V1 finetune_v1_22k_1k.
 Options override the configuration file; later files override earlier ones."""
 
 FIRST = [

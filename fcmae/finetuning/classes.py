@@ -6,10 +6,12 @@ from pathlib import Path
 
 from fcmae.errors import UserError
 from fcmae.files import write_text
+from fcmae.runs.layout import CHECKPOINTS, EXPORTS
 from fcmae.weights.formats.base import read_json
 
 CLASSES = "classes.json"
 EXPORTED = "config.json"
+IN_RUN = (CHECKPOINTS, EXPORTS)  # folders of folders of weights
 SHOWN = 5  # classes that a message names
 
 
@@ -50,8 +52,11 @@ def check_same_classes(run: Path, classes: Sequence[str], multi_label: bool, sou
 def stated_classes(weights: str | Path) -> list[str] | None:
     """The names that go with a run, a checkpoint, a file in one of these, or an exported folder; None: unknown."""
     path = Path(weights)
+    if not path.exists():  # a name of timm: what lies in the working directory is of something else
+        return None
     file = path if path.is_dir() else path.parent
-    for folder in (file, file.parent, file.parent.parent):
+    run = file.parent if file.name in IN_RUN else file.parent.parent if file.parent.name in IN_RUN else file
+    for folder in (file, run):
         if (folder / CLASSES).is_file():
             names = read_json(folder / CLASSES).get("classes")
             return [str(name) for name in names] if isinstance(names, list) else None

@@ -13,13 +13,14 @@ from fcmae.finetuning.best import best_folder
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.runs.find import MODEL, read_state
+from fcmae.runs.layout import EXPORTS
 from fcmae.weights.card import imports_first
 from fcmae.weights.convert import in_format
 from fcmae.weights.formats.base import read_json
 from fcmae.weights.read import read_weights
 from fcmae.weights.write import write
 
-EXPORT, EXPORTED = "export", "exported.json"
+EXPORTED = "exported.json"
 USE = {
     "timm": 'timm.create_model("local-dir:{folder}", pretrained=True)',
     "transformers": 'transformers.AutoModelForImageClassification.from_pretrained("{folder}")',
@@ -34,7 +35,7 @@ def export(run: Path, data: LabeledSet, crops: CenterCrops) -> list[str]:
     formats = []
     weights = read_weights(best, logs=False)  # where they are is said by the run's last lines
     for name, use in USE.items():
-        folder = run / EXPORT / name
+        folder = run / EXPORTS / name
         try:
             conversion = in_format(weights, name)
             write(conversion, best, folder, name, overwrite=True)
@@ -47,7 +48,7 @@ def export(run: Path, data: LabeledSet, crops: CenterCrops) -> list[str]:
                 write_text(folder / file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
         formats.append(name)
         lines.append(f"  {'; '.join([*imports_first(conversion, name), use.format(folder=folder)])}")
-    write_text(run / EXPORT / EXPORTED, json.dumps(_identity(best) | {"formats": formats}, indent=1) + "\n")
+    write_text(run / EXPORTS / EXPORTED, json.dumps(_identity(best) | {"formats": formats}, indent=1) + "\n")
     return lines
 
 
@@ -55,10 +56,10 @@ def is_exported(run: Path) -> bool:
     """Whether the export is there, and is of the best weights."""
     if not (best_folder(run) / MODEL).is_file():
         return False
-    said = read_json(run / EXPORT / EXPORTED)
+    said = read_json(run / EXPORTS / EXPORTED)
     is_same = all(said.get(name) == value for name, value in _identity(best_folder(run)).items())
     formats = said.get("formats")
-    return is_same and isinstance(formats, list) and all((run / EXPORT / str(name)).is_dir() for name in formats)
+    return is_same and isinstance(formats, list) and all((run / EXPORTS / str(name)).is_dir() for name in formats)
 
 
 def _identity(best: Path) -> dict[str, Any]:

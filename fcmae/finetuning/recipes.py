@@ -24,17 +24,20 @@ logger = logging.getLogger("fcmae")
 FEW = 10_000
 """Images to train on from which the papers' recipes are taken."""
 SUPERVISED, AFTER_SUPERVISED = "finetune_v1", "finetune_v1_22k_1k"
+ISOTROPIC, SUPERVISED_ISOTROPIC = "convnext_isotropic_", "finetune_v1_isotropic"
 SMALL = ("atto", "femto", "pico", "nano")
 """Sizes that ``FEW_LABELS`` is for."""
 NEAREST = {"convnext_small": "base", "convnext_xlarge": "large", "convnext_isotropic_small": "tiny"}
 """V1's sizes that V2 lacks, and the V2 size whose recipe they take: the depth of small is base's."""
 OF_SIZES = {
     SUPERVISED: {"small": "small", "base": "base", "large": "base", "xlarge": "base", "huge": "base"},
+    SUPERVISED_ISOTROPIC: {"base": "base", "large": "large"},
     AFTER_SUPERVISED: {"large": "large", "xlarge": "xlarge"},
 }
 """V1's recipes differ in the drop path of the sizes: those that have their own, of themselves or of another."""
-SHALLOW = ("convnext_isotropic_small", "convnext_isotropic_base")
-"""Their drop path in V1's supervised training is 0.1 and 0.2."""
+V2_AFTER_SUPERVISED = "finetune_22k_1k"
+OF_V2_SIZES = {"base": "base", "large": "base", "huge": "huge"}
+"""Its recipes by size; that of nano is for tiny and all smaller ones, too."""
 SUPERVISED_TAG = re.compile(r"(^|_)in\d+k(_|$)")
 """In tags of timm's weights that were trained on labels: fb_in1k, fb_in22k_ft_in1k, in12k; not clip_laion2b, dinov3."""
 
@@ -101,15 +104,20 @@ def of_size(name: str) -> str:
 
 def v1_of_size(recipe: str, name: str) -> str:
     """V1's recipe, ``SUPERVISED`` or ``AFTER_SUPERVISED``, with the drop path of a network's size."""
+    if recipe == SUPERVISED and name.startswith(ISOTROPIC):
+        recipe = SUPERVISED_ISOTROPIC
     size = OF_SIZES[recipe].get(name.rpartition("_")[2])
-    return recipe if size is None or name in SHALLOW else f"{recipe}_{size}"
+    return recipe if size is None else f"{recipe}_{size}"
 
 
 def _for_weights(config: FinetuneConfig) -> str:
-    """The recipe of the size; for weights of V1 with a classifier, V1's for fine-tuning after supervised training."""
+    """The recipe of the size; for weights with a classifier, that of fine-tuning after supervised training."""
     name, has_classifier = _network_of(config)
-    is_supervised_v1 = has_classifier and not name.startswith("convnextv2")
-    return v1_of_size(AFTER_SUPERVISED, name) if is_supervised_v1 else of_size(name)
+    if not has_classifier:
+        return of_size(name)
+    if name.startswith("convnextv2"):
+        return f"{V2_AFTER_SUPERVISED}_{OF_V2_SIZES.get(name.rpartition('_')[2], 'nano')}"
+    return v1_of_size(AFTER_SUPERVISED, name)
 
 
 def _network_of(config: FinetuneConfig) -> tuple[str, bool]:

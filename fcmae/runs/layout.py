@@ -11,6 +11,7 @@ CHECKPOINTS = "checkpoints"
 EVENTS = "tensorboard"
 PICTURES = "reconstructions"
 VALIDATION = "validation"
+EXPORTS = "export"  # of a fine-tuned run: a folder for each format
 
 
 def is_run_folder(folder: str | Path) -> bool:

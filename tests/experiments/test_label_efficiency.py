@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.label_efficiency import __main__ as command
 from experiments.label_efficiency import overview, plan, run, sets, table
 from experiments.label_efficiency.run import Experiment, Result
 from fcmae.cli.finetune_parser import config_from
@@ -198,22 +199,25 @@ def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:
     first = Counted(tiny, tmp_path)
     assert first.best_rate("v2", 0.1) == 1e-3
     assert first.result("v2", 0.1, 2, 1e-3, "test") == Result("v2", 0.1, 2, 1e-3, "test", 0.92, 7)
-    assert first.calls == 4
+    assert first.calls == len(plan.RATES) + 1
     again = Counted(tiny, tmp_path)
     assert again.best_rate("v2", 0.1) == 1e-3
     assert again.result("v2", 0.1, 2, 1e-3, "test").top1 == 0.92
     assert again.calls == 0
-    assert len(run.read(tmp_path)) == len((tmp_path / run.RESULTS).read_text().splitlines()) == 4
+    assert len(run.read(tmp_path)) == len((tmp_path / run.RESULTS).read_text().splitlines()) == first.calls
     assert json.loads((tmp_path / run.RESULTS).read_text().splitlines()[-1])["phase"] == "test"
 
 
-def test_results_of_another_plan_are_not_mixed_in(tmp_path: Path) -> None:
+def test_results_of_another_plan_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"model": {}, "pretrain": {}, "data": {}, "batch_size": 1, "images_seen": 1}
     tiny = plan.Plan(lambda folder: folder, epochs_within=(1, 1), **settings)
     for shares in ((0.1,), (0.1, 1.0)):  # more of the same
         Counted(dataclasses.replace(tiny, shares=shares), tmp_path).result("v2", 0.1, 0, 1e-3, "test")
     with pytest.raises(SystemExit, match=r"plan\.json says that another plan was followed there"):
         Counted(dataclasses.replace(tiny, batch_size=2), tmp_path)
+    monkeypatch.setitem(plan.DECAY, True, 0.7)
+    with pytest.raises(SystemExit, match=r"plan\.json says that another plan was followed there"):
+        Counted(tiny, tmp_path)
 
 
 def test_the_table_has_students_interval(tmp_path: Path) -> None:
@@ -235,6 +239,36 @@ def test_the_table_has_students_interval(tmp_path: Path) -> None:
     table.figure(results, "made up", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width > 600
+
+
+def test_results_of_two_learning_rates_are_not_mixed() -> None:
+    """The mean is that of the rate that was tested last."""
+    results = [Result("v1", 0.1, seed, 3e-3, "test", 0.2, 10) for seed in range(3)]
+    results += [Result("v1", 0.1, seed, 1e-3, "test", 0.6, 10) for seed in range(2)]
+    assert table.cells(results)["v1", 0.1] == (0.6, 0.0, 2, 1e-3)
+    assert table.tested(results) == results[3:]
+
+
+def test_the_rate_can_be_tuned_at_one_share_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[float, str]] = []
+
+    class Recorded(Counted):
+        def result(self, network: str, share: float, seed: int, rate: float, phase: Any) -> Result:
+            asked.append((share, phase))
+            return super().result(network, share, seed, rate, phase)
+
+    small = dataclasses.replace(plan.PLANS["elpv"], make=lambda folder: folder)
+    monkeypatch.setattr(command, "Experiment", Recorded)
+    monkeypatch.setitem(plan.PLANS, "elpv", small)
+    arguments = "x elpv --networks v2 --shares 0.05 0.25 --seeds 0 --tune-at 0.1 --folder"
+    monkeypatch.setattr("sys.argv", [*arguments.split(), str(tmp_path)])
+    command.main()
+    tuned = [share for share, phase in asked if phase == "tune"]
+    assert tuned == [0.1] * 2 * len(plan.RATES)  # the second time as it is written down
+    assert {share for share, phase in asked if phase == "test"} == {0.05, 0.25}
+    assert "| V2, pretrained | 90.0 (1 seed, lr 0.001) | 90.0 (1 seed, lr 0.001) |" in capsys.readouterr().out
 
 
 def test_every_network_that_can_be_asked_for_has_a_row() -> None:

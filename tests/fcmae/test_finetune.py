@@ -105,8 +105,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(colors: Path, tmp_path: Path, monkeyp
     assert len(course) == 8
     assert torch.allclose(average["head.fc.weight"], expected, atol=1e-6)
     best = load_file(tmp_path / "whole" / "checkpoints" / "best" / "model.safetensors")
-    if whole.best_step == 7:  # what is validated and kept is the average
-        assert torch.equal(best["head.fc.weight"], average["head.fc.weight"])
+    assert whole.best_step == 7
+    assert torch.equal(best["head.fc.weight"], average["head.fc.weight"])  # what is validated and kept is the average
 
 
 def test_a_run_that_ended_before_its_export_exports_when_it_is_called_again(

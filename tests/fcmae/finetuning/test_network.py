@@ -146,6 +146,21 @@ def test_a_classifier_is_kept_for_the_same_classes_only(
     assert says in caplog.text
 
 
+def test_class_names_are_of_the_weights_own_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of timm, or a file that merely lies somewhere below a run, has none of the run's."""
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path, ["cat", "dog"], False)
+    inside = [*("checkpoints/last", "export/timm"), *("mine", "mine/last")]
+    for folder in inside:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "model.safetensors").touch()
+    found = {folder: stated_classes(tmp_path / folder / "model.safetensors") for folder in inside}
+    own = ["cat", "dog"]
+    assert found == {"checkpoints/last": own, "export/timm": own, "mine": None, "mine/last": None}
+    assert stated_classes(tmp_path) == stated_classes(".") == stated_classes("checkpoints") == own
+    assert stated_classes("convnextv2_atto.fcmae_ft_in1k") is None
+
+
 def test_wrong_weights_get_a_line(tmp_path: Path) -> None:
     for config, message in (
         (FinetuneConfig(), "WEIGHTS is missing: give a run, a file or folder of weights"),

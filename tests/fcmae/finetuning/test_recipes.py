@@ -63,15 +63,17 @@ def test_imagenet_22k_and_back(recipe: str, decay: float, drop_path: float) -> N
     [
         *((f"convnext_{size}", rate) for size, rate in {"tiny": 0.1, "small": 0.4, "base": 0.5, "large": 0.5}.items()),
         *((f"convnextv2_{size}", rate) for size, rate in {"atto": 0.1, "tiny": 0.1, "base": 0.5, "huge": 0.5}.items()),
-        *(("convnext_isotropic_small", 0.1), ("convnext_isotropic_base", 0.1), ("convnext_isotropic_large", 0.5)),
+        *(("convnext_isotropic_small", 0.1), ("convnext_isotropic_base", 0.2), ("convnext_isotropic_large", 0.5)),
     ],
 )
 def test_v1_s_supervised_training_has_the_drop_path_of_the_size(name: str, drop_path: float) -> None:
-    """V1's table 5. Isotropic base has 0.2 there; 0.1 is the recipe that comes nearest."""
+    """V1's table 5; the warm-up of isotropic networks is that of the official commands."""
     recipe = recipes.v1_of_size(recipes.SUPERVISED, name)
-    assert values(recipe) == (2.5e-4, 0.05, 1.0, False, 300, 20, 0.1, 0.8, 1.0, drop_path)
-    config = parse_config(["--config", recipe])
-    assert replace(config, model=replace(config.model, drop_path_rate=0.1)) == parse_config(["--config", "finetune_v1"])
+    warmup = 50 if "isotropic" in name else 20
+    assert values(recipe) == (2.5e-4, 0.05, 1.0, False, 300, warmup, 0.1, 0.8, 1.0, drop_path)
+    config, base = (parse_config(["--config", one]) for one in (recipe, "finetune_v1"))
+    usual = {"model": base.model, "train": replace(config.train, warmup_epochs=20)}
+    assert replace(config, **usual) == base
 
 
 @pytest.mark.parametrize(("size", "rate"), [("tiny", 0.2), ("base", 0.2), ("large", 0.3), ("xlarge", 0.4)])
@@ -79,7 +81,9 @@ def test_v1_after_22k_has_the_drop_path_of_the_size(size: str, rate: float) -> N
     recipe = recipes.v1_of_size(recipes.AFTER_SUPERVISED, f"convnext_{size}")
     assert values(recipe) == (2.5e-5, 1e-8, 0.8, True, 30, 0, 0.1, 0.0, 0.0, rate)
     config, base = (parse_config(["--config", name]) for name in (recipe, "finetune_v1_22k_1k"))
-    assert replace(config, model=replace(config.model, drop_path_rate=0.2)) == base
+    assert config.train.ema == (0.9999 if size == "xlarge" else 0.0)  # as in the official commands
+    usual = {"model": replace(config.model, drop_path_rate=0.2), "train": replace(config.train, ema=0.0)}
+    assert replace(config, **usual) == base
 
 
 def test_v1() -> None:
@@ -138,7 +142,7 @@ def test_few_labels_have_a_recipe_for_small_networks_and_one_for_others(
 def test_weights_choose_between_the_recipes_of_v1_and_v2(
     name: str, tmp_path: Path, colors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From 10,000 images on: by the size after FCMAE; V1's own where the weights of V1 have a classifier."""
+    """From 10,000 images on: by the size after FCMAE; that after supervised training where there is a classifier."""
     monkeypatch.setattr(recipes, "FEW", 10)
     found = Weights("a file", "timm", ModelConfig(name=name))
     monkeypatch.setattr(read, "read_weights", lambda *_, **__: found)
@@ -149,7 +153,7 @@ def test_weights_choose_between_the_recipes_of_v1_and_v2(
 
     assert chosen(tmp_path) == "finetune_tiny"
     found.head["head.fc.weight"] = torch.zeros(3, 768)
-    supervised = "finetune_v1_22k_1k" if name == "convnext_tiny" else "finetune_tiny"
+    supervised = "finetune_v1_22k_1k" if name == "convnext_tiny" else "finetune_22k_1k_nano"
     assert chosen(tmp_path) == supervised
     assert chosen(f"{name}.fb_in1k") == supervised
     assert chosen("scratch") == "finetune_v1"
@@ -165,10 +169,14 @@ def test_weights_choose_between_the_recipes_of_v1_and_v2(
         ("convnext_base.clip_laion2b_augreg_ft_in12k_in1k", "finetune_v1_22k_1k"),
         ("convnext_base.clip_laion2b", "finetune_base"),
         ("convnext_small.dinov3_lvd1689m", "finetune_base"),
-        ("convnextv2_nano.fcmae_ft_in22k_in1k", "finetune_nano"),
+        ("convnextv2_nano.fcmae_ft_in22k_in1k", "finetune_22k_1k_nano"),
+        ("convnextv2_atto.fcmae_ft_in1k", "finetune_22k_1k_nano"),
+        ("convnextv2_large.fcmae_ft_in1k", "finetune_22k_1k_base"),
+        ("convnextv2_huge.fcmae_ft_in22k_in1k_384", "finetune_22k_1k_huge"),
+        ("convnextv2_huge.fcmae", "finetune_huge"),
     ],
 )
-def test_the_tag_says_whether_timm_s_weights_of_v1_are_supervised(
+def test_the_tag_says_whether_timm_s_weights_are_supervised(
     name: str, recipe: str, colors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipes, "FEW", 10)
