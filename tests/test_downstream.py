@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import fcmae
 from fcmae import convert
 from fcmae.models import FCMAE
 from tests.test_docs import run as run  # a fixture: runs/mine in the current folder
@@ -53,6 +54,13 @@ def test_upernet(run: FCMAE) -> None:
     exec(UPERNET, names)
     names |= {"pixels": torch.rand(2, 3, 64, 64), "labels": torch.randint(0, 3, (2, 64, 64))}
     segmenter = names["segmenter"].train()
+    maps = fcmae.create_dense("runs/mine", features_only=True).eval()(names["pixels"])
+    with torch.no_grad():  # every stage has the run's weights
+        found = names["backbone"].eval()(names["pixels"]).feature_maps
+    norms = names["backbone"].hidden_states_norms
+    for expected, (stage, one) in zip(maps, zip(norms, found, strict=True), strict=True):
+        torch.testing.assert_close(one, norms[stage](expected), rtol=1e-4, atol=1e-5)
+    segmenter.train()
     train(names, UPERNET_STEP, segmenter, segmenter.backbone.embeddings.patch_embeddings.weight, run)
     segmenter.eval()
     with torch.no_grad():
