@@ -97,7 +97,8 @@ def convert(config: ConvertConfig) -> ConvertResult:
         files, state = write(conversion, config.src, dst, config.format, config.overwrite)
         progress.update()
     target = targets()[config.format][1]
-    use = "; ".join([*imports_first(conversion, config.format), target.usage.replace("FOLDER", str(dst))])
+    use = target.loaded_by(conversion.weights).replace("FOLDER", str(dst))
+    use = "; ".join([*imports_first(conversion, config.format), use])
     return ConvertResult(
         model=conversion.weights.config.name,
         source_format=conversion.weights.format,

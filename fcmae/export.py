@@ -101,10 +101,11 @@ def export(config: ExportConfig) -> ExportResult:
     if file.exists() and not config.overwrite:
         raise UserError(f"{file} exists; give another --output, or --overwrite")
 
-    from fcmae.finetuning.classes import stated_classes  # here, because these imports take seconds
+    from fcmae.data.crop_share import crop_share  # here, because these imports take seconds
     from fcmae.weights.dense import create_dense
     from fcmae.weights.onnx import Features, check_installed, write_onnx
     from fcmae.weights.settings import pixels
+    from fcmae.weights.stated import stated_beside
 
     check_installed()
     network: Any = create_dense(source, None, allow_pickle=config.allow_pickle, use_ema=config.use_ema)
@@ -112,16 +113,16 @@ def export(config: ExportConfig) -> ExportResult:
     height, width = config.image_hw or own_hw
     is_classifier = network.num_classes > 0 and not config.features
     graph: nn.Module = network if is_classifier else Features(network)
-    read_as = pixels(source, chans)
+    read_as, stated = pixels(source, chans), stated_beside(source)
     metadata: dict[str, Any] = {
         "model": network.pretrained_cfg["architecture"],
         "mean": list(read_as.mean),
         "std": list(read_as.std),
+        "crop_pct": crop_share(stated.crop_pct if [height, width] == own_hw else None, (height, width)),
         **read_as.exported(),
     }
-    classes = stated_classes(source) if is_classifier else None
-    if classes is not None and len(classes) == network.num_classes:
-        metadata["classes"] = classes
+    if classes := stated.names(network.num_classes if is_classifier else 0):
+        metadata |= {"classes": list(classes), "multi_label": stated.is_multi_label}
     output = "logits" if is_classifier else "features"
     written = write_onnx(graph, (chans, height, width), output, file, metadata)
     return ExportResult(metadata["model"], written.files, (chans, height, width), output, written.difference)

@@ -1,4 +1,4 @@
-"""The names of a classifier's outputs: in a run folder, and in exported folders of timm and transformers."""
+"""The names of a classifier's outputs in a run folder."""
 
 import json
 from collections.abc import Sequence
@@ -6,12 +6,9 @@ from pathlib import Path
 
 from fcmae.errors import UserError
 from fcmae.files import write_text
-from fcmae.runs.layout import CHECKPOINTS, EXPORTS
 from fcmae.weights.formats.base import read_json
+from fcmae.weights.stated import CLASSES
 
-CLASSES = "classes.json"
-EXPORTED = "config.json"
-IN_RUN = (CHECKPOINTS, EXPORTS)  # folders of folders of weights
 SHOWN = 5  # classes that a message names
 
 
@@ -47,24 +44,3 @@ def check_same_classes(run: Path, classes: Sequence[str], multi_label: bool, sou
         raise UserError(
             f"{source}: images {what} {'one in ' if multi_label else ''}{run / CLASSES}; give another --output"
         )
-
-
-def stated_classes(weights: str | Path) -> list[str] | None:
-    """The names that go with a run, a checkpoint, a file in one of these, or an exported folder; None: unknown."""
-    path = Path(weights)
-    if not path.exists():  # a name of timm: what lies in the working directory is of something else
-        return None
-    file = path if path.is_dir() else path.parent
-    run = file.parent if file.name in IN_RUN else file.parent.parent if file.parent.name in IN_RUN else file
-    for folder in (file, run):
-        if (folder / CLASSES).is_file():
-            names = read_json(folder / CLASSES).get("classes")
-            return [str(name) for name in names] if isinstance(names, list) else None
-    exported = read_json(file / EXPORTED)
-    if isinstance(names := exported.get("label_names"), list):
-        return [str(name) for name in names]
-    if isinstance(names := exported.get("id2label"), dict):
-        ordered = sorted(names.items(), key=lambda item: int(item[0]) if str(item[0]).isdecimal() else 0)
-        found = [str(name) for _, name in ordered]
-        return None if all(name == f"LABEL_{n}" for n, name in enumerate(found)) else found
-    return None

@@ -180,8 +180,8 @@ class FinetuneTrainConfig(OptimizationConfig):
     """Decay of the moving average of the weights (EMA) at each step, such as 0.9999; 0: no average. The average is
     validated and exported. In a short run the decay is lowered, so that the initial weights make up 1% at the end."""
     freeze: Freeze = 0
-    """First stages that are not trained, 0 to 4, the stem with the first; 4, or the word head: only the classifier is
-    trained."""
+    """First stages that are not trained, 0 to 4, the stem with the first; 4, or the word head: only the classifier and
+    the norm before it are trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

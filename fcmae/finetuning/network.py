@@ -13,8 +13,7 @@ from torch import nn
 
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
-from fcmae.finetuning.classes import stated_classes
-from fcmae.finetuning.config import SCRATCH, FinetuneConfig, FinetuneModelConfig, FinetuneTrainConfig
+from fcmae.finetuning.config import SCRATCH, STAGES, FinetuneConfig, FinetuneModelConfig, FinetuneTrainConfig
 from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.block import Block
 from fcmae.models.classifier import Classifier
@@ -22,6 +21,7 @@ from fcmae.models.sizes import SIZES
 from fcmae.sparse.backends.registry import BackendError, resolve_backend
 from fcmae.weights.dense import dense_network
 from fcmae.weights.read import read_weights
+from fcmae.weights.stated import stated_beside
 from fcmae.weights.weights import Weights
 
 logger = logging.getLogger("fcmae")
@@ -130,7 +130,7 @@ def build(
     """
     start = _with_grn(weights, network.with_grn)
     if start.num_classes:
-        names = stated_classes(weights.origin)
+        names = stated_beside(weights.origin).classes
         if start.num_classes != len(classes) or (names is not None and list(names) != list(classes)):
             what = f"of {start.num_classes} classes" if start.num_classes != len(classes) else "of other classes"
             logger.warning(
@@ -207,9 +207,18 @@ def _with_grn(weights: Weights, with_grn: bool) -> Weights:
 
 
 def freeze(model: Any, stages: int) -> None:
-    """Leave the stem and the first ``stages`` stages as they are, without drop path; 0: train everything."""
+    """Leave the stem and the first ``stages`` stages as they are, without drop path; 0: train everything, ``STAGES``: the head.
+
+    Raises:
+        UserError: more stages than the network has.
+    """
     if not stages:
         return
+    has = len(model.stages)
+    if has < stages < STAGES:
+        raise UserError(
+            f"--train.freeze {stages}: the network has {has} stage{'s' * (has > 1)}; give 0 to {has}, or head"
+        )
     for part in (model.stem, *model.stages[:stages]):
         part.requires_grad_(False)
         for module in part.modules():

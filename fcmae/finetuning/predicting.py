@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from fcmae.cli.devices import choose_device
+from fcmae.data.crop_share import crop_share
 from fcmae.data.sources.files import collect
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.errors import UserError
 from fcmae.finetuning.best import best_folder
-from fcmae.finetuning.classes import CLASSES
 from fcmae.finetuning.labels import of_files
 from fcmae.finetuning.predictions_file import ARRAYS, TABLES, check_path_column
-from fcmae.finetuning.samples import CenterCrops, crop_share
+from fcmae.finetuning.samples import CenterCrops
 from fcmae.finetuning.validation import outputs
 from fcmae.runs.find import FOLDER, MODEL
 from fcmae.weights.dense import dense_network
 from fcmae.weights.formats.base import read_json
 from fcmae.weights.read import read_weights
 from fcmae.weights.settings import pixels, run_setting
+from fcmae.weights.stated import CLASSES
 
 if TYPE_CHECKING:
     from fcmae.predict import PredictConfig, Predicted

@@ -23,8 +23,6 @@ from fcmae.finetuning.config import AugmentConfig, FinetuneDataConfig
 from fcmae.finetuning.labels import LabeledImages
 from fcmae.finetuning.targets import Targets
 
-FULL_CROP_FROM = 384  # pixels; from there on the papers validate on whole images
-CROP_PCT = 0.875
 EIGHT_BITS = (0.0, 255.0)
 TRIED = 10  # images
 MIXING, AUGMENTING = 1, 2  # tell the draws of a batch, and of a sample's augmentation, from those of its crop
@@ -209,10 +207,3 @@ def validation_crop(file: ImageFile, image_hw: tuple[int, int], crop_pct: float)
     rows, columns = max(1, round(height * crop_pct)), max(1, round(width * crop_pct))
     box = (top + (height - rows) // 2, left + (width - columns) // 2, rows, columns)
     return resized_crop(file, box, image_hw, file.planes // 2)
-
-
-def crop_share(crop_pct: float | None, image_hw: tuple[int, int]) -> float:
-    """``crop_pct``, or the papers' for this size."""
-    if crop_pct is not None:
-        return crop_pct
-    return 1.0 if min(image_hw) >= FULL_CROP_FROM else CROP_PCT

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fcmae.config.pixels import READING
+from fcmae.data.crop_share import crop_share
 from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.digest import digest
@@ -21,7 +22,7 @@ from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.labels import LabeledSet, labeled_set
 from fcmae.finetuning.layer_decay import param_groups
 from fcmae.finetuning.network import DENSE, backend_for, build, described, freeze, starting_weights
-from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, crop_share
+from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples
 from fcmae.finetuning.targets import Targets
 from fcmae.finetuning.task import FinetuneRun, Finetuning
 from fcmae.models import ModelConfig

@@ -187,7 +187,7 @@ class Finetuning:
                 "longer, give more epochs; the learning rate then follows the longer schedule:",
                 f"  {longer}",
             ]
-        exported = export(folder, self.data, self.crops) if run.writes else []
+        exported = export(folder) if run.writes else []
         best, step = best_score(folder)
         scored = "" if best is None else f"; best on validation {100 * best:.1f}% {what}, after step {step:,}"
         return [

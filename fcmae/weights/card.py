@@ -74,7 +74,7 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in facts),
             "",
-            *_usage(target, imports_first(conversion, format)),
+            *_usage(target, target.loaded_by(weights), imports_first(conversion, format)),
             "## License",
             "",
             _license(conversion, file),
@@ -83,10 +83,10 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
     )
 
 
-def _usage(target: Target, first: list[str]) -> list[str]:
-    """Python that loads the folder, after the imports ``first``; empty if the format does not say."""
+def _usage(target: Target, usage: str, first: list[str]) -> list[str]:
+    """Python that loads the folder by ``usage``, after the imports ``first``; empty if the format does not say."""
     imports = [f"import {target.module}", *first, ""] if target.module else first
-    return ["```python", *imports, target.usage, "```", ""] if target.usage else []
+    return ["```python", *imports, usage, "```", ""] if usage else []
 
 
 def _training(file: Path | None) -> list[tuple[str, str]]:

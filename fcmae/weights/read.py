@@ -19,6 +19,7 @@ from fcmae.models.sizes import Size
 from fcmae.weights.files import open_source
 from fcmae.weights.guess import as_trained, guess_config, mask_ratio
 from fcmae.weights.recognize import Recognized, recognize
+from fcmae.weights.stated import stated_image_hw
 from fcmae.weights.weights import DECODER, HEAD, Weights
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ def read_weights(
             weights.source_names[ours] = original
             part = weights.head if ours.startswith(HEAD) else weights.decoder
             (part if ours.startswith((HEAD, DECODER)) else weights.encoder)[ours] = tensor
-    weights.config = source.config or guess_config(weights.encoder, recognized, source.origin)
+    weights.config = source.config or _of_stated_size(
+        guess_config(weights.encoder, recognized, source.origin), source.origin
+    )
     weights.may_be_published = recognized.format.published and source.config is None
     if weights.decoder and source.config is None:
         depth, dim = _decoder_size(weights)
@@ -70,6 +73,14 @@ def read_weights(
     if logs:
         _log(weights)
     return weights
+
+
+def _of_stated_size(config: ModelConfig, origin: str) -> ModelConfig:
+    """For images of the size that is stated beside the weights, if it is one that the network takes."""
+    size = stated_image_hw(Path(origin))
+    if size is None or any(side % config.patch_size for side in size):
+        return config
+    return replace(config, img_size=size[0] if size[0] == size[1] else size)
 
 
 def _log(weights: Weights) -> None:

@@ -16,6 +16,7 @@ from fcmae.weights.destination import FILES, check_destination
 from fcmae.weights.formats import Format, targets
 from fcmae.weights.recognize import full_name
 from fcmae.weights.settings import metadata_of, pixels
+from fcmae.weights.stated import stated_beside
 
 
 def write(
@@ -25,8 +26,10 @@ def write(
 
     A folder for timm (``timm.create_model("local-dir:DST")``) and for transformers (``from_pretrained(DST)``) holds
     ``model.safetensors`` and ``config.json``, and for transformers also the preprocessor's config; one for mmpretrain
-    holds ``model.pth``. Each has a model card, README.md. The networks of these libraries have a final norm. If the
-    checkpoint has none, it is written with its initial values, weight 1 and bias 0: in folders and in single files.
+    holds ``model.pth``. Those for timm and transformers also have what the checkpoint states: names of the classes,
+    several labels, the crop of validation. Each has a model card, README.md. The networks of these libraries have a
+    final norm. If the checkpoint has none, it is written with its initial values, weight 1 and bias 0: in folders and
+    in single files.
     A .safetensors file without a configuration beside it says in its metadata how pixels are read.
 
     Returns:
@@ -43,14 +46,15 @@ def write(
         with replacing(dst) as file:
             _save(state, file, suffix, target.entry, metadata_of(ckpt, read_as))
         return [dst], state
-    texts = {name: values(conversion.weights, read_as) for name, values in target.folder_files.items()}
+    stated = stated_beside(ckpt)
+    texts = {name: values(conversion.weights, read_as, stated) for name, values in target.folder_files.items()}
     dst.mkdir(parents=True, exist_ok=True)
     _remove_other_formats(dst, {target.weights_file, *texts})
     header = {} if texts else metadata_of(ckpt, read_as)
     with replacing(dst / target.weights_file) as file:
         _save(state, file, Path(target.weights_file).suffix, target.entry, header)
     for name, values in texts.items():
-        write_text(dst / name, json.dumps(values, indent=2) + "\n")
+        write_text(dst / name, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
     written = [dst / target.weights_file, *(dst / name for name in texts)]
     card = write_card(conversion, ckpt, dst, format, read_as)
     return [*written, *([] if card is None else [card])], state

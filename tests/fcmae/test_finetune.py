@@ -181,7 +181,7 @@ def test_colors_are_learned_and_everything_is_written(colors: Path, tmp_path: Pa
     assert f"| Fine-tuning | {found.best_step} steps of 8 images, from `pretrained` |" in card
     assert "The run started from `pretrained`; the license of those weights applies." in card
     processor = json.loads((folder / "export" / "transformers" / "preprocessor_config.json").read_text())
-    assert processor["size"] == {"shortest_edge": 32}
+    assert (processor["size"], processor["crop_size"]) == ({"shortest_edge": 36}, {"height": 32, "width": 32})
     assert processor["rescale_factor"] == pytest.approx(1 / 200)
 
     table = tmp_path / "table.csv"

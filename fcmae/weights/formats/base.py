@@ -21,6 +21,9 @@ CONFIG_JSON = "config.json"
 EXPORTED_KEY = "fcmae"
 """In config.json: how pixels are read, where the format itself has no place for it (``Pixels.exported``)."""
 
+SEVERAL = "multi_label_classification"
+"""In config.json, ``problem_type``: an image may have several labels."""
+
 SIBLINGS = {"weight": "bias", "bias": "weight", "gamma": "beta", "beta": "gamma"}
 
 
@@ -33,6 +36,21 @@ def sibling(name: str, tensor: Tensor) -> str:
     """The name of a layer's other parameter: weight and bias, gamma and beta."""
     layer, _, kind = name.rpartition(".")
     return f"{layer}.{SIBLINGS[kind]}"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is stated beside weights: the classes of a classifier, and the crop that validation takes."""
+
+    classes: tuple[str, ...] | None = None
+    """Names of its outputs; None: unknown."""
+    is_multi_label: bool = False
+    crop_pct: float | None = None
+    """Share of the largest center crop that it was validated on."""
+
+    def names(self, outputs: int) -> tuple[str, ...] | None:
+        """The classes, if there is one for each of so many outputs."""
+        return self.classes if outputs and self.classes is not None and len(self.classes) == outputs else None
 
 
 @dataclass(frozen=True)
@@ -51,12 +69,18 @@ class Target:
     """Pickled files hold the state dict under this name."""
     weights_file: str = "model.safetensors"
     """Name of the weights in a folder."""
-    folder_files: Mapping[str, Callable[[Weights, Pixels], dict[str, Any]]] = field(default_factory=dict)
+    folder_files: Mapping[str, Callable[[Weights, Pixels, Stated], dict[str, Any]]] = field(default_factory=dict)
     """JSON files of a folder besides the weights → what they hold. May raise UserError."""
     module: str = ""
     """Python module that loads such a folder; none if empty."""
     usage: str = ""
     """How to load it, with FOLDER for its path."""
+    classifier_usage: str = ""
+    """The same with a classifier, where it is another."""
+
+    def loaded_by(self, weights: Weights) -> str:
+        """How to load these weights."""
+        return self.classifier_usage if weights.num_classes and self.classifier_usage else self.usage
 
 
 @dataclass(frozen=True)
@@ -88,6 +112,8 @@ class Format:
     """How it is written; None: it is only read."""
     mean_std: Callable[[Path], tuple[Any, Any] | None] = lambda folder: None
     """The mean and standard deviation of the images that a folder of this format states."""
+    image_hw: Callable[[Path], tuple[Any, Any] | None] = lambda folder: None
+    """Height and width of the images that a folder of this format states."""
     value_range: Callable[[Path], tuple[float, float] | None] = lambda folder: None
     """The values of pixels that become 0 and 1, where a folder of this format states others than 0 and 255."""
 

@@ -4,15 +4,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fcmae.data.crop_share import crop_share
 from fcmae.data.normalizer import Pixels
 from fcmae.errors import UserError
 from fcmae.models.sizes import version_of
-from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, Format, Networks, Target, read_json
+from fcmae.weights.formats.base import (
+    CONFIG_JSON,
+    EXPORTED_KEY,
+    SEVERAL,
+    Format,
+    Networks,
+    Stated,
+    Target,
+    read_json,
+)
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.weights import Weights
 
 NOT_BUILT = 2  # from a folder, timm would build a stem of this stride with a first stage that downsamples too
-CROP_PCT = 0.875
 
 MODULES = (
     "stem.{j}",
@@ -53,7 +62,14 @@ def model_args(weights: Weights) -> dict[str, Any]:
     return kwargs
 
 
-def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
+def image_hw(folder: Path) -> tuple[Any, Any] | None:
+    """From ``pretrained_cfg``."""
+    pretrained = read_json(folder / CONFIG_JSON).get("pretrained_cfg")
+    size = pretrained.get("input_size") if isinstance(pretrained, dict) else None
+    return (size[1], size[2]) if isinstance(size, list) and len(size) == 3 else None
+
+
+def _config(weights: Weights, pixels: Pixels, stated: Stated) -> dict[str, Any]:
     config = weights.config
     if weights.has_mmearth_stem or config.stride == NOT_BUILT:
         what = "MMEarth's stem" if weights.has_mmearth_stem else f"a stem of stride {config.stride}"
@@ -63,7 +79,11 @@ def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
         )
     stem = {"in_chans": config.in_chans} if config.in_chans != 3 else {}
     stem |= {"patch_size": config.stride} if config.stride != config.size.stem_stride else {}
-    size = list(config.image_hw)
+    size, names = list(config.image_hw), stated.names(weights.num_classes)
+    more: dict[str, Any] = {} if names is None else {"label_names": list(names)}
+    more |= {"problem_type": SEVERAL} if names is not None and stated.is_multi_label else {}
+    if exported := pixels.exported():
+        more[EXPORTED_KEY] = exported
     return {
         "architecture": config.name,
         "num_classes": weights.num_classes,
@@ -75,7 +95,7 @@ def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
             "input_size": [config.in_chans, *size],
             "fixed_input_size": False,
             "interpolation": "bicubic",
-            "crop_pct": CROP_PCT,
+            "crop_pct": crop_share(stated.crop_pct, config.image_hw),
             "crop_mode": "center",
             "mean": list(pixels.mean),
             "std": list(pixels.std),
@@ -84,7 +104,7 @@ def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
             "first_conv": "stem.0",
             "classifier": "head.fc",
         },
-    } | ({EXPORTED_KEY: exported} if (exported := pixels.exported()) else {})
+    } | more
 
 
 TIMM = Format(
@@ -99,4 +119,5 @@ TIMM = Format(
         usage='timm.create_model("local-dir:FOLDER", pretrained=True)',
     ),
     mean_std=mean_std,
+    image_hw=image_hw,
 )

@@ -5,14 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fcmae.data.crop_share import crop_share
 from fcmae.data.normalizer import Pixels
-from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, Format, Networks, Target, read_json
+from fcmae.weights.formats.base import (
+    CONFIG_JSON,
+    EXPORTED_KEY,
+    SEVERAL,
+    Format,
+    Networks,
+    Stated,
+    Target,
+    read_json,
+)
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.formats.official import check_has_stages, check_original, linear_layout
 from fcmae.weights.weights import Weights
 
 PREPROCESSOR = "preprocessor_config.json"
-CROP_PCT = 0.875
 BICUBIC = 3  # Pillow's number
 
 NAMES = Names(
@@ -62,7 +71,18 @@ def mean_std(folder: Path) -> tuple[Any, Any] | None:
     return (preprocessor["image_mean"], preprocessor.get("image_std")) if "image_mean" in preprocessor else None
 
 
-def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
+def image_hw(folder: Path) -> tuple[Any, Any] | None:
+    """The crop of the image processor, else the network's size: of published networks that is not the crop's."""
+    crop, size = (read_json(folder / PREPROCESSOR).get(name) for name in ("crop_size", "size"))
+    if isinstance(crop, dict) and {"height", "width"} <= crop.keys():
+        return crop["height"], crop["width"]
+    if isinstance(size, dict) and "shortest_edge" in size:
+        return size["shortest_edge"], size["shortest_edge"]
+    side = read_json(folder / CONFIG_JSON).get("image_size")
+    return (side[0], side[1]) if isinstance(side, list) and len(side) == 2 else None if side is None else (side, side)
+
+
+def _config(weights: Weights, pixels: Pixels, stated: Stated) -> dict[str, Any]:
     config, classes = weights.config, weights.num_classes
     version = "V2" if config.with_grn else ""
     values: dict[str, Any] = {
@@ -83,8 +103,10 @@ def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
     if not version:
         values["layer_scale_init_value"] = config.ls_init_value if config.with_layer_scale else 0.0
     if classes:
-        values["id2label"] = {str(n): f"LABEL_{n}" for n in range(classes)}
-        values["label2id"] = {f"LABEL_{n}": n for n in range(classes)}
+        names = stated.names(classes) or tuple(f"LABEL_{n}" for n in range(classes))
+        values["id2label"] = {str(n): name for n, name in enumerate(names)}
+        values["label2id"] = {name: n for n, name in enumerate(names)}
+        values |= {"problem_type": SEVERAL} if stated.is_multi_label else {}
     if exported := pixels.exported():
         values[EXPORTED_KEY] = exported
     return values
@@ -98,13 +120,22 @@ def value_range(folder: Path) -> tuple[float, float] | None:
     return 0.0, 1 / factor
 
 
-def _preprocessor(weights: Weights, pixels: Pixels) -> dict[str, Any]:
+def _preprocessor(weights: Weights, pixels: Pixels, stated: Stated) -> dict[str, Any]:
+    """Resize and center crop, as in validation. (ConvNextImageProcessor squeezes to a square from 384² on.)
+
+    Images of another shape than a rectangular network's are squeezed into it: no processor crops first.
+    """
     factor, mean, std = pixels.of_raw_values()
+    height, width = weights.config.image_hw
+    crop_pct = crop_share(stated.crop_pct, (height, width))
+    rows, columns = int(height / crop_pct), int(width / crop_pct)
     return {
-        "image_processor_type": "ConvNextImageProcessor",
+        "image_processor_type": "BitImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": min(weights.config.image_hw)},
-        "crop_pct": CROP_PCT,
+        "size": {"shortest_edge": rows} if height == width else {"height": rows, "width": columns},
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        "crop_pct": crop_pct,  # not read by the processor
         "resample": BICUBIC,
         "do_rescale": True,
         "rescale_factor": factor,
@@ -131,7 +162,9 @@ TRANSFORMERS = Format(
         folder_files={CONFIG_JSON: _config, PREPROCESSOR: _preprocessor},
         module="transformers",
         usage='transformers.AutoModel.from_pretrained("FOLDER")',
+        classifier_usage='transformers.AutoModelForImageClassification.from_pretrained("FOLDER")',
     ),
     mean_std=mean_std,
+    image_hw=image_hw,
     value_range=value_range,
 )

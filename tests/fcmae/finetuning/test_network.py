@@ -11,13 +11,14 @@ from timm.layers import DropPath
 
 from fcmae.data.normalizer import Normalizer
 from fcmae.errors import UserError
-from fcmae.finetuning.classes import stated_classes, write_classes
+from fcmae.finetuning.classes import write_classes
 from fcmae.finetuning.config import FinetuneConfig, FinetuneModelConfig, FinetuneTrainConfig
 from fcmae.finetuning.network import backend_for, build, described, freeze, random_weights, starting_weights
 from fcmae.models.block import Block
 from fcmae.models.classifier import Classifier
 from fcmae.models.layers import PLAIN as PLAIN_BACKEND
 from fcmae.sparse.backends import registry
+from fcmae.weights.stated import stated_beside
 from tests.fcmae.small_runs import save_run
 
 PLAIN = Normalizer((0.5,) * 3, (0.25,) * 3)
@@ -111,6 +112,20 @@ def test_frozen_stages_have_neither_gradients_nor_drop_path(stages: int) -> None
         assert sorted(free) == ["head.fc.bias", "head.fc.weight", "head.norm.bias", "head.norm.weight"]
 
 
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+def test_an_isotropic_network_has_one_stage_to_freeze(stages: int) -> None:
+    model = network(model=FinetuneModelConfig(name="convnext_isotropic_small", img_size=32))
+    if stages in (2, 3):
+        with pytest.raises(
+            UserError, match=rf"--train\.freeze {stages}: the network has 1 stage; give 0 to 1, or head"
+        ):
+            freeze(model, stages)
+        return
+    freeze(model, stages)
+    free = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert free == {"head"}
+
+
 def with_head(folder: Path, classes: list[str] | None, outputs: int) -> Path:
     """A state dict with a classifier, beside the names of its classes."""
     from safetensors.torch import save_file
@@ -138,7 +153,7 @@ def test_a_classifier_is_kept_for_the_same_classes_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, classes: list[str] | None, outputs: int, says: str
 ) -> None:
     folder = with_head(tmp_path / "weights", classes, outputs)
-    assert stated_classes(folder / "model.safetensors") == classes
+    assert stated_beside(folder / "model.safetensors").classes == (None if classes is None else tuple(classes))
     with caplog.at_level(logging.INFO):
         built = network(3, weights=str(folder))
     assert (built.head.fc.weight == 7).all() == (not says or says.endswith("kept"))
@@ -154,11 +169,11 @@ def test_class_names_are_of_the_weights_own_run_only(tmp_path: Path, monkeypatch
     for folder in inside:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "model.safetensors").touch()
-    found = {folder: stated_classes(tmp_path / folder / "model.safetensors") for folder in inside}
-    own = ["cat", "dog"]
+    found = {folder: stated_beside(tmp_path / folder / "model.safetensors").classes for folder in inside}
+    own = ("cat", "dog")
     assert found == {"checkpoints/last": own, "export/timm": own, "mine": None, "mine/last": None}
-    assert stated_classes(tmp_path) == stated_classes(".") == stated_classes("checkpoints") == own
-    assert stated_classes("convnextv2_atto.fcmae_ft_in1k") is None
+    assert [stated_beside(folder).classes for folder in (tmp_path, ".", "checkpoints")] == [own] * 3
+    assert stated_beside("convnextv2_atto.fcmae_ft_in1k").classes is None
 
 
 def test_wrong_weights_get_a_line(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from fcmae.data.crop_share import crop_share
 from fcmae.data.normalizer import Normalizer
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import rand_augment, seeded
 from fcmae.finetuning.config import AugmentConfig, FinetuneDataConfig
 from fcmae.finetuning.labels import labeled_set
-from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, crop_share, validation_crop
+from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, validation_crop
 from fcmae.finetuning.targets import Targets
 
 PLAIN = Normalizer((0.5,) * 3, (0.25,) * 3)

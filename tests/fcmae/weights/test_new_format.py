@@ -41,7 +41,9 @@ TOY = Format(
     beside=DECODER.to_timm,
     held_as=("trunk.",),
     leftovers=("toy_junk.",),
-    target=Target(layout=reversed_channels, folder_files={"toy.json": lambda weights, pixels: {"mean": pixels.mean}}),
+    target=Target(
+        layout=reversed_channels, folder_files={"toy.json": lambda weights, pixels, stated: {"mean": pixels.mean}}
+    ),
 )
 
 
