@@ -207,18 +207,17 @@ def _with_grn(weights: Weights, with_grn: bool) -> Weights:
 
 
 def freeze(model: Any, stages: int) -> None:
-    """Leave the stem and the first ``stages`` stages as they are, without drop path; 0: train everything, ``STAGES``: the head.
+    """Leave the stem and the first ``stages`` stages as they are, without drop path.
+
+    0 trains everything, ``STAGES`` the head alone.
 
     Raises:
         UserError: more stages than the network has.
     """
     if not stages:
         return
-    has = len(model.stages)
-    if has < stages < STAGES:
-        raise UserError(
-            f"--train.freeze {stages}: the network has {has} stage{'s' * (has > 1)}; give 0 to {has}, or head"
-        )
+    if 1 == len(model.stages) < stages < STAGES:
+        raise UserError(f"--train.freeze {stages}: an isotropic network has one stage; give 0, 1 or head")
     for part in (model.stem, *model.stages[:stages]):
         part.requires_grad_(False)
         for module in part.modules():
