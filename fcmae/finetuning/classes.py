@@ -1,8 +1,10 @@
 """The names of a classifier's outputs: in a run folder, and in exported folders of timm and transformers."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fcmae.errors import UserError
 from fcmae.files import write_text
@@ -12,6 +14,7 @@ from fcmae.weights.formats.base import read_json
 CLASSES = "classes.json"
 EXPORTED = "config.json"
 IN_RUN = (CHECKPOINTS, EXPORTS)  # folders of folders of weights
+MULTI_LABEL = "multi_label_classification"  # transformers' ``problem_type``
 SHOWN = 5  # classes that a message names
 
 
@@ -49,22 +52,43 @@ def check_same_classes(run: Path, classes: Sequence[str], multi_label: bool, sou
         )
 
 
+class StatedClasses(NamedTuple):
+    """What a file says of the classes of weights."""
+
+    names: list[str]
+    multi_label: bool
+    """Whether an image may have several, or none."""
+    file: Path
+
+
 def stated_classes(weights: str | Path) -> list[str] | None:
     """The names that go with a run, a checkpoint, a file in one of these, or an exported folder; None: unknown."""
-    path = Path(weights)
+    found = classes_of(weights)
+    return None if found is None else found.names
+
+
+def classes_of(weights: str | Path) -> StatedClasses | None:
+    """As :func:`stated_classes`, with what else is said."""
+    path = Path(os.path.abspath(weights))
     if not path.exists():  # a name of timm: what lies in the working directory is of something else
         return None
     file = path if path.is_dir() else path.parent
     run = file.parent if file.name in IN_RUN else file.parent.parent if file.parent.name in IN_RUN else file
     for folder in (file, run):
         if (folder / CLASSES).is_file():
-            names = read_json(folder / CLASSES).get("classes")
-            return [str(name) for name in names] if isinstance(names, list) else None
+            said = read_json(folder / CLASSES)
+            return _stated(said.get("classes"), bool(said.get("multi_label")), folder / CLASSES)
     exported = read_json(file / EXPORTED)
+    is_multi_label = exported.get("problem_type") == MULTI_LABEL
     if isinstance(names := exported.get("label_names"), list):
-        return [str(name) for name in names]
+        return _stated(names, is_multi_label, file / EXPORTED)
     if isinstance(names := exported.get("id2label"), dict):
         ordered = sorted(names.items(), key=lambda item: int(item[0]) if str(item[0]).isdecimal() else 0)
         found = [str(name) for _, name in ordered]
-        return None if all(name == f"LABEL_{n}" for n, name in enumerate(found)) else found
+        if any(name != f"LABEL_{n}" for n, name in enumerate(found)):
+            return _stated(found, is_multi_label, file / EXPORTED)
     return None
+
+
+def _stated(names: object, is_multi_label: bool, file: Path) -> StatedClasses | None:
+    return StatedClasses([str(name) for name in names], is_multi_label, file) if isinstance(names, list) else None

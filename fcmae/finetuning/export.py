@@ -10,6 +10,7 @@ from typing import Any
 from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.finetuning.best import best_folder
+from fcmae.finetuning.classes import MULTI_LABEL
 from fcmae.finetuning.labels import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.runs.find import MODEL, read_state
@@ -68,11 +69,11 @@ def _identity(best: Path) -> dict[str, Any]:
 
 
 def _with_names(content: dict[str, Any], format: str, data: LabeledSet, crops: CenterCrops) -> dict[str, Any]:
+    kind = {"problem_type": MULTI_LABEL} if data.is_multi_label else {}
     if format == "timm":
         pretrained = content["pretrained_cfg"] | {"crop_pct": crops.crop_pct}
-        return content | {"label_names": list(data.classes), "pretrained_cfg": pretrained}
+        return content | {"label_names": list(data.classes), "pretrained_cfg": pretrained} | kind
     names = {str(number): name for number, name in enumerate(data.classes)}
-    kind = {"problem_type": "multi_label_classification"} if data.is_multi_label else {}
     return content | {"id2label": names, "label2id": {name: int(n) for n, name in names.items()}} | kind
 
 

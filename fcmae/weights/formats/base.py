@@ -91,6 +91,11 @@ class Format:
     value_range: Callable[[Path], tuple[float, float] | None] = lambda folder: None
     """The values of pixels that become 0 and 1, where a folder of this format states others than 0 and 255."""
 
+    image_hw: Callable[[Path], tuple[int, int] | None] = lambda folder: None
+    """Height and width of the images that a folder of this format states."""
+    crop_pct: Callable[[Path], float | None] = lambda folder: None
+    """The share of an image's largest crop that a folder of this format states."""
+
     def holder(self, prefix: str) -> str:
         """The prefix of the module that holds a network of this prefix."""
         name = next((name for name in self.held_as if prefix == name or prefix.endswith(f".{name}")), "")
@@ -99,6 +104,21 @@ class Format:
     def is_beside(self, name: str) -> bool:
         """Whether the format's parameter of this name lies outside the network."""
         return self.beside(name, torch.empty(0)) is not None
+
+
+def size_of(stated: object) -> tuple[int, int] | None:
+    """Height and width as a configuration has them: two numbers, or one for both; None for anything else."""
+    match stated:
+        case int(height), int(width):
+            return height, width
+        case int(side) if side > 0:
+            return side, side
+    return None
+
+
+def share_of(stated: object) -> float | None:
+    """A share as a configuration has it; None for anything else."""
+    return float(stated) if isinstance(stated, int | float) and 0 < stated <= 1 else None
 
 
 def read_json(file: Path) -> dict[str, Any]:

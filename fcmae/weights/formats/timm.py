@@ -7,7 +7,16 @@ from typing import Any
 from fcmae.data.normalizer import Pixels
 from fcmae.errors import UserError
 from fcmae.models.sizes import version_of
-from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, Format, Networks, Target, read_json
+from fcmae.weights.formats.base import (
+    CONFIG_JSON,
+    EXPORTED_KEY,
+    Format,
+    Networks,
+    Target,
+    read_json,
+    share_of,
+    size_of,
+)
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.weights import Weights
 
@@ -36,10 +45,24 @@ def matches(names: Sequence[str]) -> Networks:
 
 def mean_std(folder: Path) -> tuple[Any, Any] | None:
     """From ``pretrained_cfg``."""
-    pretrained = read_json(folder / CONFIG_JSON).get("pretrained_cfg")
-    if not isinstance(pretrained, dict) or "mean" not in pretrained:
-        return None
-    return pretrained["mean"], pretrained.get("std")
+    pretrained = _pretrained(folder)
+    return (pretrained["mean"], pretrained.get("std")) if "mean" in pretrained else None
+
+
+def image_hw(folder: Path) -> tuple[int, int] | None:
+    """From ``pretrained_cfg``."""
+    size = _pretrained(folder).get("input_size")
+    return size_of(size[1:]) if isinstance(size, list) else None
+
+
+def crop_pct(folder: Path) -> float | None:
+    """From ``pretrained_cfg``."""
+    return share_of(_pretrained(folder).get("crop_pct"))
+
+
+def _pretrained(folder: Path) -> dict[str, Any]:
+    found = read_json(folder / CONFIG_JSON).get("pretrained_cfg")
+    return found if isinstance(found, dict) else {}
 
 
 def model_args(weights: Weights) -> dict[str, Any]:
@@ -99,4 +122,6 @@ TIMM = Format(
         usage='timm.create_model("local-dir:FOLDER", pretrained=True)',
     ),
     mean_std=mean_std,
+    image_hw=image_hw,
+    crop_pct=crop_pct,
 )

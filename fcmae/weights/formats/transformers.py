@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from fcmae.data.normalizer import Pixels
-from fcmae.weights.formats.base import CONFIG_JSON, EXPORTED_KEY, Format, Networks, Target, read_json
+from fcmae.weights.formats.base import (
+    CONFIG_JSON,
+    EXPORTED_KEY,
+    Format,
+    Networks,
+    Target,
+    read_json,
+    share_of,
+    size_of,
+)
 from fcmae.weights.formats.names import Names, networks
 from fcmae.weights.formats.official import check_has_stages, check_original, linear_layout
 from fcmae.weights.weights import Weights
@@ -60,6 +69,16 @@ def mean_std(folder: Path) -> tuple[Any, Any] | None:
     """From the image processor's configuration."""
     preprocessor = read_json(folder / PREPROCESSOR)
     return (preprocessor["image_mean"], preprocessor.get("image_std")) if "image_mean" in preprocessor else None
+
+
+def image_hw(folder: Path) -> tuple[int, int] | None:
+    """From the network's configuration."""
+    return size_of(read_json(folder / CONFIG_JSON).get("image_size"))
+
+
+def crop_pct(folder: Path) -> float | None:
+    """From the image processor's configuration."""
+    return share_of(read_json(folder / PREPROCESSOR).get("crop_pct"))
 
 
 def _config(weights: Weights, pixels: Pixels) -> dict[str, Any]:
@@ -134,4 +153,6 @@ TRANSFORMERS = Format(
     ),
     mean_std=mean_std,
     value_range=value_range,
+    image_hw=image_hw,
+    crop_pct=crop_pct,
 )
