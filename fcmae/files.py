@@ -22,7 +22,7 @@ def replacing(file: Path) -> Iterator[Path]:
         OSError: with the name of the file in it.
     """
     make_folder(file.parent)
-    temporary = file.with_name(f".new-{file.name}")
+    temporary = _temporary(file)
     try:
         with naming(file):
             temporary.unlink(missing_ok=True)  # left by a process that died, perhaps with another mode
@@ -35,6 +35,21 @@ def replacing(file: Path) -> Iterator[Path]:
             sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def try_writing(file: Path) -> None:
+    """As :func:`replacing` begins: the folder is made, and a temporary file, which is removed.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    make_folder(file.parent)
+    _temporary(file).touch()
+    _temporary(file).unlink()
+
+
+def _temporary(file: Path) -> Path:
+    return file.with_name(f".new-{file.name}")
 
 
 def write_text(file: Path, text: str) -> None:

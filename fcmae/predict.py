@@ -28,10 +28,10 @@ class PredictConfig:
     """Predict the labels of images with a fine-tuned run: its best weights, read and cropped as in validation."""
 
     run: str
-    """Run folder of fcmae finetune, or one of its checkpoints."""
+    """Run folder of fcmae finetune, one of its checkpoints, or an exported folder."""
     images: tuple[str, ...]
-    """Images: a folder, a glob in quotes, .tar or .zip archives, Parquet files, a list of paths (.txt, .csv), any of
-    these by URL, or several of them."""
+    """Images: a folder, image files, a glob in quotes, .tar or .zip archives, Parquet files, a list of paths (.txt,
+    .csv), any of these by URL, or several of them."""
     output: str | None = None
     """File to write, .csv or .parquet: path, label, and the probability of every class. Unset: the table is printed."""
     features: str | None = None
@@ -60,7 +60,7 @@ class Predicted:
     """Predictions for the images that could be read."""
 
     paths: tuple[str, ...]
-    """N images, relative to their source."""
+    """N images, relative to a single folder, otherwise as listed or given."""
     labels: tuple[str, ...]
     """The most probable class; of several labels, those from the threshold on, joined by ``;``."""
     classes: tuple[str, ...]
@@ -79,7 +79,8 @@ def predict(config: PredictConfig) -> Predicted:
     The settings are keywords, which :class:`PredictConfig` explains; a whole ``PredictConfig`` is accepted too.
 
     Raises:
-        UserError: no fine-tuned run, no images, none that can be read, files that would be overwritten.
+        UserError: no fine-tuned run, no images, none that can be read, files that would be overwritten or that cannot
+            be written.
     """
     from fcmae.finetuning import predictions_file as written  # here, because these imports take seconds
     from fcmae.finetuning.predicting import predictions
@@ -90,8 +91,13 @@ def predict(config: PredictConfig) -> Predicted:
     ):
         if given is not None:
             written.check_name(Path(given), flag, endings, config.overwrite)
+    if config.output is not None and config.features is not None:
+        written.check_apart(Path(config.output), Path(config.features))
     if not Path(config.run).exists():
         raise UserError(f"{config.run} does not exist; give a run folder of fcmae finetune")
+    for given, flag in ((config.output, "--output"), (config.features, "--features")):
+        if given is not None:
+            written.check_writable(Path(given), flag)
     found = predictions(config)
     if config.output is not None:
         written.write_predictions(Path(config.output), found.paths, found.labels, found.classes, found.probabilities)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fcmae.errors import UserError
-from fcmae.files import replacing, write_text
+from fcmae.files import replacing, try_writing, write_text
 
 TABLES, ARRAYS, PARQUET = (".csv",), (".npz",), (".parquet",)
 DIGITS = 6
@@ -27,6 +27,23 @@ def check_name(file: Path, flag: str, endings: Sequence[str], overwrite: bool) -
         raise UserError(f"{flag} {file} is a folder; give a file")
     if file.exists() and not overwrite:
         raise UserError(f"{flag} {file} exists; give another, or --overwrite")
+
+
+def check_apart(output: Path, features: Path) -> None:
+    """UserError if both are one file, of which the second would replace the first, or one is the other's folder."""
+    one, other = output.resolve(), features.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise UserError(f"--output {output} and --features {features} exclude each other; give two files")
+
+
+def check_writable(file: Path, flag: str) -> None:
+    """UserError if the file cannot be written, before work that may take hours. Its folder is made."""
+    try:
+        try_writing(file)
+    except OSError as error:
+        above = next(folder for folder in file.absolute().parents if folder.exists())
+        why = error.strerror if above.is_dir() else f"{above} is not a folder"
+        raise UserError(f"{flag} {file} cannot be written: {why}") from None
 
 
 def check_path_column(file: Path, flag: str, names: Sequence[str], instead: str) -> None:

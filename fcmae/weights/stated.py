@@ -21,7 +21,7 @@ def stated_beside(weights: object) -> Stated:
     """
     if not isinstance(weights, str | Path) or not Path(weights).exists():
         return Stated()
-    path = Path(weights)
+    path = Path(weights).absolute()
     folder = path if path.is_dir() else path.parent
     run = folder.parent if folder.name in IN_RUN else folder.parent.parent if folder.parent.name in IN_RUN else folder
     content = read_json(folder / CONFIG_JSON)
@@ -30,8 +30,9 @@ def stated_beside(weights: object) -> Stated:
             said = read_json(place / CLASSES)
             names = said.get("classes")
             classes = tuple(map(str, names)) if isinstance(names, list) else None
-            return Stated(classes, bool(said.get("multi_label")), _crop(folder, run, content))
-    return Stated(_exported_classes(content), content.get("problem_type") == SEVERAL, _crop(folder, run, content))
+            return Stated(classes, bool(said.get("multi_label")), _crop(folder, run, content), place / CLASSES)
+    several, crop_pct = content.get("problem_type") == SEVERAL, _crop(folder, run, content)
+    return Stated(_exported_classes(content), several, crop_pct, folder / CONFIG_JSON)
 
 
 def stated_image_hw(file: Path) -> tuple[int, int] | None:

@@ -46,6 +46,8 @@ class Entry(NamedTuple):
     inode: int
     is_linked: bool
     """The file may have other names: it was reached by a symlink, or has hard links."""
+    given: str | None = None
+    """As :meth:`fcmae.data.sources.image_set.ImageSet.given`."""
 
     @property
     def identity(self) -> tuple[int, ...]:
@@ -118,7 +120,7 @@ class Survey:
             more = len(self.runs) - NAMED
             found.append(f"run folders left out: {', '.join(self.runs[:NAMED])}" + f" and {more:,} more" * (more > 0))
         if self.repeated:
-            found.append(f"{self.repeated:,} further names (links) of files in the set are left out")
+            found.append(f"{self.repeated:,} further names (links, or given twice) of files in the set are left out")
         return [in_a_line(line) for line in found]
 
 

@@ -12,7 +12,8 @@ from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
 from fcmae.data.sources.lists import is_list
 from fcmae.data.sources.source import images_of
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.urls import is_url
+from fcmae.data.stores.images import Texts
+from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,10 @@ PathLike = str | os.PathLike[str]
 class ImageFiles(ImageSet):
     """Image files in training order. Their names are relative to the source: of a folder its subfolders and a file."""
 
-    def __init__(self, paths: list[Path], names: list[str], stamps: list[Stamp]) -> None:
-        self.paths, self._names, self._stamps = paths, names, stamps
+    def __init__(
+        self, paths: list[Path], names: list[str], stamps: list[Stamp], given: Sequence[str] | None = None
+    ) -> None:
+        self.paths, self._names, self._stamps, self._given = paths, names, stamps, given
 
     @property
     def names(self) -> list[str]:
@@ -44,6 +47,10 @@ class ImageFiles(ImageSet):
         """Its name."""
         return self._names[index]
 
+    def given(self, index: int) -> str | None:
+        """As listed; None: in a single folder."""
+        return None if self._given is None else self._given[index]
+
     def stamp(self, index: int) -> Stamp:
         """Its size and time."""
         return self._stamps[index]
@@ -55,8 +62,9 @@ class ImageFiles(ImageSet):
         """Some of the files, in the order of ``indices``."""
         chosen = list(indices)
         return ImageFiles(
-            [self.paths[i] for i in chosen], [self.names[i] for i in chosen], [self.stamps[i] for i in chosen]
-        )
+            [self.paths[i] for i in chosen], [self.names[i] for i in chosen], [self.stamps[i] for i in chosen],
+            None if self._given is None else Texts(self._given[i] for i in chosen),
+        )  # fmt: skip
 
 
 def collect(
@@ -89,22 +97,24 @@ def collect(
     given = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(one) for one in sources]
     named, given = given, expanded(given)
     survey, access = Survey(), access or Access()
-    parts = [images_of(source, survey, leave_out, flag, access) for source in _grouped(given)]
+    grouped = _grouped(given)
+    parts = [images_of(source, survey, leave_out, flag, access) for source in grouped]
     if not survey.tables and (unused := access.of_tables):
         where = " ".join(named[:3]) + " …" * (len(named) > 3)
         raise UserError(f"{unused} is for Parquet and Arrow files, of which {flag} {where} has none; leave it out")
     files = [(n, one) for n, part in enumerate(parts) if not isinstance(part, ImageSet) for one in part]
+    called = [_called(source) for source in grouped]
     if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
         files = _once(files, by_class, survey)
     for line in survey.lines():
         logger.info("%s: %s", " ".join(named[:3]) + " …" * (len(named) > 3), line)
     if not any(isinstance(part, ImageSet) for part in parts):
-        return _image_files([one._replace(name=f"{n}/{one.name}") if len(parts) > 1 else one for n, one in files])
+        return _image_files([_numbered(one, n, called[n]) if len(parts) > 1 else one for n, one in files])
     sets = tuple(
         part if isinstance(part, ImageSet) else _image_files([one for m, one in files if m == n])
         for n, part in enumerate(parts)
     )
-    return sets[0] if len(sets) == 1 else Joined(sets)
+    return sets[0] if len(sets) == 1 else Joined(sets, called)
 
 
 def _image_files(entries: Sequence[Entry]) -> ImageFiles:
@@ -112,7 +122,14 @@ def _image_files(entries: Sequence[Entry]) -> ImageFiles:
         [Path(one.path) for one in entries],
         [one.name for one in entries],
         [(one.size, one.mtime_ns) for one in entries],
+        Texts(given) if len(given := [one.given for one in entries if one.given is not None]) == len(entries) else None,
     )
+
+
+def _numbered(one: Entry, number: int, source: str | None) -> Entry:
+    """An image of one of several sources; ``source`` is what the user called that."""
+    given = os.path.join(source, one.name) if one.given is None and source is not None else one.given
+    return one._replace(name=f"{number}/{one.name}", given=given)
 
 
 def _grouped(given: Sequence[str]) -> list[str | list[str]]:
@@ -131,6 +148,14 @@ def _grouped(given: Sequence[str]) -> list[str | list[str]]:
 
 def _are_alike(one: str, other: str) -> bool:
     return all(is_so(one) == is_so(other) for is_so in (is_archive, is_url, is_row_file))
+
+
+def _called(source: str | list[str]) -> str | None:
+    """What the user called a source; None: it is several neighbors."""
+    if isinstance(source, list) and len(source) > 1:
+        return None
+    single = source if isinstance(source, str) else source[0]
+    return shown(single) if is_url(single) else single
 
 
 def _once(entries: Sequence[tuple[int, Entry]], by_class: bool, survey: Survey) -> list[tuple[int, Entry]]:

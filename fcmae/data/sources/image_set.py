@@ -55,6 +55,12 @@ class ImageSet(Sequence[ImageRef]):
     def name(self, index: int) -> str:
         """Relative to the source, as ``dog/1.jpg``: the same wherever the set lies. A class is its first part."""
 
+    def given(self, index: int) -> str | None:
+        """The image as the user named it: as in a list, or a path or URL among the sources; below a folder with that
+        before it. None: the name is all there is to say, as of a single folder. No part of what identifies the set.
+        """
+        return None
+
     @abstractmethod
     def stamp(self, index: int) -> Stamp:
         """Tells a resumed run whether the image has changed."""
@@ -148,6 +154,10 @@ class Chosen(ImageSet):
         """As of the whole."""
         return self.whole.name(int(self.places[index]))
 
+    def given(self, index: int) -> str | None:
+        """As of the whole."""
+        return self.whole.given(int(self.places[index]))
+
     def stamp(self, index: int) -> Stamp:
         """As of the whole."""
         return self.whole.stamp(int(self.places[index]))
@@ -177,10 +187,15 @@ class Chosen(ImageSet):
 
 
 class Joined(ImageSet):
-    """Several sets, one after the other. Each name begins with the number of its set: ``1/dog/2.jpg``."""
+    """Several sets, one after the other. Each name begins with the number of its set: ``1/dog/2.jpg``.
 
-    def __init__(self, parts: Sequence[ImageSet]) -> None:
-        self.parts = tuple(parts)
+    Args:
+        parts: the sets.
+        sources: what the user called each, where that is a single text.
+    """
+
+    def __init__(self, parts: Sequence[ImageSet], sources: Sequence[str | None] | None = None) -> None:
+        self.parts, self.sources = tuple(parts), sources or (None,) * len(parts)
         self._ends = list(accumulate(map(len, self.parts)))
 
     def __len__(self) -> int:
@@ -199,6 +214,13 @@ class Joined(ImageSet):
         """The number of its set, and its name there."""
         number, place = self._place(index)
         return f"{number}/{self.parts[number].name(place)}"
+
+    def given(self, index: int) -> str | None:
+        """As of its set, or its name there after the source."""
+        number, place = self._place(index)
+        if (given := self.parts[number].given(place)) is not None or (source := self.sources[number]) is None:
+            return given
+        return os.path.join(source, self.parts[number].name(place))
 
     def stamp(self, index: int) -> Stamp:
         """As of its set."""

@@ -5,6 +5,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.stores.urls import base, is_url, local_path
@@ -18,12 +19,21 @@ COLUMNS = (
 """Names of the column that holds the paths, in any case; the first found counts."""
 
 
+class Line(NamedTuple):
+    """An entry of a list."""
+
+    path: str
+    """Where it leads, or a URL."""
+    text: str
+    """As in the list."""
+
+
 def is_list(file: str) -> bool:
     """Whether a file is a list of paths, by its ending."""
     return os.path.splitext(file)[1].lower() in (*TEXT, *TABLES)
 
 
-def listed_paths(file: str, flag: str = "--data.path", data: bytes | None = None) -> list[str]:
+def listed_paths(file: str, flag: str = "--data.path", data: bytes | None = None) -> list[Line]:
     """The paths and URLs in a list, in its order.
 
     Relative paths begin at the list's folder, or at the working directory if the first is not there but here.
@@ -48,11 +58,13 @@ def listed_paths(file: str, flag: str = "--data.path", data: bytes | None = None
     return all_joined(file, paths)
 
 
-def all_joined(file: str, paths: Sequence[str]) -> list[str]:
-    """Where the paths in a list lead, as :func:`listed_paths` says."""
+def all_joined(file: str, paths: Sequence[str]) -> list[Line]:
+    """The paths in a list and where they lead, as :func:`listed_paths` says."""
     is_here = not is_url(file) and not is_url(paths[0]) and not os.path.exists(joined(file, paths[0]))
     from_here = is_here and os.path.exists(local_path(paths[0]))
-    return [os.path.normpath(path) if from_here and not is_url(path) else joined(file, path) for path in paths]
+    return [
+        Line(os.path.normpath(path) if from_here and not is_url(path) else joined(file, path), path) for path in paths
+    ]
 
 
 def joined(file: str, path: str) -> str:

@@ -6,17 +6,18 @@ from functools import cache
 from pathlib import Path
 
 from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry
+from fcmae.data.sources.lists import Line
 from fcmae.data.sources.walk import walk
 from fcmae.errors import UserError
 from fcmae.runs.layout import PICTURES, is_run_folder
 
 ACCEPTED = (
-    "give a folder of images, a glob in quotes, .tar or .zip archives, .parquet files, a list of paths (.txt, .csv), "
-    "or any of these by URL"
+    "give a folder of images, image files, a glob in quotes, .tar or .zip archives, .parquet files, a list of paths "
+    "(.txt, .csv), or any of these by URL"
 )
 
 
-def entries_of_each(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> Iterator[list[Entry]]:
+def entries_of_each(lines: Sequence[Line], survey: Survey, leave_out: Path | None, flag: str) -> Iterator[list[Entry]]:
     """The images at each path, one or those of a folder; none in run folders. Names begin at the folder of all paths.
 
     ``survey`` records everything else, files that are not there among it.
@@ -24,7 +25,7 @@ def entries_of_each(paths: Sequence[str], survey: Survey, leave_out: Path | None
     Raises:
         OSError: a folder cannot be listed; UserError: all paths are in a run folder.
     """
-    whole = [os.path.abspath(path) for path in paths]
+    whole = [os.path.abspath(path) for path, _ in lines]
     base = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
     if whole:
         check_is_no_run(base, leave_out, flag)
@@ -36,7 +37,7 @@ def entries_of_each(paths: Sequence[str], survey: Survey, leave_out: Path | None
         is_run = is_run_folder(folder) or (leave_out is not None and _same(folder, leave_out))
         return folder if is_run else run_above(os.path.dirname(folder))
 
-    for path, absolute in zip(paths, whole, strict=True):
+    for (path, given), absolute in zip(lines, whole, strict=True):
         is_folder = os.path.isdir(absolute)
         name = os.path.relpath(absolute, base)
         if (run := run_above(absolute if is_folder else os.path.dirname(absolute))) is not None:
@@ -44,12 +45,18 @@ def entries_of_each(paths: Sequence[str], survey: Survey, leave_out: Path | None
                 survey.runs.append(run)
             yield []
         elif is_folder and (image := folder_entry(path, name, is_linked=os.path.islink(path))) is not None:
-            yield [image]
+            yield [image._replace(given=given)]
         elif is_folder:
-            yield [one._replace(name=os.path.join(name, one.name)) for one in walk(path, survey, leave_out)]
+            inside = walk(path, survey, leave_out)
+            yield [_below(one, name, given) for one in inside]
         else:
             one = entry(path, name, survey, is_linked=os.path.islink(path), is_expected=True)
-            yield [] if one is None else [one]
+            yield [] if one is None else [one._replace(given=given)]
+
+
+def _below(one: Entry, name: str, given: str) -> Entry:
+    """An image of a folder, of those of several paths."""
+    return one._replace(name=os.path.join(name, one.name), given=os.path.join(given, one.name))
 
 
 def check_is_no_run(folder: str, leave_out: Path | None, flag: str) -> None:

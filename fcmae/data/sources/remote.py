@@ -11,7 +11,7 @@ from fcmae.data.sources.archives.images import archive_images
 from fcmae.data.sources.archives.names import is_archive, is_compressed_tar
 from fcmae.data.sources.entries import NO_ENDING, Survey
 from fcmae.data.sources.image_set import ImageSet
-from fcmae.data.sources.lists import all_joined, is_list, listed_paths
+from fcmae.data.sources.lists import Line, all_joined, is_list, listed_paths
 from fcmae.data.sources.paths import entries_of_each
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, downloaded, file_system
@@ -68,41 +68,41 @@ def remote_archives(urls: Sequence[str], access: Access, survey: Survey, beside:
 
 
 def listed_images(
-    paths: Sequence[str], source: str, access: Access, survey: Survey, leave_out: Path | None, flag: str
+    lines: Sequence[Line], source: str, access: Access, survey: Survey, leave_out: Path | None, flag: str
 ) -> ImageSet:
     """Images of a list, some or all of which are URLs; at its local paths as in a list without URLs.
 
     Raises:
         UserError: a URL is none, a package is missing, or there are no images.
     """
-    urls = [path for path in paths if is_url(path)]
+    urls = [path for path, _ in lines if is_url(path)]
     if broken := next(filter(why_invalid, urls), None):
         raise UserError(f"{flag} {shown(source)}: {shown(broken)} is not a URL: {why_invalid(broken)}")
     for one in {protocol(url): url for url in urls}.values():
         file_system(one, access)  # or a package is missing
-    found = entries_of_each([path for path in paths if not is_url(path)], survey, leave_out, flag)
+    found = entries_of_each([line for line in lines if not is_url(line.path)], survey, leave_out, flag)
     files: list[Listed] = []
     seen: set[tuple[int, ...]] = set()
-    for path in paths:
+    for path, given in lines:
         if not is_url(path):
             inside = next(found)
             new = [one for one in inside if one.identity not in seen]
             seen.update(one.identity for one in new)
             survey.repeated += len(inside) - len(new)
-            files += [Listed(one.path, one.name, one.size, "") for one in new]
+            files += [Listed(one.path, one.name, one.size, "", one.given) for one in new]
         elif zarr := zarr_of(shown(path)):
             survey.zarrs.add(zarr)
         else:
-            files.append(Listed(path, label(path), None, ""))
+            files.append(Listed(path, label(path), None, "", given))
     return UrlImages(files, access) if files else _nothing(source, survey, flag)
 
 
-def table_images(tables: list[Table], access: Access, flag: str) -> ImageSet | list[str]:
+def table_images(tables: list[Table], access: Access, flag: str) -> ImageSet | list[Line]:
     """Rows of images; or the paths in the column of these tables, of which some may be URLs."""
     found = row_images(tables, access, flag)
     if isinstance(found, ImageSet):
         return found
-    return [path for file, paths in found for path in all_joined(file, paths)]
+    return [line for file, paths in found for line in all_joined(file, paths)]
 
 
 def _of_files(

@@ -11,9 +11,9 @@ from fcmae.data.rows.files import ENDINGS
 from fcmae.data.rows.opening import Table, of_split
 from fcmae.data.sources.archives.images import archive_images
 from fcmae.data.sources.archives.names import expanded, is_archive, is_compressed_tar
-from fcmae.data.sources.entries import Entry, Survey, in_natural_order, kind
+from fcmae.data.sources.entries import Entry, Survey, entry, in_natural_order, kind
 from fcmae.data.sources.image_set import ImageSet
-from fcmae.data.sources.lists import is_list, listed_paths
+from fcmae.data.sources.lists import Line, is_list, listed_paths
 from fcmae.data.sources.paths import ACCEPTED, check_is_no_run, entries_of_each
 from fcmae.data.sources.remote import listed_images, remote_archives, remote_images, table_images, why_compressed
 from fcmae.data.sources.tables import tables_below, tables_of
@@ -63,10 +63,10 @@ def images_of(
         if not isinstance(source, str) and (tables := tables_of(source)):
             return _of_tables(tables, f"{named} …", survey, leave_out, flag, access)
         if not isinstance(source, str) or (os.path.isfile(source) and is_archive(source)):
-            source = [source] if isinstance(source, str) else source
-            if packed := next(filter(is_compressed_tar, source), None):
+            lines = [Line(source, named)] if isinstance(source, str) else [Line(one, one) for one in source]
+            if packed := next((one.path for one in lines if is_compressed_tar(one.path)), None):
                 raise UserError(why_compressed(packed, flag))
-            found, looked = _of_paths(source, survey, leave_out, flag), "among the files given"
+            found, looked = _of_paths(lines, survey, leave_out, flag), "among the files given"
         elif os.path.isdir(source):
             found, looked = _of_folder(source, survey, leave_out, flag), "in it and its subfolders"
             has_tables = not found and any(ending in survey.passed_over for ending in ENDINGS)
@@ -79,9 +79,12 @@ def images_of(
             return _of_tables(tables, source, survey, leave_out, flag, access)
         elif glob.has_magic(source) and not os.path.lexists(source):
             matches = list(_matches(source))
+            lines = [Line(one, one) for one in matches]
             if matches and (tables := tables_of(matches)):
                 return _of_tables(tables, source, survey, leave_out, flag, access)
-            found, looked = _of_paths(matches, survey, leave_out, flag), "among what it matches"
+            found, looked = _of_paths(lines, survey, leave_out, flag), "among what it matches"
+        elif os.path.isfile(source) and entry(source, source, Survey()) is not None:
+            found, looked = _of_paths([Line(source, named)], survey, leave_out, flag), "at it"
         else:
             raise UserError(f"{flag} {source} {_why_not(source)}; {ACCEPTED}")
     except OSError as error:
@@ -100,12 +103,12 @@ def _some(found: list[Entry] | ImageSet, source: str, looked: str, survey: Surve
 
 
 def _of_list(
-    paths: list[str], source: str, survey: Survey, leave_out: Path | None, flag: str, access: Access
+    lines: list[Line], source: str, survey: Survey, leave_out: Path | None, flag: str, access: Access
 ) -> list[Entry] | ImageSet:
     """Images at these paths and URLs."""
-    if any(map(is_url, paths)):
-        return listed_images(paths, source, access, survey, leave_out, flag)
-    return _some(_of_paths(paths, survey, leave_out, flag), source, "at the paths in it", survey, flag)
+    if any(is_url(line.path) for line in lines):
+        return listed_images(lines, source, access, survey, leave_out, flag)
+    return _some(_of_paths(lines, survey, leave_out, flag), source, "at the paths in it", survey, flag)
 
 
 def _of_tables(
@@ -135,10 +138,10 @@ def _in_archives(archives: list[str], survey: Survey, beside: Path | None, flag:
     return archive_images(plain, survey, beside) if plain else []
 
 
-def _of_paths(paths: Sequence[str], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
+def _of_paths(lines: Sequence[Line], survey: Survey, leave_out: Path | None, flag: str) -> list[Entry] | ImageSet:
     """Files, and the images of folders, or if there are none those in archives. Those in run folders are left out."""
     before = len(survey.archives)
-    found = [one for inside in entries_of_each(paths, survey, leave_out, flag) for one in inside]
+    found = [one for inside in entries_of_each(lines, survey, leave_out, flag) for one in inside]
     return found or _in_archives(survey.archives[before:], survey, leave_out, flag)
 
 

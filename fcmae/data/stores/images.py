@@ -118,6 +118,8 @@ class UrlImages(ImageSet):
         self._urls, self._names = Texts(one.url for one in files), Texts(one.name for one in files)
         self._versions = Texts(one.version for one in files)
         self._sizes = np.array([UNKNOWN if one.size is None else one.size for one in files], dtype=np.int64)
+        given = [one.given for one in files if one.given is not None]
+        self._given = Texts(given) if len(given) == len(files) else None
         self._others, self.access = some_of(self._urls), access
 
     def __len__(self) -> int:
@@ -138,6 +140,10 @@ class UrlImages(ImageSet):
     def name(self, index: int) -> str:
         """Relative to the folder or pattern; of a list, the URL without its query."""
         return self._names[index]
+
+    def given(self, index: int) -> str | None:
+        """As in the list that names it."""
+        return None if self._given is None else self._given[index]
 
     def stamp(self, index: int) -> Stamp:
         """The size, where the store's listing has it."""

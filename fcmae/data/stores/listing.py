@@ -20,6 +20,8 @@ class Listed(NamedTuple):
     """Bytes, where the store says so."""
     version: str
     """Changes with the file; empty where the store says nothing."""
+    given: str | None = None
+    """As in the list that names it; None: it was found in a folder or by a pattern."""
 
 
 def listed(url: str, access: Access, flag: str = "--data.path") -> list[Listed]:

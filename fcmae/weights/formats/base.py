@@ -47,6 +47,8 @@ class Stated:
     is_multi_label: bool = False
     crop_pct: float | None = None
     """Share of the largest center crop that it was validated on."""
+    file: Path | None = None
+    """That names the classes."""
 
     def names(self, outputs: int) -> tuple[str, ...] | None:
         """The classes, if there is one for each of so many outputs."""

@@ -172,8 +172,10 @@ def test_folders_without_a_usable_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no images; looked .* for .*\.jpg"):
         image_files(tmp_path)
     (tmp_path / "a.png").write_bytes(b"junk")
+    assert image_files(tmp_path / "a.png") == image_files(tmp_path)
+    (tmp_path / "notes.md").write_text("junk")
     with pytest.raises(UserError, match="is a file, not a folder"):
-        image_files(tmp_path / "a.png")
+        image_files(tmp_path / "notes.md")
     with pytest.raises(
         UserError,
         match=r"none of the 1 images of --data.path None can be read with --model.in_chans 3; the first: .*a\.png: ",

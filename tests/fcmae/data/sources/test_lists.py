@@ -1,9 +1,13 @@
 """Several folders, globs, and lists of paths as --data.path."""
 
+import logging
 import os
+import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.lists import listed_paths
@@ -90,11 +94,72 @@ def test_paths_in_a_list(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(collect("lists/y.txt").paths) == ["a/1.png"]
 
 
+def given(sources: str | list[str]) -> list[str | None]:
+    images = collect(sources)
+    return [images.given(n) for n in range(len(images))]
+
+
+def test_what_the_user_called_an_image(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is listed. The names, by which a set is known to a resumed run, begin at the folder of all."""
+    monkeypatch.chdir(two)
+    for more in ("", "a/2.png\n", "b/1.png\n"):
+        Path("list.csv").write_text(f"path\na/1.png\n{more}")
+        assert given("list.csv") == given(str(two / "list.csv")) == f"a/1.png\n{more}".split()
+    lines = [f"file://{two}/a/1.png", "./b/../b/2.png", f"{two}/a/2.png"]
+    Path("list.txt").write_text("\n".join(lines))
+    assert given("list.txt") == lines
+    assert collect("list.txt").names == ["a/1.png", "b/2.png", "a/2.png"]
+    Path("list.txt").write_text("./b/\na/1.png")
+    assert given("list.txt") == ["./b/1.png", "./b/2.png", "./b/10.png", "a/1.png"]
+
+    assert given("a") == [None] * 3
+    assert given("a/1.png") == given("[a]/1.png") == ["a/1.png"]
+    assert given(["b/2.png", "a/10.png"]) == ["b/2.png", "a/10.png"]
+    assert given(["./b", str(two / "a"), "list.csv", "list.txt"])[2:4] == ["./b/10.png", f"{two}/a/1.png"]
+    assert collect(["b", "a"]).names[2:4] == ["0/10.png", "1/1.png"]
+    assert given(["b", "a"]) == [*ALL[3:], *ALL[:3]]
+    chosen = collect(["b", "a"]).subset([4, 0])
+    assert [chosen.given(n) for n in range(2)] == ["a/2.png", "b/1.png"]
+
+
+def test_tables_and_archives_among_the_sources(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(two)
+    pq.write_table(pa.table({"path": ["a/1.png", "a/2.png"]}), "table.parquet")
+    assert given("table.parquet") == ["a/1.png", "a/2.png"]
+    with zipfile.ZipFile("z.zip", "w") as packed:
+        packed.write("a/1.png")
+    assert given("z.zip") == [None]
+    Path("list.txt").write_text("b/1.png\nhttps://host/x/1.png?version=2")
+    assert given(["b", "z.zip", "list.txt"])[2:] == [
+        *("b/10.png", "z.zip/a/1.png", "b/1.png", "https://host/x/1.png?version=2"),
+    ]
+
+
+def test_a_line_says_how_many_are_given_twice(two: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (two / "list.txt").write_text("a/1.png\nb/1.png\na/1.png\nb/../a/1.png")
+    with caplog.at_level(logging.INFO):
+        assert given(str(two / "list.txt")) == ["a/1.png", "b/1.png"]
+    assert "2 further names (links, or given twice) of files in the set are left out" in caplog.text
+
+
+def test_one_image_is_a_set_of_one(two: Path) -> None:
+    """By its ending or its first bytes, as in a list."""
+    (two / "without").write_bytes(JPEG)
+    for name in ("a/1.png", "without"):
+        assert collect(two / name).names == [Path(name).name]
+        assert collect(f"file://{two}/{name}").paths == [two / name]
+    (two / "text.md").write_text("text")
+    with pytest.raises(
+        UserError, match=r"^--data\.path .*text\.md is a file, not a folder; give a folder of images, im"
+    ):
+        collect(two / "text.md")
+
+
 def test_names_that_are_not_utf8(two: Path) -> None:
     odd = os.fsdecode(os.fsencode(two) + b"/a/caf\xe9.png")
     Path(odd).write_bytes(JPEG)
     (two / "list.txt").write_bytes(os.fsencode(odd) + b"\n")
-    assert listed_paths(str(two / "list.txt")) == [odd]
+    assert listed_paths(str(two / "list.txt")) == [(odd, odd)]
     assert [str(path) for path in collect(two / "list.txt")] == [odd]
 
 
