@@ -10,7 +10,7 @@ from typing import Any
 from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.finetuning.best import best_folder
-from fcmae.finetuning.labels import LabeledSet
+from fcmae.finetuning.labeled_images import LabeledSet
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.runs.find import MODEL, read_state
 from fcmae.runs.layout import EXPORTS

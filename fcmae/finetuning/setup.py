@@ -18,7 +18,8 @@ from fcmae.finetuning.augmentation import CHANNELS
 from fcmae.finetuning.average import make_average
 from fcmae.finetuning.classes import check_same_classes, write_classes
 from fcmae.finetuning.config import FinetuneConfig
-from fcmae.finetuning.labels import LabeledSet, labeled_set
+from fcmae.finetuning.labeled_images import LabeledSet
+from fcmae.finetuning.labels import labeled_set
 from fcmae.finetuning.layer_decay import param_groups
 from fcmae.finetuning.network import DENSE, backend_for, build, described, freeze, starting_weights
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples, crop_share

@@ -89,6 +89,11 @@ def test_timm_datasets(colors: Path, tmp_path: Path) -> None:
         labeled_timm("torch/cifar10", tmp_path)
     with pytest.raises(UserError, match=r"--data.dataset torch/none, .*: Unknown torchvision dataset none"):
         labeled_timm("torch/none", tmp_path)
+    for kind in ("torch/image_folder", "folder"):  # timm would give the folder's images for both splits
+        with pytest.raises(
+            UserError, match=r"9 of the 9 images of split validation in .* are also in split train; it n"
+        ):
+            labeled_timm(kind, tmp_path / "train")
 
 
 def test_a_limit_draws_of_each_class(tmp_path: Path) -> None:
