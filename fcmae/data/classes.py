@@ -1,6 +1,7 @@
 """Folders of classes: which image files have which label, and in which split. Without torch, which takes seconds."""
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,11 +10,22 @@ from typing import NamedTuple
 import numpy as np
 
 from fcmae.data.folder import equal_shares
-from fcmae.data.parts import NO_LABELS, Part, may_hold_classes, parts_by_name, source_parts
+from fcmae.data.parts import (
+    NO_LABELS,
+    Part,
+    Source,
+    each_of,
+    may_hold_classes,
+    named,
+    parts_by_name,
+    rows_of,
+    source_parts,
+)
 from fcmae.data.rows.images import RowImages
 from fcmae.data.sources.files import ImageFiles
-from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.sources.image_set import ImageSet, Joined
 from fcmae.data.splits import TRAIN, are_splits
+from fcmae.data.stored import ImageRef
 from fcmae.data.stores.access import Access
 from fcmae.errors import UserError, in_a_line
 
@@ -46,7 +58,7 @@ def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.
 
 
 def class_folder(
-    folder: str | Path,
+    folder: Source,
     test_share: float = 0.2,
     seed: int = 0,
     limit: int | None = None,
@@ -57,12 +69,15 @@ def class_folder(
 
     ``access`` says how URLs and tables are read; None: as by default.
     """
-    if not may_hold_classes(str(folder), access):
-        what = "is not a folder" if Path(folder).exists() else "does not exist"
-        raise UserError(
-            f"{flag} {folder} {what}; give a folder with one subfolder of images per class, such a .tar or .zip, "
-            f"a .parquet file with labels, or a URL of these"
-        )
+    given = each_of(folder)
+    are_files = len(given) > 1 and all(map(os.path.isfile, given))
+    for one in given:
+        if not are_files and not may_hold_classes(one, access):
+            what = "is not a folder" if Path(one).exists() else "does not exist"
+            raise UserError(
+                f"{flag} {one} {what}; give a folder with one subfolder of images per class, a glob in quotes of "
+                f"images in such folders, such a .tar or .zip, a .parquet file with labels, or a URL of these"
+            )
     train, *tests = class_parts(folder, flag, access)
     names = list(train.places)
     if tests:
@@ -73,14 +88,15 @@ def class_folder(
         parts = listed(train, names), listed(tests[0], names)
     elif few := [name for name in names if len(train.places[name]) < 2]:
         raise UserError(
-            f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {in_a_line(', '.join(few[:5]))}"
+            f"{flag} {named(folder)}: to be split, a class needs at least 2 images; too few in "
+            f"{in_a_line(', '.join(few[:5]))}"
         )
     else:
         whole = listed(train, names)
         first, second = stratified_split(whole.labels, test_share, seed)
         parts = _chosen(whole, first), _chosen(whole, second)
     if len(names) < 2:
-        raise UserError(f"{flag} {folder} holds one class, {in_a_line(names[0])}; {train.needed}")
+        raise UserError(f"{flag} {named(folder)} holds one class, {in_a_line(names[0])}; {train.needed}")
     train_files, test_files = (_chosen(part, limited(part.labels, limit, seed)) for part in parts)
     return train_files, test_files
 
@@ -106,17 +122,42 @@ class ClassFolders(NamedTuple):
         return "its labels need at least two" if self.is_labeled else folders
 
 
-def class_parts(source: str | Path, flag: str = "--data.path", access: Access | None = None) -> list[ClassFolders]:
+def class_parts(source: Source, flag: str = "--data.path", access: Access | None = None) -> list[ClassFolders]:
     """The images to train on and, where the source has ``train/`` and ``val/``, those to test on.
 
     Raises:
         UserError: there are no classes.
     """
     parts = source_parts(source, flag, access)
-    if len(parts) == 1 and isinstance(rows := parts[0].images, RowImages) and len(named := parts_by_name(rows)) > 1:
-        where = (f"{parts[0].where}, split {what}," for what in (TRAIN, "test"))
-        parts = list(map(Part, where, named))
-    return [classes_of(part, flag) for part in parts]
+    if len(rows := rows_of(parts, flag)) != 1:
+        return [joined([classes_of(part, flag) for part in side]) for side in parts]
+    sides = parts_by_name(rows[0])
+    where = [f"{named(source)}, split {what}," for what in (TRAIN, "test")] if len(sides) > 1 else [named(source)]
+    return [classes_of(Part(*one), flag) for one in zip(where, sides, strict=True)]
+
+
+def joined(found: Sequence[ClassFolders]) -> ClassFolders:
+    """The classes of several sources together. A file counts once."""
+    if len(found) == 1:
+        return found[0]
+    seen: set[object] = set()
+    classes: dict[str, list[int]] = {}
+    start = 0
+    for one in found:
+        for name, places in one.places.items():
+            keys = [(name, _place(one.images[place])) for place in places.tolist()]
+            new = [start + place for place, key in zip(places.tolist(), keys, strict=True) if key not in seen]
+            classes.setdefault(name, []).extend(new)
+            seen.update(keys)
+        start += len(one.images)
+    is_labeled = all(one.is_labeled for one in found)
+    order = in_label_order(classes) if is_labeled else sorted(classes)
+    kept = {name: np.array(classes[name]) for name in order if classes[name]}
+    return ClassFolders(",".join(one.where for one in found), Joined([one.images for one in found]), kept, is_labeled)
+
+
+def _place(image: ImageRef) -> object:
+    return os.path.abspath(image) if isinstance(image, Path) else image
 
 
 def classes_of(part: Part, flag: str = "--data.path") -> ClassFolders:

@@ -22,6 +22,7 @@ from fcmae.data.classes import LabeledFiles, class_folder, limited, stratified_s
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.crops import center_box, resized
 from fcmae.data.images import PIL_MODES
+from fcmae.data.parts import Source, named
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
@@ -70,7 +71,7 @@ def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = N
 
 
 def labeled_folder(
-    folder: str | Path,
+    folder: Source,
     test_share: float = 0.2,
     seed: int = 0,
     limit: int | None = None,
@@ -93,7 +94,7 @@ def labeled_folder(
     Raises:
         UserError: the folder does not exist, fewer than two classes, or a class with too few images.
     """
-    return labeled_files(str(folder), class_folder(folder, test_share, seed, limit, flag), num_workers)
+    return labeled_files(named(folder), class_folder(folder, test_share, seed, limit, flag), num_workers)
 
 
 def labeled_files(name: str, parts: tuple[LabeledFiles, LabeledFiles], num_workers: int = 0) -> LabeledData:

@@ -1,17 +1,17 @@
 """Labeled images for fine-tuning: folders of classes, tables, datasets of timm, and tiles of bundled photos."""
 
 import logging
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from fcmae.data.classes import classes_of, listed
+from fcmae.data.classes import classes_of, joined, listed
 from fcmae.data.images import ImageFile
-from fcmae.data.parts import may_hold_classes, source_parts
+from fcmae.data.parts import each_of, may_hold_classes, named, rows_of, source_parts
 from fcmae.data.pixel_reading import PixelReading
-from fcmae.data.rows.images import RowImages
 from fcmae.errors import UserError
 from fcmae.finetuning.config import PHOTOS, FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet, in_memory_image, of_files, some_of
@@ -25,8 +25,9 @@ from fcmae.runs.utf8_path import readable
 logger = logging.getLogger("fcmae")
 
 ACCEPTED = (
-    "give a folder with a subfolder for each class, such a .tar or .zip, a table (.csv, .parquet) of labels and paths "
-    "or images, a URL of these, a --data.dataset of timm in its folder, or the word photo-tiles"
+    "give a folder with a subfolder for each class, a glob in quotes of images in such folders, such a .tar or .zip, "
+    "a table (.csv, .parquet) of labels and paths or images, a URL of these, a --data.dataset of timm in its folder, "
+    "or the word photo-tiles"
 )
 OF_TABLES = ("path_column", "label_column", "split_column", "column", "split")
 """Settings that nothing but tables has."""
@@ -48,14 +49,8 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
     elif data.dataset is not None:
         _check_no_table(data, f"--data.dataset {data.dataset}")
         found = timm_set(data)
-    elif may_hold_classes(data.path, data.access):
-        found = _of_folder(data.path, data, seed)
-    elif not Path(data.path).exists():
-        raise UserError(f"--data.path {data.path} does not exist; {ACCEPTED}")
-    elif is_table(data.path):
-        found = set_of_paths(Path(data.path), data, seed)
     else:
-        raise UserError(f"--data.path {data.path} is neither a folder nor a table; {ACCEPTED}")
+        found = _of_sources(data.path, data, seed)
     _check_utf8(found)
     if len(found.classes) < 2 and not found.is_multi_label:
         raise UserError(
@@ -73,13 +68,30 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
     return found
 
 
-def _of_folder(folder: str, data: FinetuneDataConfig, seed: int) -> LabeledSet:
+def _of_sources(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: int) -> LabeledSet:
+    given = each_of(sources)
+    if len(given) > 1 and all(map(os.path.isfile, given)) and not any(map(is_table, given)):
+        return _of_folders(sources, data, seed)
+    for one in given:
+        if may_hold_classes(one, data.access):
+            continue
+        if not Path(one).exists():
+            raise UserError(f"--data.path {one} does not exist; {ACCEPTED}")
+        if not is_table(one):
+            raise UserError(f"--data.path {one} is neither a folder nor a table; {ACCEPTED}")
+        if len(given) > 1:
+            raise UserError(f"--data.path {one} is a table of paths, which are read one at a time; give it alone")
+        return set_of_paths(Path(one), data, seed)
+    return _of_folders(sources, data, seed)
+
+
+def _of_folders(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     """One folder for each class, also in archives; or tables of images."""
-    parts = source_parts(folder, access=data.access)
-    if rows := [part.images for part in parts if isinstance(part.images, RowImages)]:
+    parts, folder = source_parts(sources, access=data.access), named(sources)
+    if rows := rows_of(parts):
         return set_of_rows(folder, rows, data, seed)
     _check_no_table(data, f"--data.path {folder}")
-    found, *tests = map(classes_of, parts)
+    found, *tests = (joined([classes_of(part) for part in side]) for side in parts)
     names = tuple(found.places)
     if not tests:
         if len(names) < 2:

@@ -15,7 +15,6 @@ from fcmae.data.rows.images import RowImages
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Stamp
 from fcmae.data.splits import TEST, TRAINING
-from fcmae.data.stores.urls import shown
 from fcmae.errors import UserError
 from fcmae.finetuning.cells import Labels, labels_of, splits_of
 from fcmae.finetuning.config import FinetuneDataConfig
@@ -66,14 +65,13 @@ def set_of_paths(file: Path, data: FinetuneDataConfig, seed: int) -> LabeledSet:
     return _set_of(Rows(str(file), images, labels, splits), data, seed)
 
 
-def set_of_rows(source: str, parts: Sequence[RowImages], data: FinetuneDataConfig, seed: int) -> LabeledSet:
+def set_of_rows(name: str, parts: Sequence[RowImages], data: FinetuneDataConfig, seed: int) -> LabeledSet:
     """The images in tables. A column that is named says the splits; else the ``parts``, which are those to train on
     and to test on, the names of the files, or a column of a usual name.
 
     Raises:
         UserError: no labels, or labels, splits or classes that do not fit.
     """
-    name = shown(source)
     if data.path_column is not None:
         raise UserError(
             f"--data.path_column {data.path_column} is for tables of paths; {name} holds images: --data.column"
