@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcmae.cli.parser import parse
 from fcmae.data.classes import class_folder
 from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
-from fcmae.evaluate import EvaluateDataConfig
+from fcmae.evaluate import EvaluateConfig, EvaluateDataConfig
 from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledSet
 from fcmae.finetuning.labels import labeled_set
@@ -97,6 +98,11 @@ def test_several_sources_among_the_settings(folders: Path, monkeypatch: pytest.M
     data = FinetuneConfig("scratch", data=FinetuneDataConfig(path=("a", "b"))).with_absolute_paths().data
     assert data.path == (str(folders / "a"), str(folders / "b"))
     assert len(collect(data.path)) == 18
+    for argv in (["--data", "a,b", "w"], ["--data.path=[a,b]", "w"], ["w", "--data.path", "a,b"]):
+        assert parse(EvaluateConfig, argv, "evaluate").data.path == ("a", "b")
+        parsed = parse(FinetuneConfig, argv, "finetune")
+        assert (parsed.weights, parsed.data.path) == ("w", ("a", "b"))
+    assert parse(FinetuneConfig, ["--data.path", "a", "w"], "finetune").weights == "w"  # no second source
     for kind in (FinetuneDataConfig, EvaluateDataConfig):
         with pytest.raises(ValueError, match=r"dataset torch/cifar10 takes one folder as --data\.path, not a,b"):
             kind(path=("a", "b"), dataset="torch/cifar10")
