@@ -138,7 +138,8 @@ def check_apart(name: str, root: str, splits: tuple[str, str], datasets: Sequenc
     its splits, of which timm takes all images for both."""
     train, test = (_files_of(dataset) for dataset in datasets)
     common = len(test & train)
-    if common or len(set(splits)) == 1:
+    in_memory = [getattr(dataset, "train", None) for dataset in datasets]  # torchvision's, as of CIFAR
+    if common or len(set(splits)) == 1 or (isinstance(in_memory[0], bool) and in_memory[0] == in_memory[1]):
         what = f"{common:,} of the {len(test):,} images" if common else "the images"
         raise UserError(
             f"--data.dataset {name}: {what} of split {splits[1]} in {root} are also in split {splits[0]}; it needs a "

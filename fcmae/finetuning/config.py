@@ -1,6 +1,6 @@
 """The settings of fine-tuning as frozen dataclasses; their docstrings are the ``--help`` of ``fcmae finetune``."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -8,6 +8,7 @@ from fcmae.cli.fields import WORD
 from fcmae.config import OptimizationConfig, TrainingImagesConfig, check_least, check_seed
 from fcmae.config.checks import check_finite
 from fcmae.config.pretrain import absolute, all_absolute, plain
+from fcmae.config.source import AccessConfig
 from fcmae.config.watch import check_trackers
 from fcmae.models.sizes import SIZES, check_stem_stride
 
@@ -15,6 +16,11 @@ SCRATCH = "scratch"
 """In place of weights: a network with random ones."""
 PHOTOS = "photo-tiles"
 """In place of labeled images: tiles of the bundled photos."""
+OF_LABELS = (
+    *("path", "dataset", "train_split", "val_split", "download"),
+    *("path_column", "label_column", "split_column", "val_share", "train_share"),
+)
+"""Settings of the images that choose them and their labels, besides those of the access."""
 STAGES = 4
 Freeze = Literal["head"] | int
 DecayBy = Literal["layer", "three"]
@@ -124,6 +130,13 @@ class FinetuneDataConfig(TrainingImagesConfig):
             raise ValueError(f"train_share must be above 0 and at most 1, got {self.train_share}")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct must be above 0 and at most 1, got {self.crop_pct}")
+
+    @property
+    def of_labels(self) -> "FinetuneDataConfig":
+        """What chooses the images and their labels; everything else, such as crops, as by default. Equal for settings
+        that choose the same, so that they are listed once."""
+        access = (one.name for one in fields(AccessConfig))
+        return FinetuneDataConfig(**{name: getattr(self, name) for name in (*OF_LABELS, *access)})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Labeled
 from fcmae.errors import UserError, in_a_line
 from fcmae.progress import tracked
+from fcmae.runs.utf8_path import readable
 
 SHOWN = 5  # names in a message
 Open = Callable[[int, PixelReading], ImageFile]
@@ -99,7 +100,9 @@ def of_files(files: ImageSet, labels: np.ndarray) -> LabeledImages:
 
 def some_of(names: Sequence[str]) -> str:
     """The first of these for a message, and how many more there are."""
-    return in_a_line(", ".join(names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return in_a_line(readable(", ".join(names[:SHOWN]))) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )
 
 
 def in_memory_image(name: Path, reading: PixelReading, array: np.ndarray, is_color: bool, has_alpha: bool) -> ImageFile:

@@ -12,6 +12,7 @@ from fcmae.data.classes import classes_of, joined, listed
 from fcmae.data.images import ImageFile
 from fcmae.data.parts import each_of, may_hold_classes, named, rows_of, source_parts
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError
 from fcmae.finetuning.config import PHOTOS, FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet, in_memory_image, of_files, some_of
@@ -26,7 +27,7 @@ logger = logging.getLogger("fcmae")
 
 ACCEPTED = (
     "give a folder with a subfolder for each class, a glob in quotes of images in such folders, such a .tar or .zip, "
-    "a table (.csv, .parquet) of labels and paths or images, a URL of these, a --data.dataset of timm in its folder, "
+    "a URL of these, a table (.csv, .parquet) of labels and paths or images, a --data.dataset of timm in its folder, "
     "or the word photo-tiles"
 )
 OF_TABLES = ("path_column", "label_column", "split_column", "column", "split")
@@ -75,6 +76,8 @@ def _of_sources(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: 
     for one in given:
         if may_hold_classes(one, data.access):
             continue
+        if is_url(one):
+            raise UserError(f"--data.path {shown(one)} is a table by URL, which is not read; download it; {ACCEPTED}")
         if not Path(one).exists():
             raise UserError(f"--data.path {one} does not exist; {ACCEPTED}")
         if not is_table(one):

@@ -61,7 +61,7 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
     if OF_PRETRAINING in before:
         raise UserError(f"{resume_from} is a checkpoint of pretraining; fine-tune it as WEIGHTS, into another --output")
 
-    data = labeled_set(config.data, config.seed)
+    data = labeled_set(config.data.of_labels, config.seed)
     if resume_from is not None:
         check_same_classes(resume_from.parent.parent, data.classes, data.is_multi_label, f"{data.flag} {data.name}")
     weights = starting_weights(config) if resume_from is None else read_weights(resume_from)

@@ -125,6 +125,7 @@ def test_each_mistake_gets_its_line(tmp_path: Path) -> None:
         tmp_path / "few": "to be split, a class needs at least 2 images; too few in dog",
         tmp_path / "nowhere": "does not exist; give a folder with a subfolder for each class",
         tmp_path / "notes.txt": "is neither a folder nor a table",
+        "https://me:secret@host/t.csv": "--data.path https://host/t.csv is a table by URL, which is not read; download",
         table: "none of the 2 images in the table is there; the first: .*1.png",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -231,3 +232,12 @@ def test_an_archive_of_timm_is_one_split(tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "set"), "tar", tmp_path / "set")
     with pytest.raises(UserError, match=r"4 of the 4 images of split validation in .*set\.tar are also in split train"):
         of(archive, dataset="folder")
+
+
+def test_a_set_is_listed_once_whatever_the_recipe(colors: Path) -> None:
+    """The lines of the log about it came twice: the parser lists it, and then the run with the recipe's crops."""
+    plain = FinetuneDataConfig(path=str(colors), val_share=0.3, timeout=5)
+    with_recipe = FinetuneDataConfig(path=str(colors), val_share=0.3, timeout=5, crop_scale=(0.5, 1), num_workers=0)
+    assert labeled_set(plain.of_labels, 0) is labeled_set(with_recipe.of_labels, 0)
+    assert plain.of_labels != FinetuneDataConfig(path=str(colors), val_share=0.4, timeout=5).of_labels
+    assert plain.of_labels.access == plain.access
