@@ -77,7 +77,9 @@ def _of_sources(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: 
         if may_hold_classes(one, data.access):
             continue
         if is_url(one):
-            raise UserError(f"--data.path {shown(one)} is a table by URL, which is not read; download it; {ACCEPTED}")
+            raise UserError(
+                f"--data.path {shown(one)} is a list by URL, which is not read here; download it; {ACCEPTED}"
+            )
         if not Path(one).exists():
             raise UserError(f"--data.path {one} does not exist; {ACCEPTED}")
         if not is_table(one):
@@ -105,11 +107,11 @@ def _of_folders(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: 
     return LabeledSet(folder, names, of_files(*listed(found, names)), of_files(*listed(val, names)))
 
 
-def _check_no_table(data: FinetuneDataConfig, named: str) -> None:
+def _check_no_table(data: FinetuneDataConfig, where: str) -> None:
     """UserError for a setting that would be ignored."""
     for name in OF_TABLES:
         if (value := getattr(data, name)) is not None:
-            raise UserError(f"--data.{name} {value} is for tables, and {named} is none; leave it out")
+            raise UserError(f"--data.{name} {value} is for tables, and {where} is none; leave it out")
 
 
 def _check_utf8(found: LabeledSet) -> None:
