@@ -78,7 +78,7 @@ def _of_sources(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: 
             continue
         if is_url(one):
             raise UserError(
-                f"--data.path {shown(one)} is a list by URL, which is not read here; download it; {ACCEPTED}"
+                f"--data.path {shown(one)} is a list by URL, not read here; download it; {ACCEPTED}"
             )
         if not Path(one).exists():
             raise UserError(f"--data.path {one} does not exist; {ACCEPTED}")

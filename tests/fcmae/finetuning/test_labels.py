@@ -125,7 +125,7 @@ def test_each_mistake_gets_its_line(tmp_path: Path) -> None:
         tmp_path / "few": "to be split, a class needs at least 2 images; too few in dog",
         tmp_path / "nowhere": "does not exist; give a folder with a subfolder for each class",
         tmp_path / "notes.txt": "is neither a folder nor a table",
-        "https://me:secret@host/t.csv": "--data.path https://host/t.csv is a list by URL, which is not read here; download",
+        "https://me:secret@host/t.csv": "--data.path https://host/t.csv is a list by URL, not read here; download",
         table: "none of the 2 images in the table is there; the first: .*1.png",
     }.items():
         with pytest.raises(UserError, match=message):
