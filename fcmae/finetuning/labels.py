@@ -77,9 +77,7 @@ def _of_sources(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: 
         if may_hold_classes(one, data.access):
             continue
         if is_url(one):
-            raise UserError(
-                f"--data.path {shown(one)} is a list by URL, not read here; download it; {ACCEPTED}"
-            )
+            raise UserError(f"--data.path {shown(one)} is a list by URL, not read here; download it; {ACCEPTED}")
         if not Path(one).exists():
             raise UserError(f"--data.path {one} does not exist; {ACCEPTED}")
         if not is_table(one):
