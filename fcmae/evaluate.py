@@ -38,9 +38,10 @@ DATASETS = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")  # how timm tells the 
 class LabeledSourceConfig(AccessConfig, PathConfig):
     """Where the labeled images are."""
 
-    path: str | None = None
-    """Folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or .zip; Parquet with
-    a column of labels; any of these by URL, or hf:owner/name. Unset: the handwritten digits of scikit-learn."""
+    path: tuple[str, ...] | str | None = None
+    """Folder with a subfolder for each class, or with train/ and val/ that have them; a glob in quotes of images in
+    such folders; such a .tar or .zip; Parquet with a column of labels; any of these by URL, or hf:owner/name; or
+    several, as a,b. Unset: the handwritten digits of scikit-learn."""
     label_column: str | None = None
     """Column of labels in Parquet and Arrow files. Unset: label, class or the like."""
     dataset: str | None = None
@@ -64,10 +65,12 @@ class EvaluateDataConfig(PixelConfig, LabeledSourceConfig):
         super().__post_init__()
         check_least(self, num_workers=0)
         self.check_access()
-        if self.path == "":
+        if (not self.path and self.path is not None) or "" in (self.path if isinstance(self.path, tuple) else ()):
             raise ValueError("path is empty; give a folder of classes, or leave it out for digits")
         if self.dataset is not None and self.path is None:
             raise ValueError(f"dataset {self.dataset} needs --data.path, the folder that holds it")
+        if self.dataset is not None and isinstance(self.path, tuple):
+            raise ValueError(f"dataset {self.dataset} takes one folder as --data.path, not {','.join(self.path)}")
         if self.dataset is not None and not self.dataset.startswith(DATASETS):  # timm would read it as a folder
             raise ValueError(
                 f"dataset {self.dataset} is not known; give {'…, '.join(DATASETS)}…, or for a folder --data.path alone"
@@ -169,13 +172,15 @@ def evaluate(config: EvaluateConfig) -> "Evaluation":
 
 def _labeled_data(config: EvaluateConfig, files: "tuple[LabeledFiles, LabeledFiles] | None") -> "LabeledData":
     from fcmae.data.labeled import labeled_digits, labeled_files, labeled_timm
+    from fcmae.data.parts import named
 
     data = config.data
     if data.path is None:
         return labeled_digits(config.test_share, config.seed, config.images)
     if files is not None:
-        return labeled_files(data.path, files, data.num_workers)
+        return labeled_files(named(data.path), files, data.num_workers)
     assert data.dataset is not None
+    assert isinstance(data.path, str)
     return labeled_timm(
         data.dataset, data.path, data.train_split, data.test_split, data.download, config.seed, config.images
     )

@@ -43,7 +43,7 @@ def normalized(kind: type, argv: Sequence[str], takes_files: bool = False) -> li
             name = bare[name]
         if name in known and not known[name].is_positional:
             leaf = known[name]
-            values = [value] if equals else _take(leaf, waiting, bool(positionals(kind)))
+            values = [value] if equals else _take(leaf, waiting, kind)
             if not values:
                 raise UserError(f"--{name} needs a value")
             flags.append(f"--{name}={_text(leaf, values)}")
@@ -64,17 +64,19 @@ def normalized(kind: type, argv: Sequence[str], takes_files: bool = False) -> li
     return flags if wants_help else flags + _positional(kind, words)
 
 
-def _take(leaf: Leaf, waiting: list[str], has_positionals: bool) -> list[str]:
+def _take(leaf: Leaf, waiting: list[str], kind: type) -> list[str]:
     """Pop the values of a flag from the arguments after it.
 
-    With positional arguments, a switch takes only its own words, and a list that may be one text takes one.
+    With positional arguments, a switch takes only its own words, and a list that may be one text takes one; so it does
+    where a word may follow that needs no flag, as WEIGHTS.
     """
+    has_positionals = bool(positionals(kind))
     if leaf.is_switch:
         is_value = bool(waiting) and (
             waiting[0].lower() in SWITCH_WORDS or not (has_positionals or FLAG.match(waiting[0]))
         )
         return [waiting.pop(0)] if is_value else ["true"]
-    several = not (leaf.takes_one_value and has_positionals)
+    several = not (leaf.takes_one_value and (has_positionals or fields.words(kind)))
     if not waiting or FLAG.match(waiting[0]):
         return []
     values = [waiting.pop(0)]

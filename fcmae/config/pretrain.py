@@ -67,7 +67,7 @@ class PretrainConfig:
         return replace(
             self,
             output=absolute(self.output),
-            data=replace(self.data, path=_all_absolute(self.data.path), cache_dir=absolute(self.data.cache_dir)),
+            data=replace(self.data, path=all_absolute(self.data.path), cache_dir=absolute(self.data.cache_dir)),
             model=replace(self.model, init_from=absolute(self.model.init_from)),
             monitor=replace(self.monitor, data=DIGITS if self.monitor.data == DIGITS else absolute(self.monitor.data)),
         )
@@ -82,7 +82,8 @@ def absolute(path: str | None) -> str | None:
     return path if path is None or is_url(path) else str(Path(local_path(path)).resolve())
 
 
-def _all_absolute(paths: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+def all_absolute(paths: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+    """The same of one or several paths."""
     return tuple(str(absolute(path)) for path in paths) if isinstance(paths, tuple) else absolute(paths)
 
 

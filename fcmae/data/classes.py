@@ -1,30 +1,38 @@
 """Folders of classes: which image files have which label, and in which split. Without torch, which takes seconds."""
 
-import glob
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fcmae.data.folder import equal_shares
-from fcmae.data.rows.files import is_row_file, open_rows
+from fcmae.data.parts import (
+    NO_LABELS,
+    Part,
+    Source,
+    each_of,
+    may_hold_classes,
+    named,
+    parts_by_name,
+    rows_of,
+    source_parts,
+)
 from fcmae.data.rows.images import RowImages
-from fcmae.data.sources.archives.images import ArchiveImages
-from fcmae.data.sources.archives.names import expanded, is_archive
-from fcmae.data.sources.entries import in_natural_order
-from fcmae.data.sources.files import ImageFiles, collect
-from fcmae.data.sources.image_set import ImageSet
-from fcmae.data.sources.lists import is_list
-from fcmae.data.splits import TEST, TRAIN, TRAINING, are_splits, split_folders
+from fcmae.data.sources.files import ImageFiles
+from fcmae.data.sources.image_set import ImageSet, Joined
+from fcmae.data.splits import TRAIN, are_splits
+from fcmae.data.stored import ImageRef
 from fcmae.data.stores.access import Access
-from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError, in_a_line
 
 logger = logging.getLogger(__name__)
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+FRACTION = frozenset(".eE")
 
 
 class LabeledFiles(NamedTuple):
@@ -50,7 +58,7 @@ def stratified_split(labels_N: np.ndarray, share: float, seed: int) -> tuple[np.
 
 
 def class_folder(
-    folder: str | Path,
+    folder: Source,
     test_share: float = 0.2,
     seed: int = 0,
     limit: int | None = None,
@@ -61,12 +69,15 @@ def class_folder(
 
     ``access`` says how URLs and tables are read; None: as by default.
     """
-    if not may_hold_classes(str(folder), access):
-        what = "is not a folder" if Path(folder).exists() else "does not exist"
-        raise UserError(
-            f"{flag} {folder} {what}; give a folder with one subfolder of images per class, such a .tar or .zip, "
-            f"a .parquet file with labels, or a URL of these"
-        )
+    given = each_of(folder)
+    are_files = len(given) > 1 and all(map(os.path.isfile, given))
+    for one in given:
+        if not are_files and not may_hold_classes(one, access):
+            what = "is not a folder" if Path(one).exists() else "does not exist"
+            raise UserError(
+                f"{flag} {one} {what}; give a folder with one subfolder of images per class, a glob in quotes of "
+                f"images in such folders, such a .tar or .zip, a .parquet file with labels, or a URL of these"
+            )
     train, *tests = class_parts(folder, flag, access)
     names = list(train.places)
     if tests:
@@ -77,14 +88,15 @@ def class_folder(
         parts = listed(train, names), listed(tests[0], names)
     elif few := [name for name in names if len(train.places[name]) < 2]:
         raise UserError(
-            f"{flag} {folder}: to be split, a class needs at least 2 images; too few in {in_a_line(', '.join(few[:5]))}"
+            f"{flag} {named(folder)}: to be split, a class needs at least 2 images; too few in "
+            f"{in_a_line(', '.join(few[:5]))}"
         )
     else:
         whole = listed(train, names)
         first, second = stratified_split(whole.labels, test_share, seed)
         parts = _chosen(whole, first), _chosen(whole, second)
     if len(names) < 2:
-        raise UserError(f"{flag} {folder} holds one class, {in_a_line(names[0])}; {train.needed}")
+        raise UserError(f"{flag} {named(folder)} holds one class, {in_a_line(names[0])}; {train.needed}")
     train_files, test_files = (_chosen(part, limited(part.labels, limit, seed)) for part in parts)
     return train_files, test_files
 
@@ -110,62 +122,64 @@ class ClassFolders(NamedTuple):
         return "its labels need at least two" if self.is_labeled else folders
 
 
-def may_hold_classes(source: str, access: Access | None = None) -> bool:
-    """Whether it is of a kind that :func:`class_parts` takes: a folder, archives, tables of images, or a URL."""
-    if os.path.isfile(source) and is_row_file(source):
-        access = access or Access()
-        column = open_rows(source, access.column, access).column
-        return column is not None and column.has_bytes
-    is_several_tables = is_row_file(source) and (glob.has_magic(source) or expanded([source]) != [source])
-    is_named = os.path.isdir(source) or is_archive(source) or (is_several_tables and not os.path.exists(source))
-    return is_named or (is_url(source) and not is_list(source))
-
-
-def class_parts(source: str | Path, flag: str = "--data.path", access: Access | None = None) -> list[ClassFolders]:
+def class_parts(source: Source, flag: str = "--data.path", access: Access | None = None) -> list[ClassFolders]:
     """The images to train on and, where the source has ``train/`` and ``val/``, those to test on.
 
     Raises:
         UserError: there are no classes.
     """
-    folder, access = Path(source), replace(access or Access(), all_splits=True)
-    if named := _split_folders(folder):
-        splits = [folder / name for name in named]
-        parts = [collect(part, by_class=True, flag=flag, access=access) for part in splits]
-        for images, split in zip(parts, splits, strict=True):
-            _check_all_labeled(images, split, flag)
-        return [_of_one(images, split, flag) for images, split in zip(parts, splits, strict=True)]
-    images = collect(str(source), by_class=True, flag=flag, access=access)
+    parts = source_parts(source, flag, access)
+    if len(rows := rows_of(parts, flag)) != 1:
+        return [joined([classes_of(part, flag) for part in side]) for side in parts]
+    sides = parts_by_name(rows[0])
+    where = [f"{named(source)}, split {what}," for what in (TRAIN, "test")] if len(sides) > 1 else [named(source)]
+    return [classes_of(Part(*one), flag) for one in zip(where, sides, strict=True)]
+
+
+def joined(found: Sequence[ClassFolders]) -> ClassFolders:
+    """The classes of several sources together. A file counts once."""
+    if len(found) == 1:
+        return found[0]
+    seen: set[object] = set()
+    classes: dict[str, list[int]] = {}
+    start = 0
+    for one in found:
+        for name, places in one.places.items():
+            keys = [(name, _place(one.images[place])) for place in places.tolist()]
+            new = [start + place for place, key in zip(places.tolist(), keys, strict=True) if key not in seen]
+            classes.setdefault(name, []).extend(new)
+            seen.update(keys)
+        start += len(one.images)
+    is_labeled = all(one.is_labeled for one in found)
+    order = in_label_order(classes) if is_labeled else sorted(classes)
+    kept = {name: np.array(classes[name]) for name in order if classes[name]}
+    return ClassFolders(",".join(one.where for one in found), Joined([one.images for one in found]), kept, is_labeled)
+
+
+def _place(image: ImageRef) -> object:
+    return os.path.abspath(image) if isinstance(image, Path) else image
+
+
+def classes_of(part: Part, flag: str = "--data.path") -> ClassFolders:
+    """The classes of images: as the source says, or by their first folders.
+
+    Raises:
+        UserError: there are none, or they are parts of a set.
+    """
+    images, labels = part.images, part.images.labels
+    if labels is not None:
+        return _by_label(images, labels, part.where)
     if isinstance(images, RowImages):
-        return _of_rows(images, str(source), flag)
-    _check_all_labeled(images, source, flag)
-    if images.labels is not None or isinstance(images, ImageFiles):
-        return [_not_of_splits(_of_one(images, folder, flag), flag)]
-    names, common = list(images.names), ""
-    while len(tops := {name.partition("/")[0] for name in names}) == 1 and any(name.count("/") > 1 for name in names):
-        common += f"{tops.pop()}/"  # a folder that was packed with its own name
-        names = [name.partition("/")[2] for name in names]
-    if (named := split_folders(tops)) is None:
-        return [_not_of_splits(_by_folder(images, str(source), flag, len(common)), flag)]
-    found = []
-    for part in named:
-        inside = images.subset(n for n, name in enumerate(names) if name.startswith(f"{part}/"))
-        found.append(_by_folder(inside, f"{source}/{common}{part}", flag, len(f"{common}{part}/")))
-    return found
-
-
-def _split_folders(folder: Path) -> tuple[str, str] | None:
-    """The subfolders to train on and to test on, if there are; such that hold classes or packed images, if some do."""
-    names = [one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
-    full = [name for name in names if are_splits([name]) and _holds_a_set(folder / name)]
-    return split_folders(full) or (split_folders(names) if are_splits(names) else None)
-
-
-def _holds_a_set(folder: Path) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return any(one.is_dir() or is_archive(one.name) or is_row_file(one.name) for one in entries)
-    except OSError:
-        return True  # what cannot be listed is named when it is read
+        raise UserError(f"{flag} {part.where} {NO_LABELS}")
+    found = _by_folder(images, part.where, flag, part.skipped)
+    folder = Path(part.where)
+    is_folder = isinstance(images, ImageFiles) and folder.is_dir()
+    inside = (one.name for one in folder.iterdir() if one.is_dir()) if is_folder else ()
+    if empty := sorted(name for name in inside if name not in found.places and name[0] != "."):
+        logger.warning(
+            "no images in %s of %s; these folders are not used as classes", in_a_line(", ".join(empty[:5])), folder
+        )
+    return _not_of_splits(found, flag) if part.is_whole else found
 
 
 def _not_of_splits(found: ClassFolders, flag: str) -> ClassFolders:
@@ -174,45 +188,6 @@ def _not_of_splits(found: ClassFolders, flag: str) -> ClassFolders:
         raise UserError(
             f"{flag} {found.where} has {', '.join(f'{name}/' for name in found.places)}: parts of a set, not classes; "
             f"one to train on must be {TRAIN}/, beside val/ or test/"
-        )
-    return found
-
-
-def _check_all_labeled(images: ImageSet, source: str | Path, flag: str) -> None:
-    """UserError for shards of which some images have a class and others none: folders would not tell it instead."""
-    if isinstance(images, ArchiveImages) and (without := images.unlabeled):
-        raise UserError(
-            f"{flag} {shown(str(source))}: {images.item(without[0])} has no .cls file with its class; "
-            f"{len(without):,} of {len(images):,} images lack one"
-        )
-
-
-def _of_rows(images: RowImages, source: str, flag: str) -> list[ClassFolders]:
-    """By the column of labels; to train on and to test on by the names of the files."""
-    trained = next((part for name in TRAINING if (part := images.of_split(name))), None)
-    tested = next((part for name in TEST if (part := images.of_split(name))), None)
-    found = [trained, tested] if trained and tested else [images]
-    where = (f"{shown(source)}, split {what}," if len(found) > 1 else shown(source) for what in (TRAIN, "test"))
-    return [_labeled_rows(part, named, shown(source), flag) for part, named in zip(found, where, strict=False)]
-
-
-def _labeled_rows(images: RowImages, where: str, source: str, flag: str) -> ClassFolders:
-    if (labels := images.labels) is None:
-        raise UserError(f"{flag} {source} has no column of labels; name it label, or give --data.label_column")
-    return _by_label(images, labels, where)
-
-
-def _of_one(images: ImageSet, folder: Path, flag: str) -> ClassFolders:
-    if isinstance(images, RowImages):
-        return _labeled_rows(images, str(folder), str(folder), flag)
-    if images.labels is not None:
-        return _by_label(images, images.labels, str(folder))
-    found = _by_folder(images, str(folder), flag)
-    is_folder = isinstance(images, ImageFiles) and folder.is_dir()
-    inside = (one.name for one in folder.iterdir() if one.is_dir()) if is_folder else ()
-    if empty := sorted(name for name in inside if name not in found.places and name[0] != "."):
-        logger.warning(
-            "no images in %s of %s; these folders are not used as classes", in_a_line(", ".join(empty[:5])), folder
         )
     return found
 
@@ -235,12 +210,19 @@ def _by_folder(images: ImageSet, where: str, flag: str, skipped: int = 0) -> Cla
 
 
 def _by_label(images: ImageSet, labels: Sequence[str], where: str) -> ClassFolders:
-    """Numbers in their order, words in that of the alphabet."""
     found: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         found.setdefault(label, []).append(place)
-    order = in_natural_order(found, str) if all(label.isdecimal() for label in found) else sorted(found)
-    return ClassFolders(where, images, {label: np.array(found[label]) for label in order}, True)
+    return ClassFolders(where, images, {label: np.array(found[label]) for label in in_label_order(found)}, True)
+
+
+def in_label_order(labels: Iterable[str]) -> list[str]:
+    """Numbers by value, negative ones and fractions too; words by the alphabet."""
+    ordered = sorted(labels)
+    if all(map(NUMBER.fullmatch, ordered)):
+        # integers as such: floats cannot tell large ones apart
+        ordered.sort(key=lambda label: float(label) if set(label) & FRACTION else int(label))
+    return ordered
 
 
 def listed(found: ClassFolders, names: Sequence[str]) -> LabeledFiles:

@@ -1,7 +1,8 @@
 """Labeled images for evaluating features: a folder with one subfolder per class, a timm dataset, or bundled digits."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,6 +22,7 @@ from fcmae.data.classes import LabeledFiles, class_folder, limited, stratified_s
 from fcmae.data.crop_batches import crop_batches
 from fcmae.data.crops import center_box, resized
 from fcmae.data.images import PIL_MODES
+from fcmae.data.parts import Source, named
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.errors import UserError
@@ -69,7 +71,7 @@ def labeled_digits(test_share: float = 0.2, seed: int = 0, limit: int | None = N
 
 
 def labeled_folder(
-    folder: str | Path,
+    folder: Source,
     test_share: float = 0.2,
     seed: int = 0,
     limit: int | None = None,
@@ -92,7 +94,7 @@ def labeled_folder(
     Raises:
         UserError: the folder does not exist, fewer than two classes, or a class with too few images.
     """
-    return labeled_files(str(folder), class_folder(folder, test_share, seed, limit, flag), num_workers)
+    return labeled_files(named(folder), class_folder(folder, test_share, seed, limit, flag), num_workers)
 
 
 def labeled_files(name: str, parts: tuple[LabeledFiles, LabeledFiles], num_workers: int = 0) -> LabeledData:
@@ -118,15 +120,41 @@ def labeled_timm(
         UserError: timm cannot create it.
     """
 
-    def split(which: str) -> Batches:
+    def split(which: str) -> Any:
         try:
-            dataset = create_dataset(name, root=str(root), split=which, is_training=False, download=download)
+            return create_dataset(name, root=str(root), split=which, is_training=False, download=download)
         except (Exception, AssertionError) as error:  # each underlying library raises its own errors
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"--data.dataset {name}, split {which}, in {root}: {reason}") from error
-        return partial(_dataset_batches, dataset, name, limit, seed)
 
-    return LabeledData(name, split(train_split), split(test_split))
+    splits = train_split, test_split
+    datasets = [split(which) for which in splits]
+    check_apart(name, str(root), splits, datasets)
+    return LabeledData(name, *(partial(_dataset_batches, dataset, name, limit, seed) for dataset in datasets))
+
+
+def check_apart(name: str, root: str, splits: tuple[str, str], datasets: Sequence[Any]) -> None:
+    """UserError if the two splits of a timm dataset have files in common, as those of a folder without subfolders for
+    its splits, of which timm takes all images for both."""
+    train, test = (_files_of(dataset) for dataset in datasets)
+    common = len(test & train)
+    in_memory = [getattr(dataset, "train", None) for dataset in datasets]  # torchvision's, as of CIFAR
+    if common or len(set(splits)) == 1 or (isinstance(in_memory[0], bool) and in_memory[0] == in_memory[1]):
+        what = f"{common:,} of the {len(test):,} images" if common else "the images"
+        raise UserError(
+            f"--data.dataset {name}: {what} of split {splits[1]} in {root} are also in split {splits[0]}; it needs a "
+            f"folder or file for each split, or give --data.path without --data.dataset"
+        )
+
+
+def _files_of(dataset: Any) -> set[str]:
+    """Where the images of a map-style dataset are, as far as it tells: their paths, or their names in archives."""
+    holder = getattr(dataset, "reader", dataset)  # timm's own
+    found = set()
+    for first, *others in getattr(holder, "samples", ()):
+        inside = [str(getattr(one, "name", one)) for one in (*others, first)]
+        found.add(os.path.abspath(first) if isinstance(first, str) else "\0".join([str(holder.root), *inside]))
+    return found
 
 
 def known_labels(dataset: Any) -> np.ndarray | None:

@@ -1,13 +1,14 @@
 """The settings of fine-tuning as frozen dataclasses; their docstrings are the ``--help`` of ``fcmae finetune``."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fcmae.cli.fields import WORD
 from fcmae.config import OptimizationConfig, TrainingImagesConfig, check_least, check_seed
 from fcmae.config.checks import check_finite
-from fcmae.config.pretrain import absolute, plain
+from fcmae.config.pretrain import absolute, all_absolute, plain
+from fcmae.config.source import AccessConfig
 from fcmae.config.watch import check_trackers
 from fcmae.models.sizes import SIZES, check_stem_stride
 
@@ -15,6 +16,11 @@ SCRATCH = "scratch"
 """In place of weights: a network with random ones."""
 PHOTOS = "photo-tiles"
 """In place of labeled images: tiles of the bundled photos."""
+OF_LABELS = (
+    *("path", "dataset", "train_split", "val_split", "download"),
+    *("path_column", "label_column", "split_column", "val_share", "train_share"),
+)
+"""Settings of the images that choose them and their labels, besides those of the access."""
 STAGES = 4
 Freeze = Literal["head"] | int
 DecayBy = Literal["layer", "three"]
@@ -67,11 +73,12 @@ class FinetuneModelConfig:
 class FinetuneDataConfig(TrainingImagesConfig):
     """The labeled images, and how they are cropped. Settings of the pixels that are unset are those of WEIGHTS."""
 
-    path: str | None = None
-    """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; such a .tar or
-    .zip, or WebDataset's shards with .cls files; a .csv, .tsv or .parquet table with columns for label and path, or
-    image; any of these by URL, but not tables of paths; the folder of --data.dataset; or the word photo-tiles for
-    tiles of the photos that ship with scikit-image and scikit-learn, labeled with their photo."""
+    path: tuple[str, ...] | str | None = None
+    """Labeled images: a folder with a subfolder for each class, or with train/ and val/ that have them; a glob in
+    quotes of images in such folders; such a .tar or .zip, or WebDataset's shards with .cls files; a .csv, .tsv or
+    .parquet table with columns for label and path, or image; any of these by URL, or several, as a,b, but not tables of
+    paths; the folder of --data.dataset; or the word photo-tiles for tiles of the photos that ship with scikit-image and
+    scikit-learn, labeled with their photo."""
     dataset: str | None = None
     """A dataset of timm.data.create_dataset in the folder data.path, such as torch/cifar10."""
     train_split: str = "train"
@@ -86,7 +93,8 @@ class FinetuneDataConfig(TrainingImagesConfig):
     """Column of a table that holds the labels. Unset: label, labels, class or the like. Several labels of an image are
     written a;b or a|b; they make all classes independent (binary cross-entropy, mean average precision)."""
     split_column: str | None = None
-    """Column of a table that says train, or val. Unset: split, if there is one."""
+    """Column of a table that says train, or val. Unset: split, set, subset, fold or partition, if its values are such
+    words."""
     val_share: float = 0.2
     """Share of each class to validate on, where nothing says which images that are. Drawn by seed."""
     train_share: float = 1.0
@@ -114,12 +122,21 @@ class FinetuneDataConfig(TrainingImagesConfig):
         super().__post_init__()
         if self.dataset is not None and self.path is None:
             raise ValueError(f"dataset {self.dataset} needs --data.path, the folder that holds it")
+        if self.dataset is not None and isinstance(self.path, tuple):
+            raise ValueError(f"dataset {self.dataset} takes one folder as --data.path, not {','.join(self.path)}")
         if not 0 < self.val_share < 1:
             raise ValueError(f"val_share must be between 0 and 1, got {self.val_share}")
         if not 0 < self.train_share <= 1:
             raise ValueError(f"train_share must be above 0 and at most 1, got {self.train_share}")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct must be above 0 and at most 1, got {self.crop_pct}")
+
+    @property
+    def of_labels(self) -> "FinetuneDataConfig":
+        """What chooses the images and their labels; everything else, such as crops, as by default. Equal for settings
+        that choose the same, so that they are listed once."""
+        access = (one.name for one in fields(AccessConfig))
+        return FinetuneDataConfig(**{name: getattr(self, name) for name in (*OF_LABELS, *access)})
 
 
 @dataclass(frozen=True)
@@ -269,7 +286,7 @@ class FinetuneConfig:
             weights=absolute(self.weights) if of_a_file else self.weights,
             data=replace(
                 self.data,
-                path=PHOTOS if self.data.path == PHOTOS else absolute(self.data.path),
+                path=PHOTOS if self.data.path == PHOTOS else all_absolute(self.data.path),
                 cache_dir=absolute(self.data.cache_dir),
             ),
         )

@@ -14,7 +14,7 @@ from fcmae.data.sources.image_set import Lazily
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.errors import UserError
 from fcmae.finetuning.classifier import classifier_at
-from fcmae.finetuning.labels import of_files
+from fcmae.finetuning.labeled_images import of_files
 from fcmae.finetuning.predictions_file import ARRAYS, TABLES, check_path_column
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.finetuning.validation import outputs

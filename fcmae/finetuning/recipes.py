@@ -49,7 +49,7 @@ def recipe_for(config: FinetuneConfig) -> str:
     Raises:
         UserError: labels or weights that cannot be read.
     """
-    images = len(labeled_set(config.data, config.seed).train)
+    images = len(labeled_set(config.data.of_labels, config.seed).train)
     if images < FEW:
         name, _ = _network_of(config)
         chosen = FEW_LABELS if name.rpartition("_")[2] in SMALL else FEW_LABELS_LARGE
@@ -78,7 +78,7 @@ def computed(recipe: str, config: FinetuneConfig, is_open: Container[str]) -> di
         return {name: before[name] for name in few_labels.NAMES if name in is_open and before.get(name) is not None}
     if config.data.path is None:
         return {}
-    train, images = config.train, len(labeled_set(config.data, config.seed).train)
+    train, images = config.train, len(labeled_set(config.data.of_labels, config.seed).train)
     processes = max(1, int(os.environ.get("WORLD_SIZE") or "1"))
     given_epochs = None if "train.epochs" in is_open else train.epochs
     values = few_labels.values(

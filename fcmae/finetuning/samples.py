@@ -20,7 +20,7 @@ from fcmae.data.unreadable import Unreadable
 from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import CHANNELS, Augment, augmented, erasing, rand_augment, seeded
 from fcmae.finetuning.config import AugmentConfig, FinetuneDataConfig
-from fcmae.finetuning.labels import LabeledImages
+from fcmae.finetuning.labeled_images import LabeledImages
 from fcmae.finetuning.targets import Targets
 
 EIGHT_BITS = (0.0, 255.0)

@@ -19,7 +19,8 @@ from fcmae.finetuning.augmentation import CHANNELS
 from fcmae.finetuning.average import make_average
 from fcmae.finetuning.classes import check_same_classes, write_classes
 from fcmae.finetuning.config import FinetuneConfig
-from fcmae.finetuning.labels import LabeledSet, labeled_set
+from fcmae.finetuning.labeled_images import LabeledSet
+from fcmae.finetuning.labels import labeled_set
 from fcmae.finetuning.layer_decay import param_groups
 from fcmae.finetuning.network import DENSE, backend_for, build, described, freeze, starting_weights
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledSamples
@@ -61,7 +62,7 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
     if OF_PRETRAINING in before:
         raise UserError(f"{resume_from} is a checkpoint of pretraining; fine-tune it as WEIGHTS, into another --output")
 
-    data = labeled_set(config.data, config.seed)
+    data = labeled_set(config.data.of_labels, config.seed)
     if resume_from is not None:
         check_same_classes(resume_from.parent.parent, data.classes, data.is_multi_label, f"{data.flag} {data.name}")
     weights = starting_weights(config) if resume_from is None else read_weights(resume_from)

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fcmae.data.missing import is_missing
+from fcmae.data.rows.columns import LABEL_COLUMNS, usual_column
 from fcmae.data.sources.lists import COLUMNS as PATH_COLUMNS
+from fcmae.data.sources.lists import text_of
+from fcmae.data.stores.urls import is_url, local_path, shown
 from fcmae.errors import UserError
+from fcmae.finetuning.cells import labels_of, splits_of
+from fcmae.runs.utf8_path import readable
 
 TEXT, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
-LABEL_COLUMNS = (
-    *("label", "labels", "class", "classes", "class_name", "category", "categories", "target", "targets", "tags"),
-    *("y", "diagnosis", "finding_labels", "finding labels"),
-)
-SPLIT_COLUMNS = ("split", "set", "subset", "fold", "partition")
-SEPARATORS = (";", "|")
-"""Between the labels of an image that has several."""
 
 
 class Row(NamedTuple):
@@ -30,6 +29,7 @@ class Row(NamedTuple):
     labels: tuple[str, ...]
     """None for an image that has none of the classes."""
     split: str | None
+    """In small letters; None: the table has no splits."""
 
 
 class Table(NamedTuple):
@@ -38,6 +38,7 @@ class Table(NamedTuple):
     rows: list[Row]
     has_several: bool
     """Whether an image may have several labels, or none."""
+    path_column: str
 
 
 def is_table(file: str | Path) -> bool:
@@ -59,100 +60,55 @@ def read_table(
         file: a .csv or .tsv file with a header, or a .parquet file.
         path_column: its column of paths; None: the first of the usual names.
         label_column: its column of labels. Those of text cells are separated by ; or |; those of Parquet may be lists.
-        split_column: its column of splits; None: the first of the usual names, if there is one.
+        split_column: its column of splits; None: the first of the usual names that has splits, if there is one.
         flag: option name used in messages.
 
     Raises:
-        UserError: it cannot be read, has no such columns, a row has no path or no label, or labels are vectors.
+        UserError: it cannot be read, has no such columns, a row has no path or a URL, or as :func:`labels_of` says.
     """
     columns = _parquet(file, flag) if file.suffix.lower() in PARQUET else _text(file, flag)
     if not columns or not next(iter(columns.values())):
         raise UserError(f"{flag} {file} has no rows; it needs a header and a row for each image")
-    paths = columns[_column(columns, path_column, PATH_COLUMNS, "path", file, flag)]
-    labels = columns[_column(columns, label_column, LABEL_COLUMNS, "label", file, flag)]
-    split_name = _optional(columns, split_column, SPLIT_COLUMNS, file, flag)
-    splits = [None] * len(paths) if split_name is None else columns[split_name]
-    several = any(isinstance(one, list | tuple) for one in labels) or any(
-        separator in one for one in labels if isinstance(one, str) for separator in SEPARATORS
-    )
-    beside = file.parent
-    first = str(paths[0]).strip()
-    from_here = not (beside / first).exists() and os.path.exists(first)
-    rows = []
-    for number, (path, label, split) in enumerate(zip(paths, labels, splits, strict=True), 1):
-        name = "" if path is None else str(path).strip()
-        if not name:
-            raise UserError(f"{flag} {file}: row {number} has no path")
-        found = _labels(label)
-        if not found and not several:
-            raise UserError(f"{flag} {file}: the label is missing in row {number} ({name})")
-        if (odd := next((one for one in found if one.lower() == "nan"), None)) is not None:
-            raise UserError(
-                f"{flag} {file}: the label in row {number} ({name}) is {odd}, a missing value; leave such rows out, or "
-                f"leave the cell empty for an image without labels"
-            )
-        whole = os.path.normpath(name if from_here else beside / name)
-        rows.append(Row(whole, name, found, None if split is None else str(split).strip().lower()))
-    if several and _are_vectors([row.labels for row in rows]):
+    path_name = _column(columns, path_column, PATH_COLUMNS, "path", file, flag)
+    names = ["" if is_missing(path) else str(path).strip() for path in columns[path_name]]
+    if "" in names:
+        raise UserError(f"{flag} {file}: row {names.index('') + 1} has no path")
+    if url := next(filter(is_url, names), None):
         raise UserError(
-            f"{flag} {file}: its labels, such as {list(rows[0].labels)}, are numbers for every class in turn "
-            f"(one-hot); give the names or the numbers of the classes that an image has"
+            f"{flag} {file}: row {names.index(url) + 1} is a URL, {shown(url)}, which a table of labels cannot have; "
+            f"download the images, or give a URL of a folder of classes or of Parquet with images"
         )
-    return Table(rows, several)
-
-
-def _are_vectors(labels: Sequence[tuple[str, ...]]) -> bool:
-    """Whether each is as long as the others and made of 0 and 1, or of shares: as numbers of classes, 0 and 1 could not
-    be in every row."""
-    lengths, values = {len(one) for one in labels}, {value for one in labels for value in one}
-    return len(lengths) == 1 and min(lengths) > 1 and all(map(_is_share, values))
-
-
-def _is_share(value: str) -> bool:
-    try:
-        return value in ("True", "False") or (0 <= float(value) <= 1)
-    except ValueError:
-        return False
-
-
-def _labels(cell: Any) -> tuple[str, ...]:
-    if cell is None or cell != cell:  # NaN, pandas' missing value
-        return ()
-    if isinstance(cell, list | tuple):
-        return tuple("nan" if one is None else str(one).strip() for one in cell)
-    text = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
-    for separator in SEPARATORS[1:]:
-        text = text.replace(separator, SEPARATORS[0])
-    return tuple(one.strip() for one in text.split(SEPARATORS[0]) if one.strip())
+    labels = labels_of(
+        columns[_column(columns, label_column, LABEL_COLUMNS, "label", file, flag)],
+        f"{flag} {file}",
+        lambda place: f"row {place + 1} ({readable(names[place])})",
+    )
+    splits: Sequence[str | None] | None = splits_of(list(columns), columns.__getitem__, split_column, str(file))
+    beside = file.parent
+    paths = [local_path(name) for name in names]
+    from_here = not (beside / paths[0]).exists() and os.path.exists(paths[0])
+    wholes = [os.path.normpath(path if from_here else beside / path) for path in paths]
+    rows = map(Row, wholes, names, labels.of_rows, splits or [None] * len(names))
+    return Table(list(rows), labels.has_several, path_name)
 
 
 def _column(
     columns: Mapping[str, Any], given: str | None, usual: Sequence[str], what: str, file: Path, flag: str
 ) -> str:
-    found = _optional(columns, given, usual, file, flag, f"{what}_column")
+    some = ", ".join(list(columns)[:6])
+    if given is not None and given not in columns:
+        raise UserError(f"--data.{what}_column {given} is not a column of {file}; it has {some}")
+    found = given or usual_column(list(columns), usual)
     if found is None:
         raise UserError(
-            f"{flag} {file} has no column of {what}s; name it {what}, or give --data.{what}_column "
-            f"({', '.join(list(columns)[:6])})"
+            f"{flag} {file} has no column of {what}s; name it {what}, or give --data.{what}_column ({some})"
         )
     return found
 
 
-def _optional(
-    columns: Mapping[str, Any], given: str | None, usual: Sequence[str], file: Path, flag: str,
-    option: str = "split_column",
-) -> str | None:  # fmt: skip
-    if given is not None:
-        if given not in columns:
-            raise UserError(f"--data.{option} {given} is not a column of {file}; it has {', '.join(list(columns)[:6])}")
-        return given
-    lower = {name.strip().lower(): name for name in reversed(list(columns))}
-    return next((lower[name] for name in usual if name in lower), None)
-
-
 def _text(file: Path, flag: str) -> dict[str, list[str | None]]:
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")  # names may be any bytes
+        text = text_of(file.read_bytes())
     except OSError as error:
         raise UserError(f"{flag} {file} cannot be read: {error.strerror}") from None
     lines = text.splitlines()

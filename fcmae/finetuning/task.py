@@ -18,7 +18,7 @@ from fcmae.data.workers import serve_parent
 from fcmae.finetuning.best import NONE, Rank, best_folder, best_score, rank, restore_best, save_best
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.export import export, is_exported
-from fcmae.finetuning.labels import LabeledSet
+from fcmae.finetuning.labeled_images import LabeledSet
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledBatch, LabeledSamples
 from fcmae.finetuning.scores import MAIN, Predictions, Scores, scores_of
 from fcmae.finetuning.targets import classification_loss

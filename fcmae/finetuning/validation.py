@@ -16,7 +16,7 @@ from fcmae.data.unreadable import Unreadable, UnreadableFiles
 from fcmae.data.workers import batches_of, serve_parent
 from fcmae.errors import StoreError
 from fcmae.files import replacing, write_text
-from fcmae.finetuning.labels import LabeledImages, LabeledSet
+from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet
 from fcmae.finetuning.pictures import captioned_grid
 from fcmae.finetuning.samples import CenterCrops, validation_crop
 from fcmae.finetuning.scores import Predictions, confused_pairs, confusion_matrix, scores_of

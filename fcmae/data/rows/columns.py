@@ -1,13 +1,18 @@
 """Which column of a table holds images, and how: the bytes of files, or paths."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fcmae.data.sources.lists import COLUMNS
 from fcmae.errors import UserError
 
 USUAL = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "tif", "tiff", "bytes", "content")
-LABELS = ("label", "labels", "class", "target", "category", "cls", "fine_label")
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "classes", "class_name", "category", "categories", "target", "targets", "tags"),
+    *("y", "diagnosis", "finding_labels", "finding labels", "cls", "fine_label"),
+)
+"""Names of the column of labels, in any case, of tables of paths and of images; the first found counts."""
 
 
 class Column(NamedTuple):
@@ -80,14 +85,20 @@ def label_column(schema: Any, wanted: str | None, where: str, flag: str = "--dat
             f"{flag} {where} has no column {wanted} (--data.label_column); "
             f"its columns are {', '.join(schema.names[:20])}"
         )
-    lower = {name.lower(): name for name in schema.names}
-    return wanted or next((lower[name] for name in LABELS if name in lower), None)
+    return wanted or usual_column(schema.names, LABEL_COLUMNS)
+
+
+def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The first of the usual names, which are in small letters, that a table has; of two alike its first."""
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    return next((lower[name] for name in usual if name in lower), None)
 
 
 def class_names(schema: Any, column: str) -> list[str] | None:
     """The names of the numbers in a column of labels, where ``datasets`` has written them."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        return [str(name) for name in features[column]["names"]]
-    except (KeyError, TypeError, ValueError):
+        feature = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # of lists of labels
+        return [str(name) for name in feature["names"]]
+    except (LookupError, TypeError, ValueError, AttributeError):
         return None

@@ -4,7 +4,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
+from fcmae.data.missing import is_missing
 from fcmae.data.rows.columns import class_names, label_column
 from fcmae.data.rows.files import ParquetRows, RowFile
 from fcmae.data.rows.splits import in_split
@@ -99,17 +101,41 @@ class RowImages(ImageSet):
         """
         found: list[str] = []
         for file in self.files:
-            column = label_column(file.schema, file.access.label_column, shown(file.where))
-            if column is None:
+            named = _labels(file)
+            if named is None:
                 return None
-            names = class_names(file.schema, column) or []
-            for row, value in enumerate(file.values(column)):
-                is_nan = value != value or str(value).strip().lower() == "nan"
-                if value is None or is_nan or isinstance(value, list | dict):
-                    what = "several labels" if isinstance(value, list) else "the label nan" if is_nan else "no label"
+            column, cells = named
+            for row, value in enumerate(cells):
+                if is_missing(value) or isinstance(value, list | dict):
+                    what = "no label" if value is None else f"the label {value}"
+                    what = "several labels" if isinstance(value, list) else what
                     raise UserError(f"--data.path {shown(file.where)}: row {row} has {what} in the column {column}")
-                found.append(names[value] if isinstance(value, int) and 0 <= value < len(names) else str(value))
+                found.append(str(value))
         return found
+
+    @property
+    def label_cells(self) -> list[Any] | None:
+        """As :attr:`labels`, but as the rows have them: several in a list, or none."""
+        named = [_labels(file) for file in self.files]
+        return None if None in named else [cell for one in named if one is not None for cell in one[1]]
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that all files have."""
+        return [name for name in self.files[0].schema.names if all(name in one.schema.names for one in self.files)]
+
+    def values(self, column: str) -> list[Any]:
+        """The cells of a small column of all files."""
+        return [cell for file in self.files for cell in file.values(column)]
+
+    def with_rows_of(self, other: "RowImages") -> "RowImages":
+        """These rows, and then those of another set."""
+        return RowImages([*self.files, *other.files], [*self._names, *other._names])
+
+    def where(self, index: int) -> str:
+        """A row for messages: its number in the file, and of several files which one."""
+        number, row = self._place(index)
+        return f"row {row}" + f" of {shown(self.files[number].where)}" * (len(self.files) > 1)
 
     def of_split(self, split: str) -> "RowImages":
         """The files whose names say that they are of a split; there may be none."""
@@ -125,3 +151,18 @@ class RowImages(ImageSet):
     def total_bytes(self) -> int:
         """Of the files, whose other columns count, too."""
         return sum(file.size for file in self.files)
+
+
+def _labels(file: RowFile) -> tuple[str, list[Any]] | None:
+    """The column of labels and its cells, numbers as their names where the file has them; None: there is none."""
+    column = label_column(file.schema, file.access.label_column, shown(file.where))
+    if column is None:
+        return None
+    names = class_names(file.schema, column) or []
+
+    def named(cell: Any) -> Any:
+        if isinstance(cell, list):
+            return [named(one) for one in cell]
+        return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
+
+    return column, [named(cell) for cell in file.values(column)]

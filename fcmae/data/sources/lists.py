@@ -46,7 +46,7 @@ def listed_paths(file: str, flag: str = "--data.path", data: bytes | None = None
     Raises:
         UserError: the list is empty, is not text, or no column of it holds paths.
     """
-    text = _text(Path(file).read_bytes() if data is None else data)
+    text = text_of(Path(file).read_bytes() if data is None else data)
     if os.path.splitext(file)[1].lower() in TABLES:
         paths = _column(file, text, flag)
     else:
@@ -77,8 +77,8 @@ def joined(file: str, path: str) -> str:
     return os.path.normpath(os.path.join(os.path.dirname(file), path))
 
 
-def _text(data: bytes) -> str:
-    """Bytes that are not UTF-8 survive, as in file names."""
+def text_of(data: bytes) -> str:
+    """The text of a file, UTF-8 or UTF-16 with a mark; bytes that are not UTF-8 survive, as in file names."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     return os.fsdecode(data.removeprefix(codecs.BOM_UTF8))

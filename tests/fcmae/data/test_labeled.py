@@ -1,13 +1,14 @@
 """Labeled images: folders of classes, digits, datasets of timm, and how they are split."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from fcmae.data.labeled import Batches, labeled_digits, labeled_folder, labeled_timm, stratified_split
+from fcmae.data.labeled import Batches, check_apart, labeled_digits, labeled_folder, labeled_timm, stratified_split
 from fcmae.errors import UserError
 from tests.fcmae.labeled_images import COLORS, fill
 
@@ -89,6 +90,19 @@ def test_timm_datasets(colors: Path, tmp_path: Path) -> None:
         labeled_timm("torch/cifar10", tmp_path)
     with pytest.raises(UserError, match=r"--data.dataset torch/none, .*: Unknown torchvision dataset none"):
         labeled_timm("torch/none", tmp_path)
+    for kind in ("torch/image_folder", "folder"):  # timm would give the folder's images for both splits
+        with pytest.raises(UserError, match=r"9 of the 9 images of split validation in .* are also in split train"):
+            labeled_timm(kind, tmp_path / "train")
+
+
+def test_splits_in_memory_are_no_training_images_twice() -> None:
+    """``training`` is the same as ``train`` to timm."""
+    of_train, of_test = SimpleNamespace(train=True), SimpleNamespace(train=False)
+    check_apart("torch/cifar10", "here", ("train", "validation"), (of_train, of_test))
+    with pytest.raises(
+        UserError, match="the images of split training in here are also in split train; it needs a fold"
+    ):
+        check_apart("torch/cifar10", "here", ("train", "training"), (of_train, of_train))
 
 
 def test_a_limit_draws_of_each_class(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Labeled sets: where labels come from, how they are split, and the one line that each mistake gets."""
 
 import logging
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from fcmae.data.images import UnreadableImageError, open_image
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
-from fcmae.finetuning.labels import LabeledSet, labeled_set, share_of_each
+from fcmae.finetuning.labeled_images import LabeledSet
+from fcmae.finetuning.labels import labeled_set
+from fcmae.finetuning.splitting import share_of_each
 from fcmae.finetuning.tiles import photo_tiles
 from tests.fcmae.labeled_images import COLORS, fill
 
@@ -51,12 +54,12 @@ def test_train_and_val_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_a_table_with_numbers_splits_and_several_labels(tmp_path: Path) -> None:
-    fill(tmp_path / "images", (200, 40, 40), 12)
+    fill(tmp_path / "images", (200, 40, 40), 13)
     file = tmp_path / "t.csv"
     file.write_text(
         "path,label,split\n" + "".join(f"images/{n}.png,{n},{('train', 'val')[n > 9]}\n" for n in range(10))
     )
-    file.write_text(file.read_text() + "images/10.png,9,val\nimages/11.png,10,test\nimages/0.png,10,train\n")
+    file.write_text(file.read_text() + "images/10.png,9,val\nimages/11.png,10,test\nimages/12.png,10,train\n")
     found = of(file)
     assert found.classes == tuple(map(str, range(11)))  # 10 after 9
     assert (len(found.train), len(found.val)) == (11, 1)  # test is left alone where there is val
@@ -122,6 +125,7 @@ def test_each_mistake_gets_its_line(tmp_path: Path) -> None:
         tmp_path / "few": "to be split, a class needs at least 2 images; too few in dog",
         tmp_path / "nowhere": "does not exist; give a folder with a subfolder for each class",
         tmp_path / "notes.txt": "is neither a folder nor a table",
+        "https://me:secret@host/t.csv": "--data.path https://host/t.csv is a list by URL, not read here; download",
         table: "none of the 2 images in the table is there; the first: .*1.png",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -204,3 +208,36 @@ def test_a_damaged_image_of_a_timm_dataset_is_no_other_image(tmp_path: Path) -> 
     blue = open_image(tmp_path / "train" / "dog" / "0.png", PixelReading(3)).decode()
     assert torch.equal(train.open(2, PixelReading(3)).decode(), blue)
     assert train.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("dataset", ["folder", "torch/image_folder"])
+def test_splits_of_a_timm_dataset_have_no_image_in_common(tmp_path: Path, dataset: str) -> None:
+    """Without folders for the splits, timm gives all images for each: they were trained on and validated on."""
+    for name in ("cat", "dog"):
+        fill(tmp_path / "flat" / name, (0, 0, 0), 2)
+        fill(tmp_path / "half" / "train" / name, (0, 0, 0), 2)
+    for folder in ("flat", "half"):
+        message = (
+            rf"^--data\.dataset {dataset}: 4 of the 4 images of split validation in .*{folder} are also in split train"
+        )
+        with pytest.raises(UserError, match=message):
+            of(tmp_path / folder, dataset=dataset)
+    with pytest.raises(UserError, match=r"4 of the 4 images of split train in .* are also in split train"):
+        of(tmp_path / "half", dataset=dataset, val_split="train")
+
+
+def test_an_archive_of_timm_is_one_split(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "set" / name, (0, 0, 0), 2)
+    archive = shutil.make_archive(str(tmp_path / "set"), "tar", tmp_path / "set")
+    with pytest.raises(UserError, match=r"4 of the 4 images of split validation in .*set\.tar are also in split train"):
+        of(archive, dataset="folder")
+
+
+def test_a_set_is_listed_once_whatever_the_recipe(colors: Path) -> None:
+    """The lines of the log about it came twice: the parser lists it, and then the run with the recipe's crops."""
+    plain = FinetuneDataConfig(path=str(colors), val_share=0.3, timeout=5)
+    with_recipe = FinetuneDataConfig(path=str(colors), val_share=0.3, timeout=5, crop_scale=(0.5, 1), num_workers=0)
+    assert labeled_set(plain.of_labels, 0) is labeled_set(with_recipe.of_labels, 0)
+    assert plain.of_labels != FinetuneDataConfig(path=str(colors), val_share=0.4, timeout=5).of_labels
+    assert plain.of_labels.access == plain.access

@@ -56,6 +56,11 @@ def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
         ("x,label\na.png,cat\n", {}, "no column of paths"),
         ("path,label\na.png,cat\n", {"label_column": "kind"}, "--data.label_column kind is not a column of"),
         ("path,label\na.png,cat\n", {"split_column": "part"}, "--data.split_column part is not a column of"),
+        (
+            "path,label\na.png,cat\nhttps://me:secret@example.com/b.png?key=1,dog\n",
+            {},
+            r"row 2 is a URL, https://example.com/b.png, which a table of labels cannot have; download the images, or",
+        ),
         ("path,label\n", {}, "has no rows"),
         ("", {}, "is empty"),
         ("\n \n", {}, "is empty"),
@@ -112,3 +117,28 @@ def test_a_missing_value_is_no_name(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"path": ["1.png"], "labels": [["cat", None]]}), file)
     with pytest.raises(UserError, match="is nan, a missing value"):
         read_table(file)
+
+
+@pytest.mark.parametrize("value", ["NA", "N/A", "null", "None", "<NA>", "nan", "NaN"])
+@pytest.mark.parametrize("others", ["cat", "cat;dog"])
+def test_missing_values_of_other_programs_are_no_classes(tmp_path: Path, value: str, others: str) -> None:
+    """R writes NA, which became a class."""
+    with pytest.raises(UserError, match=rf"the label in row 2 \(2\.png\) is {value}, a missing value; leave such rows"):
+        read_table(table(tmp_path, f"path,label\n1.png,{others}\n2.png,{value}\n"))
+    near = ["na", "NULL", "none", "NAN1"]  # names of classes, as they are not spelled so
+    rows = "".join(f"{n}.png,{name}\n" for n, name in enumerate(near))
+    assert [row.labels for row in read_table(table(tmp_path, "path,label\n" + rows)).rows] == [(one,) for one in near]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_encodings_of_spreadsheets(tmp_path: Path, encoding: str) -> None:
+    """UTF-16 was "no text file", although predict and pretrain read it."""
+    file = tmp_path / "t.csv"
+    mark = b"\xff\xfe" if encoding == "utf-16-le" else b""
+    file.write_bytes(mark + "path;label\r\n1.png;K\xe4se\r\n2.png;Brot\r\n".encode(encoding))
+    assert [(row.name, row.labels) for row in read_table(file).rows] == [("1.png", ("K\xe4se",)), ("2.png", ("Brot",))]
+
+
+def test_a_path_may_be_a_file_url(tmp_path: Path) -> None:
+    found = read_table(table(tmp_path, "path,label\nfile:///set/a%20b.png,cat\n"))
+    assert [row.path for row in found.rows] == ["/set/a b.png"]

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from fcmae.data.classes import class_folder, class_parts, may_hold_classes
+from fcmae.data.classes import class_folder, class_parts
+from fcmae.data.parts import may_hold_classes
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.rows.images import RowImage
 from fcmae.data.sources.digest import digest
@@ -15,7 +16,8 @@ from fcmae.data.sources.files import collect
 from fcmae.data.stores.access import Access
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneDataConfig
-from fcmae.finetuning.labels import LabeledSet, labeled_set
+from fcmae.finetuning.labeled_images import LabeledSet
+from fcmae.finetuning.labels import labeled_set
 from fcmae.runs.layout import METRICS, PICTURES, is_run_folder
 from tests.fcmae.data.sources.packed import folder_of_images
 from tests.fcmae.data.stores.server import serving
@@ -85,6 +87,7 @@ def test_labels_that_are_missing_or_many(tmp_path: Path) -> None:
         ([1, 2], "several labels"),
         (float("nan"), "the label nan"),
         ("nan", "the label nan"),
+        ("NA", "the label NA"),
     ):
         parquet.write_table(pa.table({"image": [image], "label": [value]}), table)
         with pytest.raises(UserError, match=rf"row 0 has {what} in the column label"):

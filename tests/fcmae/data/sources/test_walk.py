@@ -13,12 +13,12 @@ import fsspec
 import pytest
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
+from fcmae.data.classes import in_label_order
 from fcmae.data.endings import EXTENSIONS
 from fcmae.data.folder import image_files
 from fcmae.data.sources.entries import in_natural_order
 from fcmae.data.sources.files import collect
 from fcmae.errors import UserError
-from fcmae.finetuning.labels import _in_order
 from tests.fcmae.data.sources.packed import make_tar
 
 JPEG = b"\xff\xd8\xff\xe0"
@@ -206,4 +206,4 @@ def test_numbers_as_labels_have_one_order() -> None:
     zeros = ["0" * n + "1" for n in range(9, -1, -1)]
     for given in (zeros, zeros[::-1]):
         assert in_natural_order(["10", *given, "2"], str) == [*zeros, "2", "10"]
-    assert _in_order(set(zeros) | {"2"}) == (*zeros, "2")
+    assert in_label_order({*zeros, "2"}) == [*zeros, "2"]

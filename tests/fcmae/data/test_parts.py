@@ -1,0 +1,110 @@
+"""Sources of classes: globs, and several at once, are as the folders that hold the images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcmae.cli.parser import parse
+from fcmae.data.classes import class_folder
+from fcmae.data.sources.files import collect
+from fcmae.errors import UserError
+from fcmae.evaluate import EvaluateConfig, EvaluateDataConfig
+from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
+from fcmae.finetuning.labeled_images import LabeledSet
+from fcmae.finetuning.labels import labeled_set
+from tests.fcmae.data.sources.packed import make_tar
+from tests.fcmae.labeled_images import COLORS, fill
+
+
+def of(path: tuple[str, ...] | str) -> LabeledSet:
+    labeled_set.cache_clear()
+    return labeled_set(FinetuneDataConfig(path=path), 0)
+
+
+def classes_of(path: tuple[str, ...] | str) -> dict[str, list[Path]]:
+    """Class → its images, by fine-tuning and by evaluation alike."""
+    found = of(path)
+    parts = class_folder(path)
+    by_class = {}
+    for number, name in enumerate(found.classes):
+        images = [
+            Path(str(files[int(place)]))
+            for part in (found.train, found.val)
+            for files in [part.files]
+            if files is not None
+            for place in np.flatnonzero(part.labels == number)
+        ]
+        others = [Path(str(part.paths[int(n)])) for part in parts for n in np.flatnonzero(part.labels == number)]
+        assert sorted(images) == sorted(others)
+        by_class[name] = sorted(images)
+    return by_class
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """``a`` and ``b`` with the same classes, and ``s`` with splits."""
+    for place in ("a", "b", "s/train", "s/val"):
+        for name in COLORS:
+            fill(tmp_path / place / name, (0, 0, 0), 3)
+    return tmp_path
+
+
+def expected(*folders: Path) -> dict[str, list[Path]]:
+    return {name: sorted(one for folder in folders for one in (folder / name).iterdir()) for name in sorted(COLORS)}
+
+
+def test_a_glob_of_images_in_folders_of_classes(folders: Path) -> None:
+    """It did not "exist"."""
+    assert classes_of(f"{folders}/a/*/*.png") == expected(folders / "a")
+    assert classes_of(f"{folders}/a/**/[01].png") == {
+        name: [folders / "a" / name / f"{n}.png" for n in (0, 1)] for name in sorted(COLORS)
+    }
+    found = of(f"{folders}/s/*/*/*.png")
+    assert [len(part) for part in (found.train, found.val)] == [9, 9]
+    assert all("/val/" in str(found.val.files[n]) for n in range(9))  # type: ignore[index]
+    for load in (of, class_folder):
+        with pytest.raises(UserError, match=r"\*\.jpg holds no images; looked among what it matches"):
+            load(f"{folders}/a/*/*.jpg")
+
+
+def test_several_folders_of_classes(folders: Path) -> None:
+    a, b, s = (str(folders / name) for name in "abs")
+    assert classes_of((a, b)) == expected(folders / "a", folders / "b")
+    assert classes_of((a, f"{b}/*/*.png", b)) == expected(folders / "a", folders / "b")  # each file once
+    files = sorted(str(one) for one in (folders / "a").rglob("*.png"))
+    assert classes_of(tuple(files)) == expected(folders / "a")  # as a shell makes them of a pattern
+    found = of((s, s))
+    assert [len(part) for part in (found.train, found.val)] == [9, 9]
+    packed = make_tar(folders / "b.tar", folders / "b")
+    assert {name: len(images) for name, images in classes_of((a, str(packed))).items()} == dict.fromkeys(COLORS, 6)
+
+
+@pytest.mark.parametrize("load", [of, class_folder])
+def test_several_sources_are_of_one_kind(folders: Path, load: Callable[[tuple[str, ...]], object]) -> None:
+    a, s = str(folders / "a"), str(folders / "s")
+    with pytest.raises(UserError, match=r"/s has images to train and to test on apart, but .*/a has not"):
+        load((a, s))
+    with pytest.raises(UserError, match=r"nowhere does not exist; give a folder .* a glob in quotes"):
+        load((a, str(folders / "nowhere")))
+    (folders / "t.csv").write_text("path,label\na.png,1\n")
+    with pytest.raises(UserError, match=r"t\.csv is (a table of paths, which are read one at a time|not a folder)"):
+        load((a, str(folders / "t.csv")))
+
+
+def test_several_sources_among_the_settings(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folders)
+    data = FinetuneConfig("scratch", data=FinetuneDataConfig(path=("a", "b"))).with_absolute_paths().data
+    assert data.path == (str(folders / "a"), str(folders / "b"))
+    assert len(collect(data.path)) == 18
+    for argv in (["--data", "a,b", "w"], ["--data.path=[a,b]", "w"], ["w", "--data.path", "a,b"]):
+        assert parse(EvaluateConfig, argv, "evaluate").data.path == ("a", "b")
+        parsed = parse(FinetuneConfig, argv, "finetune")
+        assert (parsed.weights, parsed.data.path) == ("w", ("a", "b"))
+    assert parse(FinetuneConfig, ["--data.path", "a", "w"], "finetune").weights == "w"  # no second source
+    for kind in (FinetuneDataConfig, EvaluateDataConfig):
+        with pytest.raises(ValueError, match=r"dataset torch/cifar10 takes one folder as --data\.path, not a,b"):
+            kind(path=("a", "b"), dataset="torch/cifar10")
+        with pytest.raises(ValueError, match="path is empty"):
+            kind(path=("a", ""))
