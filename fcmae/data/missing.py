@@ -2,8 +2,8 @@
 
 from typing import Any
 
-MISSING = frozenset(("NA", "N/A", "null", "None", "<NA>"))
-"""What R, SQL and pandas write, in exactly these spellings; nan in any."""
+MISSING = frozenset(("NA", "N/A", "null", "<NA>"))
+"""What R, SQL and pandas write, in exactly these spellings; nan in any. None is a word for a class of its own."""
 
 
 def is_missing(cell: Any) -> bool:
