@@ -91,3 +91,12 @@ def sync(path: Path) -> None:
                 raise
         finally:
             os.close(descriptor)
+
+
+def identity(path: str | Path) -> object:
+    """Equal for all names of a file, such as links; of one that is not there its absolute path."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # not there, or no path
+        return os.path.abspath(path)
+    return found.st_dev, found.st_ino

@@ -28,6 +28,7 @@ from fcmae.data.splits import TRAIN, are_splits
 from fcmae.data.stored import ImageRef
 from fcmae.data.stores.access import Access
 from fcmae.errors import UserError, in_a_line
+from fcmae.files import identity
 
 logger = logging.getLogger(__name__)
 
@@ -137,27 +138,31 @@ def class_parts(source: Source, flag: str = "--data.path", access: Access | None
 
 
 def joined(found: Sequence[ClassFolders]) -> ClassFolders:
-    """The classes of several sources together. A file counts once."""
+    """The classes of several sources together. A file counts once in a class; a line says how many are left out."""
     if len(found) == 1:
         return found[0]
     seen: set[object] = set()
     classes: dict[str, list[int]] = {}
-    start = 0
+    start = repeated = 0
     for one in found:
         for name, places in one.places.items():
-            keys = [(name, _place(one.images[place])) for place in places.tolist()]
+            keys = [(name, _identity(one.images[place])) for place in places.tolist()]
             new = [start + place for place, key in zip(places.tolist(), keys, strict=True) if key not in seen]
             classes.setdefault(name, []).extend(new)
             seen.update(keys)
+            repeated += len(keys) - len(new)
         start += len(one.images)
+    if repeated:
+        where = ",".join(one.where for one in found)
+        logger.info("%s: %d further names (links, or given twice) of files in the set are left out", where, repeated)
     is_labeled = all(one.is_labeled for one in found)
     order = in_label_order(classes) if is_labeled else sorted(classes)
     kept = {name: np.array(classes[name]) for name in order if classes[name]}
     return ClassFolders(",".join(one.where for one in found), Joined([one.images for one in found]), kept, is_labeled)
 
 
-def _place(image: ImageRef) -> object:
-    return os.path.abspath(image) if isinstance(image, Path) else image
+def _identity(image: ImageRef) -> object:
+    return identity(image) if isinstance(image, Path) else image
 
 
 def classes_of(part: Part, flag: str = "--data.path") -> ClassFolders:

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from fcmae.data.missing import is_missing
+from fcmae.data.missing import ClassName, is_missing, label_text
 from fcmae.data.rows.columns import usual_column
-from fcmae.data.splits import SPLITS, TEST, TRAINING
+from fcmae.data.splits import SPLITS
 from fcmae.errors import UserError, in_a_line
 from fcmae.runs.utf8_path import readable
 
@@ -39,7 +39,10 @@ def labels_of(cells: Sequence[Any], table: str, row: Callable[[int], str]) -> La
         UserError: a row has no label while none has several; a label is a missing value, no UTF-8, or a vector.
     """
     several = any(isinstance(one, list | tuple) for one in cells) or any(
-        separator in one for one in cells if isinstance(one, str) for separator in SEPARATORS
+        separator in one
+        for one in cells
+        if isinstance(one, str) and not isinstance(one, ClassName)
+        for separator in SEPARATORS
     )
     found = [_labels(cell) for cell in cells]
     for number, labels in enumerate(found):
@@ -60,15 +63,17 @@ def labels_of(cells: Sequence[Any], table: str, row: Callable[[int], str]) -> La
             f"{table}: its labels, such as {list(found[0])}, are numbers for every class in turn (one-hot); give the "
             f"names or the numbers of the classes that an image has"
         )
-    return Labels(found, several)
+    return Labels([tuple(map(str, labels)) for labels in found], several)
 
 
 def _labels(cell: Any) -> tuple[str, ...]:
     if not isinstance(cell, str) and is_missing(cell):
         return ()
+    if isinstance(cell, ClassName):
+        return (cell,)
     if isinstance(cell, list | tuple):
-        return tuple("nan" if one is None else str(one).strip() for one in cell)
-    text = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
+        return tuple("nan" if one is None else one if isinstance(one, ClassName) else str(one).strip() for one in cell)
+    text = label_text(cell)
     for separator in SEPARATORS[1:]:
         text = text.replace(separator, SEPARATORS[0])
     return tuple(one.strip() for one in text.split(SEPARATORS[0]) if one.strip())
@@ -125,6 +130,5 @@ def _parts(cells: Sequence[Any]) -> list[str]:
 
 
 def _tell_apart(values: set[str]) -> bool:
-    """Whether all values are names of parts; with both to train and to validate on, others are parts to leave out."""
-    named = values - {""}
-    return bool(named) and (named <= SPLITS or not (named.isdisjoint(TRAINING) or named.isdisjoint(TEST)))
+    """Whether a value is the name of a part; others are then parts to leave out."""
+    return not values.isdisjoint(SPLITS)

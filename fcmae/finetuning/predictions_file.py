@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,17 +66,28 @@ def write_predictions(
 ) -> None:
     """A row for each image: path, label(s), and the probability of every class."""
     rows = probabilities_NC.numpy().astype(np.float64).round(DIGITS)
+    columns = _columns(classes)
     if file.suffix.lower() in PARQUET:
-        columns: dict[str, Any] = {"path": list(names), "label": list(labels)}
-        columns |= {f"p_{name}": rows[:, n] for n, name in enumerate(classes)}
-        _write_parquet(file, columns)
+        found: dict[str, Any] = {"path": list(names), "label": list(labels)}
+        _write_parquet(file, found | {name: rows[:, n] for n, name in enumerate(columns)})
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", *(f"p_{name}" for name in classes)])
+    writer.writerow(["path", "label", *columns])
     for name, label, row in zip(names, labels, rows, strict=True):
         writer.writerow([name, label, *(f"{p:.{DIGITS}g}" for p in row)])
     write_text(file, text.getvalue())
+
+
+def _columns(classes: Sequence[str]) -> list[str]:
+    """A name for the probabilities of each class; of two classes of one name, such as ImageNet's cranes, the second
+    gets a number."""
+    seen = Counter[str]()
+    names = []
+    for name in classes:
+        seen[name] += 1
+        names.append(f"p_{name}" if seen[name] == 1 else f"p_{name} ({seen[name]})")
+    return names
 
 
 def write_features(file: Path, names: Sequence[str], features_NC: Tensor) -> None:

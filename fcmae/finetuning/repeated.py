@@ -1,11 +1,11 @@
 """Images that a table names more than once."""
 
 import logging
-import os
 from collections.abc import Sequence
 
 from fcmae.data.splits import TRAINING
 from fcmae.errors import UserError, in_a_line
+from fcmae.files import identity
 from fcmae.finetuning.tables import Row
 from fcmae.runs.utf8_path import readable
 
@@ -18,10 +18,12 @@ def each_once(rows: Sequence[Row], table: str) -> list[Row]:
     Raises:
         UserError: an image has other labels in another row.
     """
-    first: dict[str, Row] = {}
-    others: dict[str, set[str]] = {}
+    first: dict[object, Row] = {}
+    others: dict[object, set[str]] = {}
+    kept: dict[object, Row] = {}
     for row in rows:
-        place = os.path.abspath(row.path)
+        place = identity(row.path)
+        kept.setdefault((place, _part(row)), row)
         if set(first.setdefault(place, row).labels) != set(row.labels):
             others.setdefault(place, set(first[place].labels)).update(row.labels)
     if others:
@@ -30,16 +32,15 @@ def each_once(rows: Sequence[Row], table: str) -> list[Row]:
             f"--data.path {table}: {_count(others)} other labels in another row; the first: "
             f"{_shown(first[place])}; write them as {in_a_line(';'.join(sorted(labels)))} in one row"
         )
-    kept = {(os.path.abspath(row.path), _part(row)): row for row in reversed(rows)}
     if repeats := len(rows) - len(kept):
         logger.info("%s: %d row(s) that repeat an image and its label count once", table, repeats)
-    return list(reversed(kept.values()))
+    return list(kept.values())
 
 
 def check_apart(table: str, train: Sequence[Row], val: Sequence[Row]) -> None:
     """UserError for images that are in both splits: their validation would tell nothing."""
-    trained = {os.path.abspath(row.path) for row in train}
-    if both := [row for row in val if os.path.abspath(row.path) in trained]:
+    trained = {identity(row.path) for row in train}
+    if both := [row for row in val if identity(row.path) in trained]:
         raise UserError(
             f"--data.path {table}: {_count(both)} rows in both splits, to train and to validate on; the first: "
             f"{_shown(both[0])}; leave each in one"
@@ -50,7 +51,7 @@ def _part(row: Row) -> str | None:
     return TRAINING[0] if row.split in TRAINING else row.split
 
 
-def _count(found: Sequence[Row] | dict[str, set[str]]) -> str:
+def _count(found: Sequence[Row] | dict[object, set[str]]) -> str:
     return "1 image has" if len(found) == 1 else f"{len(found):,} images have"
 
 

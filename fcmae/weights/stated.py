@@ -7,7 +7,7 @@ from fcmae.runs.find import MODEL
 from fcmae.runs.layout import CHECKPOINTS, EXPORTS
 from fcmae.weights import formats
 from fcmae.weights.formats.base import CONFIG_JSON, SEVERAL, Stated, read_json
-from fcmae.weights.formats.transformers import PREPROCESSOR
+from fcmae.weights.formats.transformers import crop_pct
 from fcmae.weights.settings import run_setting
 
 CLASSES = "classes.json"
@@ -31,8 +31,8 @@ def stated_beside(weights: object) -> Stated:
             names = said.get("classes")
             classes = tuple(map(str, names)) if isinstance(names, list) else None
             return Stated(classes, bool(said.get("multi_label")), _crop(folder, run, content), place / CLASSES)
-    several, crop_pct = content.get("problem_type") == SEVERAL, _crop(folder, run, content)
-    return Stated(_exported_classes(content), several, crop_pct, folder / CONFIG_JSON)
+    several, crop = content.get("problem_type") == SEVERAL, _crop(folder, run, content)
+    return Stated(_exported_classes(content), several, crop, folder / CONFIG_JSON)
 
 
 def stated_image_hw(file: Path) -> tuple[int, int] | None:
@@ -60,7 +60,7 @@ def _crop(folder: Path, run: Path, content: dict[str, Any]) -> float | None:
     pretrained = content.get("pretrained_cfg")
     stated = [
         pretrained.get("crop_pct") if isinstance(pretrained, dict) else None,
-        read_json(folder / PREPROCESSOR).get("crop_pct"),
+        crop_pct(folder),
         run_setting(run / CHECKPOINTS / "any" / MODEL, "data", "crop_pct", float),
     ]
     return next((float(one) for one in stated if isinstance(one, int | float) and 0 < one <= 1), None)

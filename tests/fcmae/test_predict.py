@@ -14,6 +14,7 @@ from PIL import Image
 from fcmae import files
 from fcmae.errors import UserError
 from fcmae.finetune import finetune
+from fcmae.finetuning.predictions_file import write_predictions
 from fcmae.predict import Predicted, main, predict
 from tests.fcmae.labeled_images import fill
 
@@ -205,3 +206,18 @@ def test_one_image_on_the_command_line(run: Path, images: Path, capsys: pytest.C
     image = str(images / "dark" / "0.png")
     assert main([str(run), image, "--num_workers", "0"]) == 0
     assert capsys.readouterr().out.startswith(f"{image}  ")
+
+
+def test_two_classes_of_one_name_have_a_column_each(tmp_path: Path) -> None:
+    """As ImageNet's two cranes: the last one took the place of the first."""
+    from pyarrow import parquet
+
+    p = torch.tensor([[0.5, 0.2, 0.3]])
+    expected = ["p_crane", "p_crane (2)", "p_x"]
+    for file in ("p.parquet", "p.csv"):
+        write_predictions(tmp_path / file, ["a.png"], ["crane"], ["crane", "crane", "x"], p)
+    found = parquet.read_table(tmp_path / "p.parquet").to_pylist()[0]
+    assert [found[name] for name in expected] == [0.5, 0.2, 0.3]
+    with (tmp_path / "p.csv").open() as opened:
+        (row,) = csv.DictReader(opened)
+    assert [float(row[name]) for name in expected] == [0.5, 0.2, 0.3]

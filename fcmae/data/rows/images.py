@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from fcmae.data.missing import is_missing
+from fcmae.data.missing import ClassName, is_missing, label_text
 from fcmae.data.rows.columns import class_names, label_column
 from fcmae.data.rows.files import ParquetRows, RowFile
 from fcmae.data.rows.splits import in_split
@@ -110,7 +110,7 @@ class RowImages(ImageSet):
                     what = "no label" if value is None else f"the label {value}"
                     what = "several labels" if isinstance(value, list) else what
                     raise UserError(f"--data.path {shown(file.where)}: row {row} has {what} in the column {column}")
-                found.append(str(value))
+                found.append(label_text(value))
         return found
 
     @property
@@ -163,6 +163,6 @@ def _labels(file: RowFile) -> tuple[str, list[Any]] | None:
     def named(cell: Any) -> Any:
         if isinstance(cell, list):
             return [named(one) for one in cell]
-        return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
+        return ClassName(names[cell]) if isinstance(cell, int) and 0 <= cell < len(names) else cell
 
     return column, [named(cell) for cell in file.values(column)]

@@ -64,7 +64,8 @@ def model_args(weights: Weights) -> dict[str, Any]:
 
 def image_hw(folder: Path) -> tuple[Any, Any] | None:
     """From ``pretrained_cfg``."""
-    pretrained = read_json(folder / CONFIG_JSON).get("pretrained_cfg")
+    content = read_json(folder / CONFIG_JSON)
+    pretrained = content.get("pretrained_cfg") if str(content.get("architecture")).startswith("convnext") else None
     size = pretrained.get("input_size") if isinstance(pretrained, dict) else None
     return (size[1], size[2]) if isinstance(size, list) and len(size) == 3 else None
 
@@ -81,7 +82,7 @@ def _config(weights: Weights, pixels: Pixels, stated: Stated) -> dict[str, Any]:
     stem |= {"patch_size": config.stride} if config.stride != config.size.stem_stride else {}
     size, names = list(config.image_hw), stated.names(weights.num_classes)
     more: dict[str, Any] = {} if names is None else {"label_names": list(names)}
-    more |= {"problem_type": SEVERAL} if names is not None and stated.is_multi_label else {}
+    more |= {"problem_type": SEVERAL} if weights.num_classes and stated.is_multi_label else {}
     if exported := pixels.exported():
         more[EXPORTED_KEY] = exported
     return {

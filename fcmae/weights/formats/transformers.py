@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcmae.data.crop_share import crop_share
+from fcmae.data.crop_share import FULL_CROP_FROM, crop_share
 from fcmae.data.normalizer import Pixels
 from fcmae.weights.formats.base import (
     CONFIG_JSON,
@@ -73,13 +73,27 @@ def mean_std(folder: Path) -> tuple[Any, Any] | None:
 
 def image_hw(folder: Path) -> tuple[Any, Any] | None:
     """The crop of the image processor, else the network's size: of published networks that is not the crop's."""
-    crop, size = (read_json(folder / PREPROCESSOR).get(name) for name in ("crop_size", "size"))
-    if isinstance(crop, dict) and {"height", "width"} <= crop.keys():
-        return crop["height"], crop["width"]
-    if isinstance(size, dict) and "shortest_edge" in size:
-        return size["shortest_edge"], size["shortest_edge"]
-    side = read_json(folder / CONFIG_JSON).get("image_size")
-    return (side[0], side[1]) if isinstance(side, list) and len(side) == 2 else None if side is None else (side, side)
+    content = read_json(folder / CONFIG_JSON)
+    if not str(content.get("model_type")).startswith("convnext"):
+        return None
+    preprocessor, own = read_json(folder / PREPROCESSOR), content.get("image_size")
+    if isinstance(own, list) and len(own) == 2:  # only ours: a rectangle
+        return own[0], own[1]
+    for one in (preprocessor.get("crop_size"), preprocessor.get("size"), own):
+        if isinstance(one, dict) and {"height", "width"} <= one.keys():
+            return one["height"], one["width"]
+        side = one.get("shortest_edge") if isinstance(one, dict) else one
+        if isinstance(side, int):
+            return side, side
+    return None
+
+
+def crop_pct(folder: Path) -> float | None:
+    """Of the image processor; that of ConvNeXt takes whole images from 384² on."""
+    said, size = read_json(folder / PREPROCESSOR), image_hw(folder)
+    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type"))
+    is_whole = kind.startswith("ConvNext") and size is not None and min(size) >= FULL_CROP_FROM
+    return 1.0 if is_whole else said.get("crop_pct")
 
 
 def _config(weights: Weights, pixels: Pixels, stated: Stated) -> dict[str, Any]:

@@ -108,3 +108,20 @@ def test_several_sources_among_the_settings(folders: Path, monkeypatch: pytest.M
             kind(path=("a", "b"), dataset="torch/cifar10")
         with pytest.raises(ValueError, match="path is empty"):
             kind(path=("a", ""))
+
+
+def test_links_to_files_of_another_source_count_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They were trained on and validated on."""
+    for name in COLORS:
+        fill(tmp_path / "a" / name, (0, 0, 0), 3)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "hard").mkdir()
+    for name in COLORS:
+        (tmp_path / "hard" / name).mkdir()
+        for file in (tmp_path / "a" / name).iterdir():
+            (tmp_path / "hard" / name / f"other-{file.name}").hardlink_to(file)
+    caplog.set_level("INFO")
+    for other in ("link", "hard"):
+        caplog.clear()
+        assert classes_of((f"{tmp_path}/a", f"{tmp_path}/{other}")) == expected(tmp_path / "a")
+        assert "9 further names (links, or given twice) of files in the set are left out" in caplog.text

@@ -1,6 +1,7 @@
 """Labeled sets of tables of paths and of images: the same columns, labels and splits for both."""
 
 import io
+import json
 import logging
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from fcmae.data.classes import class_folder, class_parts
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet
 from fcmae.finetuning.labels import labeled_set
+from fcmae.finetuning.repeated import each_once
+from fcmae.finetuning.tables import Row
 from tests.fcmae.labeled_images import fill
 
 
@@ -135,6 +139,40 @@ def test_a_column_that_is_guessed_has_splits(tmp_path: Path, caplog: pytest.LogC
     assert list(of(file).val.names) == ["images/8.png", "images/9.png"]
 
 
+@pytest.mark.parametrize("column", ["split", "fold"])
+def test_a_word_beside_names_of_splits_is_an_error(tmp_path: Path, column: str) -> None:
+    """Else rows that were held out would be trained on, in a random split."""
+    rows = "".join(f"images/{n}.png,{'ab'[n % 2]},{'train' if n < 8 else 'val_seen'}\n" for n in range(10))
+    with pytest.raises(UserError, match=r"its column of splits has train, val_seen; it needs train and val"):
+        of(table(tmp_path, f"path,label,{column}\n" + rows))
+
+
+@pytest.mark.parametrize("names", [["null", "cat"], ["car|truck", "cat"], ["nan", "a;b"]])
+def test_the_names_that_a_file_gives_are_no_cells(tmp_path: Path, names: list[str]) -> None:
+    """Whatever they look like, they are one label each."""
+    file = of_images(tmp_path / "t.parquet", {"label": [0, 1, 0, 1]})
+    info = json.dumps({"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}})
+    parquet.write_table(parquet.read_table(file).replace_schema_metadata({b"huggingface": info}), file)
+    found = of(file)
+    assert (sorted(found.classes), found.is_multi_label) == (sorted(names), False)
+    train, _ = class_folder(str(file), test_share=0.5)
+    assert sorted(train.labels) == [0, 1]
+
+
+def test_whole_numbers_are_the_same_classes_to_all_commands(tmp_path: Path) -> None:
+    file = of_images(tmp_path / "t.parquet", {"label": [0.0, 1.0, 10.0, 2.0] * 2})
+    assert of(file).classes == ("0", "1", "2", "10")
+    assert list(class_parts(str(file))[0].places) == ["0", "1", "2", "10"]
+
+
+def test_links_are_the_images_that_they_lead_to(tmp_path: Path) -> None:
+    rows = "".join(f"images/{n}.png,{'ab'[n % 2]},{'train' if n < 6 else 'val'}\n" for n in range(10))
+    file = table(tmp_path, "path,label,split\n" + rows + "images/link.png,a,val\n")
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "images" / "0.png")
+    with pytest.raises(UserError, match=r"1 image has rows in both splits, .* the first: images/link\.png"):
+        of(file)
+
+
 def test_an_image_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = "".join(f"images/{n}.png,{'ab'[n % 2]}\n" for n in range(10))
     file = table(tmp_path, "path,label\n" + rows + f"images/../images/0.png,a\n{tmp_path}/images/1.png,b\n")
@@ -142,6 +180,8 @@ def test_an_image_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         found = of(file)
     assert sorted([*found.train.names, *found.val.names]) == [f"images/{n}.png" for n in range(10)]
     assert "t.csv: 2 row(s) that repeat an image and its label count once" in caplog.text
+    listed = [Row(f"/x/{name}", name, ("a",), None) for name in "abaca"]
+    assert [row.name for row in each_once(listed, "t.csv")] == ["a", "b", "c"]  # each in its first place
 
 
 def test_an_image_has_its_labels_in_one_row(tmp_path: Path) -> None:

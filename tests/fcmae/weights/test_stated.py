@@ -12,6 +12,7 @@ from PIL import Image
 
 import fcmae
 from fcmae.convert import convert
+from fcmae.data.crop_share import crop_share
 from fcmae.data.images import open_image
 from fcmae.data.normalizer import Normalizer
 from fcmae.finetuning.best import best_folder
@@ -102,3 +103,35 @@ def test_transformers_preprocesses_as_validation_does(
     pixel = max(2 / side for side in image_hw) / 0.22  # a step between pixels, in normalized values
     assert (found - expected).abs().max() < 0.6 * pixel + 2 / 255 / 0.22
     assert (found.mean((1, 2)) - expected.mean((1, 2))).abs().max() < 0.25 * pixel + 0.005
+
+
+SQUEEZING = {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.875}
+PREPROCESSORS: list[tuple[dict[str, Any], Any, int | tuple[int, int], float]] = [
+    (SQUEEZING | {"size": {"shortest_edge": 384}}, 224, 384, 1.0),
+    (SQUEEZING | {"size": {"shortest_edge": 224}}, 224, 224, 0.875),
+    ({"feature_extractor_type": "ConvNextFeatureExtractor", "crop_pct": 0.9, "size": 384}, 224, 384, 1.0),
+    ({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "crop_size": 224}, 224, 224, 0.875),
+    (SQUEEZING | {"size": {"shortest_edge": 64}}, [64, 96], (64, 96), 0.875),  # as fcmae wrote it before
+    ({}, 256, 256, 0.875),
+]
+
+
+@pytest.mark.parametrize(("preprocessor", "image_size", "size", "share"), PREPROCESSORS)
+def test_folders_of_others(
+    tmp_path: Path, preprocessor: dict[str, Any], image_size: Any, size: int | tuple[int, int], share: float
+) -> None:
+    convert(tuned(tmp_path / "run", (64, 64), None), tmp_path / "hf", format="transformers")
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    config = tmp_path / "hf" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_size": image_size}))
+    weights = read_weights(tmp_path / "hf")
+    assert weights.config.img_size == size
+    assert crop_share(stated_beside(tmp_path / "hf").crop_pct, weights.config.image_hw) == share
+
+
+def test_the_configuration_of_another_network_says_nothing(tmp_path: Path) -> None:
+    convert(tuned(tmp_path / "run", (64, 64), None), tmp_path / "mine.safetensors")
+    for config in ({"model_type": "vit", "image_size": 384}, {"architecture": "vit_tiny", "pretrained_cfg": {
+            "input_size": [3, 384, 384]}}):  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert read_weights(tmp_path / "mine.safetensors").config.img_size == 224
