@@ -11,7 +11,7 @@ from fcmae.cli.pretrain_parser import FINETUNING
 from fcmae.cli.recipes import Given, Recipes
 from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneConfig
-from fcmae.finetuning.few_labels import FEW_LABELS, FEW_LABELS_LARGE, NAMES
+from fcmae.finetuning.few_labels import FEW_LABELS, NAMES
 
 PROG = "python -m fcmae.finetune"
 DESCRIPTION = """Fine-tune pretrained weights on labeled images, and export the result for timm and transformers.
@@ -85,13 +85,12 @@ def config_from(args: Sequence[Any], keywords: Mapping[str, Any]) -> FinetuneCon
 
 def _computed(config: FinetuneConfig, given: Given) -> dict[str, Any]:
     """What the recipe for few labels, if there is one, leaves open and nothing else gives."""
-    chosen = [name for name in given.recipes if name in (FEW_LABELS, FEW_LABELS_LARGE)]
     is_open = NAMES - given.settings.keys()
-    if not chosen or not is_open:
+    if FEW_LABELS not in given.recipes or not is_open:
         return {}
     from fcmae.finetuning.recipes import computed  # here, because it lists the images
 
-    return computed(chosen[-1], config, is_open)
+    return computed(config, is_open)
 
 
 def _recipe(config: FinetuneConfig) -> str:

@@ -1,4 +1,4 @@
-"""The settings of the recipes for few labels that follow from the images, the batch and the weights.
+"""The settings of the recipe for few labels that follow from the images and the batch.
 
 Measured with atto on two sets: docs/experiments/label-efficiency.md.
 """
@@ -17,11 +17,8 @@ IMAGES_SEEN, EPOCHS = 20_000, (30, 60)
 1,969."""
 WARMUP_SHARE = 0.1
 """Of the epochs, as measured."""
-LAYER_DECAY = {FEW_LABELS: 0.8, FEW_LABELS_LARGE: 0.9}
-SCRATCH_LAYER_DECAY = 1.0
-"""Random layers are not worth keeping."""
-NAMES = frozenset(("train.layer_decay", "train.epochs", "train.warmup_epochs", "train.base_lr"))
-"""The settings that the recipes' files leave open."""
+NAMES = frozenset(("train.epochs", "train.warmup_epochs", "train.base_lr"))
+"""The settings that the file of ``FEW_LABELS`` leaves open."""
 
 
 def epochs(images: int) -> int:
@@ -30,24 +27,17 @@ def epochs(images: int) -> int:
     return max(least, min(most, round(IMAGES_SEEN / images)))
 
 
-def values(
-    recipe: str, images: int, effective_batch: int, from_scratch: bool, given_epochs: int | None = None
-) -> dict[str, Any]:
-    """What a recipe's file leaves open, by dotted name.
+def values(images: int, effective_batch: int, given_epochs: int | None = None) -> dict[str, Any]:
+    """What the recipe's file leaves open, by dotted name.
 
     Args:
-        recipe: ``FEW_LABELS``, or ``FEW_LABELS_LARGE``, whose file leaves layer decay open alone.
         images: to train on.
         effective_batch: images of an optimizer step.
-        from_scratch: whether training starts from random weights.
         given_epochs: in place of the recipe's, for the warm-up.
     """
-    found: dict[str, Any] = {"train.layer_decay": SCRATCH_LAYER_DECAY if from_scratch else LAYER_DECAY[recipe]}
-    if recipe == FEW_LABELS:
-        passes = epochs(images)
-        found |= {
-            "train.epochs": passes,
-            "train.warmup_epochs": round(WARMUP_SHARE * (given_epochs or passes), 3),
-            "train.base_lr": PEAK_LR * BASE_BATCH / effective_batch,
-        }
-    return found
+    passes = epochs(images)
+    return {
+        "train.epochs": passes,
+        "train.warmup_epochs": round(WARMUP_SHARE * (given_epochs or passes), 3),
+        "train.base_lr": PEAK_LR * BASE_BATCH / effective_batch,
+    }

@@ -61,11 +61,10 @@ def recipe_for(config: FinetuneConfig) -> str:
     return chosen
 
 
-def computed(recipe: str, config: FinetuneConfig, is_open: Container[str]) -> dict[str, Any]:
-    """The settings that a recipe for few labels leaves open, by dotted name; a line says which.
+def computed(config: FinetuneConfig, is_open: Container[str]) -> dict[str, Any]:
+    """The settings that ``FEW_LABELS`` leaves open, by dotted name; a line says which.
 
     Args:
-        recipe: one for few labels.
         config: as given. Without ``data.path`` nothing is computed. A run that is resumed keeps its own values,
             however many images there are now.
         is_open: dotted names that neither the user nor a file gives.
@@ -81,13 +80,11 @@ def computed(recipe: str, config: FinetuneConfig, is_open: Container[str]) -> di
     train, images = config.train, len(labeled_set(config.data.of_labels, config.seed).train)
     processes = max(1, int(os.environ.get("WORLD_SIZE") or "1"))
     given_epochs = None if "train.epochs" in is_open else train.epochs
-    values = few_labels.values(
-        recipe, images, expected_batch(train, processes), config.weights == SCRATCH, given_epochs
-    )
+    values = few_labels.values(images, expected_batch(train, processes), given_epochs)
     found = {name: value for name, value in values.items() if name in is_open}
     if found:
         flags = " ".join(f"--{name} {value:g}" for name, value in found.items())
-        logger.info("%s images to train on: --config %s has %s", f"{images:,}", recipe, flags)
+        logger.info("%s images to train on: --config %s has %s", f"{images:,}", FEW_LABELS, flags)
     return found
 
 
