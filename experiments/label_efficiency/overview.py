@@ -15,7 +15,8 @@ from experiments.label_efficiency.table import cells, tested
 
 def draw(sets: Mapping[str, Sequence[Result]], file: Path) -> None:
     """A panel for each set, a column for each share of the labels."""
-    picture = Figure(figsize=(4 * len(sets), 3.6), dpi=150, layout="constrained")
+    rows = len({one.network for results in sets.values() for one in tested(results)})
+    picture = Figure(figsize=(max(6, 4 * len(sets)), 3.4 + 0.2 * rows), dpi=150, layout="constrained")
     panels = picture.subplots(1, len(sets), squeeze=False)[0]
     for axes, (title, results) in zip(panels, sets.items(), strict=True):
         found = cells(results)
@@ -35,7 +36,8 @@ def draw(sets: Mapping[str, Sequence[Result]], file: Path) -> None:
         )
         axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
         axes.grid(axis="y", alpha=0.3)
-    panels[0].legend()
+    lines = {line.get_label(): line for axes in panels for line in axes.containers}
+    picture.legend(lines.values(), lines.keys(), loc="outside lower left")  # below: it would cover points
     picture.savefig(file)
 
 

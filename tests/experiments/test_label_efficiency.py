@@ -235,7 +235,7 @@ def test_the_table_has_students_interval(tmp_path: Path) -> None:
     ]
     overview.draw({"one": results, "other": results[:3]}, tmp_path / "overview.png")
     with Image.open(tmp_path / "overview.png") as image:
-        assert image.size == (1200, 540)
+        assert image.size == (1200, 570)
     table.figure(results, "made up", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width > 600
