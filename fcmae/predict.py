@@ -123,7 +123,7 @@ def _show(found: Predicted, config: PredictConfig) -> None:
         rows = zip(found.paths, found.labels, best, strict=True)
         say("".join(f"{path:{width}}  {label}  {share:.0%}\n" for path, label, share in rows))
     for file in filter(None, (config.output, config.features)):
-        say(f"{len(found.paths):,} images: {file}\n")
+        say(f"{len(found.paths):,} image{'s' * (len(found.paths) != 1)}: {file}\n")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def predictions(config: "PredictConfig") -> "Predicted":
     )
     unreadable.share(1)
     if not batches:
-        raise UserError(f"none of the {len(images)} images can be read; each is named above")
+        what = "the image cannot" if len(images) == 1 else f"none of the {len(images):,} images can"
+        raise UserError(f"{what} be read; named above")
     places, found = (torch.cat(parts) for parts in zip(*batches, strict=True))
     logits, features = found[:, : len(classes)], found[:, len(classes) :]
     p = logits.sigmoid() if taken.is_multi_label else logits.softmax(1)

@@ -202,10 +202,17 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(
     assert list(file.parent.iterdir()) == []
 
 
-def test_one_image_on_the_command_line(run: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_on_the_command_line(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     image = str(images / "dark" / "0.png")
     assert main([str(run), image, "--num_workers", "0"]) == 0
     assert capsys.readouterr().out.startswith(f"{image}  ")
+    assert main([str(run), image, "--num_workers", "0", "--output", str(tmp_path / "p.csv")]) == 0
+    assert capsys.readouterr().out == f"1 image: {tmp_path / 'p.csv'}\n"
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert main([str(run), str(tmp_path / "broken.png"), "--num_workers", "0"]) == 1
+    assert "the image cannot be read; named above" in caplog.text
 
 
 def test_two_classes_of_one_name_have_a_column_each(tmp_path: Path) -> None:
