@@ -72,7 +72,7 @@ RATES = (3e-4, 1e-3, 3e-3, 6e-3)
 RECIPE = "few_labels"
 """Of fine-tuning; what it leaves to be computed the plan gives."""
 DECAY = {True: 0.8, False: 1.0}
-"""Layer decay: a network from scratch has no layers worth keeping."""
+"""Layer decay after pretraining, and from scratch, where ``DECAYED`` has another."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,6 @@ def _crop(folder: Path, run: Path, content: dict[str, Any]) -> float | None:
     stated = [
         pretrained.get("crop_pct") if isinstance(pretrained, dict) else None,
         crop_pct(folder),
-        run_setting(run / CHECKPOINTS / "any" / MODEL, "data", "crop_pct", float),
+        run_setting(run / CHECKPOINTS / "any" / MODEL, "data", "crop_pct", float),  # the same for all checkpoints
     ]
     return next((float(one) for one in stated if isinstance(one, int | float) and 0 < one <= 1), None)
