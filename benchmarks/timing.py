@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from fcmae.cli.allocator import keep_freed_memory
+from fcmae.cli.matmul import use_exact_onednn
 from fcmae.sparse.backends.registry import resolve_backend
 
 
@@ -36,6 +37,7 @@ def alternate(
 ) -> dict[str, list[float]]:
     """Seconds of each run: one warm-up, then ``repeats`` rounds that run every path once."""
     keep_freed_memory()  # as every command does
+    use_exact_onednn()
     for run in paths.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in paths}

@@ -23,11 +23,13 @@ if not torch.cuda.is_available():
 
 from hypothesis import settings  # noqa: E402
 
+from fcmae.cli.matmul import use_exact_onednn  # noqa: E402
 from fcmae.sparse.backends.operations import Backend  # noqa: E402
 from fcmae.sparse.backends.registry import resolve_backend  # noqa: E402
 
 settings.register_profile("busy", settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("busy")
+use_exact_onednn()  # as the first command or function of a process; no test depends on those before it
 
 
 WAITING = (

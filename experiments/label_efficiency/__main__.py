@@ -20,6 +20,7 @@ from pathlib import Path
 from experiments.label_efficiency import table
 from experiments.label_efficiency.plan import KNOWN, NETWORKS, PLANS
 from experiments.label_efficiency.run import Experiment
+from fcmae.cli.allocator import keep_freed_memory
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--tune-at", type=float, metavar="SHARE", help="tune the rate there only (default: at each)")
     parser.add_argument("--length", type=float, default=1.0, help="multiple of the plan's epochs of pretraining")
     args = parser.parse_args()
+    keep_freed_memory()
     plan = PLANS[args.set].lasting(args.length)
     experiment = Experiment(plan, args.folder)
     results = []

@@ -1,0 +1,34 @@
+"""Float32 matrix products by oneDNN where it is exact and faster than what PyTorch uses.
+
+PyTorch leaves float32 products on a CPU to MKL, which on AMD's processors reaches less than half of their speed
+(docs/benchmarks.md). It leaves them to oneDNN where bfloat16 is allowed inside of a product. On processors with AVX-512
+but without AMX, oneDNN makes no use of that and computes in float32. On others it rounds. So the error is measured.
+"""
+
+import torch
+
+ASKS_ONEDNN, DEFAULT = "medium", "highest"  # of torch.set_float32_matmul_precision
+UNSET = "none"
+SIZE = 256
+EXACT = 1e-5  # relative error; float32's is 1e-7, bfloat16's 1e-3
+
+
+def use_exact_onednn() -> None:
+    """Let oneDNN compute float32 products for the rest of this process, if they stay float32.
+
+    Does nothing where PyTorch has a GPU, which the same setting concerns, or where it has been set already.
+    """
+    cpu = torch.backends.mkldnn
+    if not cpu.is_available() or torch.accelerator.is_available() or cpu.matmul.fp32_precision != UNSET:
+        return
+    torch.set_float32_matmul_precision(ASKS_ONEDNN)
+    if not _relative_error() < EXACT:
+        torch.set_float32_matmul_precision(DEFAULT)
+
+
+def _relative_error() -> float:
+    """Largest error of a product, relative to its largest element."""
+    generator = torch.Generator().manual_seed(0)  # torch's own state stays as it is
+    left, right = torch.randn(2, SIZE, SIZE, generator=generator)
+    expected = left.double() @ right.double()
+    return float((left @ right - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,107 @@
+"""oneDNN computes float32 products where it is exact, and only there."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from fcmae.cli.matmul import use_exact_onednn
+
+CODE = """
+import torch
+from fcmae.cli.devices import choose_device as of
+torch.accelerator.is_available = lambda: False
+of("cpu")
+print("chosen", flush=True)
+torch.rand(50, 60) @ torch.rand(60, 70)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_a_process_begins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without a GPU, with PyTorch's own setting, which later tests find again."""
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    setting = torch.backends.mkldnn.matmul.fp32_precision
+    begin()
+    yield
+    begin()
+    if setting != "none":
+        torch.set_float32_matmul_precision("medium" if setting == "bf16" else "highest")
+
+
+def begin() -> None:
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+
+def run(code: str) -> str:
+    """What oneDNN and the code say."""
+    env = os.environ | {"ONEDNN_VERBOSE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120, env=env
+    )
+    return done.stdout.partition("chosen")[2]
+
+
+def error_of(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *shape: int) -> float:
+    left, right = torch.rand(*shape[:-1]) - 0.5, torch.rand(*shape[:-3], *shape[-2:]) - 0.5
+    expected = product(left.double(), right.double())
+    return float((product(left, right).double() - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("shape", [(2048, 160, 640), (40, 8192, 160), (33, 7, 5), (4, 128, 40, 160)])
+def test_products_stay_float32(shape: tuple[int, ...]) -> None:
+    """Whatever the processor: of the shapes of a network and of odd ones, plain, batched and into a sum."""
+    use_exact_onednn()
+    assert error_of(torch.matmul, *shape) < 2e-6
+    bias = torch.ones(shape[-1])
+    assert error_of(lambda left, right: (left @ right).add_(bias), *shape) < 2e-6
+    if len(shape) == 3:
+        assert error_of(lambda left, right: torch.addmm(bias.to(left), left, right), *shape) < 2e-6
+
+
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(), reason="needs AVX-512, without AMX"
+)
+def test_onednn_computes_where_it_can() -> None:
+    assert ",matmul," in run(CODE)
+
+
+def test_a_processor_that_rounds_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one with AMX: its products are those of bfloat16."""
+    product = torch.Tensor.__matmul__
+
+    def rounded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        is_asked = torch.get_float32_matmul_precision() == "medium" and left.dtype == torch.float32
+        return product(*(one.bfloat16().float() for one in (left, right))) if is_asked else product(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    use_exact_onednn()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_where_there_is_a_gpu_its_setting_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    use_exact_onednn()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_the_users_setting_stays(precision: str) -> None:
+    torch.set_float32_matmul_precision(precision)
+    use_exact_onednn()
+    assert torch.get_float32_matmul_precision() == precision
+
+
+def test_the_users_setting_of_one_backend_stays() -> None:
+    setting = "torch.backends.mkldnn.matmul.fp32_precision = 'ieee'"
+    assert ",matmul," not in run(CODE.replace("of(", f"{setting}\nof("))
+
+
+def test_the_state_of_the_random_numbers_stays() -> None:
+    before = torch.get_rng_state()
+    use_exact_onednn()
+    assert torch.equal(torch.get_rng_state(), before)
