@@ -5,6 +5,8 @@ PyTorch leaves float32 products on a CPU to MKL, which on AMD's processors reach
 but without AMX, oneDNN makes no use of that and computes in float32. On others it rounds. So the error is measured.
 """
 
+from typing import Any
+
 import torch
 
 ASKS_ONEDNN, DEFAULT = "medium", "highest"  # of torch.set_float32_matmul_precision
@@ -18,7 +20,7 @@ def use_exact_onednn() -> None:
 
     Does nothing where PyTorch has a GPU, which the same setting concerns, or where it has been set already.
     """
-    cpu = torch.backends.mkldnn
+    cpu: Any = torch.backends.mkldnn
     if not cpu.is_available() or torch.accelerator.is_available() or cpu.matmul.fp32_precision != UNSET:
         return
     torch.set_float32_matmul_precision(ASKS_ONEDNN)
