@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from fcmae.cli import matmul
 from fcmae.cli.matmul import use_exact_onednn
 
 CODE = """
@@ -21,15 +23,22 @@ torch.rand(50, 60) @ torch.rand(60, 70)
 
 
 @pytest.fixture(autouse=True)
-def _as_a_process_begins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without a GPU, with PyTorch's own setting, which later tests find again."""
+def _as_a_process_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """On a processor of AMD without a GPU, with PyTorch's own setting, which later tests find again."""
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    name = tmp_path / "cpuinfo"
+    name.write_text("vendor_id\t: AuthenticAMD\n")
+    monkeypatch.setattr(matmul, "CPUINFO", name)
     setting = torch.backends.mkldnn.matmul.fp32_precision
     begin()
     yield
     begin()
     if setting != "none":
         torch.set_float32_matmul_precision("medium" if setting == "bf16" else "highest")
+
+
+def processor() -> str:
+    return matmul.CPUINFO.read_text() if matmul.CPUINFO.is_file() else ""
 
 
 def begin() -> None:
@@ -63,9 +72,10 @@ def test_products_stay_float32(shape: tuple[int, ...]) -> None:
         assert error_of(lambda left, right: torch.addmm(bias.to(left), left, right), *shape) < 2e-6
 
 
-@pytest.mark.skipif(
-    not torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(), reason="needs AVX-512, without AMX"
-)
+CAN = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported() and "AMD" in processor()
+
+
+@pytest.mark.skipif(not CAN, reason="needs a processor of AMD with AVX-512")
 def test_onednn_computes_where_it_can() -> None:
     assert ",matmul," in run(CODE)
 
@@ -79,6 +89,17 @@ def test_a_processor_that_rounds_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
         return product(*(one.bfloat16().float() for one in (left, right))) if is_asked else product(left, right)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    use_exact_onednn()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("said", ["vendor_id\t: GenuineIntel\n", None])
+def test_processors_of_others_are_left_alone(said: str | None) -> None:
+    """MKL was made for Intel's."""
+    if said is None:
+        matmul.CPUINFO.unlink()
+    else:
+        matmul.CPUINFO.write_text(said)
     use_exact_onednn()
     assert torch.get_float32_matmul_precision() == "highest"
 
