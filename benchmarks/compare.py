@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks import timing
 from benchmarks.measure import PEAK_SIZE, MatrixProducts, matmul_peak, peak_memory
+from fcmae.cli.matmul import use_exact_onednn
 from fcmae.models.config import BackendName
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -81,6 +82,7 @@ def check_equal(rows: list[Row], device: torch.device) -> None:
 def print_table(rows: list[Row], args: argparse.Namespace, title: str, baseline: str = "masked") -> None:
     """Check, time and print a Markdown table for docs/benchmarks.md, with ratios to the backend ``baseline``."""
     device = torch.device(args.device)
+    use_exact_onednn()  # before what is timed is checked
     check_equal(rows, device)
     names = [f"{row.model} {row.backend} {row.dtype}" for row in rows]
     runs = dict(zip(names, (step(row, device) for row in rows), strict=True))

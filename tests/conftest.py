@@ -29,7 +29,7 @@ from fcmae.sparse.backends.registry import resolve_backend  # noqa: E402
 
 settings.register_profile("busy", settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("busy")
-use_exact_onednn()  # as the first command or function of a process; no test depends on those before it
+use_exact_onednn()  # now, so that products do not change from one test to the next
 
 
 WAITING = (

@@ -25,10 +25,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         UserError: a device that is not there, one device for several processes, or another process did not come.
     """
-    if config.device == "auto":
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        return _accelerator(config, device)
     device = choose_device(config.device)
+    if config.device == "auto":
+        return _accelerator(config, device)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         if device.index is not None:

@@ -1,5 +1,6 @@
 """oneDNN computes float32 products where it is exact, and only there."""
 
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import pytest
 import torch
 
 from fcmae.cli import matmul
+from fcmae.cli.devices import choose_device
 from fcmae.cli.matmul import use_exact_onednn
+from fcmae.config import PretrainConfig
+from fcmae.training.accelerator import make_accelerator
 
 CODE = """
 import torch
@@ -80,6 +84,26 @@ def test_onednn_computes_where_it_can() -> None:
     assert ",matmul," in run(CODE)
 
 
+@pytest.mark.parametrize(
+    ("error", "setting"), [(0.0, "medium"), (1e-6, "medium"), (1e-3, "highest"), (math.nan, "highest")]
+)
+def test_the_error_decides(error: float, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "_relative_error", lambda: error)
+    use_exact_onednn()
+    assert torch.get_float32_matmul_precision() == setting
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("of", [make_accelerator, lambda config: choose_device(config.device)])
+def test_training_and_other_commands_do_it(
+    of: Callable[[PretrainConfig], object], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matmul, "_relative_error", lambda: 0.0)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: None)
+    of(PretrainConfig(device=device))
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
 def test_a_processor_that_rounds_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one with AMX: its products are those of bfloat16."""
     product = torch.Tensor.__matmul__
@@ -117,6 +141,7 @@ def test_the_users_setting_stays(precision: str) -> None:
     assert torch.get_float32_matmul_precision() == precision
 
 
+@pytest.mark.skipif(not CAN, reason="needs a processor of AMD with AVX-512")
 def test_the_users_setting_of_one_backend_stays() -> None:
     setting = "torch.backends.mkldnn.matmul.fp32_precision = 'ieee'"
     assert ",matmul," not in run(CODE.replace("of(", f"{setting}\nof("))
