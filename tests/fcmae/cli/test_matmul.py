@@ -76,7 +76,8 @@ def test_products_stay_float32(shape: tuple[int, ...]) -> None:
         assert error_of(lambda left, right: torch.addmm(bias.to(left), left, right), *shape) < 2e-6
 
 
-CAN = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported() and "AMD" in processor()
+# Why a skip: other processors have nothing to compute with. What is decided is tested below on any, made up.
+CAN = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported() and matmul.VENDOR in processor()
 
 
 @pytest.mark.skipif(not CAN, reason="needs a processor of AMD with AVX-512")
@@ -141,10 +142,10 @@ def test_the_users_setting_stays(precision: str) -> None:
     assert torch.get_float32_matmul_precision() == precision
 
 
-@pytest.mark.skipif(not CAN, reason="needs a processor of AMD with AVX-512")
 def test_the_users_setting_of_one_backend_stays() -> None:
-    setting = "torch.backends.mkldnn.matmul.fp32_precision = 'ieee'"
-    assert ",matmul," not in run(CODE.replace("of(", f"{setting}\nof("))
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+    use_exact_onednn()
+    assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
 
 
 def test_the_state_of_the_random_numbers_stays() -> None:
