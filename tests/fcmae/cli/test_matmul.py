@@ -136,13 +136,15 @@ def test_where_there_is_a_gpu_its_setting_stays(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("precision", ["highest", "high"])
-def test_the_users_setting_stays(precision: str) -> None:
+def test_the_users_setting_stays(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "_relative_error", lambda: 0.0)
     torch.set_float32_matmul_precision(precision)
     use_exact_onednn()
     assert torch.get_float32_matmul_precision() == precision
 
 
-def test_the_users_setting_of_one_backend_stays() -> None:
+def test_the_users_setting_of_one_backend_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "_relative_error", lambda: 0.0)
     torch.backends.mkldnn.matmul.fp32_precision = "ieee"
     use_exact_onednn()
     assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
