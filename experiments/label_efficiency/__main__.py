@@ -5,7 +5,8 @@
     apt-get install dataset-fashion-mnist
     python -m experiments.label_efficiency fashion_mnist --folder runs/fashion_mnist
 
-With --networks rate-low crops-large … (one change each of pretraining) it tells what a recipe should depend on:
+With --networks rate-low finetune-crops-large … (one change each of pretraining or of fine-tuning) it tells what a
+recipe should depend on:
 
     python -m experiments.label_efficiency elpv --folder runs/elpv --networks v2 rate-low --shares 0.1 --rate 3e-3
 

@@ -25,6 +25,8 @@ class Network:
     """Epochs of pretraining, as a multiple of the plan's."""
     finetune: Mapping[str, Any] = field(default_factory=dict)
     """What fine-tuning lays over the model."""
+    finetune_data: Mapping[str, Any] = field(default_factory=dict)
+    """What fine-tuning lays over ``Plan.data``."""
     weights_of: str | None = None
     """The network whose pretraining it shares; None: it has its own."""
     layer_decay: float | None = None
@@ -61,11 +63,21 @@ VARIATIONS = {
     "decoder-narrow": Network("decoder 128 wide", True, pretrain={"model": {"decoder_dim": 128}}),
     "decoder-wide": Network("decoder 512 wide", True, pretrain={"model": {"decoder_dim": 512}}),
     "mask-more": Network("75% masked", True, pretrain={"train": {"mask_ratio": 0.75}}),
+    "stem-2": Network("stem of stride 2", True, model={"stem_stride": 2}),
     "short": Network("a third as long", True, length=1 / 3),
     "long": Network("three times as long", True, length=3.0),
 }
 """One change each of V2's pretraining, to see what a recipe for small sets should depend on."""
-KNOWN = NETWORKS | DECAYED | GRN | VARIATIONS
+
+
+def _crops(scale: tuple[float, float]) -> Network:
+    title = f"crops from {scale[0]:.0%} of the area in fine-tuning"
+    return Network(title, True, finetune_data={"crop_scale": scale}, weights_of="v2")
+
+
+FINETUNING = {"finetune-crops-small": _crops((0.2, 1.0)), "finetune-crops-large": _crops((0.8, 1.0))}
+"""One change each of how V2's pretrained weights are fine-tuned."""
+KNOWN = NETWORKS | DECAYED | GRN | VARIATIONS | FINETUNING
 """All that can be asked for, in the order of a table's rows."""
 RATES = (3e-4, 1e-3, 3e-3, 6e-3)
 """Peak learning rates that are tried."""

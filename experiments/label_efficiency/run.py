@@ -98,7 +98,7 @@ class Experiment:
         done = finetune(
             self.weights(network), config=RECIPE, output=str(output), seed=seed,
             model=model | dict(chosen.finetune),
-            data=dict(plan.data) | ({} if is_pretrained else {"mean": "auto", "std": "auto"}) | {
+            data={**plan.data, **chosen.finetune_data} | ({} if is_pretrained else {"mean": "auto", "std": "auto"}) | {
                 "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
                 "num_workers": 1, "cache": True,
             },

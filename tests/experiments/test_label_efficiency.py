@@ -109,7 +109,8 @@ CHANGED = {
     "rate-low": {"train.base_lr": 2e-3}, "rate-high": {"train.base_lr": 2e-2},
     "crops-small": {"data.crop_scale": (0.08, 1.0)}, "crops-large": {"data.crop_scale": (0.6, 1.0)},
     "decoder-narrow": {"model.decoder_dim": 128}, "decoder-wide": {"model.decoder_dim": 512},
-    "mask-more": {"train.mask_ratio": 0.75}, "short": {"train.epochs": 40}, "long": {"train.epochs": 360},
+    "mask-more": {"train.mask_ratio": 0.75}, "stem-2": {"model.stem_stride": 2},
+    "short": {"train.epochs": 40}, "long": {"train.epochs": 360},
 }  # fmt: skip
 
 
@@ -136,6 +137,29 @@ def test_a_variation_is_one_change_of_pretraining(tmp_path: Path, given: list[di
     for name, found in zip(plan.VARIATIONS, varied, strict=True):
         changed = {key: value for key, value in found.items() if value != usual[key] and key != "output"}
         assert changed == CHANGED[name], name
+
+
+def test_a_variation_of_fine_tuning_is_one_change_of_it(
+    tmp_path: Path, given: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def record(weights: str, **settings: Any) -> FinetuneResult:
+        calls.append({"weights": weights, **settings})
+        return FinetuneResult(tmp_path, 0, None, None, is_complete=False)
+
+    monkeypatch.setattr(run, "finetune", record)
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    experiment = Experiment(dataclasses.replace(plan.PLANS["elpv"], make=lambda folder: folder), tmp_path)
+    experiment.labeled = 1969
+    for name in ("v2", *plan.FINETUNING):
+        with pytest.raises(SystemExit, match="stopped"):
+            experiment.result(name, 0.1, 0, 3e-3, "test")
+    assert {one["output"] for one in given} == {str(tmp_path / "pretrained-v2")}
+    usual, *varied = (flat(one) for one in calls)
+    changed = [{key for key in one if one[key] != usual[key]} for one in varied]
+    assert changed == [{"output", "data.crop_scale"}] * 2
+    assert [one["data.crop_scale"] for one in (usual, *varied)] == [(0.5, 1.0), (0.2, 1.0), (0.8, 1.0)]
 
 
 def test_plans_leave_nothing_to_the_recipe_for_small_sets(tmp_path: Path, given: list[dict[str, Any]]) -> None:
