@@ -25,10 +25,8 @@ from fcmae.data.rows.images import RowImages
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Joined
 from fcmae.data.splits import TRAIN, are_splits
-from fcmae.data.stored import ImageRef
 from fcmae.data.stores.access import Access
 from fcmae.errors import UserError, in_a_line
-from fcmae.files import identity
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +143,9 @@ def joined(found: Sequence[ClassFolders]) -> ClassFolders:
     classes: dict[str, list[int]] = {}
     start = repeated = 0
     for one in found:
+        identities = one.images.identities()
         for name, places in one.places.items():
-            keys = [(name, _identity(one.images[place])) for place in places.tolist()]
+            keys = [(name, *identity) for identity in identities[places].tolist()]
             new = [start + place for place, key in zip(places.tolist(), keys, strict=True) if key not in seen]
             classes.setdefault(name, []).extend(new)
             seen.update(keys)
@@ -159,10 +158,6 @@ def joined(found: Sequence[ClassFolders]) -> ClassFolders:
     order = in_label_order(classes) if is_labeled else sorted(classes)
     kept = {name: np.array(classes[name]) for name in order if classes[name]}
     return ClassFolders(",".join(one.where for one in found), Joined([one.images for one in found]), kept, is_labeled)
-
-
-def _identity(image: ImageRef) -> object:
-    return identity(image) if isinstance(image, Path) else image
 
 
 def classes_of(part: Part, flag: str = "--data.path") -> ClassFolders:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
 from fcmae.data.missing import ClassName, is_missing, label_text
 from fcmae.data.rows.columns import class_names, label_column
 from fcmae.data.rows.files import ParquetRows, RowFile
 from fcmae.data.rows.splits import in_split
 from fcmae.data.sources.image_set import ImageSet, Stamp
+from fcmae.data.sources.same import first_of_each, number_of
 from fcmae.data.stored import Stored
 from fcmae.data.stores.fetching import FetchError, check_alive, some_of
 from fcmae.data.stores.urls import is_url, last_part, shown
@@ -129,8 +132,10 @@ class RowImages(ImageSet):
         return [cell for file in self.files for cell in file.values(column)]
 
     def with_rows_of(self, other: "RowImages") -> "RowImages":
-        """These rows, and then those of another set."""
-        return RowImages([*self.files, *other.files], [*self._names, *other._names])
+        """These rows, and then those of another set; a file that is in both counts once."""
+        both = [*zip(self.files, self._names, strict=True), *zip(other.files, other._names, strict=True)]
+        files, names = zip(*first_of_each(both, lambda one: one[0].where), strict=True)
+        return RowImages(files, names)
 
     def where(self, index: int) -> str:
         """A row for messages: its number in the file, and of several files which one."""
@@ -141,6 +146,13 @@ class RowImages(ImageSet):
         """The files whose names say that they are of a split; there may be none."""
         chosen = [n for n, name in enumerate(self._names) if in_split(name, split)]
         return RowImages([self.files[n] for n in chosen], [self._names[n] for n in chosen])
+
+    def identities(self) -> np.ndarray:
+        """The file, and the row in it."""
+        counts = [file.count for file in self.files]
+        numbers = np.array([number_of(file.where) for file in self.files], np.uint64)
+        rows = np.concatenate([np.arange(count, dtype=np.uint64) for count in counts])
+        return np.stack([np.repeat(numbers, counts), rows], axis=1)
 
     def stamp(self, index: int) -> Stamp:
         """Size and time of the file."""

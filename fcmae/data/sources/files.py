@@ -5,11 +5,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fcmae.data.rows.files import is_row_file
 from fcmae.data.sources.archives.names import expanded, is_archive
 from fcmae.data.sources.entries import Entry, Survey
 from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
 from fcmae.data.sources.lists import is_list
+from fcmae.data.sources.same import alone, number, number_of, places_once
 from fcmae.data.sources.source import images_of
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.images import Texts
@@ -50,6 +53,10 @@ class ImageFiles(ImageSet):
     def given(self, index: int) -> str | None:
         """As listed; None: in a single folder."""
         return None if self._given is None else self._given[index]
+
+    def identities(self) -> np.ndarray:
+        """Equal for all names of a file."""
+        return alone(map(number_of, self.paths))
 
     def stamp(self, index: int) -> Stamp:
         """Its size and time."""
@@ -106,15 +113,32 @@ def collect(
     called = [_called(source) for source in grouped]
     if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
         files = _once(files, by_class, survey)
+    images: ImageSet
+    if any(isinstance(part, ImageSet) for part in parts):
+        each = [[one for m, one in files if m == n] if isinstance(part, list) else part for n, part in enumerate(parts)]
+        images = _joined(each, called, by_class, survey)
+    else:
+        images = _image_files([_numbered(one, n, called[n]) if len(parts) > 1 else one for n, one in files])
     for line in survey.lines():
         logger.info("%s: %s", " ".join(named[:3]) + " …" * (len(named) > 3), line)
-    if not any(isinstance(part, ImageSet) for part in parts):
-        return _image_files([_numbered(one, n, called[n]) if len(parts) > 1 else one for n, one in files])
-    sets = tuple(
-        part if isinstance(part, ImageSet) else _image_files([one for m, one in files if m == n])
-        for n, part in enumerate(parts)
-    )
-    return sets[0] if len(sets) == 1 else Joined(sets, called)
+    return images
+
+
+def _joined(
+    parts: Sequence[list[Entry] | ImageSet], called: Sequence[str | None], by_class: bool, survey: Survey
+) -> ImageSet:
+    """Files and other sets as one, each image once."""
+    sets = [part if isinstance(part, ImageSet) else _image_files(part) for part in parts]
+    if len(sets) == 1:
+        return sets[0]
+    if not by_class:
+        kept = places_once([
+            part.identities() if isinstance(part, ImageSet) else alone(number(one.identity) for one in part)
+            for part in parts
+        ])  # fmt: skip
+        survey.repeated += sum(map(len, sets)) - sum(map(len, kept))
+        sets = [one if len(one) == len(places) else one.subset(places) for one, places in zip(sets, kept, strict=True)]
+    return Joined(sets, called)
 
 
 def _image_files(entries: Sequence[Entry]) -> ImageFiles:
@@ -162,10 +186,10 @@ def _once(entries: Sequence[tuple[int, Entry]], by_class: bool, survey: Survey) 
     """The first of all names of a file, each with the number of its source."""
     seen: set[object] = set()
     kept = []
-    for number, one in entries:
+    for n, one in entries:
         key = (one.identity, one.name.partition(os.sep)[0]) if by_class else one.identity
         if key not in seen:
             seen.add(key)
-            kept.append((number, one))
+            kept.append((n, one))
     survey.repeated += len(entries) - len(kept)
     return kept

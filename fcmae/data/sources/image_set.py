@@ -65,6 +65,12 @@ class ImageSet(Sequence[ImageRef]):
     def stamp(self, index: int) -> Stamp:
         """Tells a resumed run whether the image has changed."""
 
+    @abstractmethod
+    def identities(self) -> np.ndarray:
+        """What tells images apart whatever they are called, uint64 [N, 2]: the number of the file or URL that holds
+        each (:func:`fcmae.data.sources.same.number_of`), and its place in there.
+        """
+
     @property
     def names(self) -> Sequence[str]:
         """The name of each."""
@@ -162,6 +168,10 @@ class Chosen(ImageSet):
         """As of the whole."""
         return self.whole.stamp(int(self.places[index]))
 
+    def identities(self) -> np.ndarray:
+        """As of the whole."""
+        return self.whole.identities()[self.places]
+
     @property
     def is_far(self) -> bool:
         """As of the whole."""
@@ -227,6 +237,10 @@ class Joined(ImageSet):
         number, place = self._place(index)
         return self.parts[number].stamp(place)
 
+    def identities(self) -> np.ndarray:
+        """As of their sets."""
+        return np.concatenate([part.identities() for part in self.parts])
+
     @property
     def is_far(self) -> bool:
         """As of any of the sets."""
@@ -260,6 +274,10 @@ class Labeled(ImageSet):
     def stamp(self, index: int) -> Stamp:
         """As of the whole."""
         return self.whole.stamp(index)
+
+    def identities(self) -> np.ndarray:
+        """As of the whole."""
+        return self.whole.identities()
 
     @property
     def is_far(self) -> bool:

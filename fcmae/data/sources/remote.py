@@ -13,6 +13,7 @@ from fcmae.data.sources.entries import NO_ENDING, Survey
 from fcmae.data.sources.image_set import ImageSet
 from fcmae.data.sources.lists import Line, all_joined, is_list, listed_paths
 from fcmae.data.sources.paths import entries_of_each
+from fcmae.data.sources.same import first_of_each
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, downloaded, file_system
 from fcmae.data.stores.hub import hub_files, is_hub_name, warn_if_partial
@@ -82,7 +83,7 @@ def listed_images(
         file_system(one, access)  # or a package is missing
     found = entries_of_each([line for line in lines if not is_url(line.path)], survey, leave_out, flag)
     files: list[Listed] = []
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[int, ...] | str] = set()
     for path, given in lines:
         if not is_url(path):
             inside = next(found)
@@ -92,14 +93,19 @@ def listed_images(
             files += [Listed(one.path, one.name, one.size, "", one.given) for one in new]
         elif zarr := zarr_of(shown(path)):
             survey.zarrs.add(zarr)
+        elif path in seen:
+            survey.repeated += 1
         else:
+            seen.add(path)
             files.append(Listed(path, label(path), None, "", given))
     return UrlImages(files, access) if files else _nothing(source, survey, flag)
 
 
-def table_images(tables: list[Table], access: Access, flag: str) -> ImageSet | list[Line]:
+def table_images(tables: list[Table], access: Access, survey: Survey, flag: str) -> ImageSet | list[Line]:
     """Rows of images; or the paths in the column of these tables, of which some may be URLs."""
-    found = row_images(tables, access, flag)
+    once = first_of_each(tables, lambda one: one.where)
+    survey.repeated += len(tables) - len(once)
+    found = row_images(once, access, flag)
     if isinstance(found, ImageSet):
         return found
     return [line for file, paths in found for line in all_joined(file, paths)]
@@ -119,7 +125,7 @@ def _of_files(
         chosen = of_split(tables, access.split, url, flag)
         if protocol(url) == "hf":
             warn_if_partial(shown(url), [table.name for table in chosen])
-        found = table_images(chosen, access, flag)
+        found = table_images(chosen, access, survey, flag)
         return found if isinstance(found, ImageSet) else listed_images(found, url, access, survey, beside, flag)
     archives = [file.url for file in files if is_archive(file.url)]
     if archives and not images:

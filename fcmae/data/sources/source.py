@@ -116,7 +116,7 @@ def _of_tables(
 ) -> list[Entry] | ImageSet:
     """The rows of tables, or images at the paths in them."""
     survey.tables += len(tables)
-    found = table_images(of_split(tables, access.split, source, flag), access, flag)
+    found = table_images(of_split(tables, access.split, source, flag), access, survey, flag)
     return found if isinstance(found, ImageSet) else _of_list(found, source, survey, leave_out, flag, access)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.image_set import ImageSet, Stamp
+from fcmae.data.sources.same import alone, number_of
 from fcmae.data.stored import ImageRef, Stored
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, check_alive, details, fetched, some_of
@@ -144,6 +145,10 @@ class UrlImages(ImageSet):
     def given(self, index: int) -> str | None:
         """As in the list that names it."""
         return None if self._given is None else self._given[index]
+
+    def identities(self) -> np.ndarray:
+        """Of URLs the text tells them apart."""
+        return alone(map(number_of, self._urls))
 
     def stamp(self, index: int) -> Stamp:
         """The size, where the store's listing has it."""

@@ -10,6 +10,7 @@ from fcmae.data.sources.archives.index import Index, index_of
 from fcmae.data.sources.archives.member import Member
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.image_set import ImageSet, Lazily, Stamp
+from fcmae.data.sources.same import first_of_each, number_of
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url
 
@@ -37,6 +38,12 @@ class ArchiveImages(ImageSet):
         """Its size, and its archive's time."""
         number = self.listed.columns["archive"][index]
         return int(self.listed.columns["size"][index]), self.listed.stamps[number][1]
+
+    def identities(self) -> np.ndarray:
+        """The archive, and where the image begins in it."""
+        numbers = np.array([number_of(path) for path in self.listed.archives], np.uint64)
+        columns = self.listed.columns
+        return np.stack([numbers[columns["archive"]], columns["offset"].astype(np.uint64)], axis=1)
 
     def encoded_names(self, places: np.ndarray) -> Iterable[bytes]:
         """The names at some indices."""
@@ -90,6 +97,8 @@ def archive_images(
     paths: Sequence[str], survey: Survey, beside: Path | None, access: Access | None = None
 ) -> ArchiveImages:
     """The images in archives; ``survey`` learns what else is in them. The rest as for :func:`index_of`."""
-    found = index_of(paths, beside, access)
+    once = first_of_each(paths, str)
+    survey.repeated += len(paths) - len(once)
+    found = index_of(once, beside, access)
     survey.add(found.survey)
     return ArchiveImages(found)

@@ -129,9 +129,9 @@ def test_tables_and_archives_among_the_sources(two: Path, monkeypatch: pytest.Mo
     with zipfile.ZipFile("z.zip", "w") as packed:
         packed.write("a/1.png")
     assert given("z.zip") == [None]
-    Path("list.txt").write_text("b/1.png\nhttps://host/x/1.png?version=2")
+    Path("list.txt").write_text("a/1.png\nhttps://host/x/1.png?version=2\nb/1.png")
     assert given(["b", "z.zip", "list.txt"])[2:] == [
-        *("b/10.png", "z.zip/a/1.png", "b/1.png", "https://host/x/1.png?version=2"),
+        *("b/10.png", "z.zip/a/1.png", "a/1.png", "https://host/x/1.png?version=2"),
     ]
 
 
