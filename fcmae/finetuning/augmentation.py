@@ -3,11 +3,12 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import posterize, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
@@ -52,12 +53,21 @@ def rand_augment(notation: str, image_hw: tuple[int, int], mean: Sequence[float]
         "interpolation": Image.Resampling.BICUBIC,
     }
     try:
-        return rand_augment_transform(notation, settings)
+        augment = rand_augment_transform(notation, settings)
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"--augment.rand_augment {notation} is not understood ({reason}); write for example rand-m9-mstd0.5-inc1"
         ) from None
+    for operation in augment.ops:
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterized
+    return augment
+
+
+def _posterized(image: Image.Image, bits: int, **others: Any) -> Image.Image:
+    """timm's, whose strongest leaves 0 bits: that is black, but Pillow from 13 on refuses to do it."""
+    return posterize(image, bits, **others) if bits else Image.new(image.mode, image.size)
 
 
 def augmented(image: Tensor, augment: Augment) -> Tensor:
