@@ -90,6 +90,7 @@ def predict(config: PredictConfig) -> Predicted:
         (config.features, "--features", (*written.ARRAYS, *written.PARQUET)),
     ):
         if given is not None:
+            written.check_no_source(Path(given), flag, config.images)
             written.check_name(Path(given), flag, endings, config.overwrite)
     if config.output is not None and config.features is not None:
         written.check_apart(Path(config.output), Path(config.features))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fcmae.cli.devices import choose_device
+from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import Lazily
 from fcmae.data.unreadable import UnreadableFiles
@@ -18,6 +19,7 @@ from fcmae.finetuning.labeled_images import of_files
 from fcmae.finetuning.predictions_file import ARRAYS, TABLES, check_path_column
 from fcmae.finetuning.samples import CenterCrops
 from fcmae.finetuning.validation import outputs
+from fcmae.training.pixels import FAINT, GLARING
 from fcmae.weights.dense import dense_network
 
 if TYPE_CHECKING:
@@ -25,17 +27,44 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fcmae")
 
+FEW = 32
+"""Images that tell the contrast."""
+
 
 class _WithFeatures(nn.Module):
-    """Logits and, after them, the features that the classifier sees: [B, classes + width]."""
+    """Logits and, after them, the features that the classifier sees: [B, classes + width].
+
+    It keeps the sums over each channel, [C], of some of the images that it was given.
+    """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
+        self.sums: list[tuple[Tensor, Tensor]] = []
+        """Of the values and of their squares, a mean over the pixels of one image each."""
+
+    @property
+    def contrast(self) -> float:
+        """The standard deviation of the normalized values, over all channels; 1 is usual."""
+        means, squares = (torch.stack(part).mean(0) for part in zip(*self.sums, strict=True))
+        return float((squares - means**2).clamp(min=0).mean().sqrt())
 
     def forward(self, images: Tensor) -> Tensor:
+        if len(self.sums) < FEW:
+            some = images[: FEW - len(self.sums)].double()
+            self.sums += zip(some.mean((2, 3)), (some**2).mean((2, 3)), strict=True)
         features = self.network.forward_head(self.network.forward_features(images), pre_logits=True)
         return torch.cat([self.network.head.fc(features), features], dim=1)
+
+
+class _CropsForRun(CenterCrops):
+    """Center crops whose reasons name no option that predictions do not have."""
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        place, found = super().__getitem__(index)
+        if isinstance(found, str):
+            found = found.replace("--model.in_chans is", "the run takes").partition("; set --model.in_chans")[0]
+        return place, found
 
 
 def predictions(config: "PredictConfig") -> "Predicted":
@@ -52,17 +81,20 @@ def predictions(config: "PredictConfig") -> "Predicted":
         if file is not None:
             check_path_column(Path(file), flag, called, instead[0])
     unlabeled = of_files(images, np.zeros(len(images), np.int64))
-    crops = CenterCrops(unlabeled, taken.weights.config.image_hw, taken.crop_pct, read_as.reading, read_as.normalize)
+    crops = _CropsForRun(unlabeled, taken.weights.config.image_hw, taken.crop_pct, read_as.reading, read_as.normalize)
     unreadable = UnreadableFiles()
-    batches = list(
-        outputs(
-            _WithFeatures(network), crops, range(len(crops)), device, config.batch_size, config.num_workers, unreadable
-        )
-    )
+    model = _WithFeatures(network)
+    batches = list(outputs(model, crops, range(len(crops)), device, config.batch_size, config.num_workers, unreadable))
     unreadable.share(1)
     if not batches:
         what = "the image cannot" if len(images) == 1 else f"none of the {len(images):,} images can"
         raise UserError(f"{what} be read; named above")
+    if not FAINT <= model.contrast <= GLARING:
+        logger.warning(
+            "the images have %s contrast: their standard deviation, normalized as in the run, is %.2g, where 1 is "
+            "usual. Their values must mean the same as those of the images that the run was trained on%s",
+            "little" if model.contrast < FAINT else "much", model.contrast, _range_of(read_as.reading),
+        )  # fmt: skip
     places, found = (torch.cat(parts) for parts in zip(*batches, strict=True))
     logits, features = found[:, : len(classes)], found[:, len(classes) :]
     p = logits.sigmoid() if taken.is_multi_label else logits.softmax(1)
@@ -72,3 +104,9 @@ def predictions(config: "PredictConfig") -> "Predicted":
         labels = [classes[int(c)] for c in p.argmax(1)]
     names = tuple(called[int(place)] for place in places)
     return Predicted(names, tuple(labels), classes, p, features, len(unreadable.seen))
+
+
+def _range_of(reading: PixelReading) -> str:
+    """For a message: which values the run maps to 0 … 1."""
+    given = reading.value_range
+    return "" if given is None else f": it maps {','.join(f'{edge:g}' for edge in given)} to 0 … 1 (data.value_range)"

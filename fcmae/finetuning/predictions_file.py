@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fcmae.data.stores.urls import is_url, local_path
 from fcmae.errors import UserError
-from fcmae.files import replacing, try_writing, write_text
+from fcmae.files import identity, replacing, try_writing, write_text
 
 TABLES, ARRAYS, PARQUET = (".csv",), (".npz",), (".parquet",)
 DIGITS = 6
@@ -35,6 +36,13 @@ def check_apart(output: Path, features: Path) -> None:
     one, other = output.resolve(), features.resolve()
     if one == other or one in other.parents or other in one.parents:
         raise UserError(f"--output {output} and --features {features} exclude each other; give two files")
+
+
+def check_no_source(file: Path, flag: str, images: str | Sequence[str]) -> None:
+    """UserError if the file is one of the sources, such as a list, which it would replace."""
+    for source in [images] if isinstance(images, str) else images:
+        if file.exists() and not is_url(source) and identity(local_path(source)) == identity(file):
+            raise UserError(f"{flag} {file} is one of the IMAGES that are read; give another file")
 
 
 def check_writable(file: Path, flag: str) -> None:

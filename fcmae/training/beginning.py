@@ -15,6 +15,7 @@ from filelock import FileLock
 
 import fcmae
 from fcmae.config.run import RunConfig
+from fcmae.data.sources.paths import check_output_apart
 from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs import checkpoint as ckpt
@@ -97,6 +98,7 @@ def beginning(config: RunConfig) -> Iterator[tuple[Beginning, Peers]]:
             logging.getLogger("fcmae").setLevel(logging.ERROR)
         peers.meet(accelerator)
         folder = run_folder(config, accelerator)
+        check_output_apart(config.data.path, folder)
         resume_from = agreed(
             accelerator, folder, lambda: checkpoint_to_resume(config, folder), is_own=config.resume == "auto"
         )

@@ -2,18 +2,21 @@
 
 import csv
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from fcmae import files
 from fcmae.errors import UserError
 from fcmae.finetune import finetune
+from fcmae.finetuning import predicting
 from fcmae.finetuning.predictions_file import write_predictions
 from fcmae.predict import Predicted, main, predict
 from tests.fcmae.labeled_images import fill
@@ -167,6 +170,61 @@ def test_two_outputs_are_two_files(run: Path, images: Path, tmp_path: Path, monk
         said = refusal(run, images, monkeypatch, output=file, features=features)
         assert said == f"--output {file} and --features {features} exclude each other; give two files"
     assert not file.exists()
+
+
+def test_a_list_of_images_is_not_replaced(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text(text := f"path,label\n{images}/dark/0.png,dark\n")
+    (tmp_path / "link.csv").symlink_to(table)
+    for source, file in ((table, table), (tmp_path / "link.csv", table), (table, tmp_path / "link.csv")):
+        said = refusal(run, source, monkeypatch, output=file, overwrite=True)
+        assert said == f"--output {file} is one of the IMAGES that are read; give another file"
+    assert table.read_text() == text
+
+
+def test_images_of_other_values_are_told(
+    run: Path, images: Path, found: Predicted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run's are 8 bits wide, of a range of its own: those of twelve bits would all be white, of one bit black."""
+    assert "contrast" not in caplog.text
+    rows = np.random.default_rng(0).integers(1000, 4096, (3, 40, 40)).astype(np.uint16)
+    for name, values in (("deep", rows), ("faint", (rows // 512).astype(np.uint8))):
+        (tmp_path / name).mkdir()
+        for n, one in enumerate(values):
+            Image.fromarray(one).save(tmp_path / name / f"{n}.png")
+        caplog.clear()
+        predict(run, tmp_path / name, num_workers=0)
+        (line,) = [one for one in caplog.messages if "contrast" in one]
+        said = re.match(
+            r"the images have little contrast: .* normalized as in the run, is (\S+), where 1 is usual", line
+        )
+        assert said is not None
+        assert float(said[1]) == pytest.approx(0.06 if name == "faint" else 0, abs=0.04)
+        assert line.endswith("trained on: it maps 0,200 to 0 … 1 (data.value_range)")
+    caplog.clear()
+    assert same(predict(run, images, num_workers=0, batch_size=1), found)
+    assert "contrast" not in caplog.text
+
+
+def test_the_contrast_is_that_of_the_normalized_images() -> None:
+    model = predicting._WithFeatures(timm.create_model("convnext_atto", num_classes=2))
+    batches = [torch.randn(20, 3, 32, 32) * 2 + torch.tensor([0.0, 5.0, -3.0])[:, None, None] for _ in range(2)]
+    for batch in batches:
+        model(batch)
+    some = torch.cat(batches)[: predicting.FEW]
+    assert model.contrast == pytest.approx(float(some.var((0, 2, 3), correction=0).mean().sqrt()), rel=1e-6)
+
+
+def test_channels_that_do_not_fit_name_no_option_of_training(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "five.npy", np.zeros((5, 32, 32), np.uint8))
+    with pytest.raises(UserError, match=r"^the image cannot be read; named above$"):
+        predict(run, tmp_path, num_workers=0)
+    (line,) = [one for one in caplog.messages if "five.npy" in one]
+    assert line.endswith("has 5 channels, but the run takes 3")
 
 
 @pytest.mark.parametrize(("flag", "ending"), [("output", ".csv"), ("features", ".npz"), ("output", ".parquet")])

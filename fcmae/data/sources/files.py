@@ -93,13 +93,13 @@ def collect(
             file of paths; a .tar, .zip or .parquet, of which ``shards-{000..127}.tar`` means many; any of these by
             URL, or ``hf:owner/name``. Among several, image files too.
         leave_out: a run folder, left out like any other that lies inside a source.
-        by_class: a file may be in several direct subfolders, once in each.
+        by_class: a file may be in several direct subfolders, once in each; and all folders must be listed.
         flag: option name used in messages.
         access: how URLs and tables are read; None: as by default.
 
     Raises:
         UserError: a source that does not exist, is of another kind, or holds no images; an option for tables where
-            there is none.
+            there is none; with ``by_class`` a folder that cannot be listed.
     """
     given = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(one) for one in sources]
     named, given = given, expanded(given)
@@ -110,6 +110,9 @@ def collect(
         where = " ".join(named[:3]) + " …" * (len(named) > 3)
         raise UserError(f"{unused} is for Parquet and Arrow files, of which {flag} {where} has none; leave it out")
     files = [(n, one) for n, part in enumerate(parts) if not isinstance(part, ImageSet) for one in part]
+    if by_class and survey.closed:
+        folder, why = next(iter(survey.closed.items()))
+        raise UserError(f"{flag} {folder} cannot be listed ({why}); a class would lack its images")
     called = [_called(source) for source in grouped]
     if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
         files = _once(files, by_class, survey)
