@@ -48,8 +48,8 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         Exception: anything else that ended the training, with a note that says what to do and where the traceback is.
     """
     # here, so that wrong arguments are refused and --help is shown without seconds of imports
-    from fcmae.finetuning.best import best_score
     from fcmae.finetuning.labels import labeled_set
+    from fcmae.finetuning.ranking import best_score
     from fcmae.finetuning.setup import set_up
     from fcmae.training.whole import train
 

@@ -1,8 +1,9 @@
 """The parts of a labeled source: what to train on and, where the source tells them apart, what to test on."""
 
 import glob
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -18,7 +19,9 @@ from fcmae.data.sources.lists import is_list
 from fcmae.data.splits import TEST, TRAINING, are_splits, split_folders
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, shown
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
+
+logger = logging.getLogger(__name__)
 
 NO_LABELS = "has no column of labels; name it label, or give --data.label_column"
 
@@ -102,6 +105,7 @@ def _parts(given: list[str], flag: str, access: Access) -> list[Part]:
         names = [name.partition("/")[2] for name in names]
     if (inside := split_folders(tops)) is None:
         return [Part(where, images, len(common), is_whole=True)]
+    _say_left_out(f"{where}/{common}".rstrip("/"), tops, inside)
     return [
         Part(
             f"{where}/{common}{part}",
@@ -136,7 +140,17 @@ def _split_folders(folder: Path) -> tuple[str, str] | None:
     """The subfolders to train on and to test on, if there are; such that hold classes or packed images, if some do."""
     names = [one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
     full = [name for name in names if are_splits([name]) and _holds_a_set(folder / name)]
-    return split_folders(full) or (split_folders(names) if are_splits(names) else None)
+    splits = split_folders(full) or (split_folders(names) if are_splits(names) else None)
+    if splits is not None:
+        _say_left_out(str(folder), [name for name in names if not name.startswith(".")], splits)
+    return splits
+
+
+def _say_left_out(where: str, names: Iterable[str], used: tuple[str, str]) -> None:
+    """A line for folders beside the two parts, such as a test/ beside train/ and val/."""
+    if others := sorted(set(names) - set(used)):
+        listed = in_a_line(", ".join(others[:5]) + " …" * (len(others) > 5))
+        logger.info("%s: %s and %s are used; left out: %s", where, *used, listed)
 
 
 def _holds_a_set(folder: Path) -> bool:

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from fcmae.analysis.accuracy import Accuracy
 
-MAIN = ("val_top1", "val_map")
-"""Names in metrics.jsonl of what the best weights are chosen by; a run has one of them."""
 TOP5_FROM = 6  # classes; with fewer, top-5 accuracy is uninformative
 
 

@@ -88,6 +88,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         largest=lambda: largest_batch(bare_model, make_loss, accelerator, copies=int(config.train.ema > 0)),
     )  # fmt: skip
     _check_mixing(config, batch)
+    samples = LabeledSamples(data.train, config.data, config.augment, network.image_hw, reading, normalize, config.seed)
+    collate = Collate(Targets(config.augment, len(data.classes), data.is_multi_label))
     config = replace(config, train=filled_in(config.train, batch, before))
     total_steps = math.ceil(config.train.epochs * len(data.train) / batch.effective)
     images = data.train.as_files()
@@ -126,15 +128,19 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         f"{len(data.val):,}", f"{total_steps:,}", batch.effective, config.train.epochs,
         peak_learning_rate(config.train, batch.effective), folder,
     )  # fmt: skip
+    if data.is_multi_label:
+        logger.info(
+            "%s of the images to train on have several labels (a;b, a|b or a list): each class is learned apart from "
+            "the others, by binary cross-entropy",
+            f"{int((data.train.labels.sum(1) > 1).sum()):,}",
+        )  # fmt: skip
     if resume_from is not None:
         logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
     crops = CenterCrops(
         data.val, network.image_hw, crop_share(config.data.crop_pct, network.image_hw), reading, normalize
     )
-    samples = LabeledSamples(data.train, config.data, config.augment, network.image_hw, reading, normalize, config.seed)
     if (why := samples.why_not_augmented()) is not None:
         logger.warning("--augment.rand_augment is left out: it takes 8-bit images of the range 0,255, but %s", why)
-    collate = Collate(Targets(config.augment, len(data.classes), data.is_multi_label))
     task = Finetuning(data, samples, collate, crops, network, ema)
     return Run(
         config, task, batch, accelerator, folder, model, bare_model, optimizer, start, total_steps, lock, peers,

@@ -15,12 +15,13 @@ from fcmae.called import command_line
 from fcmae.data.stream import SampleStream
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.data.workers import serve_parent
-from fcmae.finetuning.best import NONE, Rank, best_folder, best_score, rank, restore_best, save_best
+from fcmae.finetuning.best import best_folder, restore_best, save_best
 from fcmae.finetuning.config import FinetuneConfig
 from fcmae.finetuning.export import export, is_exported
 from fcmae.finetuning.labeled_images import LabeledSet
+from fcmae.finetuning.ranking import MAIN, NONE, Rank, best_score, rank
 from fcmae.finetuning.samples import CenterCrops, Collate, LabeledBatch, LabeledSamples
-from fcmae.finetuning.scores import MAIN, Predictions, Scores, scores_of
+from fcmae.finetuning.scores import Predictions, Scores, scores_of
 from fcmae.finetuning.targets import classification_loss
 from fcmae.finetuning.validation import outputs, write_validation
 from fcmae.models import ModelConfig

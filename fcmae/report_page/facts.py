@@ -8,6 +8,7 @@ import numpy as np
 
 from fcmae.config import BASE_BATCH, BATCH_SIZE, PretrainConfig, TrainConfig
 from fcmae.finetuning.config import FinetuneConfig, FinetuneTrainConfig
+from fcmae.finetuning.ranking import best_of
 from fcmae.progress import duration
 from fcmae.report_page.charts import LOSS, RATE, WAIT
 from fcmae.runs.layout import flat
@@ -122,12 +123,11 @@ def _model(run: RunFolder) -> Fact | None:
 
 def _best(run: RunFolder) -> Fact | None:
     """The best validation score of a fine-tuning run."""
-    for name, what in (("val_top1", "correct"), ("val_map", "mean average precision")):
-        series = run.series.get(name)
-        if series is not None and np.isfinite(series.value).any():
-            place = int(np.nanargmax(series.value))
-            return Fact("Best validation", f"{series.value[place]:.1%}", f"{what}, step {series.step[place]:,.0f}")
-    return None
+    if (best := best_of(run.series)) is None:
+        return None
+    name, score, step = best
+    what = {"val_top1": "correct", "val_map": "mean average precision"}[name]
+    return Fact("Best validation", f"{score:.1%}", f"{what}, step {step:,}")
 
 
 def _steps(run: RunFolder) -> Fact | None:

@@ -41,6 +41,8 @@ class Validation:
     mistakes: str | None
     """The picture as a data: URI."""
     mistakes_size: tuple[int, int]
+    mistakes_named: list[tuple[str, str, str]]
+    """Of each in the picture: the image, its class, what it was taken for."""
 
 
 def read_validation(run: Path) -> Validation | None:
@@ -56,6 +58,10 @@ def read_validation(run: Path) -> Validation | None:
             raise ValueError("the confusion matrix is not square")
         confused = content.get("confused", [])  # in place of the matrix of many classes
         pairs = [(str(pair["label"]), str(pair["predicted"]), int(pair["images"])) for pair in confused]
+        named = [
+            (str(one["image"]), _classes(one["label"]), _classes(one["predicted"]))
+            for one in content.get("mistakes", [])
+        ]
         summary = _summary(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("%s cannot be read and is left out: %s", file, error)
@@ -73,7 +79,11 @@ def read_validation(run: Path) -> Validation | None:
         for name, row in zip(classes, counts, strict=False):
             whole = max(1, sum(row))
             matrix.append((name, [Cell(count, round(count / whole, 4)) for count in row]))
-    return Validation(summary, classes, matrix, pairs[:PAIRS], mistakes, size)
+    return Validation(summary, classes, matrix, pairs[:PAIRS], mistakes, size, named)
+
+
+def _classes(names: str | list[str]) -> str:
+    return names if isinstance(names, str) else ", ".join(names) or "–"
 
 
 def _summary(content: dict[str, Any]) -> str:

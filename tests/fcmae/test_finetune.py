@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -223,7 +224,7 @@ def _pretrained(folder: Path) -> Path:
     return folder
 
 
-def test_several_labels_and_only_the_classifier_is_trained(tmp_path: Path) -> None:
+def test_several_labels_and_only_the_classifier_is_trained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Classes that need not exclude one another; frozen weights stay what they were, bit for bit."""
     random = np.random.default_rng(0)
     rows = []
@@ -234,7 +235,10 @@ def test_several_labels_and_only_the_classifier_is_trained(tmp_path: Path) -> No
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{n}.png")
         rows.append(f"{n}.png,{';'.join(labels)}\n")
     (tmp_path / "table.csv").write_text("path,labels\n" + "".join(rows))
-    found = run(tmp_path / "table.csv", tmp_path / "run", freeze="head", epochs=3, base_lr=0.3)
+    with caplog.at_level("INFO"):
+        found = run(tmp_path / "table.csv", tmp_path / "run", freeze="head", epochs=3, base_lr=0.3)
+    (line,) = [one for one in caplog.messages if "binary cross-entropy" in one]
+    assert re.match(r"[345] of the images to train on have several labels", line)  # of 5 in all, a fifth held out
     scored = [line for line in metrics(tmp_path / "run") if "val_map" in line]
     assert found.best == max(line["val_map"] for line in scored)
     assert found.best > 0.6
@@ -267,6 +271,7 @@ def _initial() -> dict[str, torch.Tensor]:
         ({"weights": "nothing"}, "WEIGHTS nothing does not exist"),
         ({"bands": (1, 2)}, r"--data\.bands must name one band per channel"),
         ({"augment": {"rand_augment": "strong"}}, r"rand_augment must be such as"),
+        ({"augment": {"rand_augment": "rand-x9"}}, r"--augment\.rand_augment rand-x9 is not understood"),
         ({"freeze": 5}, "freeze must be 0 to 4, or head"),
         ({"data": "nowhere"}, r"--data\.path nowhere does not exist"),
     ],

@@ -125,3 +125,19 @@ def test_links_to_files_of_another_source_count_once(tmp_path: Path, caplog: pyt
         caplog.clear()
         assert classes_of((f"{tmp_path}/a", f"{tmp_path}/{other}")) == expected(tmp_path / "a")
         assert "9 further names (links, or given twice) of files in the set are left out" in caplog.text
+
+
+def test_a_line_names_what_is_beside_the_two_parts(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A test/ beside train/ and val/ was left out without a word."""
+    caplog.set_level("INFO")
+    of(f"{folders}/s")
+    assert "left out" not in caplog.text
+    for name in COLORS:
+        fill(folders / "s/test" / name, (0, 0, 0), 3)
+    found = of(f"{folders}/s")
+    assert f"{folders}/s: train and val are used; left out: test" in caplog.messages
+    assert len(found.train) == len(found.val) == 9
+    caplog.clear()
+    archive = make_tar(folders / "s.tar", folders / "s")
+    assert len(of(str(archive)).train) == 9
+    assert f"{archive}: train and val are used; left out: test" in caplog.messages

@@ -9,7 +9,8 @@ import pytest
 from safetensors import SafetensorError
 from torch import nn
 
-from fcmae.finetuning.best import OLD, PARTIAL, best_folder, best_score, rank, restore_best, save_best
+from fcmae.finetuning.best import OLD, PARTIAL, best_folder, restore_best, save_best
+from fcmae.finetuning.ranking import best_score, rank
 from fcmae.runs import checkpoint
 from fcmae.runs.find import MODEL
 from fcmae.runs.mark import MARK

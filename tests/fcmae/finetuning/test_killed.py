@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from fcmae.finetuning import best, task
-from fcmae.finetuning.best import Rank
+from fcmae.finetuning.ranking import Rank
 from fcmae.finetuning.task import Finetuning
 from fcmae.runs.metrics import MetricsLog
 from tests.fcmae import forked

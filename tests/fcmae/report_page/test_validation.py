@@ -63,6 +63,31 @@ def test_names_of_more_than_six_classes_stand_upright(tmp_path: Path) -> None:
         assert 'title="class 5"><span>class 5</span>' in page
 
 
+def test_the_best_is_that_whose_weights_are_kept(tmp_path: Path) -> None:
+    """Of equal scores the one with the lower loss."""
+    run = made(tmp_path / "run", ["a", "b"], [[1, 0], [0, 1]])
+    with (run / "metrics.jsonl").open("a") as file:
+        for step, loss in ((20, 0.3), (30, 0.4)):
+            file.write(json.dumps({"step": step, "epoch": step / 10, "val_loss": loss, "val_top1": 0.75}) + "\n")
+    assert "correct, step 20" in render_report(read_run(run))
+
+
+def test_mistakes_are_named_in_any_letters(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", ["Ü", "猫"], [[8, 2], [0, 30]])
+    content = json.loads((run / "validation" / "scores.json").read_text())
+    assert "Names of these images" not in render_report(read_run(run))  # of a run of before
+    content["mistakes"] = [
+        {"image": "Ü/<1>.png", "label": "Ü", "predicted": "猫", "probability": 0.25},
+        {"image": "b.png", "label": ["Ü", "猫"], "predicted": []},
+    ]
+    (run / "validation" / "scores.json").write_text(json.dumps(content))
+    found = read_validation(run)
+    assert found is not None
+    assert found.mistakes_named == [("Ü/<1>.png", "Ü", "猫"), ("b.png", "Ü, 猫", "–")]
+    page = render_report(read_run(run)).replace("<wbr>", "")
+    assert '<th scope="row">Ü/&lt;1&gt;.png</th><td>Ü</td><td>猫</td>' in page
+
+
 def test_many_classes_are_the_pairs_confused_most(tmp_path: Path) -> None:
     classes = [f"class {n}" for n in range(40)]
     confusion = [[10 if n == m else 0 for m in range(40)] for n in range(40)]
