@@ -31,6 +31,15 @@ STEERING = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 """Characters that end a line, or steer a terminal or the direction of text."""
 
 
+def brief(text: object, length: int = 200) -> str:
+    """What another library's error says, on one line; a long text ends with a sentence, or a word and an ellipsis."""
+    line = " ".join(str(text).split())
+    if len(line) <= length:
+        return line
+    sentences = line[: length + 1].rpartition(". ")[0]
+    return f"{sentences}." if sentences else line[:length].rpartition(" ")[0] + " …"
+
+
 def in_a_line(text: str) -> str:
     """A text that names files, for one line of a log or a file: line breaks and control characters are escaped."""
     return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

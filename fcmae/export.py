@@ -14,6 +14,7 @@ from fcmae.cli.command import end, exit_status, say
 from fcmae.cli.keywords import keyword_function
 from fcmae.cli.parser import parse
 from fcmae.errors import UserError
+from fcmae.files import check_writable
 from fcmae.runs.layout import CHECKPOINTS, EXPORTS, is_run_folder
 from fcmae.weights.place import check_weights
 
@@ -100,6 +101,7 @@ def export(config: ExportConfig) -> ExportResult:
         raise UserError(f"--output {file} is a folder; give a file")
     if file.exists() and not config.overwrite:
         raise UserError(f"{file} exists; give another --output, or --overwrite")
+    check_writable(file, "--output")
 
     from fcmae.data.crop_share import crop_share  # here, because these imports take seconds
     from fcmae.weights.dense import create_dense

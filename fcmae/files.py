@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fcmae.errors import UserError
+
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what file systems answer that cannot sync a folder
 
 
@@ -46,6 +48,16 @@ def try_writing(file: Path) -> None:
     make_folder(file.parent)
     _temporary(file).touch()
     _temporary(file).unlink()
+
+
+def check_writable(file: Path, flag: str) -> None:
+    """UserError if the file cannot be written, before work that may take hours. Its folder is made."""
+    try:
+        try_writing(file)
+    except OSError as error:
+        above = next(folder for folder in file.absolute().parents if folder.exists())
+        why = error.strerror if above.is_dir() else f"{above} is not a folder"
+        raise UserError(f"{flag} {file} cannot be written: {why}") from None
 
 
 def _temporary(file: Path) -> Path:

@@ -16,6 +16,7 @@ from fcmae.cli.parser import parse
 from fcmae.config import check_least
 from fcmae.config.source import SourceAccessConfig
 from fcmae.errors import UserError
+from fcmae.files import check_writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +99,7 @@ def predict(config: PredictConfig) -> Predicted:
         raise UserError(f"{config.run} does not exist; give a run folder of fcmae finetune")
     for given, flag in ((config.output, "--output"), (config.features, "--features")):
         if given is not None:
-            written.check_writable(Path(given), flag)
+            check_writable(Path(given), flag)
     found = predictions(config)
     if config.output is not None:
         written.write_predictions(Path(config.output), found.paths, found.labels, found.classes, found.probabilities)

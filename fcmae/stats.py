@@ -9,7 +9,6 @@ found.flags
 import json
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from fcmae.config.source import OwnPixelsConfig
 from fcmae.data.pixel_reading import Stack
 from fcmae.data.sources.source import check_there
 from fcmae.errors import UserError, in_a_line
-from fcmae.files import write_text
+from fcmae.files import check_writable, write_text
 from fcmae.survey.result import StatsResult
 
 logger = logging.getLogger("fcmae")
@@ -86,7 +85,7 @@ def stats(config: StatsConfig) -> StatsResult:
         _check_json(Path(config.json), config.overwrite)
     written = {name: Path(file) for name in ("output", "json") if (file := getattr(config, name)) is not None}
     for name, file in written.items():
-        _check_writable(file, name)
+        check_writable(file, f"--{name}")  # before a survey that may take hours
     if len({file.resolve() for file in written.values()}) < len(written):
         raise UserError(f"--output and --json are the same file, {config.json}; give two")
     from fcmae.report_page.rendering import check_replaceable  # here, because these imports take seconds
@@ -122,13 +121,6 @@ def _check_json(file: Path, overwrite: bool) -> None:
         raise UserError(f"--json {file} is a folder; give a file, such as {file / 'stats.json'}")
     if file.exists() and not overwrite:
         raise UserError(f"--json {file} exists; give another, or --overwrite")
-
-
-def _check_writable(file: Path, name: str) -> None:
-    """Before a survey that may take hours."""
-    folder = next(parent for parent in file.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--{name} {file} cannot be written: {folder} is not a folder that you may write to")
 
 
 def pretrain_arguments(source: Sequence[str], flags: Sequence[str], images: int) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fcmae.errors import brief
 from fcmae.files import write_text
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def read_depth_curves(run: Path) -> list[DepthCurve]:
         models = json.loads(file.read_text(encoding="utf-8", errors="replace"))["models"]
         return [_curve(name, model["blocks"]) for name, model in models.items()]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = brief(f"{type(error).__name__}: {error}")
         logger.warning("%s was not written by fcmae collapse and is skipped: %s", file, reason)
         return []
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fcmae.errors import brief
+
 logger = logging.getLogger(__name__)
 
 RESULT = "evaluation.json"
@@ -33,7 +35,7 @@ def read_evaluation(run: Path) -> EvaluationTable | None:
     try:
         return table_of(json.loads(file.read_text(encoding="utf-8", errors="replace")))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = brief(f"{type(error).__name__}: {error}")
         logger.warning("%s was not written by fcmae evaluate and is skipped: %s", file, reason)
         return None
 

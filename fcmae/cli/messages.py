@@ -58,4 +58,10 @@ def _plain(message: str) -> str:
 
 def _expected_union(match: re.Match[str]) -> str:
     kinds = re.split(r", (?![^\[]*\])", match[1])  # at commas outside brackets
-    return f"Expected {' or '.join(WORDS.get(kind, kind) for kind in kinds)}. Got value: "
+    return f"Expected {' or '.join(WORDS.get(kind) or _words(kind) for kind in kinds)}. Got value: "
+
+
+def _words(kind: str) -> str:
+    """``typing.Literal['a', 'b']`` as its words."""
+    literal = re.fullmatch(r"typing\.Literal\[(.*)\]", kind)
+    return " or ".join(one.strip("'\"") for one in literal[1].split(", ")) if literal else kind

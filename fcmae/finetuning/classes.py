@@ -29,10 +29,10 @@ def check_same_classes(run: Path, classes: Sequence[str], multi_label: bool, sou
         return
     before, now = [str(name) for name in names], list(classes)
     if before != now:
-        apart = [*(f"{name} was not there" for name in now if name not in before)]
-        apart += [f"{name} is missing" for name in before if name not in now]
+        apart = [*(f'"{name}" was not there' for name in now if name not in before)]
+        apart += [f'"{name}" is missing' for name in before if name not in now]
         first = next(
-            (f"{new} is in the place of {old}" for old, new in zip(before, now, strict=False) if old != new), ""
+            (f'"{new}" is in the place of "{old}"' for old, new in zip(before, now, strict=False) if old != new), ""
         )
         what = ", ".join(apart[:SHOWN]) + (f" and {len(apart) - SHOWN} more" if len(apart) > SHOWN else "")
         raise UserError(

@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from fcmae.data.normalizer import Normalizer
-from fcmae.errors import UserError
+from fcmae.errors import UserError, brief
 from fcmae.finetuning.config import SCRATCH, STAGES, FinetuneConfig, FinetuneModelConfig, FinetuneTrainConfig
 from fcmae.models import ModelConfig, SparseConvNeXt
 from fcmae.models.block import Block
@@ -79,7 +79,7 @@ def _of_timm(name: str) -> Weights:
     try:
         model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # unknown tag, no pretrained weights, no network
-        raise UserError(f"WEIGHTS {name}: timm cannot load it: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"WEIGHTS {name}: timm cannot load it: {brief(error)}") from None
     weights = read_weights(model.state_dict())
     weights.origin = name
     stated, size = model.pretrained_cfg, tuple(model.pretrained_cfg["input_size"][1:])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fcmae.data.stores.urls import is_url, local_path
 from fcmae.errors import UserError
-from fcmae.files import identity, replacing, try_writing, write_text
+from fcmae.files import identity, replacing, write_text
 
 TABLES, ARRAYS, PARQUET = (".csv",), (".npz",), (".parquet",)
 DIGITS = 6
@@ -43,16 +43,6 @@ def check_no_source(file: Path, flag: str, images: str | Sequence[str]) -> None:
     for source in [images] if isinstance(images, str) else images:
         if file.exists() and not is_url(source) and identity(local_path(source)) == identity(file):
             raise UserError(f"{flag} {file} is one of the IMAGES that are read; give another file")
-
-
-def check_writable(file: Path, flag: str) -> None:
-    """UserError if the file cannot be written, before work that may take hours. Its folder is made."""
-    try:
-        try_writing(file)
-    except OSError as error:
-        above = next(folder for folder in file.absolute().parents if folder.exists())
-        why = error.strerror if above.is_dir() else f"{above} is not a folder"
-        raise UserError(f"{flag} {file} cannot be written: {why}") from None
 
 
 def check_path_column(file: Path, flag: str, names: Sequence[str], instead: str) -> None:

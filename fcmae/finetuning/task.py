@@ -27,6 +27,7 @@ from fcmae.finetuning.validation import outputs, write_validation
 from fcmae.models import ModelConfig
 from fcmae.runs.layout import CONFIG
 from fcmae.runs.metrics import MetricsLog
+from fcmae.training.closing import done_before, longer_epochs
 from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import non_finite
 from fcmae.training.stores import together
@@ -180,11 +181,11 @@ class Finetuning:
         folder = run.folder
         what = "mean average precision" if self.data.is_multi_label else "correct"
         if loss is None and (not run.writes or is_exported(folder)):
-            longer = command_line(
-                "finetune", "--config", folder / CONFIG, "--train.epochs", 2 * run.config.train.epochs
-            )
+            more = longer_epochs(run.config.train.epochs, run.start.step, run.total_steps)
+            longer = command_line("finetune", "--config", folder / CONFIG, "--train.epochs", more)
             return [
-                f"{folder} is finished: all {run.total_steps:,} steps are done, nothing is left to train. To train "
+                f"{folder} is finished: all {run.total_steps:,} steps are done"
+                f"{done_before(run.start.step, run.total_steps)}, nothing is left to train. To train "
                 "longer, give more epochs; the learning rate then follows the longer schedule:",
                 f"  {longer}",
             ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from fcmae.errors import brief
 from fcmae.runs.find import OPTIMIZER_SHARDS
 
 
@@ -104,4 +105,4 @@ def _first_of(error: CheckpointException) -> OSError:
     rank, (cause, _) = next(iter(sorted(error.failures.items())))
     if isinstance(cause, OSError) and cause.filename is not None:
         return cause
-    return OSError(f"process {rank}: {' '.join(str(cause).split())[:200]}")
+    return OSError(f"process {rank}: {brief(cause)}")

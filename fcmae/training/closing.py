@@ -1,5 +1,7 @@
 """What a run says when it is finished, and when a finished run is started again."""
 
+import math
+
 from fcmae.called import command_line
 from fcmae.config import DIGITS, PretrainConfig, TrainConfig
 from fcmae.runs.layout import CONFIG
@@ -18,10 +20,12 @@ def closing_lines(run: Run[PretrainConfig], loss: float | None) -> list[str]:
     """
     folder, train = run.folder, run.config.train
     if loss is None:
-        longer = command_line("pretrain", "--config", folder / CONFIG, "--train.epochs", 2 * train.epochs)
+        more = longer_epochs(train.epochs, run.start.step, run.total_steps)
+        longer = command_line("pretrain", "--config", folder / CONFIG, "--train.epochs", more)
         lines = [
-            f"{folder} is finished: all {run.total_steps:,} steps ({train.epochs:,} epochs) are done, nothing is left "
-            "to train. To train longer, give more epochs; the learning rate then follows the longer schedule:",
+            f"{folder} is finished: all {run.total_steps:,} steps ({train.epochs:,} epochs) are done"
+            f"{done_before(run.start.step, run.total_steps)}, nothing is left to train. To train "
+            "longer, give more epochs; the learning rate then follows the longer schedule:",
             f"  {longer}",
         ]
     else:
@@ -31,11 +35,22 @@ def closing_lines(run: Run[PretrainConfig], loss: float | None) -> list[str]:
     labeled = [] if run.config.monitor.data in (None, DIGITS) else ["--data.path", run.config.monitor.data]
     return [
         *lines,
-        "next (evaluate on your own labeled images with --data.path; report takes its table):",
+        "next (finetune and evaluate on your own labeled images with --data.path; report takes the table):",
+        f"  {command_line('finetune', folder, '--data.path', 'LABELED', '--output', f'{folder}-finetuned')}",
         f"  {command_line('evaluate', folder, *labeled, '--output', folder / 'evaluation')}",
         f"  {command_line('report', folder)}",
         f"  {command_line('convert', folder, folder / 'timm', '--format', 'timm')}",
     ]
+
+
+def done_before(step: int, total_steps: int) -> str:
+    """What to add where a run that is started again was trained for longer than it is now to be."""
+    return f" (it was trained for {step:,})" if step > total_steps else ""
+
+
+def longer_epochs(epochs: int, step: int, total_steps: int) -> int:
+    """Twice the epochs that a finished run was trained for."""
+    return 2 * max(epochs, math.ceil(epochs * step / total_steps))
 
 
 def poor_loss(train: TrainConfig, effective_batch: int, loss: float) -> str:

@@ -13,7 +13,7 @@ import torch
 import fcmae
 from fcmae.config import BATCH_SIZE, OptimizationConfig
 from fcmae.config.run import RunConfig
-from fcmae.errors import UserError, advice
+from fcmae.errors import UserError, advice, brief
 from fcmae.runs import checkpoint as ckpt
 
 
@@ -26,7 +26,7 @@ def note_failure(error: Exception, config: RunConfig, folder: Path | None) -> No
     says_it_itself = isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None)
     if says_it_itself and known is None:
         return
-    text = " ".join(str(error).split())[:200]
+    text = brief(error)
     line = known or f"unexpected {type(error).__name__}{f': {text}' if text else ''}"
     file = write_traceback(error, folder)
     where = f"; the traceback is in {file}" if file else ""

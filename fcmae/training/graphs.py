@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fcmae.errors import brief
 from fcmae.training.accelerator import captures
 from fcmae.training.gradients import FlatGradients
 from fcmae.training.rates import Rates
@@ -209,7 +210,7 @@ def _first_cause(error: BaseException) -> str:
     """In one line. The end of a capture that an error broke off raises another error."""
     while error.__context__ is not None:
         error = error.__context__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return brief(f"{type(error).__name__}: {error}")
 
 
 def make_step(run: Run[Any]) -> Step:

@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from fcmae.cli.command import leave_soon
+from fcmae.errors import brief
 from fcmae.files import write_text
 from fcmae.runs.layout import flat
 from fcmae.training import tracker_kinds
@@ -184,7 +185,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"{package} is not installed; pip install {package.replace('_', '-')}"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return brief(error) or type(error).__name__
 
 
 def _scalar(value: Any) -> Any:

@@ -189,3 +189,12 @@ def test_images_that_are_too_small_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--img_size 8,8: the network cannot take it: "):
         weights_onnx.write_onnx(network, (3, 8, 8), "logits", tmp_path / "a.onnx", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_first(tmp_path: Path) -> None:
+    """It was a temporary name, after the work."""
+    (tmp_path / "text").write_text("none")
+    save_run(tmp_path / "run")
+    file = tmp_path / "text" / "m.onnx"
+    with pytest.raises(UserError, match=rf"^--output {file} cannot be written: {tmp_path}/text is not a folder$"):
+        export(tmp_path / "run", output=file)

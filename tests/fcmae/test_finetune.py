@@ -309,15 +309,17 @@ def test_a_run_goes_on_with_its_own_classes_only(
     assert "--augment.rand_augment is left out: it takes 8-bit images of the range 0,255, but " in caplog.text
     weights = (folder / "classes.json").read_bytes()
     (images / "blue").rename(images / "violet")
-    changed = r"--data\.path .* has other classes than .*classes\.json: violet was not there, blue is missing; resume"
+    changed = (
+        r'--data\.path .* has other classes than .*classes\.json: "violet" was not there, "blue" is missing; resume'
+    )
     with pytest.raises(UserError, match=changed):
         run(images, folder, epochs=2)
     (images / "violet").rename(images / "blue")
     shutil.copytree(images / "blue", images / "azure")
-    with pytest.raises(UserError, match=r"classes\.json: azure was not there; resume"):
+    with pytest.raises(UserError, match=r'classes\.json: "azure" was not there; resume'):
         run(images, folder, epochs=2)
     assert (folder / "classes.json").read_bytes() == weights
-    with pytest.raises(UserError, match=r"classes\.json: green is in the place of blue"):
+    with pytest.raises(UserError, match=r'classes\.json: "green" is in the place of "blue"'):
         check_same_classes(folder, ["green", "blue", "red"], False, "--data.path x")
     with pytest.raises(UserError, match=r"--data.path x: images may have several labels, but had one in"):
         check_same_classes(folder, ["blue", "green", "red"], True, "--data.path x")

@@ -14,7 +14,7 @@ from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, details
 from fcmae.data.stores.remote_file import open_remote
 from fcmae.data.stores.urls import is_url, shown
-from fcmae.errors import UserError
+from fcmae.errors import UserError, brief
 
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather")
 ENDINGS = (*PARQUET, *ARROW)
@@ -195,7 +195,7 @@ def open_rows(where: str, wanted: str | None, access: Access, flag: str = "--dat
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"{named} cannot be read: {error.strerror}") from None
         kind = "Parquet" if is_parquet else "Arrow"
-        raise UserError(f"{named} is no {kind} file, or is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{named} is no {kind} file, or is damaged: {brief(error)}") from None
 
 
 def _parquet(where: str, wanted: str | None, access: Access, flag: str) -> ParquetRows:

@@ -17,7 +17,7 @@ from fcmae.data.sources.same import first_of_each, number_of
 from fcmae.data.stored import Stored
 from fcmae.data.stores.fetching import FetchError, check_alive, some_of
 from fcmae.data.stores.urls import is_url, last_part, shown
-from fcmae.errors import UserError
+from fcmae.errors import UserError, brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class RowImage(Stored):
         except (OSError, MemoryError, UserError):
             raise
         except Exception as error:  # pyarrow's, of several kinds
-            raise OSError(f"damaged: {' '.join(str(error).split())[:200]}") from None
+            raise OSError(f"damaged: {brief(error)}") from None
 
     def fingerprint(self) -> bytes | None:
         """What a Parquet file's own index says of all of its rows: reading one takes as long as reading a group."""

@@ -113,6 +113,7 @@ BY_THE_PARSER = [
     ("convert", "", "SRC is missing; see --help"),
     ("convert", "a", "DST is missing; see --help"),
     ("convert", "a b --fromat timm", "the nearest is --format"),
+    ("finetune", "scratch --train.freeze heads", "Expected head or a whole number. Got value: heads"),
     ("export", "", "CKPT is missing; see --help"),
     ("export", "nowhere", "nowhere does not exist"),
     ("export", "a --output b.txt", "--output must be a file that ends in .onnx, got 'b.txt'"),

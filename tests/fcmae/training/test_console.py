@@ -79,9 +79,10 @@ def test_ctrl_c_counts_the_time_of_the_save(clock: list[float]) -> None:
     assert progress.until_stopped() == f"finishing this step and saving (about {round(seconds + 25)} s)"
 
 
-def run(folder: Path, base_lr: float | None = None, **model: Any) -> Any:
+def run(folder: Path, base_lr: float | None = None, step: int = 1200, **model: Any) -> Any:
     config = PretrainConfig(model=PretrainModelConfig(**model), train=TrainConfig(epochs=30, base_lr=base_lr or 1.5e-4))
-    return SimpleNamespace(config=config, folder=folder, total_steps=1200, batch=Batch(64, 4, 1))
+    start = SimpleNamespace(step=step)
+    return SimpleNamespace(config=config, folder=folder, total_steps=1200, batch=Batch(64, 4, 1), start=start)
 
 
 def test_the_last_lines_name_the_next_commands() -> None:
@@ -90,11 +91,12 @@ def test_the_last_lines_name_the_next_commands() -> None:
     shown = [line for line in lines if line.startswith("  ")]
     commands = [shlex.split(line) for line in shown]
     assert [command[command.index("my runs/a") :] for command in commands] == [
+        ["my runs/a", "--data.path", "LABELED", "--output", "my runs/a-finetuned"],
         ["my runs/a", "--output", "my runs/a/evaluation"],
         ["my runs/a"],
         ["my runs/a", "my runs/a/timm", "--format", "timm"],
     ]
-    for name, line in zip(("evaluate", "report", "convert"), shown, strict=True):
+    for name, line in zip(("finetune", "evaluate", "report", "convert"), shown, strict=True):
         assert f" {name} " in line or f"fcmae.{name} " in line
 
 
@@ -102,6 +104,9 @@ def test_a_finished_run_says_so_and_how_to_go_on() -> None:
     lines = closing_lines(run(Path("runs/a")), None)
     assert lines[0].startswith("runs/a is finished: all 1,200 steps (30 epochs) are done, nothing is left to train.")
     assert lines[1].endswith("--config runs/a/config.yaml --train.epochs 60")
+    longer = closing_lines(run(Path("runs/a"), step=2001), None)  # of 51 epochs, started again with 30
+    assert "all 1,200 steps (30 epochs) are done (it was trained for 2,001), nothing is left to train." in longer[0]
+    assert longer[1].endswith(" --train.epochs 102")
 
 
 @pytest.mark.parametrize(
