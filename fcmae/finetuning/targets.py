@@ -1,12 +1,9 @@
 """What a batch is trained towards: smoothed and mixed labels by timm, and the loss."""
 
-import inspect
-
 import torch.nn.functional as F
 from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor
 
-from fcmae.errors import UserError
 from fcmae.finetuning.augmentation import seeded
 from fcmae.finetuning.config import AugmentConfig
 
@@ -18,27 +15,21 @@ class Targets:
         augment: mixup, cutmix and label smoothing.
         num_classes: C.
         multi_label: whether labels are float32 [B, C] instead of int64 [B].
-
-    Raises:
-        UserError: timm is too old for several labels.
     """
 
     def __init__(self, augment: AugmentConfig, num_classes: int, multi_label: bool) -> None:
-        if multi_label and "multi_label" not in inspect.signature(mixup_target).parameters:
-            raise UserError("several labels for an image need timm 1.0.31 or newer: pip install --upgrade timm")
-        self.smoothing, self.num_classes = augment.label_smoothing, num_classes
-        self.of_several = {"multi_label": True} if multi_label else {}  # no argument of older versions
+        self.smoothing, self.num_classes, self.multi_label = augment.label_smoothing, num_classes, multi_label
         self.mixup: Mixup | None = None
         if augment.mixes:
             self.mixup = Mixup(
                 augment.mixup, augment.cutmix, label_smoothing=augment.label_smoothing, num_classes=num_classes,
-                **self.of_several,
+                multi_label=multi_label,
             )  # fmt: skip
 
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """(images [B, C, H, W], targets float32 [B, C]); what is drawn depends on ``seed`` alone. B is even to mix."""
         if self.mixup is None:
-            return images, mixup_target(labels, self.num_classes, 1.0, self.smoothing, **self.of_several)
+            return images, mixup_target(labels, self.num_classes, 1.0, self.smoothing, self.multi_label)
         with seeded(seed):
             return self.mixup(images, labels)
 

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from timm.data.mixup import Mixup, mixup_target
+from timm.data.mixup import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
-from fcmae.errors import UserError
-from fcmae.finetuning import targets as ours
 from fcmae.finetuning.config import AugmentConfig
 from fcmae.finetuning.targets import Targets, classification_loss
 
@@ -54,17 +52,3 @@ def test_several_labels_are_independent() -> None:
     p = logits.sigmoid()
     by_hand = -(labels * p.log() + (1 - labels) * (1 - p).log()).mean()
     assert torch.allclose(classification_loss(logits, labels, True), by_hand)
-
-
-def test_timm_of_before_several_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to 1.0.30 its functions take no ``multi_label``."""
-
-    def older(target: torch.Tensor, num_classes: int, lam: float = 1.0, smoothing: float = 0.0) -> torch.Tensor:
-        return mixup_target(target, num_classes, lam, smoothing)
-
-    images, labels = batch()
-    expected = Targets(AugmentConfig(label_smoothing=0.1), 5, False)(images, labels, 7)[1]
-    monkeypatch.setattr(ours, "mixup_target", older)
-    assert torch.equal(Targets(AugmentConfig(label_smoothing=0.1), 5, False)(images, labels, 7)[1], expected)
-    with pytest.raises(UserError, match=r"^several labels for an image need timm 1\.0\.31 or newer: pip install"):
-        Targets(AugmentConfig(), 5, True)
