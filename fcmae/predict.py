@@ -1,8 +1,11 @@
 """Labels for images by a fine-tuned run, as a command (``fcmae predict RUN IMAGES``) and as a function.
 
-from fcmae.predict import predict
+    from fcmae.predict import predict
 
-found = predict("runs/classifier", "images/", output="predictions.csv")
+    found = predict("runs/classifier", "images/", output="predictions.csv")
+
+Where the images lie in folders that are called like the classes, as those of a test set do, it also tells how many
+predictions are right.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,8 @@ from fcmae.files import check_writable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from fcmae.analysis.accuracy import Accuracy
 
 PROG = "python -m fcmae.predict"
 
@@ -71,6 +76,9 @@ class Predicted:
     """float32 [N, width]."""
     unreadable: int
     """How many images could not be read; each is named in the log."""
+    accuracy: "Accuracy | None" = None
+    """How many labels are the folder's of their image, where each image lies in the folder of a class, of two or more
+    classes in all."""
 
 
 @keyword_function(PredictConfig)
@@ -126,6 +134,12 @@ def _show(found: Predicted, config: PredictConfig) -> None:
         say("".join(f"{path:{width}}  {label}  {share:.0%}\n" for path, label, share in rows))
     for file in filter(None, (config.output, config.features)):
         say(f"{len(found.paths):,} image{'s' * (len(found.paths) != 1)}: {file}\n")
+    if found.accuracy is not None:
+        right, (low, high) = found.accuracy, found.accuracy.interval
+        say(
+            f"{right.correct:,} of {right.total:,} predictions are the class of the image's folder: {right.share:.1%} "
+            f"[95% interval {100 * low:.1f} to {100 * high:.1f}]\n"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Predictions and features of a fine-tuned run for any images, read and cropped as in validation."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fcmae.analysis.accuracy import Accuracy
 from fcmae.cli.devices import choose_device
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.files import collect
@@ -103,7 +105,17 @@ def predictions(config: "PredictConfig") -> "Predicted":
     else:
         labels = [classes[int(c)] for c in p.argmax(1)]
     names = tuple(called[int(place)] for place in places)
-    return Predicted(names, tuple(labels), classes, p, features, len(unreadable.seen))
+    right = None if taken.is_multi_label else _accuracy(names, labels, classes)
+    return Predicted(names, tuple(labels), classes, p, features, len(unreadable.seen), right)
+
+
+def _accuracy(names: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> Accuracy | None:
+    """How many labels are right, if every image has one folder that is called like a class, and not all the same."""
+    known = set(classes)
+    folders = [known.intersection(name.split("/")[:-1]) for name in names]
+    if any(len(found) != 1 for found in folders) or len(set().union(*folders)) < 2:
+        return None
+    return Accuracy(sum(found == {label} for found, label in zip(folders, labels, strict=True)), len(names))
 
 
 def _range_of(reading: PixelReading) -> str:

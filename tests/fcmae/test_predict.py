@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from fcmae import files
+from fcmae.analysis.accuracy import Accuracy
 from fcmae.errors import UserError
 from fcmae.finetune import finetune
 from fcmae.finetuning import predicting
@@ -78,6 +79,35 @@ def test_an_exported_folder_outside_of_its_run(
     shutil.copytree(run / "export" / format, tmp_path / "mine")
     assert same(predict(tmp_path / "mine", images, num_workers=0), found)
     assert same(predict(tmp_path / "mine" / "model.safetensors", images, num_workers=0), found)
+
+
+def test_images_in_folders_of_classes_are_scored(
+    run: Path, images: Path, found: Predicted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = sum(path.split("/")[0] == label for path, label in zip(found.paths, found.labels, strict=True))
+    assert found.accuracy == Accuracy(right, 6)
+    shutil.copytree(images / "dark", tmp_path / "test" / "dark" / "deeper")
+    shutil.copytree(images / "bright", tmp_path / "test" / "bright")
+    assert predict(run, tmp_path, num_workers=0).accuracy == Accuracy(right, 6)
+    (tmp_path / "list.txt").write_text("\n".join(map(str, sorted(images.rglob("*.png")))))
+    assert predict(run, tmp_path / "list.txt", num_workers=0).accuracy == Accuracy(right, 6)
+    assert main([str(run), str(images), "--num_workers", "0", "--output", str(tmp_path / "p.csv")]) == 0
+    low, high = (f"{100 * edge:.1f}" for edge in Accuracy(right, 6).interval)
+    said = (
+        f"{right} of 6 predictions are the class of the image's folder: {right / 6:.1%} [95% interval {low} to {high}]"
+    )
+    assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+def test_other_images_are_not_scored(run: Path, images: Path, tmp_path: Path) -> None:
+    """Of one class, of none, of two at once; with a class that the run does not know."""
+    for source in (images / "dark", f"{images}/dark/*.png", f"{images}/dark/0.png"):
+        assert predict(run, source, num_workers=0).accuracy is None
+    shutil.copytree(images, tmp_path / "images")
+    shutil.copytree(images / "dark", tmp_path / "images" / "violet")
+    assert predict(run, tmp_path / "images", num_workers=0).accuracy is None
+    shutil.copytree(images / "dark", tmp_path / "two" / "dark" / "bright")
+    assert predict(run, tmp_path / "two", num_workers=0).accuracy is None
 
 
 def test_the_checkpoint_that_is_named(run: Path, images: Path, found: Predicted) -> None:
