@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+from fcmae.data.sources.image_set import ImageSet
+from fcmae.data.sources.same import places_once
 from fcmae.data.splits import TRAINING
 from fcmae.errors import UserError, in_a_line
 from fcmae.files import identity
@@ -44,6 +46,18 @@ def check_apart(table: str, train: Sequence[Row], val: Sequence[Row]) -> None:
         raise UserError(
             f"--data.path {table}: {_count(both)} rows in both splits, to train and to validate on; the first: "
             f"{_shown(both[0])}; leave each in one"
+        )
+
+
+def check_files_apart(where: str, train: ImageSet, val: ImageSet) -> None:
+    """The same for images in folders of their own, of which some are links to others."""
+    (first,) = places_once([train.identities(), val.identities()])[1:]
+    if both := len(val) - len(first):
+        place = next(n for n in range(len(val)) if n >= len(first) or first[n] != n)
+        are = "image is" if both == 1 else "images are"
+        raise UserError(
+            f"--data.path {where}: {both:,} {are} both to train and to validate on, under two names of one file; the "
+            f"first: {in_a_line(readable(str(val[place])))}; leave each in one"
         )
 
 

@@ -141,3 +141,18 @@ def test_a_line_names_what_is_beside_the_two_parts(folders: Path, caplog: pytest
     archive = make_tar(folders / "s.tar", folders / "s")
     assert len(of(str(archive)).train) == 9
     assert f"{archive}: train and val are used; left out: test" in caplog.messages
+
+
+def test_a_file_is_not_trained_and_validated_on(folders: Path) -> None:
+    """Through a link, hard or symbolic; a row of a table that is in both splits is refused, too."""
+    name = next(iter(COLORS))
+    image = next((folders / "s/train" / name).iterdir())
+    for link in (Path.symlink_to, Path.hardlink_to):
+        other = folders / "s/val" / name / "again.png"
+        link(other, image)
+        with pytest.raises(
+            UserError, match=rf"s: 1 image is both to train and to validate on.*; the first: {other}; leave"
+        ):
+            of(f"{folders}/s")
+        other.unlink()
+    assert len(of(f"{folders}/s").val) == 9
