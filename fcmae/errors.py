@@ -36,8 +36,11 @@ def brief(text: object, length: int = 200) -> str:
     line = " ".join(str(text).split())
     if len(line) <= length:
         return line
-    sentences = line[: length + 1].rpartition(". ")[0]
-    return f"{sentences}." if sentences else line[:length].rpartition(" ")[0] + " …"
+    for end, mark in ((". ", "."), (" ", " …")):
+        kept = line[: length + 1].rpartition(end)[0]
+        if len(kept) > length / 2:  # else it says too little
+            return kept + mark
+    return line[:length] + "…"
 
 
 def in_a_line(text: str) -> str:

@@ -8,6 +8,7 @@ Where the images lie in folders that are called like the classes, as those of a 
 predictions are right.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fcmae.analysis.accuracy import Accuracy
+
+logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.predict"
 
@@ -136,10 +139,14 @@ def _show(found: Predicted, config: PredictConfig) -> None:
         say(f"{len(found.paths):,} image{'s' * (len(found.paths) != 1)}: {file}\n")
     if found.accuracy is not None:
         right, (low, high) = found.accuracy, found.accuracy.interval
-        say(
+        line = (
             f"{right.correct:,} of {right.total:,} predictions are the class of the image's folder: {right.share:.1%} "
-            f"[95% interval {100 * low:.1f} to {100 * high:.1f}]\n"
+            f"[95% interval {100 * low:.1f} to {100 * high:.1f}]"
         )
+        if config.output is None:
+            logger.info("%s", line)  # beside the table, which may be redirected
+        else:
+            say(f"{line}\n")
 
 
 if __name__ == "__main__":

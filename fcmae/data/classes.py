@@ -145,7 +145,7 @@ def joined(found: Sequence[ClassFolders]) -> ClassFolders:
     for one in found:
         identities = one.images.identities()
         for name, places in one.places.items():
-            keys = [(name, *identity) for identity in identities[places].tolist()]
+            keys = [(name, key) for key in identities[places].tolist()]
             new = [start + place for place, key in zip(places.tolist(), keys, strict=True) if key not in seen]
             classes.setdefault(name, []).extend(new)
             seen.update(keys)

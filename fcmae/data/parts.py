@@ -20,6 +20,7 @@ from fcmae.data.splits import TEST, TRAINING, are_splits, split_folders
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError, in_a_line
+from fcmae.runs.layout import is_run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _parts(given: list[str], flag: str, access: Access) -> list[Part]:
         names = [name.partition("/")[2] for name in names]
     if (inside := split_folders(tops)) is None:
         return [Part(where, images, len(common), is_whole=True)]
-    _say_left_out(f"{where}/{common}".rstrip("/"), tops, inside)
+    _say_left_out(f"{named(given)}/{common}".rstrip("/"), tops, inside)
     return [
         Part(
             f"{where}/{common}{part}",
@@ -133,7 +134,7 @@ def parts_by_name(images: RowImages) -> list[RowImages]:
     """Tables to train on and to test on, if the names of the files tell them apart; else all."""
     trained = next((part for name in TRAINING if (part := images.of_split(name))), None)
     tested = next((part for name in TEST if (part := images.of_split(name))), None)
-    return [trained, tested] if trained and tested else [images]
+    return [trained.once(), tested.once()] if trained and tested else [images.once()]
 
 
 def _split_folders(folder: Path) -> tuple[str, str] | None:
@@ -142,7 +143,8 @@ def _split_folders(folder: Path) -> tuple[str, str] | None:
     full = [name for name in names if are_splits([name]) and _holds_a_set(folder / name)]
     splits = split_folders(full) or (split_folders(names) if are_splits(names) else None)
     if splits is not None:
-        _say_left_out(str(folder), [name for name in names if not name.startswith(".")], splits)
+        others = [name for name in names if not name.startswith(".") and not is_run_folder(folder / name)]
+        _say_left_out(str(folder), others, splits)
     return splits
 
 
@@ -150,7 +152,7 @@ def _say_left_out(where: str, names: Iterable[str], used: tuple[str, str]) -> No
     """A line for folders beside the two parts, such as a test/ beside train/ and val/."""
     if others := sorted(set(names) - set(used)):
         listed = in_a_line(", ".join(others[:5]) + " …" * (len(others) > 5))
-        logger.info("%s: %s and %s are used; left out: %s", where, *used, listed)
+        logger.info("%s: %s and %s are used; left out: %s", in_a_line(where), *used, listed)
 
 
 def _holds_a_set(folder: Path) -> bool:

@@ -66,8 +66,8 @@ def rand_augment(notation: str, image_hw: tuple[int, int], mean: Sequence[float]
 
 
 def _posterized(image: Image.Image, bits: int, **others: Any) -> Image.Image:
-    """timm's, whose strongest leaves 0 bits: that is black, but Pillow from 13 on refuses to do it."""
-    return posterize(image, bits, **others) if bits else Image.new(image.mode, image.size)
+    """timm's, whose strongest leave no bit: that is black, but Pillow from 13 on refuses to do it."""
+    return posterize(image, bits, **others) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def augmented(image: Tensor, augment: Augment) -> Tensor:

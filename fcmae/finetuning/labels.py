@@ -16,7 +16,7 @@ from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError
 from fcmae.finetuning.config import PHOTOS, FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet, in_memory_image, of_files, some_of
-from fcmae.finetuning.repeated import check_files_apart
+from fcmae.finetuning.repeated import say_if_shared
 from fcmae.finetuning.splitting import check_known, share_of_each, split_at_random
 from fcmae.finetuning.table_sets import set_of_paths, set_of_rows
 from fcmae.finetuning.tables import is_table
@@ -103,7 +103,7 @@ def _of_folders(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: 
         return split_at_random(folder, of_files(*listed(found, names)), names, data, seed)
     val = tests[0]
     check_known(sorted(val.places), names, val.where, found.where)
-    check_files_apart(folder, found.images, val.images)
+    say_if_shared(folder, *(one.images.subset(np.concatenate(list(one.places.values()))) for one in (found, val)))
     return LabeledSet(folder, names, of_files(*listed(found, names)), of_files(*listed(val, names)))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from fcmae.analysis.accuracy import Accuracy
 from fcmae.cli.devices import choose_device
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.files import collect
-from fcmae.data.sources.image_set import Lazily
+from fcmae.data.sources.image_set import ImageSet, Joined, Lazily
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.errors import UserError
 from fcmae.finetuning.classifier import classifier_at
@@ -29,43 +30,42 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fcmae")
 
-FEW = 32
-"""Images that tell the contrast."""
-
 
 class _WithFeatures(nn.Module):
     """Logits and, after them, the features that the classifier sees: [B, classes + width].
 
-    It keeps the sums over each channel, [C], of some of the images that it was given.
+    It keeps sums over the images that it was given.
     """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        self.sums: list[tuple[Tensor, Tensor]] = []
-        """Of the values and of their squares, a mean over the pixels of one image each."""
+        self.images = 0
+        self.sums = torch.zeros(2, 1, dtype=torch.float64)
+        """Of each channel's mean over the pixels of an image, and of its squares'."""
 
     @property
     def contrast(self) -> float:
         """The standard deviation of the normalized values, over all channels; 1 is usual."""
-        means, squares = (torch.stack(part).mean(0) for part in zip(*self.sums, strict=True))
+        means, squares = self.sums / self.images
         return float((squares - means**2).clamp(min=0).mean().sqrt())
 
     def forward(self, images: Tensor) -> Tensor:
-        if len(self.sums) < FEW:
-            some = images[: FEW - len(self.sums)].double()
-            self.sums += zip(some.mean((2, 3)), (some**2).mean((2, 3)), strict=True)
+        self.images += len(images)
+        of_batch = torch.stack([one.float().mean((2, 3)).sum(0) for one in (images, images**2)])
+        self.sums = self.sums + of_batch.cpu().double()
         features = self.network.forward_head(self.network.forward_features(images), pre_logits=True)
         return torch.cat([self.network.head.fc(features), features], dim=1)
 
 
 class _CropsForRun(CenterCrops):
-    """Center crops whose reasons name no option that predictions do not have."""
+    """Center crops whose reasons do not advise options of training: these are settings of the run."""
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         place, found = super().__getitem__(index)
         if isinstance(found, str):
             found = found.replace("--model.in_chans is", "the run takes").partition("; set --model.in_chans")[0]
+            found = found.replace("--data.", "the run's data.")
         return place, found
 
 
@@ -105,17 +105,28 @@ def predictions(config: "PredictConfig") -> "Predicted":
     else:
         labels = [classes[int(c)] for c in p.argmax(1)]
     names = tuple(called[int(place)] for place in places)
-    right = None if taken.is_multi_label else _accuracy(names, labels, classes)
+    right = None if taken.is_multi_label else _accuracy([_in_source(images, int(n)) for n in places], labels, classes)
     return Predicted(names, tuple(labels), classes, p, features, len(unreadable.seen), right)
 
 
+def _in_source(images: ImageSet, place: int) -> str:
+    """The name of an image, without the number of its source where there are several."""
+    if (given := images.given(place)) is not None:
+        return given
+    name = images.name(place)
+    return name.partition("/")[2] if isinstance(images, Joined) else name
+
+
 def _accuracy(names: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> Accuracy | None:
-    """How many labels are right, if every image has one folder that is called like a class, and not all the same."""
-    known = set(classes)
-    folders = [known.intersection(name.split("/")[:-1]) for name in names]
-    if any(len(found) != 1 for found in folders) or len(set().union(*folders)) < 2:
+    """How many labels are right, if below a common folder every image has one folder that is called like a class, and
+    not all the same."""
+    folders = [name.split("/")[:-1] for name in names]
+    ends = zip(min(folders), max(folders), strict=False)
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], ends)))
+    own = [set(classes).intersection(above[shared:]) for above in folders]
+    if any(len(found) != 1 for found in own):
         return None
-    return Accuracy(sum(found == {label} for found, label in zip(folders, labels, strict=True)), len(names))
+    return Accuracy(sum(found == {label} for found, label in zip(own, labels, strict=True)), len(names))
 
 
 def _range_of(reading: PixelReading) -> str:

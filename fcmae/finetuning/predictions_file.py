@@ -1,6 +1,7 @@
 """Tables of predictions and of features: CSV, Parquet or .npz."""
 
 import csv
+import glob
 import io
 import os
 from collections import Counter
@@ -40,8 +41,10 @@ def check_apart(output: Path, features: Path) -> None:
 
 def check_no_source(file: Path, flag: str, images: str | Sequence[str]) -> None:
     """UserError if the file is one of the sources, such as a list, which it would replace."""
-    for source in [images] if isinstance(images, str) else images:
-        if file.exists() and not is_url(source) and identity(local_path(source)) == identity(file):
+    if not file.exists():
+        return
+    for source in map(local_path, [images] if isinstance(images, str) else images):
+        if not is_url(source) and identity(file) in map(identity, (source, *glob.iglob(source, recursive=True))):
             raise UserError(f"{flag} {file} is one of the IMAGES that are read; give another file")
 
 

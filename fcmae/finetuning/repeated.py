@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+
 from fcmae.data.sources.image_set import ImageSet
-from fcmae.data.sources.same import places_once
 from fcmae.data.splits import TRAINING
 from fcmae.errors import UserError, in_a_line
 from fcmae.files import identity
@@ -49,16 +50,17 @@ def check_apart(table: str, train: Sequence[Row], val: Sequence[Row]) -> None:
         )
 
 
-def check_files_apart(where: str, train: ImageSet, val: ImageSet) -> None:
-    """The same for images in folders of their own, of which some are links to others."""
-    (first,) = places_once([train.identities(), val.identities()])[1:]
-    if both := len(val) - len(first):
-        place = next(n for n in range(len(val)) if n >= len(first) or first[n] != n)
-        are = "image is" if both == 1 else "images are"
-        raise UserError(
-            f"--data.path {where}: {both:,} {are} both to train and to validate on, under two names of one file; the "
-            f"first: {in_a_line(readable(str(val[place])))}; leave each in one"
-        )
+def say_if_shared(where: str, train: ImageSet, val: ImageSet) -> None:
+    """A warning about images of one part that are in the other under another name, such as a link."""
+    if not (train.may_have_links or val.may_have_links):
+        return
+    shared = np.flatnonzero(np.isin(val.identities(), train.identities()))
+    if len(shared):
+        logger.warning(
+            "%s: images both to train and to validate on, as other names of the same files: %s; the first: %s. Their "
+            "score tells little",
+            where, f"{len(shared):,}", in_a_line(readable(str(val[int(shared[0])]))),
+        )  # fmt: skip
 
 
 def _part(row: Row) -> str | None:

@@ -130,8 +130,8 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
     )  # fmt: skip
     if data.is_multi_label:
         logger.info(
-            "%s of the images to train on have several labels (a;b, a|b or a list): each class is learned apart from "
-            "the others, by binary cross-entropy",
+            "images to train on with several labels (a;b, a|b or a list): %s. Each class is learned apart from the "
+            "others, by binary cross-entropy",
             f"{int((data.train.labels.sum(1) > 1).sum()):,}",
         )  # fmt: skip
     if resume_from is not None:

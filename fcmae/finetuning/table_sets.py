@@ -19,7 +19,7 @@ from fcmae.errors import UserError
 from fcmae.finetuning.cells import Labels, labels_of, splits_of
 from fcmae.finetuning.config import FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet, of_files, some_of
-from fcmae.finetuning.repeated import check_apart, each_once
+from fcmae.finetuning.repeated import check_apart, each_once, say_if_shared
 from fcmae.finetuning.splitting import check_known, split_at_random
 from fcmae.finetuning.tables import Row, read_table
 
@@ -78,6 +78,9 @@ def set_of_rows(name: str, parts: Sequence[RowImages], data: FinetuneDataConfig,
         )
     if data.split_column is None and len(parts) == 1:
         parts = parts_by_name(parts[0])
+    parts = [part.once() for part in parts]
+    if data.split_column is None and len(parts) == 2:
+        say_if_shared(name, *parts)
     images = parts[0] if len(parts) == 1 else parts[0].with_rows_of(parts[1])
     splits: Sequence[str] | None
     if data.split_column is None and len(parts) == 2:

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 import fcmae
 from fcmae.config.run import RunConfig
-from fcmae.data.sources.paths import check_output_apart
+from fcmae.data.sources.output import check_output_apart
 from fcmae.errors import UserError
 from fcmae.files import write_text
 from fcmae.runs import checkpoint as ckpt

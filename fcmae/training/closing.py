@@ -1,7 +1,5 @@
 """What a run says when it is finished, and when a finished run is started again."""
 
-import math
-
 from fcmae.called import command_line
 from fcmae.config import DIGITS, PretrainConfig, TrainConfig
 from fcmae.runs.layout import CONFIG
@@ -50,7 +48,7 @@ def done_before(step: int, total_steps: int) -> str:
 
 def longer_epochs(epochs: int, step: int, total_steps: int) -> int:
     """Twice the epochs that a finished run was trained for."""
-    return 2 * max(epochs, math.ceil(epochs * step / total_steps))
+    return 2 * max(epochs, round(epochs * step / total_steps))
 
 
 def poor_loss(train: TrainConfig, effective_batch: int, loss: float) -> str:

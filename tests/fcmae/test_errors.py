@@ -4,7 +4,10 @@ import pytest
 
 from fcmae.errors import brief
 
-LONG = "The hub cannot be reached, and the file is not in the cache. " + "Check the connection of this machine and " * 5
+FIRST = (
+    "The hub cannot be reached by this machine, and the files that were asked for are not in the local cache either."
+)
+LONG = f"{FIRST} " + "Check the connection of this machine and " * 5
 
 
 @pytest.mark.parametrize(
@@ -14,8 +17,10 @@ LONG = "The hub cannot be reached, and the file is not in the cache. " + "Check 
         ("two\n  lines", "two lines"),
         ("a" * 200, "a" * 200),
         (ValueError("bits must be 1 to 8"), "bits must be 1 to 8"),
-        (LONG, "The hub cannot be reached, and the file is not in the cache."),
+        (LONG, FIRST),
         ("word " * 50, "word " * 39 + "word …"),
+        ("Failed. " + "word " * 50, "Failed. " + "word " * 37 + "word …"),
+        ("KeyError: " + "y" * 300, "KeyError: " + "y" * 190 + "…"),
     ],
 )
 def test_a_long_text_ends_with_a_sentence_or_a_word(text: object, expected: str) -> None:

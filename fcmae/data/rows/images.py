@@ -1,5 +1,6 @@
 """Rows of Parquet and Arrow files as an image set."""
 
+import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from fcmae.data.missing import ClassName, is_missing, label_text
 from fcmae.data.rows.columns import class_names, label_column
 from fcmae.data.rows.files import ParquetRows, RowFile
 from fcmae.data.rows.splits import in_split
+from fcmae.data.sources.entries import further_names
 from fcmae.data.sources.image_set import ImageSet, Stamp
-from fcmae.data.sources.same import first_of_each, number_of
+from fcmae.data.sources.same import first_of_each, keys, number_of
 from fcmae.data.stored import Stored
 from fcmae.data.stores.fetching import FetchError, check_alive, some_of
 from fcmae.data.stores.urls import is_url, last_part, shown
 from fcmae.errors import UserError, brief
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +136,21 @@ class RowImages(ImageSet):
         return [cell for file in self.files for cell in file.values(column)]
 
     def with_rows_of(self, other: "RowImages") -> "RowImages":
-        """These rows, and then those of another set; a file that is in both counts once."""
-        both = [*zip(self.files, self._names, strict=True), *zip(other.files, other._names, strict=True)]
-        files, names = zip(*first_of_each(both, lambda one: one[0].where), strict=True)
-        return RowImages(files, names)
+        """These rows, and then those of another set."""
+        return RowImages([*self.files, *other.files], [*self._names, *other._names])
+
+    def once(self) -> "RowImages":
+        """Each file once; a line says how many further names of them are left out."""
+        files = list(zip(self.files, self._names, strict=True))
+        kept = first_of_each(files, lambda one: one[0].where)
+        if len(kept) == len(files):
+            return self
+        logger.info("%s", further_names(len(files) - len(kept), shown(self.files[0].where)))
+        return RowImages([file for file, _ in kept], [name for _, name in kept])
+
+    def bytes_at(self, places: np.ndarray) -> int:
+        """Their share of the files."""
+        return round(self.total_bytes * len(places) / max(1, len(self)))
 
     def where(self, index: int) -> str:
         """A row for messages: its number in the file, and of several files which one."""
@@ -151,8 +166,7 @@ class RowImages(ImageSet):
         """The file, and the row in it."""
         counts = [file.count for file in self.files]
         numbers = np.array([number_of(file.where) for file in self.files], np.uint64)
-        rows = np.concatenate([np.arange(count, dtype=np.uint64) for count in counts])
-        return np.stack([np.repeat(numbers, counts), rows], axis=1)
+        return keys(np.repeat(numbers, counts), np.concatenate([np.arange(count) for count in counts]))
 
     def stamp(self, index: int) -> Stamp:
         """Size and time of the file."""

@@ -120,8 +120,14 @@ class Survey:
             more = len(self.runs) - NAMED
             found.append(f"run folders left out: {', '.join(self.runs[:NAMED])}" + f" and {more:,} more" * (more > 0))
         if self.repeated:
-            found.append(f"{self.repeated:,} further names (links, or given twice) of files in the set are left out")
+            found.append(further_names(self.repeated))
         return [in_a_line(line) for line in found]
+
+
+def further_names(count: int, where: str = "") -> str:
+    """A line about names of files, other than the first of each."""
+    of = f"{where}: " if where else ""
+    return f"{of}{count:,} further names (links, or given twice) of files in the set are left out"
 
 
 def kind(mode: int) -> str:

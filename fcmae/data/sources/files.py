@@ -12,7 +12,7 @@ from fcmae.data.sources.archives.names import expanded, is_archive
 from fcmae.data.sources.entries import Entry, Survey
 from fcmae.data.sources.image_set import ImageSet, Joined, Stamp
 from fcmae.data.sources.lists import is_list
-from fcmae.data.sources.same import alone, number, number_of, places_once
+from fcmae.data.sources.same import number, number_of, places_once
 from fcmae.data.sources.source import images_of
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.images import Texts
@@ -21,6 +21,8 @@ from fcmae.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+OF_SYSTEM = ("lost+found",)
+"""Folders that nobody may list, on top of a disk."""
 PathLike = str | os.PathLike[str]
 
 
@@ -28,9 +30,11 @@ class ImageFiles(ImageSet):
     """Image files in training order. Their names are relative to the source: of a folder its subfolders and a file."""
 
     def __init__(
-        self, paths: list[Path], names: list[str], stamps: list[Stamp], given: Sequence[str] | None = None
-    ) -> None:
+        self, paths: list[Path], names: list[str], stamps: list[Stamp], given: Sequence[str] | None = None,
+        may_have_links: bool = True,
+    ) -> None:  # fmt: skip
         self.paths, self._names, self._stamps, self._given = paths, names, stamps, given
+        self._may_have_links = may_have_links
 
     @property
     def names(self) -> list[str]:
@@ -56,7 +60,12 @@ class ImageFiles(ImageSet):
 
     def identities(self) -> np.ndarray:
         """Equal for all names of a file."""
-        return alone(map(number_of, self.paths))
+        return np.fromiter(map(number_of, self.paths), np.uint64, len(self))
+
+    @property
+    def may_have_links(self) -> bool:
+        """Whether any of them was reached by a symlink, or has hard links; unless it was listed, True."""
+        return self._may_have_links
 
     def stamp(self, index: int) -> Stamp:
         """Its size and time."""
@@ -70,7 +79,7 @@ class ImageFiles(ImageSet):
         chosen = list(indices)
         return ImageFiles(
             [self.paths[i] for i in chosen], [self.names[i] for i in chosen], [self.stamps[i] for i in chosen],
-            None if self._given is None else Texts(self._given[i] for i in chosen),
+            None if self._given is None else Texts(self._given[i] for i in chosen), self._may_have_links,
         )  # fmt: skip
 
 
@@ -93,7 +102,7 @@ def collect(
             file of paths; a .tar, .zip or .parquet, of which ``shards-{000..127}.tar`` means many; any of these by
             URL, or ``hf:owner/name``. Among several, image files too.
         leave_out: a run folder, left out like any other that lies inside a source.
-        by_class: a file may be in several direct subfolders, once in each; and all folders must be listed.
+        by_class: a file may be in several direct subfolders, once in each; and no folder may be closed.
         flag: option name used in messages.
         access: how URLs and tables are read; None: as by default.
 
@@ -110,8 +119,9 @@ def collect(
         where = " ".join(named[:3]) + " …" * (len(named) > 3)
         raise UserError(f"{unused} is for Parquet and Arrow files, of which {flag} {where} has none; leave it out")
     files = [(n, one) for n, part in enumerate(parts) if not isinstance(part, ImageSet) for one in part]
-    if by_class and survey.closed:
-        folder, why = next(iter(survey.closed.items()))
+    closed = [(folder, why) for folder, why in survey.closed.items() if os.path.basename(folder) not in OF_SYSTEM]
+    if by_class and closed:
+        folder, why = closed[0]
         raise UserError(f"{flag} {folder} cannot be listed ({why}); a class would lack its images")
     called = [_called(source) for source in grouped]
     if len(given) > 1 or not os.path.isdir(given[0]) or any(one.is_linked for _, one in files):
@@ -136,7 +146,9 @@ def _joined(
         return sets[0]
     if not by_class:
         kept = places_once([
-            part.identities() if isinstance(part, ImageSet) else alone(number(one.identity) for one in part)
+            part.identities()
+            if isinstance(part, ImageSet)
+            else np.fromiter((number(one.identity) for one in part), np.uint64, len(part))
             for part in parts
         ])  # fmt: skip
         survey.repeated += sum(map(len, sets)) - sum(map(len, kept))
@@ -150,6 +162,7 @@ def _image_files(entries: Sequence[Entry]) -> ImageFiles:
         [one.name for one in entries],
         [(one.size, one.mtime_ns) for one in entries],
         Texts(given) if len(given := [one.given for one in entries if one.given is not None]) == len(entries) else None,
+        any(one.is_linked for one in entries),
     )
 
 

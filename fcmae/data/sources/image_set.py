@@ -67,9 +67,12 @@ class ImageSet(Sequence[ImageRef]):
 
     @abstractmethod
     def identities(self) -> np.ndarray:
-        """What tells images apart whatever they are called, uint64 [N, 2]: the number of the file or URL that holds
-        each (:func:`fcmae.data.sources.same.number_of`), and its place in there.
-        """
+        """What tells images apart whatever they are called, uint64 [N] (:func:`fcmae.data.sources.same.keys`)."""
+
+    @property
+    def may_have_links(self) -> bool:
+        """Whether an image of another set may be one of these under another name."""
+        return True
 
     @property
     def names(self) -> Sequence[str]:
@@ -97,6 +100,10 @@ class ImageSet(Sequence[ImageRef]):
     def total_bytes(self) -> int:
         """Of all images, compressed as they are."""
         return sum(size for size, _ in self.stamps)
+
+    def bytes_at(self, places: np.ndarray) -> int:
+        """Of those at int64 [N] indices."""
+        return sum(self.stamps_at(places)[0])
 
     @property
     def is_far(self) -> bool:
@@ -173,6 +180,16 @@ class Chosen(ImageSet):
         return self.whole.identities()[self.places]
 
     @property
+    def may_have_links(self) -> bool:
+        """As of the whole."""
+        return self.whole.may_have_links
+
+    @property
+    def total_bytes(self) -> int:
+        """As of the whole."""
+        return self.whole.bytes_at(self.places)
+
+    @property
     def is_far(self) -> bool:
         """As of the whole."""
         return self.whole.is_far
@@ -240,6 +257,11 @@ class Joined(ImageSet):
     def identities(self) -> np.ndarray:
         """As of their sets."""
         return np.concatenate([part.identities() for part in self.parts])
+
+    @property
+    def may_have_links(self) -> bool:
+        """As of any of the sets, and among them."""
+        return True
 
     @property
     def is_far(self) -> bool:

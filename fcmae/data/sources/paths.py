@@ -1,17 +1,13 @@
 """Image files at paths that were given one by one: files, and folders with what is in them; never those of runs."""
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import takewhile
 from pathlib import Path
 
-from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.entries import Entry, Survey, entry, folder_entry
 from fcmae.data.sources.lists import Line
 from fcmae.data.sources.walk import walk
-from fcmae.data.stores.urls import is_url, local_path
 from fcmae.errors import UserError
 from fcmae.runs.layout import PICTURES, is_run_folder
 
@@ -38,7 +34,7 @@ def entries_of_each(lines: Sequence[Line], survey: Survey, leave_out: Path | Non
     def run_above(folder: str) -> str | None:
         if len(folder) <= len(base):
             return None
-        is_run = is_run_folder(folder) or (leave_out is not None and _same(folder, leave_out))
+        is_run = is_run_folder(folder) or (leave_out is not None and is_same(folder, leave_out))
         return folder if is_run else run_above(os.path.dirname(folder))
 
     for (path, given), absolute in zip(lines, whole, strict=True):
@@ -69,41 +65,12 @@ def check_is_no_run(folder: str, leave_out: Path | None, flag: str) -> None:
     for run in (whole, whole.parent):
         if is_run_folder(run) and (run == whole or whole.name == PICTURES):
             raise UserError(f"{flag} {folder} belongs to a run; its pictures are no training images; {ACCEPTED}")
-    if leave_out is not None and _same(folder, leave_out):
+    if leave_out is not None and is_same(folder, leave_out):
         raise UserError(f"--output {leave_out} is the folder of the images, {flag}; give another")
 
 
-def check_output_apart(sources: str | Sequence[str] | None, output: Path) -> None:
-    """UserError for a run folder to be that is the folder of the images, or one of its folders with images: they would
-    be those of a run, and no training images any more."""
-    if not output.is_dir() or is_run_folder(output):
-        return
-    for source in map(local_path, [sources] if isinstance(sources, str) else sources or ()):
-        folder = source if os.path.isdir(source) else _plain(source)
-        if is_url(source) or not folder or not os.path.isdir(folder):
-            continue
-        if _same(folder, output):
-            raise UserError(f"--output {output} is the folder of the images, --data.path; give another")
-        if Path(folder).resolve() in output.resolve().parents and (image := _first_image(output)) is not None:
-            raise UserError(f"--output {output} holds images of --data.path {source}, {image}; give another")
-
-
-def _plain(pattern: str) -> str:
-    """The folder that a pattern begins with; empty: it is none."""
-    is_pattern = glob.has_magic(pattern) and not os.path.lexists(pattern)
-    return str(Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))) if is_pattern else ""
-
-
-def _first_image(folder: Path) -> str | None:
-    for above, folders, files in os.walk(folder):
-        folders[:] = [one for one in folders if not one.startswith(".")]
-        for name in files:
-            if ending_of(name) in EXTENSIONS and not name.startswith("."):
-                return os.path.relpath(os.path.join(above, name), folder)
-    return None
-
-
-def _same(folder: str | Path, other: str | Path) -> bool:
+def is_same(folder: str | Path, other: str | Path) -> bool:
+    """Whether two paths are one folder, also one that is not there yet."""
     try:
         return os.path.samefile(folder, other)
     except OSError:  # one of them is not there yet

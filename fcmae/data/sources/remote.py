@@ -103,7 +103,8 @@ def listed_images(
 
 def table_images(tables: list[Table], access: Access, survey: Survey, flag: str) -> ImageSet | list[Line]:
     """Rows of images; or the paths in the column of these tables, of which some may be URLs."""
-    once = first_of_each(tables, lambda one: one.where)
+    # of labeled ones the two parts are told apart first
+    once = list(tables) if access.all_splits else first_of_each(tables, lambda one: one.where)
     survey.repeated += len(tables) - len(once)
     found = row_images(once, access, flag)
     if isinstance(found, ImageSet):

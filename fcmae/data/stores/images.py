@@ -11,7 +11,7 @@ import numpy as np
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.sources.image_set import ImageSet, Stamp
-from fcmae.data.sources.same import alone, number_of
+from fcmae.data.sources.same import number_of
 from fcmae.data.stored import ImageRef, Stored
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.fetching import FetchError, check_alive, details, fetched, some_of
@@ -148,7 +148,12 @@ class UrlImages(ImageSet):
 
     def identities(self) -> np.ndarray:
         """Of URLs the text tells them apart."""
-        return alone(map(number_of, self._urls))
+        return np.fromiter(map(number_of, self._urls), np.uint64, len(self))
+
+    @property
+    def may_have_links(self) -> bool:
+        """URLs have none that could be told."""
+        return not self.is_far
 
     def stamp(self, index: int) -> Stamp:
         """The size, where the store's listing has it."""

@@ -15,6 +15,7 @@ from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledSet
 from fcmae.finetuning.labels import labeled_set
 from tests.fcmae.data.sources.packed import make_tar
+from tests.fcmae.data.sources.tabled import table_of
 from tests.fcmae.labeled_images import COLORS, fill
 
 
@@ -143,16 +144,37 @@ def test_a_line_names_what_is_beside_the_two_parts(folders: Path, caplog: pytest
     assert f"{archive}: train and val are used; left out: test" in caplog.messages
 
 
-def test_a_file_is_not_trained_and_validated_on(folders: Path) -> None:
-    """Through a link, hard or symbolic; a row of a table that is in both splits is refused, too."""
+def test_a_file_that_is_trained_and_validated_on_is_told(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Through a link, hard or symbolic."""
+    of(f"{folders}/s")
+    assert "both to train" not in caplog.text
     name = next(iter(COLORS))
     image = next((folders / "s/train" / name).iterdir())
     for link in (Path.symlink_to, Path.hardlink_to):
+        caplog.clear()
         other = folders / "s/val" / name / "again.png"
         link(other, image)
-        with pytest.raises(
-            UserError, match=rf"s: 1 image is both to train and to validate on.*; the first: {other}; leave"
-        ):
-            of(f"{folders}/s")
+        assert len(of(f"{folders}/s").val) == 10
+        (line,) = caplog.messages
+        assert line.startswith(
+            f"{folders}/s: images both to train and to validate on, as other names of the same files: 1;"
+        )
+        assert f"the first: {other}." in line
         other.unlink()
-    assert len(of(f"{folders}/s").val) == 9
+    (folders / "s/train/logo.png").write_bytes(image.read_bytes())  # of no class
+    (folders / "s/val/logo.png").hardlink_to(folders / "s/train/logo.png")
+    caplog.clear()
+    of(f"{folders}/s")
+    assert "both to train" not in caplog.text
+
+
+@pytest.mark.parametrize("names", [("train/a.parquet", "val/a.parquet"), ("train-0.parquet", "val-0.parquet")])
+def test_a_table_that_is_both_parts_is_told(
+    folders: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, str]
+) -> None:
+    table_of(folders / "a", folders / "t" / names[0], label=[str(n % 2) for n in range(9)])
+    (folders / "t" / names[1]).parent.mkdir(parents=True, exist_ok=True)
+    (folders / "t" / names[1]).symlink_to(folders / "t" / names[0])
+    found = of(f"{folders}/t")
+    assert (len(found.train), len(found.val)) == (9, 9)
+    assert "images both to train and to validate on, as other names of the same files: 9; the first: " in caplog.text

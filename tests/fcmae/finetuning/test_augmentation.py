@@ -30,10 +30,11 @@ def test_every_operation_at_every_strength(notation: str, level: int) -> None:
 
 def test_the_strongest_posterize_is_black() -> None:
     """As before Pillow 13: no bit is left."""
-    augment = rand_augment("rand-m10-inc1", (16, 16), (0.5,) * 3)
-    (operation,) = [one for one in augment.ops if "Posterize" in one.name]  # type: ignore[attr-defined]
-    operation.prob = 1.0
-    assert not np.asarray(operation(IMAGE)).any()
+    for notation in ("rand-m10-inc1", "rand-m15-mmax20-inc1"):
+        augment = rand_augment(notation, (16, 16), (0.5,) * 3)
+        (operation,) = [one for one in augment.ops if "Posterize" in one.name]  # type: ignore[attr-defined]
+        operation.prob = 1.0
+        assert not np.asarray(operation(IMAGE)).any()
 
 
 def test_else_the_draws_are_timms() -> None:

@@ -10,7 +10,7 @@ from fcmae.data.sources.archives.index import Index, index_of
 from fcmae.data.sources.archives.member import Member
 from fcmae.data.sources.entries import Survey
 from fcmae.data.sources.image_set import ImageSet, Lazily, Stamp
-from fcmae.data.sources.same import first_of_each, number_of
+from fcmae.data.sources.same import first_of_each, keys, number_of
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import is_url
 
@@ -43,7 +43,7 @@ class ArchiveImages(ImageSet):
         """The archive, and where the image begins in it."""
         numbers = np.array([number_of(path) for path in self.listed.archives], np.uint64)
         columns = self.listed.columns
-        return np.stack([numbers[columns["archive"]], columns["offset"].astype(np.uint64)], axis=1)
+        return keys(numbers[columns["archive"]], columns["offset"])
 
     def encoded_names(self, places: np.ndarray) -> Iterable[bytes]:
         """The names at some indices."""

@@ -1,5 +1,6 @@
 """An image counts once, whatever it is called: in lists, by URL, in archives, in tables, in several sources."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from fcmae.data.classes import class_folder
 from fcmae.data.sources.files import collect
-from fcmae.data.sources.same import number_of, places_once
+from fcmae.data.sources.same import first_of_each, keys, number_of, places_once
 from fcmae.data.stores.access import Access
 from tests.fcmae.data.sources.packed import folder_of_images, make_tar
 from tests.fcmae.data.sources.tabled import table_of
@@ -70,7 +71,7 @@ def test_an_image_counts_once(
     found = collect([one.replace("URL", server.url) for one in sources.split()], access=access)
     assert len(found) == len(list(found.names)) == images
     assert len({str(one) for one in found}) == images
-    assert len(np.unique(found.identities(), axis=0)) == images
+    assert len(np.unique(found.identities())) == images
     assert f"{repeated} further names (links, or given twice) of files in the set are left out" in caplog.text
 
 
@@ -110,9 +111,38 @@ def test_a_number_is_that_of_the_file(tmp_path: Path) -> None:
     assert number_of("s3://b/a") == 17147913178028384400  # in all processes
 
 
-def test_places_of_sets_without_and_with_shared_holders() -> None:
-    sets = [
-        np.array(one, np.uint64).reshape(-1, 2) for one in ([(1, 0), (1, 5)], [(2, 5)], [(1, 5), (3, 0), (1, 6)], [])
-    ]
-    assert [one.tolist() for one in places_once(sets)] == [[0, 1], [0], [1, 2], []]
+def test_places_of_sets_without_and_with_shared_images() -> None:
+    sets = [np.array(one, np.uint64) for one in ([7, 5], [9], [5, 3, 7, 2], [])]
+    assert [one.tolist() for one in places_once(sets)] == [[0, 1], [0], [1, 3], []]
     assert [one.tolist() for one in places_once(sets[:2])] == [[0, 1], [0]]
+
+
+def test_keys_tell_places_and_holders_apart() -> None:
+    numbers = np.array([number_of(f"s3://b/{n}") for n in range(100)], np.uint64)
+    found = keys(np.repeat(numbers, 1000), np.tile(np.arange(1000), 100))
+    assert len(np.unique(found)) == 100_000
+
+
+def test_the_first_of_each_archive_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "link").symlink_to("a")
+    given = [f"{tmp_path}/a", "s3://b/c", f"{tmp_path}/link", "s3://b/c", "s3://b/a"]
+    assert first_of_each(given, str) == [f"{tmp_path}/a", "s3://b/c", "s3://b/a"]
+
+
+def test_a_zarr_image_counts_once(tmp_path: Path, server: Server, access: Access) -> None:
+    """Its folder is found by its metadata."""
+    (tmp_path / "z" / "im.zarr").mkdir(parents=True)
+    scales = {"multiscales": [{"axes": [], "datasets": [{"path": "0"}]}]}
+    (tmp_path / "z" / "im.zarr" / ".zattrs").write_text(json.dumps(scales))
+    (tmp_path / "l.txt").write_text(f"{server.url}/im/cat/1.png\nz/im.zarr\n")
+    assert len(collect([f"{tmp_path}/l.txt", f"{tmp_path}/z"], access=access)) == 2
+
+
+def test_bytes_of_some_rows(tmp_path: Path, server: Server, access: Access) -> None:
+    """A row has no size of its own; each had that of the whole file."""
+    found = collect([f"{tmp_path}/w/b.parquet", f"{tmp_path}/list.txt", f"{tmp_path}/w/labeled.parquet"], access=access)
+    whole = sum((tmp_path / "w" / name).stat().st_size for name in ("b.parquet", "labeled.parquet"))
+    assert found.total_bytes - (tmp_path / "w/im/cat/2.jpg").stat().st_size == whole
+    rows = collect(f"{tmp_path}/w/b.parquet")
+    assert rows.subset([0]).total_bytes == round((tmp_path / "w/b.parquet").stat().st_size / 3)
