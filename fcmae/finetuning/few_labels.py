@@ -13,10 +13,10 @@ PEAK_LR = 3e-3
 """The best of 3e-4, 1e-3, 3e-3 and 6e-3 on both sets, with batches of 32. No more with larger ones: from random weights
 6e-3 diverged on one."""
 IMAGES_SEEN, EPOCHS = 20_000, (30, 60)
-"""In all epochs together, and the least and most epochs, about as measured: 60 epochs of 197 images, 30 of 600 and of
-1,969."""
+"""In all epochs together, and the least and most epochs: 60 epochs of 197 images and 30 of 600 were measured; of more,
+fewer epochs than the least were."""
 WARMUP_SHARE = 0.1
-"""Of the epochs, as measured."""
+"""Of the epochs; others were not tried."""
 NAMES = frozenset(("train.epochs", "train.warmup_epochs", "train.base_lr"))
 """The settings that the file of ``FEW_LABELS`` leaves open."""
 
