@@ -43,8 +43,8 @@ class Lazily(Sequence[T], Generic[T]):
 class ImageSet(Sequence[ImageRef]):
     """Images in training order.
 
-    A subclass defines ``__len__``, ``item``, ``name`` and ``stamp``. It is picklable and shared by forked processes, so
-    a large one keeps arrays or maps a file, and opens what it reads after the fork.
+    A subclass defines ``__len__``, ``item``, ``name``, ``stamp`` and ``identities``. It is picklable and shared
+    by forked processes, so a large one keeps arrays or maps a file, and opens what it reads after the fork.
     """
 
     @abstractmethod
