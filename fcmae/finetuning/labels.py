@@ -103,7 +103,8 @@ def _of_folders(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: 
         return split_at_random(folder, of_files(*listed(found, names)), names, data, seed)
     val = tests[0]
     check_known(sorted(val.places), names, val.where, found.where)
-    say_if_shared(folder, *(one.images.subset(np.concatenate(list(one.places.values()))) for one in (found, val)))
+    if found.images.may_have_links or val.images.may_have_links:
+        say_if_shared(folder, *(one.images.subset(np.concatenate(list(one.places.values()))) for one in (found, val)))
     return LabeledSet(folder, names, of_files(*listed(found, names)), of_files(*listed(val, names)))
 
 

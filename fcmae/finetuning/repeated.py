@@ -52,8 +52,6 @@ def check_apart(table: str, train: Sequence[Row], val: Sequence[Row]) -> None:
 
 def say_if_shared(where: str, train: ImageSet, val: ImageSet) -> None:
     """A warning about images of one part that are in the other under another name, such as a link."""
-    if not (train.may_have_links or val.may_have_links):
-        return
     shared = np.flatnonzero(np.isin(val.identities(), train.identities()))
     if len(shared):
         logger.warning(
