@@ -27,8 +27,8 @@ CROP_SCALE = (0.3, 1.0)
 DECODER_DIM = 256
 """Half the paper's, for speed; 128 and 512 did as well."""
 GRID = 4
-"""Least number of patches along a side, that of both sets: of 128² pixels with patches of 32, of 32² with patches of
-8."""
+"""Least number of patches along a side, that of both sets: of 128² pixels with patches of 32, of 32² with patches of 8.
+Eight on the first cost four times as much and did as well; two on the second did a little worse, within the noise."""
 MEAN, STD = "auto", "auto"
 """Of the set itself; ImageNet's values are those of photographs in color."""
 
