@@ -1,7 +1,7 @@
 """The recipe for small sets, ``--config auto``: settings by the set's size, the batch and the image size.
 
 The values paid on two sets (docs/experiments/label-efficiency.md): 1,969 gray photographs at 128² and 60,000 gray
-pictures at 32², with convnextv2_atto. Where others were tried, on the first set, none did better beyond the noise.
+pictures at 32², with convnextv2_atto. Where others were tried, none did better beyond the noise.
 """
 
 import math

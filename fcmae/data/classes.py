@@ -22,6 +22,7 @@ from fcmae.data.parts import (
     source_parts,
 )
 from fcmae.data.rows.images import RowImages
+from fcmae.data.sources.entries import further_names
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Joined
 from fcmae.data.splits import TRAIN, are_splits
@@ -153,7 +154,7 @@ def joined(found: Sequence[ClassFolders]) -> ClassFolders:
         start += len(one.images)
     if repeated:
         where = ",".join(one.where for one in found)
-        logger.info("%s: %d further names (links, or given twice) of files in the set are left out", where, repeated)
+        logger.info("%s: %s", where, further_names(repeated))
     is_labeled = all(one.is_labeled for one in found)
     order = in_label_order(classes) if is_labeled else sorted(classes)
     kept = {name: np.array(classes[name]) for name in order if classes[name]}

@@ -13,8 +13,8 @@ PEAK_LR = 3e-3
 """The best of 3e-4, 1e-3, 3e-3 and 6e-3 on both sets, with batches of 32. No more with larger ones: from random weights
 6e-3 diverged on one."""
 IMAGES_SEEN, EPOCHS = 20_000, (30, 60)
-"""In all epochs together, and the least and most epochs: 60 epochs of 197 images and 30 of 600 were measured; of more,
-fewer epochs than the least were."""
+"""In all epochs together, and the least and most epochs: 60 epochs of 197 images and 30 of 600 were measured; more
+images with fewer epochs than the least, such as 20 of 1,969."""
 WARMUP_SHARE = 0.1
 """Of the epochs; others were not tried."""
 NAMES = frozenset(("train.epochs", "train.warmup_epochs", "train.base_lr"))

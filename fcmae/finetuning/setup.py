@@ -88,6 +88,7 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
         largest=lambda: largest_batch(bare_model, make_loss, accelerator, copies=int(config.train.ema > 0)),
     )  # fmt: skip
     _check_mixing(config, batch)
+    # here, because wrong settings of augmentation are to be refused before anything is written
     samples = LabeledSamples(data.train, config.data, config.augment, network.image_hw, reading, normalize, config.seed)
     collate = Collate(Targets(config.augment, len(data.classes), data.is_multi_label))
     config = replace(config, train=filled_in(config.train, batch, before))

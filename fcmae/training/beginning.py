@@ -98,7 +98,7 @@ def beginning(config: RunConfig) -> Iterator[tuple[Beginning, Peers]]:
             logging.getLogger("fcmae").setLevel(logging.ERROR)
         peers.meet(accelerator)
         folder = run_folder(config, accelerator)
-        check_output_apart(config.data.path, folder)
+        check_output_apart(config.data.path, folder, config.data.access)
         resume_from = agreed(
             accelerator, folder, lambda: checkpoint_to_resume(config, folder), is_own=config.resume == "auto"
         )

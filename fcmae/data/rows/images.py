@@ -145,7 +145,7 @@ class RowImages(ImageSet):
         kept = first_of_each(files, lambda one: one[0].where)
         if len(kept) == len(files):
             return self
-        logger.info("%s", further_names(len(files) - len(kept), shown(self.files[0].where)))
+        logger.info("%s: %s", shown(self.files[0].where), further_names(len(files) - len(kept)))
         return RowImages([file for file, _ in kept], [name for _, name in kept])
 
     def bytes_at(self, places: np.ndarray) -> int:

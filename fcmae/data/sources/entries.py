@@ -124,10 +124,9 @@ class Survey:
         return [in_a_line(line) for line in found]
 
 
-def further_names(count: int, where: str = "") -> str:
-    """A line about names of files, other than the first of each."""
-    of = f"{where}: " if where else ""
-    return f"{of}{count:,} further names (links, or given twice) of files in the set are left out"
+def further_names(count: int) -> str:
+    """What a line says about names of files, other than the first of each."""
+    return f"{count:,} further names (links, or given twice) of files in the set are left out"
 
 
 def kind(mode: int) -> str:

@@ -18,7 +18,7 @@ from fcmae.errors import UserError
 from fcmae.runs.layout import is_run_folder
 
 
-def check_output_apart(sources: str | Sequence[str] | None, output: Path) -> None:
+def check_output_apart(sources: str | Sequence[str] | None, output: Path, access: Access) -> None:
     """Looks at the images only where the folder is there, not empty and no run.
 
     Raises:
@@ -31,8 +31,8 @@ def check_output_apart(sources: str | Sequence[str] | None, output: Path) -> Non
         if is_same(local_path(source), output):
             raise UserError(f"--output {output} is the folder of the images, --data.path; give another")
         try:
-            found = images_of(source, Survey(), None, "--data.path", Access())
-        except UserError:  # said where the images are read
+            found = images_of(source, Survey(), None, "--data.path", access)
+        except UserError:  # it is raised again, and says what is wrong, where the images are read
             continue
         if (image := _first_inside(_holders(found), output)) is not None:
             raise UserError(f"--output {output} holds images of --data.path {source}, {image}; give another")
@@ -59,10 +59,8 @@ def _first_inside(files: Iterable[str], output: Path) -> str | None:
         folders.add(folder)
         if first is None and folder.startswith(within):
             first = os.path.join(folder, os.path.basename(file))
-    if first is None or (os.path.commonpath(folders) + os.sep != within and _is_above(within, folders)):
+    if first is None:
         return None
-    return os.path.relpath(first, within)
-
-
-def _is_above(folder: str, others: Iterable[str]) -> bool:
-    return all(other.startswith(folder) for other in others)
+    common = os.path.join(os.path.commonpath(folders), "")
+    is_above = common != within and common.startswith(within)
+    return None if is_above else os.path.relpath(first, within)

@@ -3,14 +3,16 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from fcmae.data.sources.output import check_output_apart
+from fcmae.data.stores.access import Access
 from fcmae.errors import UserError
 from tests.fcmae.data.sources.packed import folder_of_images, make_tar
 from tests.fcmae.data.sources.tabled import table_of
 
-pytest.importorskip("pyarrow")
 RUN = "# fcmae 0.1.0\nseed: 0\n"
 
 
@@ -61,9 +63,9 @@ def test_a_folder_of_the_images_is_refused(
     if holds is not None:
         message = f"--output {output} holds images of --data.path {holds}; give another"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        check_output_apart(sources, Path(output))
+        check_output_apart(sources, Path(output), Access())
     (here / output / "config.yaml").write_text(RUN)
-    check_output_apart(sources, Path(output))  # it is resumed
+    check_output_apart(sources, Path(output), Access())  # it is resumed
 
 
 @pytest.mark.parametrize(
@@ -89,4 +91,16 @@ def test_a_folder_of_the_images_is_refused(
     ],
 )
 def test_other_folders_are_taken(here: Path, sources: str | None, output: str) -> None:
-    check_output_apart(sources, Path(output))
+    """No error, and nothing is written there."""
+    before = sorted(here.rglob("*"))
+    check_output_apart(sources, Path(output), Access())
+    assert sorted(here.rglob("*")) == before
+
+
+def test_tables_are_read_as_the_settings_say(here: Path) -> None:
+    """Of two columns of images one is chosen; without that the table is refused where the images are read."""
+    rows = [{"bytes": (here / "set/cat/1.png").read_bytes(), "path": "1.png"}]
+    parquet.write_table(pa.table({"left": rows, "right": rows}), "tables/a.parquet")
+    message = "--output tables holds images of --data.path tables/a.parquet, a.parquet; give another"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        check_output_apart("tables/a.parquet", Path("tables"), Access(column="left"))

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from fcmae.data.classes import class_folder
 from fcmae.data.sources.files import collect
@@ -16,9 +18,6 @@ from fcmae.data.stores.access import Access
 from tests.fcmae.data.sources.packed import folder_of_images, make_tar
 from tests.fcmae.data.sources.tabled import table_of
 from tests.fcmae.data.stores.server import Server, serving
-
-pa = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
 
 PNGS = ("cat/1.png", "cat/10.png", "dog/é.png")
 

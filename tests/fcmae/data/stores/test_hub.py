@@ -43,7 +43,7 @@ def test_names_of_the_hub(
         return [Listed(f"{url}/{name}", name, 1, "v") for name in there]
 
     monkeypatch.setattr(hub, "listed", listed)
-    monkeypatch.setattr(remote, "table_images", lambda tables, *rest: [table.where for table in tables])
+    monkeypatch.setattr(remote, "table_images", lambda tables, access, survey, flag: [table.where for table in tables])
     if isinstance(expected, str):
         with pytest.raises(UserError) as caught:
             collect(source, access=Access(split=split))
@@ -75,7 +75,7 @@ def test_a_part_of_a_split_is_named(
     there = [Listed(f"{CONVERTED}/{name}", name, 1, "v") for name in names]
     for module in (hub, remote):
         monkeypatch.setattr(module, "listed", lambda url, access, flag: there)
-    monkeypatch.setattr(remote, "table_images", lambda tables, *rest: [table.where for table in tables])
+    monkeypatch.setattr(remote, "table_images", lambda tables, access, survey, flag: [table.where for table in tables])
     monkeypatch.setattr(remote, "listed_images", lambda paths, *rest: paths)
     monkeypatch.setattr(remote, "file_system", lambda url, access: None)
     found = remote.remote_images(source, Access(split=split), remote.Survey(), None, "--data.path")
@@ -89,7 +89,7 @@ def test_labeled_images_of_the_hub_are_of_all_splits(monkeypatch: pytest.MonkeyP
     """The classes' own split is that of the files, so they need both."""
     found: list[str] = []
 
-    def table_images(tables: list[Table], *rest: object) -> list[str]:
+    def table_images(tables: list[Table], access: Access, survey: remote.Survey, flag: str) -> list[str]:
         found.extend(table.name for table in tables)
         raise UserError("enough")
 
