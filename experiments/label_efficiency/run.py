@@ -1,7 +1,7 @@
 """Pretrain once, tune the learning rate on images held out of the training split, then fine-tune with several seeds.
 
-Each result is a line of results.jsonl; what is there already is not computed again, so that a run that was stopped goes
-on. The accuracy is that of the last epoch, on images that neither training nor tuning has seen.
+Each result is a line of results.jsonl; what is there already is not computed again, and a run that was stopped goes on
+from its last checkpoint. The accuracy is that of the last epoch, on images that neither training nor tuning has seen.
 """
 
 import json
@@ -81,20 +81,22 @@ class Experiment:
         for one in read(self.folder):
             if (one.network, one.share, one.seed, one.peak_lr, one.phase) == wanted:
                 return one
-        top1, images = self._finetune(network, share, seed, rate, tunes=phase == "tune")
+        output = self.folder / f"finetuned-{phase}-{network}-{share:g}-{seed}-{rate:g}"
+        top1, images = self._finetune(output, network, share, seed, rate, tunes=phase == "tune")
         one = Result(*wanted, top1, images)
         with (self.folder / RESULTS).open("a") as file:
             file.write(json.dumps(asdict(one)) + "\n")
+        shutil.rmtree(output, ignore_errors=True)
         return one
 
-    def _finetune(self, network: str, share: float, seed: int, rate: float, tunes: bool) -> tuple[float, int]:
+    def _finetune(
+        self, output: Path, network: str, share: float, seed: int, rate: float, tunes: bool
+    ) -> tuple[float, int]:
         plan, chosen = self.plan, network_of(network)
         is_pretrained = chosen.pretrained
         model = {"img_size": plan.model["img_size"]} if is_pretrained else dict(plan.model)
         images = self.labeled * share * (1 - TUNE_SHARE if tunes else 1)
         epochs = plan.epochs(round(images))
-        output = self.folder / f"finetuned-{network}-{share:g}-{seed}-{rate:g}"
-        shutil.rmtree(output, ignore_errors=True)  # ours, of a run that was stopped
         done = finetune(
             self.weights(network), config=RECIPE, output=str(output), seed=seed,
             model=model | dict(chosen.finetune),
@@ -107,13 +109,12 @@ class Experiment:
                 "layer_decay": DECAY[is_pretrained] if chosen.layer_decay is None else chosen.layer_decay,
                 "warmup_epochs": 0.1 * epochs,
             },
-            log={"validate_every": epochs, "checkpoint_every": epochs, "mistakes": 0},
+            log={"validate_every": epochs, "checkpoint_every": max(1, epochs // 5), "mistakes": 0},
         )  # fmt: skip
         if not done.is_complete:
             raise SystemExit("stopped; run again to go on")
         last = [line for line in _lines(done.folder / METRICS) if "val_top1" in line][-1]
         scores = json.loads((done.folder / "validation" / "scores.json").read_text())
-        shutil.rmtree(output)
         return last["val_top1"], scores["images"]
 
 

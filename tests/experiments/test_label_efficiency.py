@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 from importlib.machinery import ModuleSpec
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,9 @@ from fcmae.config.left_open import OpenConfig
 from fcmae.errors import UserError
 from fcmae.finetune import FinetuneResult
 from fcmae.runs.layout import flat
+from fcmae.training import loop
 from fcmae.training.batch import peak_learning_rate
+from tests.fcmae.finished_runs import stop_after
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -212,7 +215,9 @@ class Counted(Experiment):
 
     calls = 0
 
-    def _finetune(self, network: str, share: float, seed: int, rate: float, tunes: bool) -> tuple[float, int]:
+    def _finetune(
+        self, output: Path, network: str, share: float, seed: int, rate: float, tunes: bool
+    ) -> tuple[float, int]:
         self.calls += 1
         return (0.9 if rate == 1e-3 else 0.5) + 0.01 * seed, 7
 
@@ -230,6 +235,39 @@ def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:
     assert again.calls == 0
     assert len(run.read(tmp_path)) == len((tmp_path / run.RESULTS).read_text().splitlines()) == first.calls
     assert json.loads((tmp_path / run.RESULTS).read_text().splitlines()[-1])["phase"] == "test"
+
+
+def test_a_stopped_fine_tuning_goes_on_and_a_finished_one_is_only_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the first of two epochs; then killed between the end and the line of results."""
+    for split, name in product(("train", "test"), "ab"):
+        (tmp_path / "data" / split / name).mkdir(parents=True)
+        for n in range(4):
+            Image.new("L", (32, 32), 40 * n + ord(name)).save(tmp_path / "data" / split / name / f"{n}.png")
+    small = plan.Plan(
+        lambda folder: folder, {"name": "convnextv2_atto", "in_chans": 1, "img_size": 32}, {}, {}, batch_size=4,
+        images_seen=1, epochs_within=(2, 2),
+    )  # fmt: skip
+    experiment = Experiment(small, tmp_path)
+    wanted = "scratch", 1.0, 0, 1e-3, "test"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(SystemExit, match="stopped; run again to go on"):
+            experiment.result(*wanted)
+    steps: list[int] = []
+    train_step = loop._train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train_step", lambda *args: (steps.append(1), train_step(*args))[1])
+        patch.setattr(run.shutil, "rmtree", lambda *args, **more: None)
+        first = experiment.result(*wanted)
+        assert len(steps) == 2  # of 4
+        (tmp_path / run.RESULTS).unlink()
+        assert experiment.result(*wanted) == first
+        assert len(steps) == 2
+    (tmp_path / run.RESULTS).unlink()
+    assert experiment.result(*wanted) == first
+    assert not list(tmp_path.glob("finetuned-*"))
 
 
 def test_results_of_another_plan_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
