@@ -20,6 +20,7 @@ from fcmae.config.source import OwnPixelsConfig
 from fcmae.data.sources.source import check_there
 from fcmae.data.stores.access import bytes_of
 from fcmae.errors import UserError
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -130,8 +131,8 @@ def _show(result: PackResult, config: PackConfig) -> None:
     gained = f"images per second of a core: {before:.0f} before, {after:.0f} now ({after / before:.1f} times)\n"
     gained = gained if math.isfinite(after / before) else ""  # none of the sample could be read
     say(
-        f"{result.images:,} images in {len(result.shards):,} shards, {result.total_bytes / 1e6:,.1f} MB "
-        f"({result.source_bytes / 1e6:,.1f} MB before){damaged}\n"
+        f"{counted(result.images, 'image')} in {counted(len(result.shards), 'shard')}, "
+        f"{result.total_bytes / 1e6:,.1f} MB ({result.source_bytes / 1e6:,.1f} MB before){damaged}\n"
         f"{gained}"
         f"to train on them: --data.path '{Path(config.dst) / 'shard-*.tar'}'\n"
     )

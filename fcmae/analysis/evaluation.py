@@ -137,7 +137,10 @@ def score_networks(
         )
         absent = sorted(set(test[0].labels.tolist()) - set(train[0].labels.tolist()))
         if absent:
-            logger.warning("class(es) %s have no training images: their test images always count as errors", absent[:5])
+            logger.warning(
+                "no training images of class %s: their test images always count as errors",
+                ", ".join(map(str, absent[:5])),
+            )
         for place, one, of_train, of_test in zip(places, alike, train, test, strict=True):
             rows[place] = _scored(one, of_train, of_test, image_hw, device, protocol)
     return tuple(rows[place] for place in range(len(asked)))

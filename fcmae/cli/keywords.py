@@ -19,6 +19,7 @@ from fcmae.cli.parser import from_values
 from fcmae.cli.quiet import quieted
 from fcmae.cli.spelling import is_list, split
 from fcmae.errors import UserError
+from fcmae.wording import counted
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -95,7 +96,11 @@ def nested_values(kind: type, args: Sequence[Any], keywords: Mapping[str, Any]) 
     """The arguments of a call as nested plain data; raises UserError as :func:`settings_from` does."""
     names = [leaf.name for leaf in positionals(kind)]
     if len(args) > len(names):
-        takes = f"{len(names)} argument(s) by position ({', '.join(names)})" if names else "no arguments by position"
+        takes = (
+            f"{counted(len(names), 'argument')} by position ({', '.join(names)})"
+            if names
+            else "no arguments by position"
+        )
         raise UserError(f"unexpected argument {args[len(names)]!r}: the function takes {takes}, the others by name")
     found: dict[str, Any] = {}
     for name, value in [*zip(names, args, strict=False), *keywords.items()]:

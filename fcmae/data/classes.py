@@ -28,6 +28,7 @@ from fcmae.data.sources.image_set import ImageSet, Joined
 from fcmae.data.splits import TRAIN, are_splits
 from fcmae.data.stores.access import Access
 from fcmae.errors import UserError, in_a_line
+from fcmae.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ def _by_folder(images: ImageSet, where: str, flag: str, skipped: int = 0) -> Cla
     if not found:
         raise UserError(f"{flag} {where} has no subfolders with images; it needs one per class")
     if loose:
-        logger.warning("%d image(s) in %s are not in a class subfolder and are skipped", loose, where)
+        logger.warning("%s in %s not in a class subfolder: skipped", counted(loose, "image"), where)
     return ClassFolders(where, images, {name: np.array(inside) for name, inside in sorted(found.items())})
 
 

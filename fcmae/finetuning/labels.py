@@ -23,6 +23,7 @@ from fcmae.finetuning.tables import is_table
 from fcmae.finetuning.tiles import photo_tiles
 from fcmae.finetuning.timm_sets import timm_set
 from fcmae.runs.utf8_path import readable
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -137,7 +138,8 @@ def _warn_of_absent(found: LabeledSet) -> None:
         labels = images.labels
         counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(found.classes))
         if absent := [found.classes[c] for c in np.flatnonzero(counts == 0)]:
-            logger.warning("%s: no images %s of %d class(es): %s", found.name, what, len(absent), some_of(absent))
+            classes = counted(len(absent), "class", "classes")
+            logger.warning("%s: no images %s of %s: %s", found.name, what, classes, some_of(absent))
 
 
 def _open_tile(index: int, reading: PixelReading) -> ImageFile:

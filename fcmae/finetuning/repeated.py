@@ -11,6 +11,7 @@ from fcmae.errors import UserError, in_a_line
 from fcmae.files import identity
 from fcmae.finetuning.tables import Row
 from fcmae.runs.utf8_path import readable
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -36,7 +37,9 @@ def each_once(rows: Sequence[Row], table: str) -> list[Row]:
             f"{_shown(first[place])}; write them as {in_a_line(';'.join(sorted(labels)))} in one row"
         )
     if repeats := len(rows) - len(kept):
-        logger.info("%s: %d row(s) that repeat an image and its label count once", table, repeats)
+        logger.info(
+            "%s: %s an image and its label, which count once", table, counted(repeats, "row repeats", "rows repeat")
+        )
     return list(kept.values())
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from fcmae.analysis.accuracy import Accuracy
+from fcmae.finetuning.average_precision import AveragePrecision, average_precision
 
 TOP5_FROM = 6  # classes; with fewer, top-5 accuracy is uninformative
 
@@ -67,13 +66,15 @@ class Scores:
     top1: Accuracy | None
     """None where an image may have several labels."""
     top5: Accuracy | None
-    mean_ap: float | None
-    """Mean over the classes of the average precision, where an image may have several labels."""
+    precision: AveragePrecision | None
+    """Where an image may have several labels."""
 
     @property
     def main(self) -> float:
         """What the best weights are chosen by, in 0 … 1: accuracy, or mean average precision."""
-        return self.top1.share if self.top1 is not None else float(self.mean_ap or 0.0)
+        if self.top1 is not None:
+            return self.top1.share
+        return self.precision.mean if self.precision is not None else 0.0
 
     def as_dict(self) -> dict[str, float]:
         """Values of a line of metrics.jsonl."""
@@ -83,14 +84,18 @@ class Scores:
             found |= {"val_top1": self.top1.share, "val_top1_low": low, "val_top1_high": high}
         if self.top5 is not None:
             found["val_top5"] = self.top5.share
-        if self.mean_ap is not None:
-            found["val_map"] = self.mean_ap
+        if self.precision is not None:
+            found["val_map"] = self.precision.mean
+            if self.precision.interval is not None:
+                found["val_map_low"], found["val_map_high"] = self.precision.interval
         return found
 
     def in_words(self) -> str:
         """For the log."""
         if self.top1 is None:
-            return f"validation: mean average precision {100 * self.main:.1f}%, loss {self.loss:.4f}"
+            interval = self.precision.interval if self.precision is not None else None
+            between = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+            return f"validation: mean average precision {100 * self.main:.1f}%{between}, loss {self.loss:.4f}"
         low, high = self.top1.interval
         return (
             f"validation: {100 * self.top1.share:.1f}% correct [{100 * low:.1f}, {100 * high:.1f}] of "
@@ -102,17 +107,10 @@ def scores_of(found: Predictions) -> Scores:
     """The scores of predictions, at least one."""
     loss, labels = float(found.losses.mean()), found.labels
     if labels.ndim == 2:
-        return Scores(loss, None, None, mean_average_precision(found.probabilities, labels))
+        return Scores(loss, None, None, average_precision(found.probabilities, labels))
     top1 = Accuracy(int((found.predicted == labels).sum()), len(labels))
     top5 = Accuracy(int(found.is_in_top5.sum()), len(labels)) if found.num_classes >= TOP5_FROM else None
     return Scores(loss, top1, top5, None)
-
-
-def mean_average_precision(scores_NC: Tensor, labels_NC: Tensor) -> float:
-    """Mean over the classes that any image has; 0 if none has any."""
-    present = [c for c in range(labels_NC.shape[1]) if bool(labels_NC[:, c].any())]
-    found = [average_precision_score(labels_NC[:, c].numpy(), scores_NC[:, c].numpy()) for c in present]
-    return float(np.mean(found)) if found else 0.0
 
 
 def confused_pairs(predicted_N: Tensor, labels_N: Tensor, most: int) -> list[tuple[int, int, int]]:

@@ -31,6 +31,7 @@ from fcmae.training.closing import done_before, longer_epochs
 from fcmae.training.run import Inputs, Run
 from fcmae.training.saving import non_finite
 from fcmae.training.stores import together
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -174,7 +175,7 @@ class Finetuning:
     def end(self, run: FinetuneRun) -> None:
         """Say how many files could not be read."""
         if count := len(self.unreadable.seen):
-            logger.warning("%d image file(s) could not be read and were skipped; each is named above", count)
+            logger.warning("%s could not be read; each is named above", counted(count, "image file"))
 
     def closing_lines(self, run: FinetuneRun, loss: float | None) -> list[str]:
         """Export the best weights, also those of a run that was killed before its export, and say what to do next."""
@@ -184,7 +185,7 @@ class Finetuning:
             more = longer_epochs(run.config.train.epochs, run.start.step, run.total_steps)
             longer = command_line("finetune", "--config", folder / CONFIG, "--train.epochs", more)
             return [
-                f"{folder} is finished: all {run.total_steps:,} steps are done"
+                f"{folder} is finished: all {counted(run.total_steps, 'step')} are done"
                 f"{done_before(run.start.step, run.total_steps)}, nothing is left to train. To train "
                 "longer, give more epochs; the learning rate then follows the longer schedule:",
                 f"  {longer}",
@@ -193,7 +194,7 @@ class Finetuning:
         best, step = best_score(folder)
         scored = "" if best is None else f"; best on validation {100 * best:.1f}% {what}, after step {step:,}"
         return [
-            f"done: {run.total_steps:,} steps{scored}. Those weights are in {best_folder(folder)}",
+            f"done: {counted(run.total_steps, 'step')}{scored}. Those weights are in {best_folder(folder)}",
             *exported,
             "next:",
             f"  {command_line('report', folder)}",

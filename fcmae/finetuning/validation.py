@@ -64,7 +64,13 @@ def write_validation(
         "images": len(found.places),
     }
     wrong = worst_mistakes(found, mistakes)
-    if not data.is_multi_label:
+    if scores.precision is not None:
+        counts = (found.labels > 0).sum(0).tolist()
+        content["average_precision"] = [
+            {"label": name, "images": count, "average_precision": value}
+            for name, count, value in zip(data.classes, counts, scores.precision.of_classes, strict=True)
+        ]
+    else:
         if len(data.classes) <= FULL:
             content["confusion"] = confusion_matrix(found.predicted, found.labels, len(data.classes)).tolist()
         else:

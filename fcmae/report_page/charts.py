@@ -79,15 +79,13 @@ def knn_chart(run: RunFolder) -> Chart | None:
 
 def validation_chart(run: RunFolder) -> Chart | None:
     """Accuracy on the images to validate on with its interval, or mean average precision."""
-    names = {"correct": "val_top1", "95% interval, from": "val_top1_low", "95% interval, to": "val_top1_high"}
-    label = "correct (%)"
-    if "val_top1" not in run.series:
-        names, label = {"mean average precision": "val_map"}, "mean average precision (%)"
+    name, what = ("val_top1", "correct") if "val_top1" in run.series else ("val_map", "mean average precision")
+    names = {what: name, "95% interval, from": f"{name}_low", "95% interval, to": f"{name}_high"}
     curves = {name: run.series[value] for name, value in names.items() if value in run.series}
     if not curves:
         return None
     percent = {name: curve._replace(value=100 * curve.value) for name, curve in curves.items()}
-    return _over_training("validation", "Validation", label, percent, unit="%")
+    return _over_training("validation", "Validation", f"{what} (%)", percent, unit="%")
 
 
 def depth_chart(curves: Sequence[DepthCurve]) -> Chart | None:

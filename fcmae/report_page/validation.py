@@ -1,9 +1,10 @@
-"""What the report of a fine-tuning run shows of its best validation: confusion matrix, confused pairs, mistakes."""
+"""What the report of a fine-tuning run shows of its best validation: confusions or average precision, mistakes."""
 
 import base64
 import io
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fcmae.runs.layout import VALIDATION
 logger = logging.getLogger(__name__)
 
 SCORES, MISTAKES = "scores.json", "mistakes.png"
-LARGEST = 30  # classes; of more, the pairs that are confused most often are listed instead of a matrix
+LARGEST = 30  # classes; of more, the worst are listed, instead of a matrix the pairs that are confused most often
 PAIRS = 15
 
 
@@ -38,6 +39,8 @@ class Validation:
     """Rows of the true classes; empty if there are too many classes, or an image may have several."""
     pairs: list[tuple[str, str, int]]
     """True class, what it was taken for, how often; the most frequent first."""
+    precisions: list[tuple[str, int, float | None]]
+    """Class, images that have it, average precision; the least first, at most 30. Empty if an image has one class."""
     mistakes: str | None
     """The picture as a data: URI."""
     mistakes_size: tuple[int, int]
@@ -58,6 +61,10 @@ def read_validation(run: Path) -> Validation | None:
             raise ValueError("the confusion matrix is not square")
         confused = content.get("confused", [])  # in place of the matrix of many classes
         pairs = [(str(pair["label"]), str(pair["predicted"]), int(pair["images"])) for pair in confused]
+        precisions = [
+            (str(one["label"]), int(one["images"]), _precision(one["average_precision"]))
+            for one in content.get("average_precision", [])
+        ]
         named = [
             (str(one["image"]), _classes(one["label"]), _classes(one["predicted"]))
             for one in content.get("mistakes", [])
@@ -74,24 +81,31 @@ def read_validation(run: Path) -> Validation | None:
         if n != m and count
     ]
     pairs.sort(key=lambda pair: -pair[2])
+    precisions.sort(key=lambda one: math.inf if one[2] is None else one[2])
     matrix = []
     if len(classes) <= LARGEST:
         for name, row in zip(classes, counts, strict=False):
             whole = max(1, sum(row))
             matrix.append((name, [Cell(count, round(count / whole, 4)) for count in row]))
-    return Validation(summary, classes, matrix, pairs[:PAIRS], mistakes, size, named)
+    return Validation(summary, classes, matrix, pairs[:PAIRS], precisions[:LARGEST], mistakes, size, named)
 
 
 def _classes(names: str | list[str]) -> str:
     return names if isinstance(names, str) else ", ".join(names) or "–"
 
 
+def _precision(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
 def _summary(content: dict[str, Any]) -> str:
     scores, place = content["scores"], f"after step {content['step']:,}, on {content['images']:,} images"
-    if "val_top1" in scores:
-        share, low, high = (100 * float(scores[name]) for name in ("val_top1", "val_top1_low", "val_top1_high"))
-        return f"{share:.1f}% correct [95% interval {low:.1f} to {high:.1f}], {place}"
-    return f"mean average precision {100 * float(scores['val_map']):.1f}%, {place}"
+    name, what = ("val_top1", "correct") if "val_top1" in scores else ("val_map", "mean average precision")
+    interval = ""
+    if f"{name}_low" in scores:
+        low, high = (100 * float(scores[f"{name}_{end}"]) for end in ("low", "high"))
+        interval = f" [95% interval {low:.1f} to {high:.1f}]"
+    return f"{100 * float(scores[name]):.1f}% {what}{interval}, {place}"
 
 
 def _picture(file: Path) -> tuple[str | None, tuple[int, int]]:

@@ -7,6 +7,7 @@ from fcmae.report_page.page import render_report
 from fcmae.report_page.rendering import check_replaceable, write_page
 from fcmae.runs.layout import METRICS
 from fcmae.runs.reader import read_run
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -24,6 +25,6 @@ def write_report(run: str | Path, output: str | Path | None = None) -> Path:
     check_replaceable(file, REPORT)
     found = read_run(folder)
     if found.broken_lines:
-        logger.warning("%s: skipped %d broken line(s)", folder / METRICS, found.broken_lines)
+        logger.warning("%s: skipped %s", folder / METRICS, counted(found.broken_lines, "broken line"))
     write_page(file, render_report(found))
     return file

@@ -5,6 +5,7 @@ from fcmae.config import DIGITS, PretrainConfig, TrainConfig
 from fcmae.runs.layout import CONFIG
 from fcmae.training.batch import peak_learning_rate
 from fcmae.training.run import Run
+from fcmae.wording import counted
 
 POOR = 1.0  # the loss of predicting each patch's mean, with norm_pix_loss
 
@@ -21,13 +22,13 @@ def closing_lines(run: Run[PretrainConfig], loss: float | None) -> list[str]:
         more = longer_epochs(train.epochs, run.start.step, run.total_steps)
         longer = command_line("pretrain", "--config", folder / CONFIG, "--train.epochs", more)
         lines = [
-            f"{folder} is finished: all {run.total_steps:,} steps ({train.epochs:,} epochs) are done"
+            f"{folder} is finished: all {counted(run.total_steps, 'step')} ({counted(train.epochs, 'epoch')}) are done"
             f"{done_before(run.start.step, run.total_steps)}, nothing is left to train. To train "
             "longer, give more epochs; the learning rate then follows the longer schedule:",
             f"  {longer}",
         ]
     else:
-        lines = [f"done: {run.total_steps:,} steps, loss {loss:.4f}. Pictures and weights are in {folder}"]
+        lines = [f"done: {counted(run.total_steps, 'step')}, loss {loss:.4f}. Pictures and weights are in {folder}"]
         if run.config.model.norm_pix_loss and not loss < POOR:
             lines.append(poor_loss(train, run.batch.effective, loss))
     labeled = [] if run.config.monitor.data in (None, DIGITS) else ["--data.path", run.config.monitor.data]

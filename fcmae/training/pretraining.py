@@ -26,6 +26,7 @@ from fcmae.runs.reader import HOLDOUT_LOSS, KNN, STAGE_DISTANCE
 from fcmae.training.closing import closing_lines
 from fcmae.training.monitor import GROUP, Monitor, in_words
 from fcmae.training.run import Inputs, Run
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -103,7 +104,7 @@ class Pretraining:
     def end(self, run: PretrainRun) -> None:
         """Say how many files could not be read."""
         if count := len(self.unreadable.seen):
-            logger.warning("%d image file(s) could not be read and were skipped; each is named above", count)
+            logger.warning("%s could not be read; each is named above", counted(count, "image file"))
 
     def closing_lines(self, run: PretrainRun, loss: float | None) -> list[str]:
         """The loss, and what to do next."""

@@ -10,6 +10,7 @@ from fcmae.runs.checkpoint import read_state
 from fcmae.weights.convert import Conversion
 from fcmae.weights.formats import Target, targets
 from fcmae.weights.settings import run_setting, says_normalization
+from fcmae.wording import counted
 
 CARD = "README.md"
 SCRATCH = "scratch"  # what a run of fine-tuning says of random weights
@@ -105,8 +106,8 @@ def _training(file: Path | None) -> list[tuple[str, str]]:
         state = read_state(file.parent)
     except UserError:
         return [("Data", names)]
-    data = ("Data", f"{state.samples_per_epoch // crops:,} images of {names}")
-    length = f"{state.step:,} steps of {state.effective_batch:,} images"
+    data = ("Data", f"{counted(state.samples_per_epoch // crops, 'image')} of {names}")
+    length = f"{counted(state.step, 'step')} of {counted(state.effective_batch, 'image')}"
     if ratio is None:
         origin = "random weights" if start == SCRATCH else f"`{Path(start or '').name}`"
         return [data, ("Fine-tuning", f"{length}, from {origin}")]

@@ -6,6 +6,7 @@ from fcmae.errors import UserError
 from fcmae.runs.find import LAST, MODEL, resolve_weights
 from fcmae.runs.layout import is_run_folder
 from fcmae.weights.lookalikes import ACCEPTED, lookalike
+from fcmae.wording import counted
 
 PICKLED, OPENMMLAB = "pytorch_model.bin", "model.pth"
 INDEX = ".index.json"
@@ -32,7 +33,7 @@ def weights_file(path: str | Path) -> Path:
         raise UserError(f"{path} is neither a file nor a folder; give {ACCEPTED}")
     if path.is_dir() and not is_run_folder(path) and (files := _weights_in(path)):
         raise UserError(
-            f"{path} holds {len(files)} weights file(s), none of a known name; give one, such as {files[0]}"
+            f"{path} holds {counted(len(files), 'weights file')}, none of a known name; give one, such as {files[0]}"
         )
     return resolve_weights(path) / MODEL
 

@@ -189,7 +189,7 @@ def test_paths_are_those_of_a_list(
     with caplog.at_level(logging.INFO):
         (tmp_path / "list.txt").write_text("dark/0.png\nbright/0.png\ndark/0.png")
         assert paths(str(tmp_path / "list.txt")) == ["dark/0.png", "bright/0.png"]
-    assert "1 further names (links, or given twice) of files in the set are left out" in caplog.text
+    assert "1 further name (links, or given twice) of files in the set is left out" in caplog.text
     assert paths("dark/0.png") == paths("dark/0*") == ["dark/0.png"]
     assert paths("dark/0.png", "bright/1.png") == ["dark/0.png", "bright/1.png"]
     assert paths("dark") == ["0.png", "1.png", "2.png"]

@@ -202,7 +202,7 @@ def test_unreadable_images_are_skipped_counted_and_named(
         assert main([*tiny_args("run"), "--data.path", str(folder)]) == 0
     for name in ("2.png", "5.png"):
         assert len([m for m in caplog.messages if m.startswith("skipped") and name in m]) == 1
-    assert any(m.startswith("2 image file(s) could not be read") for m in caplog.messages)
+    assert any(m.startswith("2 image files could not be read") for m in caplog.messages)
     assert metrics(tmp_path / "run")[-1]["unreadable_images"] == 2
 
 

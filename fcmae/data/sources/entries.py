@@ -14,6 +14,7 @@ from fcmae.data.sources.archives.names import is_archive
 from fcmae.data.sources.first_bytes import OTHERS, ending_for, first_bytes, is_dicom_without_image
 from fcmae.data.zarr_folders import is_inside_zarr, metadata_of
 from fcmae.errors import in_a_line
+from fcmae.wording import counted
 
 T = TypeVar("T")
 
@@ -100,7 +101,9 @@ class Survey:
         if self.passed_over:
             endings = ", ".join(f"{count:,} {ending}" for ending, count in self.passed_over.most_common(ENDINGS))
             more = sum(self.passed_over.values()) - sum(n for _, n in self.passed_over.most_common(ENDINGS))
-            found.append(f"passed over, no images that can be read: {endings}" + f", {more:,} others" * (more > 0))
+            found.append(
+                f"passed over, no images that can be read: {endings}" + f", {counted(more, 'other')}" * (more > 0)
+            )
         for what, met in (
             ("skipped, cannot be read", self.not_regular),
             ("cannot be listed", self.closed),
@@ -126,7 +129,8 @@ class Survey:
 
 def further_names(count: int) -> str:
     """What a line says about names of files, other than the first of each."""
-    return f"{count:,} further names (links, or given twice) of files in the set are left out"
+    names = counted(count, "further name")
+    return f"{names} (links, or given twice) of files in the set {'is' if count == 1 else 'are'} left out"
 
 
 def kind(mode: int) -> str:

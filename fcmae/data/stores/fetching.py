@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from fcmae.data.stores.access import Access
 from fcmae.data.stores.urls import WEB, is_url, protocol, shown
 from fcmae.errors import StoreError, UserError
+from fcmae.wording import counted
 
 T = TypeVar("T")
 
@@ -329,5 +330,5 @@ def check_alive(urls: Iterable[str], error: FetchError, access: Access) -> None:
     for thread in threads:
         thread.join(access.timeout)
     if not any(answers):
-        others = f"; neither can {len(asked)} other(s) of its set" if len(asked) > 1 else ""
+        others = f"; neither can {counted(len(asked), 'other')} of its set" if len(asked) > 1 else ""
         raise StoreError(f"{shown(error.url)} cannot be fetched: {error.why}{others}")

@@ -199,7 +199,7 @@ def test_what_is_wrong_gets_one_line(keywords: dict[str, Any], message: str) -> 
     [
         ((), "src is missing"),
         (("a",), "dst is missing"),
-        (("a", "b", "timm"), "unexpected argument 'timm': the function takes 2 argument(s) by position (src, dst)"),
+        (("a", "b", "timm"), "unexpected argument 'timm': the function takes 2 arguments by position (src, dst)"),
     ],
 )
 def test_missing_and_unexpected_arguments(args: tuple[str, ...], message: str) -> None:

@@ -159,7 +159,7 @@ BY_THE_PATHS = [
     ("reconstruct", "list.pth --data nowhere", "--data.path nowhere does not exist"),
     ("reconstruct", "list.pth --mask nowhere.png", "--mask nowhere.png does not exist"),
     ("reconstruct", "list.pth --mask images", "--mask images is not a file; give an image"),
-    ("reconstruct", "folder", "folder holds 1 weights file(s), none of a known name; give one, such as folder"),
+    ("reconstruct", "folder", "folder holds 1 weights file, none of a known name; give one, such as folder"),
     ("convert", "nowhere out", "nowhere does not exist"),
     ("convert", "nowhere.pth out", "nowhere.pth does not exist"),
     ("convert", "images out", "images has no checkpoint in it"),

@@ -16,7 +16,7 @@ from fcmae.errors import UserError
 from fcmae.finetuning.config import FinetuneConfig, FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledSet
 from fcmae.finetuning.labels import labeled_set
-from fcmae.finetuning.splitting import share_of_each
+from fcmae.finetuning.splitting import share_of_each, split_of_several
 from fcmae.finetuning.tiles import photo_tiles
 from tests.fcmae.labeled_images import COLORS, fill
 
@@ -47,7 +47,7 @@ def test_train_and_val_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixt
     fill(tmp_path / "train" / "violet", (90, 0, 90), 1)
     with caplog.at_level(logging.WARNING):
         of(tmp_path, 1)
-    assert "no images to validate on of 1 class(es): violet" in caplog.text
+    assert "no images to validate on of 1 class: violet" in caplog.text
     fill(tmp_path / "val" / "Red", (90, 0, 0), 1)
     with pytest.raises(UserError, match=r"val has classes that .*train lacks: Red; .* has blue, green, red, violet"):
         of(tmp_path, 2)
@@ -109,6 +109,34 @@ def test_a_smaller_share_is_part_of_a_larger() -> None:
     shares = [set(share_of_each(labels, share, 3).tolist()) for share in (0.01, 0.1, 0.5)]
     assert shares[0] < shares[1] < shares[2]
     assert np.bincount(labels[sorted(shares[1])]).tolist() == [10, 1, 1]
+
+
+def test_a_share_where_images_have_several_has_each_class() -> None:
+    labels = np.zeros((200, 3), np.float32)
+    labels[::2, 0] = labels[7, 1] = labels[[20, 90], 2] = 1
+    shares = [set(share_of_each(labels, share, 3).tolist()) for share in (0.01, 0.1, 0.5)]
+    assert shares[0] < shares[1] < shares[2]
+    assert [20 <= len(shares[1]) <= 23, 100 <= len(shares[2]) <= 103] == [True, True]
+    assert all(labels[sorted(share)].any(0).all() for share in shares)
+
+
+def test_a_split_where_images_have_several_holds_out_a_share_of_each_class() -> None:
+    """Where a draw of the images leaves rare classes out."""
+    random = np.random.default_rng(0)
+    counts = np.array([1, 2, 3, 8, 40, 150])
+    labels = np.stack([random.permutation(300) < count for count in counts], 1).astype(np.float32)
+    train, val = split_of_several(labels, 0.2, 0)
+    assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(300))
+    assert len(val) == 60
+    held_out = labels[val].sum(0)
+    assert held_out[:3].tolist() == [0, 1, 1]  # a class of one image is trained on
+    assert np.abs(held_out[3:] - 0.2 * counts[3:]).max() < 1
+    again, other = split_of_several(labels, 0.2, 0), split_of_several(labels, 0.2, 1)
+    assert np.array_equal(again[1], val)
+    assert not np.array_equal(other[1], val)
+    unlabeled = [len(part) for part in split_of_several(np.zeros((10, 2), np.float32), 0.2, 0)]
+    assert unlabeled == [8, 2]
+    assert [len(part) for part in split_of_several(np.ones((2, 1), np.float32), 0.2, 0)] == [1, 1]
 
 
 def test_each_mistake_gets_its_line(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_an_image_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO):
         found = of(file)
     assert sorted([*found.train.names, *found.val.names]) == [f"images/{n}.png" for n in range(10)]
-    assert "t.csv: 2 row(s) that repeat an image and its label count once" in caplog.text
+    assert "t.csv: 2 rows repeat an image and its label, which count once" in caplog.text
     listed = [Row(f"/x/{name}", name, ("a",), None) for name in "abaca"]
     assert [row.name for row in each_once(listed, "t.csv")] == ["a", "b", "c"]  # each in its first place
 

@@ -152,7 +152,7 @@ def test_broken_lines_are_counted_and_left_out(tmp_path: Path, caplog: pytest.Lo
     assert page.charts()["loss"]["series"][0]["y"] == [0.9, None, None]
     assert page.charts()["lr"]["series"][0]["y"] == [None]
     assert f"{len(bad)} lines of metrics.jsonl are broken" in page.text
-    assert f"{len(bad)} broken line(s)" in caplog.text
+    assert f"{len(bad)} broken lines" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["collapse.json", "collapse/collapse.json"])

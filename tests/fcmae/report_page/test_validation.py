@@ -115,6 +115,26 @@ def test_pairs_of_very_many_classes_are_read_as_they_were_written(tmp_path: Path
     assert found.pairs == [("class 8", "class 2", 2), ("class 3", "class 7", 1)]
 
 
+def test_classes_that_an_image_may_have_several_of_have_their_precision(tmp_path: Path) -> None:
+    """As it is written; a class that no image has stands last."""
+    run = made(tmp_path / "run", ["sky", "<sea>", "owl"], [])
+    labels = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    logits = torch.tensor([[0.9, 0.2, 0.1], [0.8, 0.9, 0.3], [0.7, 0.1, 0.2]])
+    images = SimpleNamespace(names=["a", "b", "c"])
+    data: Any = SimpleNamespace(classes=["sky", "<sea>", "owl"], is_multi_label=True, val=images)
+    write_validation(run, data, Predictions.of(torch.arange(3), logits, labels), None, 10, 0)  # type: ignore[arg-type]
+    found = read_validation(run)
+    assert found is not None
+    assert found.precisions == [("<sea>", 1, 0.5), ("sky", 2, pytest.approx(5 / 6)), ("owl", 0, None)]
+    assert re.fullmatch(
+        r"66\.7% mean average precision \[95% interval \d+\.\d to \d+\.\d\], after step 10, on 3 images", found.summary
+    )
+    page = render_report(read_run(run)).replace("<wbr>", "")
+    assert "by class, the least first</caption>" in page
+    assert '<th scope="row">&lt;sea&gt;</th><td>1</td><td>50.0%</td>' in page
+    assert '<th scope="row">owl</th><td>0</td><td>–</td>' in page
+
+
 def test_what_is_damaged_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = made(tmp_path / "run", ["a", "b"], [[1, 2]])
     assert read_validation(run) is None

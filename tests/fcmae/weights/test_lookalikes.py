@@ -101,7 +101,7 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "the path of the weights is empty; give a run folder"),
         (tmp_path / "nowhere", "nowhere does not exist; give a run folder"),
         (tmp_path / "link", "link is a broken link; give"),
-        (tmp_path / "models", r"models holds 1 weights file\(s\), none of a known name; give one, such as .*mine\.pth"),
+        (tmp_path / "models", r"models holds 1 weights file, none of a known name; give one, such as .*mine\.pth"),
         (tmp_path, "has no checkpoint in it"),
     ):
         with pytest.raises(UserError, match=what):

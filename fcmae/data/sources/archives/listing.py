@@ -17,6 +17,7 @@ from fcmae.data.stores.ahead import AheadFile
 from fcmae.data.stores.fetching import FetchError, keep_part, version_number
 from fcmae.data.stores.remote_file import open_remote
 from fcmae.data.stores.urls import shown
+from fcmae.wording import counted
 
 BLOCK = 512
 CLASS = ".cls"
@@ -75,7 +76,7 @@ def _of_tar(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
             yield found
     except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
         reason = "truncated" if "unexpected end" in str(error) else " ".join(str(error).split())
-        survey.damaged[shown(path)] = f"{reason}; the {count:,} files before are used"
+        survey.damaged[shown(path)] = f"{reason}; used: {counted(count, 'file before', 'files before')}"
 
 
 def _headers(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
@@ -157,7 +158,7 @@ def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
         file.seek(0)
         infos = list(_whole(file, size))
         reason = "truncated: its list of files is at its end" if infos else " ".join(str(error).split())
-        survey.damaged[shown(path)] = f"{reason}; the {len(infos):,} files before are used"
+        survey.damaged[shown(path)] = f"{reason}; used: {counted(len(infos), 'file before', 'files before')}"
     for info in infos:
         name, mode = plain_name(_name_of(info)), info.external_attr >> 16
         refused = None
@@ -178,7 +179,7 @@ def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
         else:
             _refuse(path, name, refused, survey)
     if lost:
-        survey.damaged[shown(path)] = f"truncated; {lost:,} of its {len(infos):,} files are missing"
+        survey.damaged[shown(path)] = f"truncated; {lost:,} of its {counted(len(infos), 'file')} missing"
 
 
 def _whole(file: BinaryIO, size: int) -> Iterator[zipfile.ZipInfo]:

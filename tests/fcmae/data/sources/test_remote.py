@@ -305,7 +305,7 @@ def test_local_lines_of_a_list_with_urls(
     assert [str(one) for one in images] == [one if "://" in one else str(tmp_path / one) for one in local]
     assert f"skipped, cannot be read: {tmp_path / 'gone.png'} (No such file or directory)" in caplog.text
     assert "2 .txt" in caplog.text
-    assert "1 further names" in caplog.text
+    assert "1 further name (" in caplog.text
     (tmp_path / "list.txt").write_text(f"{server.url}/a.zarr\ngone.png\n")
     with pytest.raises(UserError, match=r"list.txt holds no images; skipped, .*gone.png .*; OME-Zarr .*/a.zarr$"):
         collect(tmp_path / "list.txt", access=access)

@@ -71,7 +71,8 @@ def test_an_image_counts_once(
     assert len(found) == len(list(found.names)) == images
     assert len({str(one) for one in found}) == images
     assert len(np.unique(found.identities())) == images
-    assert f"{repeated} further names (links, or given twice) of files in the set are left out" in caplog.text
+    names, verb = ("name", "is") if repeated == 1 else ("names", "are")
+    assert f"{repeated} further {names} (links, or given twice) of files in the set {verb} left out" in caplog.text
 
 
 def test_of_several_sources_the_first_keeps_an_image(tmp_path: Path, server: Server, access: Access) -> None:
