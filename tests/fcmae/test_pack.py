@@ -245,7 +245,7 @@ def test_the_command_says_what_was_gained(
     arguments = [str(source), str(tmp_path / "dst"), "--short_side", "24", "--num_workers", "0"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("24 images in 1 shards, ")
+    assert printed.startswith("24 images in 1 shard, ")
     assert "images per second of a core: " in printed
     assert f"--data.path '{tmp_path}/dst/shard-*.tar'" in printed
     assert main([*arguments, "--quality", "101"]) == 1
