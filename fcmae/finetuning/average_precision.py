@@ -33,7 +33,7 @@ def average_precision(scores_NC: Tensor, labels_NC: Tensor) -> AveragePrecision:
 
     The interval is a bootstrap's: images are drawn with replacement, 50 to 1,000 times, the same ones for the same
     number of images, and normal on the logit scale, less the bias, as copies of an image raise the precision. It covers
-    the sampling of images, not of training runs: on made data of 50 to 300 images the truth in 91 to 96% of cases; the
+    the sampling of images, not of training runs: on made data of 50 to 300 images the truth in 88 to 96% of cases; the
     bootstrap's percentiles only in 76 to 92%.
 
     Args:
