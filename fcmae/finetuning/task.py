@@ -175,7 +175,7 @@ class Finetuning:
     def end(self, run: FinetuneRun) -> None:
         """Say how many files could not be read."""
         if count := len(self.unreadable.seen):
-            logger.warning("%s could not be read; each is named above", counted(count, "image file"))
+            logger.warning("%s could not be read: skipped, each is named above", counted(count, "image file"))
 
     def closing_lines(self, run: FinetuneRun, loss: float | None) -> list[str]:
         """Export the best weights, also those of a run that was killed before its export, and say what to do next."""

@@ -104,7 +104,7 @@ class Pretraining:
     def end(self, run: PretrainRun) -> None:
         """Say how many files could not be read."""
         if count := len(self.unreadable.seen):
-            logger.warning("%s could not be read; each is named above", counted(count, "image file"))
+            logger.warning("%s could not be read: skipped, each is named above", counted(count, "image file"))
 
     def closing_lines(self, run: PretrainRun, loss: float | None) -> list[str]:
         """The loss, and what to do next."""
