@@ -21,6 +21,7 @@ from fcmae.config import check_least
 from fcmae.config.source import SourceAccessConfig
 from fcmae.errors import UserError
 from fcmae.files import check_writable
+from fcmae.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,11 +133,14 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 def _show(found: Predicted, config: PredictConfig) -> None:
     if config.output is None:
         width = max(map(len, found.paths))
-        best = found.probabilities.max(1).values.tolist()
-        rows = zip(found.paths, found.labels, best, strict=True)
-        say("".join(f"{path:{width}}  {label}  {share:.0%}\n" for path, label, share in rows))
+        best = found.probabilities.max(1)
+        rows = zip(found.paths, found.labels, best.indices.tolist(), best.values.tolist(), strict=True)
+        for path, label, n, share in rows:
+            # of several labels the most probable class is named, because none or several may be given
+            of_class = "" if label == found.classes[n] else f"{found.classes[n]} "
+            say(f"{path:{width}}  {label or '–'}  {of_class}{share:.0%}\n")
     for file in filter(None, (config.output, config.features)):
-        say(f"{len(found.paths):,} image{'s' * (len(found.paths) != 1)}: {file}\n")
+        say(f"{counted(len(found.paths), 'image')}: {file}\n")
     if found.accuracy is not None:
         right, (low, high) = found.accuracy, found.accuracy.interval
         line = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.label_efficiency.plan import DECAY, KNOWN, RATES, RECIPE, UNSET, Network, Plan
+from fcmae.errors import UserError
 from fcmae.finetune import finetune
 from fcmae.pretrain import pretrain
 from fcmae.runs.layout import METRICS
@@ -82,7 +83,11 @@ class Experiment:
             if (one.network, one.share, one.seed, one.peak_lr, one.phase) == wanted:
                 return one
         output = self.folder / f"finetuned-{phase}-{network}-{share:g}-{seed}-{rate:g}"
-        top1, images = self._finetune(output, network, share, seed, rate, tunes=phase == "tune")
+        try:
+            top1, images = self._finetune(output, network, share, seed, rate, tunes=phase == "tune")
+        except UserError as error:
+            left = f"\n{output} is of a run that was stopped; delete it if it does not fit any more" * output.exists()
+            raise SystemExit(f"{error}{left}") from None
         one = Result(*wanted, top1, images)
         with (self.folder / RESULTS).open("a") as file:
             file.write(json.dumps(asdict(one)) + "\n")

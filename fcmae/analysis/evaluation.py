@@ -14,6 +14,7 @@ from fcmae.analysis.knn import knn_scores
 from fcmae.analysis.linear_probe import fit_probe
 from fcmae.data.labeled import LabeledData
 from fcmae.data.normalizer import Pixels
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -138,9 +139,9 @@ def score_networks(
         absent = sorted(set(test[0].labels.tolist()) - set(train[0].labels.tolist()))
         if absent:
             logger.warning(
-                "no training images of class %s: their test images always count as errors",
-                ", ".join(map(str, absent[:5])),
-            )
+                "no training images of %s, by number %s: their test images always count as errors",
+                counted(len(absent), "class", "classes"), ", ".join(map(str, absent[:5])) + ", …" * (len(absent) > 5),
+            )  # fmt: skip
         for place, one, of_train, of_test in zip(places, alike, train, test, strict=True):
             rows[place] = _scored(one, of_train, of_test, image_hw, device, protocol)
     return tuple(rows[place] for place in range(len(asked)))

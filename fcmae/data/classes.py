@@ -207,7 +207,7 @@ def _by_folder(images: ImageSet, where: str, flag: str, skipped: int = 0) -> Cla
     if not found:
         raise UserError(f"{flag} {where} has no subfolders with images; it needs one per class")
     if loose:
-        logger.warning("%s in %s not in a class subfolder: skipped", counted(loose, "image"), where)
+        logger.warning("%s not in a class subfolder of %s, skipped", counted(loose, "image is", "images are"), where)
     return ClassFolders(where, images, {name: np.array(inside) for name, inside in sorted(found.items())})
 
 

@@ -14,6 +14,7 @@ from fcmae.weights.read import read_weights
 from fcmae.weights.settings import pixels
 from fcmae.weights.stated import CLASSES, stated_beside
 from fcmae.weights.weights import Weights
+from fcmae.wording import counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def classifier_at(given: Path) -> Classifier:
     weights = read_weights(place)
     if stated.names(weights.num_classes) is None:
         raise UserError(
-            f"{weights.origin} has {weights.num_classes} outputs, but {stated.file} names {len(stated.classes)} classes"
+            f"{weights.origin} has {counted(weights.num_classes, 'output')}, but {stated.file} names "
+            f"{counted(len(stated.classes), 'class', 'classes')}"
         )
     crop_pct = crop_share(stated.crop_pct, weights.config.image_hw)
     return Classifier(weights, stated.classes, stated.is_multi_label, crop_pct, pixels(place, weights.config.in_chans))

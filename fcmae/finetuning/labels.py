@@ -59,16 +59,25 @@ def labeled_set(data: FinetuneDataConfig, seed: int) -> LabeledSet:
         raise UserError(
             f"{found.flag} {found.name} holds one class, {found.classes[0]}; at least two classes are needed"
         )
-    if found.is_multi_label and found.train.labels.all():
-        raise UserError(
-            f"{found.flag} {found.name}: every image has all labels, {some_of(found.classes)}; there is nothing to "
-            f"learn"
-        )
+    if found.is_multi_label:
+        _check_several(found)
     if data.train_share < 1:
         kept = share_of_each(found.train.labels, data.train_share, seed)
         found = replace(found, train=found.train.subset(kept))
     _warn_of_absent(found)
     return found
+
+
+def _check_several(found: LabeledSet) -> None:
+    """UserError if the labels teach nothing, or nothing can be scored."""
+    where = f"{found.flag} {found.name}"
+    if not found.train.labels.any():
+        raise UserError(f"{where}: no image to train on has a label")
+    if found.train.labels.all():
+        which = "every image" if found.val.labels.all() else "every image to train on"
+        raise UserError(f"{where}: {which} has all labels, {some_of(found.classes)}; there is nothing to learn")
+    if not found.val.labels.any():
+        raise UserError(f"{where}: no image to validate on has a label; label some, or give more images")
 
 
 def _of_sources(sources: tuple[str, ...] | str, data: FinetuneDataConfig, seed: int) -> LabeledSet:

@@ -23,6 +23,7 @@ from fcmae.weights.dense import dense_network
 from fcmae.weights.read import read_weights
 from fcmae.weights.stated import stated_beside
 from fcmae.weights.weights import Weights
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -132,16 +133,22 @@ def build(
     if start.num_classes:
         names = stated_beside(weights.origin).classes
         if start.num_classes != len(classes) or (names is not None and list(names) != list(classes)):
-            what = f"of {start.num_classes} classes" if start.num_classes != len(classes) else "of other classes"
+            what = (
+                f"of {counted(start.num_classes, 'class', 'classes')}"
+                if start.num_classes != len(classes)
+                else "of other classes"
+            )
             logger.warning(
-                "%s: its classifier is %s, and the labeled images have %d classes: a new classifier is trained",
-                weights.origin, what, len(classes),
+                "%s: its classifier is %s, and the labeled images have %s: a new classifier is trained",
+                weights.origin, what, counted(len(classes), "class", "classes"),
             )  # fmt: skip
             kept = {name: tensor for name, tensor in start.head.items() if not name.startswith("head.fc.")}
             start = replace(start, head=kept)
         elif names is None:
             logger.info(
-                "%s: its classifier of %d classes, which have no names, is kept", weights.origin, start.num_classes
+                "%s: its classifier of %s without names is kept",
+                weights.origin,
+                counted(start.num_classes, "class", "classes"),
             )
     torch.manual_seed(seed)
     built: Any = dense_network(

@@ -69,7 +69,7 @@ def _part(row: Row) -> str | None:
 
 
 def _count(found: Sequence[Row] | dict[object, set[str]]) -> str:
-    return "1 image has" if len(found) == 1 else f"{len(found):,} images have"
+    return counted(len(found), "image has", "images have")
 
 
 def _shown(row: Row) -> str:

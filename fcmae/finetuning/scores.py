@@ -51,9 +51,10 @@ class Predictions:
 
     @classmethod
     def joined(cls, parts: "Sequence[Predictions]") -> "Predictions":
-        """Of all images of several; at least one."""
+        """Of all images of several, at least one, in the order of the images whichever process had them."""
         tensors = [one.name for one in fields(cls) if one.name != "num_classes"]
-        whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+        order = torch.cat([part.places for part in parts]).argsort(stable=True)
+        whole = {name: torch.cat([getattr(part, name) for part in parts])[order] for name in tensors}
         return cls(**whole, num_classes=parts[0].num_classes)
 
 

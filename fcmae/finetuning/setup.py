@@ -40,6 +40,7 @@ from fcmae.training.run import Run
 from fcmae.weights.read import read_weights
 from fcmae.weights.settings import stated_pixels
 from fcmae.weights.weights import Weights
+from fcmae.wording import counted
 
 logger = logging.getLogger("fcmae")
 
@@ -123,10 +124,11 @@ def _set_up(config: FinetuneConfig, begun: Beginning, peers: Peers) -> FinetuneR
     if lock is not None:
         write_classes(folder, data.classes, data.is_multi_label)
     logger.info(
-        "%s from %s on %s: %s images of %d classes to train on, %s to validate on, %s steps of %d (%g epochs), peak "
+        "%s from %s on %s: %s of %s to train on, %s to validate on, %s of %d (%s), peak "
         "learning rate %.3g → %s",
-        network.name, weights.origin, device_name(accelerator), f"{len(data.train):,}", len(data.classes),
-        f"{len(data.val):,}", f"{total_steps:,}", batch.effective, config.train.epochs,
+        network.name, weights.origin, device_name(accelerator), counted(len(data.train), "image"),
+        counted(len(data.classes), "class", "classes"), f"{len(data.val):,}", counted(total_steps, "step"),
+        batch.effective, counted(config.train.epochs, "epoch"),
         peak_learning_rate(config.train, batch.effective), folder,
     )  # fmt: skip
     if data.is_multi_label:

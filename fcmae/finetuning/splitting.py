@@ -31,8 +31,9 @@ def split_of_several(labels_NC: np.ndarray, share: float, seed: int) -> tuple[np
     """:func:`fcmae.data.classes.stratified_split` where an image has any number of C classes.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, https://doi.org/10.1007/978-3-642-23808-6_10): the
-    rarest class first, each image goes where most of its class are wanted still. A class with two or more images is
-    wanted in both splits; which others its images have may prevent it.
+    rarest class first, each image goes where most of its class are wanted still. A class with two or more images is in
+    the first split, and in the second unless its images' other classes prevent it. The second is larger than ``share``
+    where many classes have few images. If so many have one that too few images are left, some are taken regardless.
     """
     random = np.random.default_rng(seed)
     has_NC = labels_NC > 0
@@ -52,7 +53,22 @@ def split_of_several(labels_NC: np.ndarray, share: float, seed: int) -> tuple[np
             left_C -= has_NC[place]
     unlabeled = random.permutation(np.flatnonzero(side_N < 0))
     side_N[unlabeled] = np.arange(len(unlabeled)) < wanted_2[1]
+    for c in np.flatnonzero(counts_C):
+        if not has_NC[side_N == 0, c].any():  # there is nothing to learn it from
+            side_N[random.choice(np.flatnonzero(has_NC[:, c]))] = 0
+    _fill(side_N, has_NC, second, random.permutation(images))
     return np.flatnonzero(side_N == 0), np.flatnonzero(side_N == 1)
+
+
+def _fill(side_N: np.ndarray, has_NC: np.ndarray, second: int, order: np.ndarray) -> None:
+    """Move images to side 1 until it has so many: first those whose classes all stay on side 0, too."""
+    here_C, missing = has_NC[side_N == 0].sum(0), second - (side_N == 1).sum()
+    for is_any in (False, True):
+        for place in order[side_N[order] == 0]:
+            if missing > 0 and (is_any or (here_C[has_NC[place]] > 1).all()):
+                side_N[place] = 1
+                here_C -= has_NC[place]
+                missing -= 1
 
 
 def split_at_random(

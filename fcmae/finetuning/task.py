@@ -84,7 +84,7 @@ class Finetuning:
         return batch.image, batch.target
 
     def loss(self, model: nn.Module, inputs: Inputs) -> Tensor:
-        """Cross-entropy with soft targets."""
+        """Cross-entropy with soft targets; of several labels, binary cross-entropy."""
         image, target = cast(tuple[Tensor, Tensor], inputs)
         logits = model(image.contiguous(memory_format=torch.channels_last))
         return classification_loss(logits, target, self.data.is_multi_label)
@@ -140,7 +140,7 @@ class Finetuning:
             if ranked > self.best:  # saved before the line: a process killed in between does it again
                 self.best = ranked
                 save_best(run, network, self.network(run), step)
-                write_validation(run.folder, self.data, found, self.crops, step, run.config.log.mistakes)
+                write_validation(run.folder, self.data, found, self.last, self.crops, step, run.config.log.mistakes)
             metrics.write({"step": step, "epoch": round(run.epochs_done(step), 4)} | self.last.as_dict(), "validation")
             logger.info("step %d: %s", step, self.last.in_words())
         run.accelerator.wait_for_everyone()
@@ -175,7 +175,10 @@ class Finetuning:
     def end(self, run: FinetuneRun) -> None:
         """Say how many files could not be read."""
         if count := len(self.unreadable.seen):
-            logger.warning("%s could not be read: skipped, each is named above", counted(count, "image file"))
+            logger.warning(
+                "%s skipped, named above",
+                counted(count, "image file could not be read and was", "image files could not be read and were"),
+            )
 
     def closing_lines(self, run: FinetuneRun, loss: float | None) -> list[str]:
         """Export the best weights, also those of a run that was killed before its export, and say what to do next."""
@@ -185,7 +188,7 @@ class Finetuning:
             more = longer_epochs(run.config.train.epochs, run.start.step, run.total_steps)
             longer = command_line("finetune", "--config", folder / CONFIG, "--train.epochs", more)
             return [
-                f"{folder} is finished: all {counted(run.total_steps, 'step')} are done"
+                f"{folder} is finished: {counted(run.total_steps, 'step')} done"
                 f"{done_before(run.start.step, run.total_steps)}, nothing is left to train. To train "
                 "longer, give more epochs; the learning rate then follows the longer schedule:",
                 f"  {longer}",

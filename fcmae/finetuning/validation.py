@@ -19,7 +19,7 @@ from fcmae.files import replacing, write_text
 from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet
 from fcmae.finetuning.pictures import captioned_grid
 from fcmae.finetuning.samples import CenterCrops, validation_crop
-from fcmae.finetuning.scores import Predictions, confused_pairs, confusion_matrix, scores_of
+from fcmae.finetuning.scores import Predictions, Scores, confused_pairs, confusion_matrix
 from fcmae.runs.layout import VALIDATION
 
 SCORES, MISTAKES = "scores.json", "mistakes.png"
@@ -53,10 +53,12 @@ def outputs(
 
 
 def write_validation(
-    run: Path, data: LabeledSet, found: Predictions, crops: CenterCrops, step: int, mistakes: int
+    run: Path, data: LabeledSet, found: Predictions, scores: Scores, crops: CenterCrops, step: int, mistakes: int
 ) -> None:
-    """Write the scores, the confusion matrix or of many classes its largest cells, and the worst mistakes' picture."""
-    scores = scores_of(found)
+    """Write the scores, the confusion matrix or of many classes its largest cells, and the worst mistakes' picture.
+
+    Where an image may have several labels, each class's average precision in place of the matrix.
+    """
     content: dict[str, Any] = {
         "step": step,
         "classes": list(data.classes),

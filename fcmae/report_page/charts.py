@@ -41,7 +41,7 @@ def loss_chart(run: RunFolder) -> Chart | None:
     name = f"mean of {every} steps" if isinstance(every, int) and every > 1 else "loss"
     label = "loss (1 = predicting each patch's mean)" if run.config.get("model.norm_pix_loss") is True else "loss"
     if "weights" in run.config:
-        label = "cross-entropy"
+        label = "binary cross-entropy" if "val_map" in run.series else "cross-entropy"
     apart = {HELD_OUT: HOLDOUT_LOSS, VALIDATED: "val_loss"}
     held_out = {name: run.series[value] for name, value in apart.items() if value in run.series}
     return _over_training("loss", "Loss", label, _with_running_mean(name, loss) | held_out)

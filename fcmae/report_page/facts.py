@@ -14,6 +14,7 @@ from fcmae.report_page.charts import LOSS, RATE, WAIT
 from fcmae.runs.layout import flat
 from fcmae.runs.reader import HOLDOUT_LOSS, RunFolder
 from fcmae.training.batch import base_learning_rate
+from fcmae.wording import counted
 
 SOURCES = 3  # named
 HOLDOUT = "monitor.holdout"
@@ -137,7 +138,7 @@ def _steps(run: RunFolder) -> Fact | None:
     total, exact = planned
     about = "" if exact else "≈\N{NO-BREAK SPACE}"
     share = f"{min(done / total, 1):.0%}" if total else ""
-    return Fact("Steps", f"{done:,} of {about}{total:,}", f"{share} of {run.config['train.epochs']:,} epochs")
+    return Fact("Steps", f"{done:,} of {about}{total:,}", f"{share} of {counted(run.config['train.epochs'], 'epoch')}")
 
 
 def _loss(run: RunFolder) -> Fact | None:

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from fcmae.runs.layout import VALIDATION
+from fcmae.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +100,15 @@ def _precision(value: float | None) -> float | None:
 
 
 def _summary(content: dict[str, Any]) -> str:
-    scores, place = content["scores"], f"after step {content['step']:,}, on {content['images']:,} images"
-    name, what = ("val_top1", "correct") if "val_top1" in scores else ("val_map", "mean average precision")
+    scores, place = content["scores"], f"after step {content['step']:,}, on {counted(content['images'], 'image')}"
+    name = "val_top1" if "val_top1" in scores else "val_map"
     interval = ""
     if f"{name}_low" in scores:
         low, high = (100 * float(scores[f"{name}_{end}"]) for end in ("low", "high"))
         interval = f" [95% interval {low:.1f} to {high:.1f}]"
-    return f"{100 * float(scores[name]):.1f}% {what}{interval}, {place}"
+    share = f"{100 * float(scores[name]):.1f}%"
+    what = f"{share} correct" if name == "val_top1" else f"mean average precision {share}"
+    return f"{what}{interval}, {place}"
 
 
 def _picture(file: Path) -> tuple[str | None, tuple[int, int]]:

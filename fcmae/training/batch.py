@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fcmae.config import BASE_BATCH, BATCH_SIZE, OptimizationConfig
 from fcmae.errors import UserError
+from fcmae.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -134,10 +135,10 @@ def learning_rate_advice(train: OptimizationConfig, effective_batch: int) -> str
     good = max(train.usual_peak, paper)
     what = "low: training will be slow" if peak < low else "high: training may diverge"
     return (
-        f"a peak learning rate of {peak:.1e} with {effective_batch} images per step is {what}; "
+        f"a peak learning rate of {peak:.1e} with {counted(effective_batch, 'image')} per step is {what}; "
         f"--train.base_lr {good * BASE_BATCH / effective_batch:.2g} makes it {good:.1e}"
     )
 
 
 def _processes(count: int) -> str:
-    return f"{count} process" if count == 1 else f"{count} processes"
+    return counted(count, "process", "processes")

@@ -26,6 +26,7 @@ from fcmae.training.batch import Batch, peak_learning_rate
 from fcmae.training.nodes import agreed, is_shared, writing_lock
 from fcmae.training.peers import Peers
 from fcmae.training.resume import checkpoint_to_resume, make_and_lock, recorded_settings, run_folder
+from fcmae.wording import counted
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,6 @@ def _start(config: RunConfig, accelerator: Accelerator, step: int, batch: Batch)
 def _write_settings(config: Any, folder: Path, num_processes: int) -> None:
     """Write RUN/config.yaml, which resumes the run from any working directory."""
     resolved = replace(config, output=str(folder), resume="auto").with_absolute_paths()
-    processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
+    processes = counted(num_processes, "process", "processes")
     header = f"{HEADER} {fcmae.__version__}, torch {torch.__version__}, {processes}\n"
     write_text(folder / CONFIG, header + yaml.safe_dump(resolved.as_dict(), sort_keys=False))

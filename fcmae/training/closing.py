@@ -22,7 +22,7 @@ def closing_lines(run: Run[PretrainConfig], loss: float | None) -> list[str]:
         more = longer_epochs(train.epochs, run.start.step, run.total_steps)
         longer = command_line("pretrain", "--config", folder / CONFIG, "--train.epochs", more)
         lines = [
-            f"{folder} is finished: all {counted(run.total_steps, 'step')} ({counted(train.epochs, 'epoch')}) are done"
+            f"{folder} is finished: {counted(run.total_steps, 'step')} ({counted(train.epochs, 'epoch')}) done"
             f"{done_before(run.start.step, run.total_steps)}, nothing is left to train. To train "
             "longer, give more epochs; the learning rate then follows the longer schedule:",
             f"  {longer}",

@@ -104,7 +104,10 @@ class Pretraining:
     def end(self, run: PretrainRun) -> None:
         """Say how many files could not be read."""
         if count := len(self.unreadable.seen):
-            logger.warning("%s could not be read: skipped, each is named above", counted(count, "image file"))
+            logger.warning(
+                "%s skipped, named above",
+                counted(count, "image file could not be read and was", "image files could not be read and were"),
+            )
 
     def closing_lines(self, run: PretrainRun, loss: float | None) -> list[str]:
         """The loss, and what to do next."""

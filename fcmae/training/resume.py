@@ -23,6 +23,7 @@ from fcmae.runs import checkpoint as ckpt
 from fcmae.runs.layout import CONFIG, EVENTS, HEADER, PICTURES, flat
 from fcmae.training.batch import Batch, base_learning_rate
 from fcmae.training.peers import LAUNCHER
+from fcmae.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ def check_same_stream(state: ckpt.TrainState, now: ckpt.TrainState, batch: Batch
     """UserError if the checkpoint's steps had another number of images; a warning if they were other images."""
     if state.effective_batch != now.effective_batch:
         raise UserError(
-            f"the checkpoint was trained with {state.effective_batch} images per step, now it would be "
+            f"the checkpoint was trained with {counted(state.effective_batch, 'image')} per step, now it would be "
             f"{now.effective_batch} ({batch}); change one of them, or give only "
             f"--train.effective_batch {state.effective_batch}"
         )

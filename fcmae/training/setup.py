@@ -30,6 +30,7 @@ from fcmae.training.resume import check_same_run, check_same_stream, filled_in, 
 from fcmae.training.run import Run
 from fcmae.training.sharding import is_sharded, shard
 from fcmae.weights.load import load_encoder
+from fcmae.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -89,23 +90,22 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
         begun.check_left(start.step, total_steps, config.train.epochs)
     if batch.effective > len(dataset):
         logger.warning(
-            "a step takes %d samples (%s), more than the %d of an epoch: %d steps in total; "
+            "a step takes %d samples (%s), more than the %d of an epoch: %s in total; "
             "a smaller --train.effective_batch gives more steps",
-            batch.effective, batch, len(dataset), total_steps,
+            batch.effective, batch, len(dataset), counted(total_steps, "step"),
         )  # fmt: skip
     if resume_from is None and (advice := learning_rate_advice(config.train, batch.effective)):
         logger.warning("%s", advice)
 
     lock = begun.take_folder(config, batch, start.step, total_steps, is_divided)
     logger.info(
-        "%s on %s: %d %s, %d steps of %d (%g epochs), peak learning rate %.3g, %d of %d patches visible → %s",
-        config.model.name, device_name(accelerator), len(images), _kind_of_images(config, held_out), total_steps,
-        batch.effective,
-        config.train.epochs, peak_learning_rate(config.train, batch.effective),
-        dataset.num_visible, math.prod(config.model.grid_hw), folder,
+        "%s on %s: %s, %s of %d (%s), peak learning rate %.3g, %d of %d patches visible → %s",
+        config.model.name, device_name(accelerator), _kind_of_images(config, images, held_out),
+        counted(total_steps, "step"), batch.effective, counted(config.train.epochs, "epoch"),
+        peak_learning_rate(config.train, batch.effective), dataset.num_visible, math.prod(config.model.grid_hw), folder,
     )  # fmt: skip
     if config.train.effective_batch is not None:
-        logger.info("%d images per step: %s", batch.effective, batch)
+        logger.info("%s per step: %s", counted(batch.effective, "image"), batch)
     if resume_from is not None:
         logger.info("resuming from %s, step %d of %d", resume_from, start.step, total_steps)
     return Run(
@@ -114,8 +114,8 @@ def _set_up(config: PretrainConfig, begun: Beginning, peers: Peers) -> PretrainR
     )  # fmt: skip
 
 
-def _kind_of_images(config: PretrainConfig, held_out: ImageSet) -> str:
-    kind = "bundled photos" if config.data.path is None else "images"
+def _kind_of_images(config: PretrainConfig, images: ImageSet, held_out: ImageSet) -> str:
+    kind = counted(len(images), "bundled photo" if config.data.path is None else "image")
     return f"{kind} and {len(held_out)} held out" if held_out else kind
 
 
@@ -135,7 +135,7 @@ def _make_dataset(config: PretrainConfig, images: ImageSet) -> PretrainDataset:
     num_patches = math.prod(config.model.grid_hw)
     if dataset.num_visible == num_patches:
         raise UserError(
-            f"--model.img_size {config.model.img_size} gives {num_patches} patch{'es' * (num_patches > 1)} of "
+            f"--model.img_size {config.model.img_size} gives {counted(num_patches, 'patch', 'patches')} of "
             f"{config.model.patch_size}×{config.model.patch_size} pixels, and --train.mask_ratio "
             f"{config.train.mask_ratio} masks none of them; use larger images or a smaller --model.stem_stride"
         )

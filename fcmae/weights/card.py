@@ -59,7 +59,9 @@ def card_text(conversion: Conversion, ckpt: object, format: str, pixels: Pixels)
         ("Converted from", f"{weights.format}{'' if ckpt is None or file is None else f' (`{_name(ckpt)}`)'}"),
     ]
     network = "ConvNeXt V2" if config.with_grn else "ConvNeXt"
-    classes = f", with a classifier of {weights.num_classes} classes" if weights.num_classes else ""
+    classes = (
+        f", with a classifier of {counted(weights.num_classes, 'class', 'classes')}" if weights.num_classes else ""
+    )
     tuned = ", fine-tuned on labeled images" if training else ""
     what = f"The weights of a {network}{classes}{tuned}"
     if file is not None and _mask_ratio(file) is not None:

@@ -24,7 +24,6 @@ from fcmae.finetune import FinetuneResult
 from fcmae.runs.layout import flat
 from fcmae.training import loop
 from fcmae.training.batch import peak_learning_rate
-from tests.fcmae.finished_runs import stop_after
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -240,7 +239,7 @@ def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:
 def test_a_stopped_fine_tuning_goes_on_and_a_finished_one_is_only_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after the first of two epochs; then killed between the end and the line of results."""
+    """Killed in the second of two epochs; then between the end and the line of results."""
     for split, name in product(("train", "test"), "ab"):
         (tmp_path / "data" / split / name).mkdir(parents=True)
         for n in range(4):
@@ -251,15 +250,23 @@ def test_a_stopped_fine_tuning_goes_on_and_a_finished_one_is_only_read(
     )  # fmt: skip
     experiment = Experiment(small, tmp_path)
     wanted = "scratch", 1.0, 0, 1e-3, "test"
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(SystemExit, match="stopped; run again to go on"):
-            experiment.result(*wanted)
     steps: list[int] = []
     train_step = loop._train_step
+
+    def step(*args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt  # at once, without saving
+        return train_step(*args)
+
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train_step", lambda *args: (steps.append(1), train_step(*args))[1])
-        patch.setattr(run.shutil, "rmtree", lambda *args, **more: None)
+        patch.setattr(loop, "_train_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.result(*wanted)
+    steps.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train_step", step)
+        patch.setattr(run, "shutil", SimpleNamespace(rmtree=lambda *args, **more: None))
         first = experiment.result(*wanted)
         assert len(steps) == 2  # of 4
         (tmp_path / run.RESULTS).unlink()

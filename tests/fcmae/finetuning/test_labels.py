@@ -139,6 +139,40 @@ def test_a_split_where_images_have_several_holds_out_a_share_of_each_class() -> 
     assert [len(part) for part in split_of_several(np.ones((2, 1), np.float32), 0.2, 0)] == [1, 1]
 
 
+def test_a_split_where_images_have_several_leaves_images_on_both_sides() -> None:
+    """Also where every image has a class of its own, as of who took it; and each class is trained on if it can be."""
+    unique = np.eye(10, dtype=np.float32)
+    shared = np.concatenate([unique, np.ones((10, 1), np.float32)], 1)
+    for labels, held_out in ((unique, 2), (shared, 2), (np.eye(2), 1), (np.concatenate([shared, shared]), 10)):
+        train, val = split_of_several(labels, 0.2, 0)
+        assert (len(train), len(val)) == (len(labels) - held_out, held_out)
+    assert labels[train].any(0).all()  # of each class the one or the other
+    random = np.random.default_rng(0)
+    for seed in range(100):
+        labels = random.random((12, 6)) < 0.2
+        train, _ = split_of_several(labels, 0.2, seed)
+        often = labels.sum(0) > 1
+        assert (labels[train].any(0) >= often).all()
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        ((("a",), ()), ((),), "no image to validate on has a label"),
+        ((("a", "b"),) * 2, (("a",), ()), "every image to train on has all labels, a, b; there is nothing to learn"),
+    ],
+)
+def test_labels_of_one_side_that_say_nothing(
+    tmp_path: Path, train: tuple[tuple[str, ...], ...], val: tuple[tuple[str, ...], ...], message: str
+) -> None:
+    rows = [*((labels, "train") for labels in train), *((labels, "val") for labels in val), (("a", "b"), "other")]
+    fill(tmp_path / "images", (200, 40, 40), len(rows))
+    lines = [f"images/{n}.png,{';'.join(labels)},{split}\n" for n, (labels, split) in enumerate(rows)]
+    (tmp_path / "t.csv").write_text("path,labels,split\n" + "".join(lines))
+    with pytest.raises(UserError, match=rf"t\.csv: {message}"):
+        of(tmp_path / "t.csv", 1)
+
+
 def test_each_mistake_gets_its_line(tmp_path: Path) -> None:
     fill(tmp_path / "one" / "cat", (0, 0, 0), 3)
     fill(tmp_path / "flat", (0, 0, 0), 2)

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from fcmae.finetuning.config import FinetuneConfig
-from fcmae.finetuning.scores import Predictions
+from fcmae.finetuning.scores import Predictions, scores_of
 from fcmae.finetuning.validation import write_validation
 from fcmae.report_page.page import render_report
 from fcmae.report_page.validation import read_validation
@@ -107,7 +107,8 @@ def test_pairs_of_very_many_classes_are_read_as_they_were_written(tmp_path: Path
     logits = torch.nn.functional.one_hot(predicted, 120).float()
     images = SimpleNamespace(names=[str(n) for n in range(5)])
     data: Any = SimpleNamespace(classes=[f"class {n}" for n in range(120)], is_multi_label=False, val=images)
-    write_validation(run, data, Predictions.of(torch.arange(5), logits, labels), None, 10, 0)  # type: ignore[arg-type]
+    predictions = Predictions.of(torch.arange(5), logits, labels)
+    write_validation(run, data, predictions, scores_of(predictions), None, 10, 0)  # type: ignore[arg-type]
     assert "confusion" not in json.loads((run / "validation" / "scores.json").read_text())
     found = read_validation(run)
     assert found is not None
@@ -122,12 +123,13 @@ def test_classes_that_an_image_may_have_several_of_have_their_precision(tmp_path
     logits = torch.tensor([[0.9, 0.2, 0.1], [0.8, 0.9, 0.3], [0.7, 0.1, 0.2]])
     images = SimpleNamespace(names=["a", "b", "c"])
     data: Any = SimpleNamespace(classes=["sky", "<sea>", "owl"], is_multi_label=True, val=images)
-    write_validation(run, data, Predictions.of(torch.arange(3), logits, labels), None, 10, 0)  # type: ignore[arg-type]
+    predictions = Predictions.of(torch.arange(3), logits, labels)
+    write_validation(run, data, predictions, scores_of(predictions), None, 10, 0)  # type: ignore[arg-type]
     found = read_validation(run)
     assert found is not None
     assert found.precisions == [("<sea>", 1, 0.5), ("sky", 2, pytest.approx(5 / 6)), ("owl", 0, None)]
     assert re.fullmatch(
-        r"66\.7% mean average precision \[95% interval \d+\.\d to \d+\.\d\], after step 10, on 3 images", found.summary
+        r"mean average precision 66\.7% \[95% interval \d+\.\d to \d+\.\d\], after step 10, on 3 images", found.summary
     )
     page = render_report(read_run(run)).replace("<wbr>", "")
     assert "by class, the least first</caption>" in page

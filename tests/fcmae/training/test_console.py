@@ -102,10 +102,10 @@ def test_the_last_lines_name_the_next_commands() -> None:
 
 def test_a_finished_run_says_so_and_how_to_go_on() -> None:
     lines = closing_lines(run(Path("runs/a")), None)
-    assert lines[0].startswith("runs/a is finished: all 1,200 steps (30 epochs) are done, nothing is left to train.")
+    assert lines[0].startswith("runs/a is finished: 1,200 steps (30 epochs) done, nothing is left to train.")
     assert lines[1].endswith("--config runs/a/config.yaml --train.epochs 60")
     longer = closing_lines(run(Path("runs/a"), step=1999), None)  # of 50 epochs, started again with 30
-    assert "all 1,200 steps (30 epochs) are done (it was trained for 1,999), nothing is left to train." in longer[0]
+    assert "1,200 steps (30 epochs) done (it was trained for 1,999), nothing is left to train." in longer[0]
     assert longer[1].endswith(" --train.epochs 100")
 
 

@@ -76,7 +76,7 @@ def _of_tar(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
             yield found
     except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
         reason = "truncated" if "unexpected end" in str(error) else " ".join(str(error).split())
-        survey.damaged[shown(path)] = f"{reason}; used: {counted(count, 'file before', 'files before')}"
+        survey.damaged[shown(path)] = f"{reason}; {counted(count, 'file')} found"
 
 
 def _headers(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
@@ -158,7 +158,7 @@ def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
         file.seek(0)
         infos = list(_whole(file, size))
         reason = "truncated: its list of files is at its end" if infos else " ".join(str(error).split())
-        survey.damaged[shown(path)] = f"{reason}; used: {counted(len(infos), 'file before', 'files before')}"
+        survey.damaged[shown(path)] = f"{reason}; {counted(len(infos), 'file')} found"
     for info in infos:
         name, mode = plain_name(_name_of(info)), info.external_attr >> 16
         refused = None
@@ -179,7 +179,7 @@ def _of_zip(file: BinaryIO, path: str, survey: Survey) -> Iterator[Found]:
         else:
             _refuse(path, name, refused, survey)
     if lost:
-        survey.damaged[shown(path)] = f"truncated; {lost:,} of its {counted(len(infos), 'file')} missing"
+        survey.damaged[shown(path)] = f"truncated; missing: {lost:,} of its {counted(len(infos), 'file')}"
 
 
 def _whole(file: BinaryIO, size: int) -> Iterator[zipfile.ZipInfo]:

@@ -200,7 +200,7 @@ def test_a_truncated_tar_is_used_as_far_as_it_is_whole(
     assert list(images.names) == [f"0/{n}.png" for n in range(left)] + [f"1/{n}.png" for n in range(4)]
     lines = [line for line in caplog.messages if "damaged archives" in line]
     assert len(lines) == 1
-    assert f"0.tar (truncated; used: {left} file{'s' * (left != 1)} before)" in lines[0]
+    assert f"0.tar (truncated; {left} file{'s' * (left != 1)} found)" in lines[0]
 
 
 def test_a_truncated_zip_is_used_as_far_as_it_is_whole(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,7 +213,7 @@ def test_a_truncated_zip_is_used_as_far_as_it_is_whole(folder: Path, caplog: pyt
         images = collect(file)
     assert list(images.names) == ["cat/1.png", "cat/2.jpg", "cat/10.png"]
     assert read_image(images[2]).equal(read_image(folder / "cat/10.png"))
-    assert "a.zip (truncated: its list of files is at its end; used: 3 files before)" in caplog.text
+    assert "a.zip (truncated: its list of files is at its end; 3 files found)" in caplog.text
 
 
 def test_a_damaged_header_ends_a_tar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -225,7 +225,7 @@ def test_a_damaged_header_ends_a_tar(tmp_path: Path, caplog: pytest.LogCaptureFi
     (tmp_path / "a.tar").write_bytes(data)
     with caplog.at_level(logging.INFO):
         assert list(collect(tmp_path / "a.tar").names) == ["0.png"]
-    assert "damaged at byte 1024; used: 1 file before" in caplog.text
+    assert "damaged at byte 1024; 1 file found" in caplog.text
 
 
 def test_what_cannot_be_read_by_position_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_cannot_be_read_by_position_is_refused(folder: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"holds no images.*compressed as a whole"):
         collect(tmp_path / "b.tar")
     (tmp_path / "c.zip").write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"holds no images.*c\.zip \(File is not a zip file; used: 0 files"):
+    with pytest.raises(UserError, match=r"holds no images.*c\.zip \(File is not a zip file; 0 files found"):
         collect(tmp_path / "c.zip")
     with pytest.raises(UserError, match=r"--data\.path .*s-002\.tar does not exist"):
         check_there(f"{tmp_path}/s-{{002..004}}.tar")
