@@ -132,7 +132,8 @@ def test_a_rate_that_is_far_off_gets_a_value_that_is_not(effective_batch: int, p
     advice = learning_rate_advice(train, effective_batch)
     assert advice is not None
     assert "\n" not in advice
-    assert f"a peak learning rate of {peak:.1e} with {effective_batch} images per step is " in advice
+    images = f"{effective_batch:,} image{'s' * (effective_batch > 1)}"
+    assert f"a peak learning rate of {peak:.1e} with {images} per step is " in advice
     assert ("low: training will be slow" if peak < 1e-3 else "high: training may diverge") in advice
     flag = re.search(r"--train\.base_lr (\S+) makes it (\S+)$", advice)
     assert flag
