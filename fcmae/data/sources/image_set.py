@@ -290,8 +290,9 @@ class Labeled(ImageSet):
         return self.whole.item(index)
 
     def name(self, index: int) -> str:
-        """``3:dog/2.jpg``."""
-        return f"{self.numbers[index].tolist()}:{self.whole.name(index)}"
+        """``3:dog/2.jpg``, or ``[0, 3]:dog/2.jpg`` where an image may have several."""
+        number = self.numbers[index]
+        return f"{np.flatnonzero(number).tolist() if number.ndim else number}:{self.whole.name(index)}"
 
     def stamp(self, index: int) -> Stamp:
         """As of the whole."""

@@ -44,6 +44,6 @@ def test_sets_after_each_other() -> None:
 def test_labels_are_part_of_the_names() -> None:
     whole = files("a.png", "b.png")
     assert list(Labeled(whole, np.array([3, 0])).names) == ["3:a.png", "0:b.png"]
-    several = Labeled(whole, np.array([[True, False], [False, True]]))
-    assert list(several.names) == ["[True, False]:a.png", "[False, True]:b.png"]
+    several = Labeled(whole, np.array([[True, False, True], [False, False, False]]))
+    assert list(several.names) == ["[0, 2]:a.png", "[]:b.png"]
     assert list(several) == list(whole)
