@@ -29,25 +29,32 @@ class Predictions:
     """bool [N]: whether the label is among the five highest; False where an image may have several."""
     p_label: Tensor
     """float32 [N]: the softmax at the label; of several, the smallest of what speaks for the truth, class by class."""
-    probabilities: Tensor
-    """float32 [N, 1], the softmax at the predicted class; of several labels [N, C], the sigmoid."""
+    outputs: Tensor
+    """float32 [N, 1], the softmax at the predicted class; of several labels [N, C], as the network gives them: from 17
+    on all sigmoids are 1, and would rank alike."""
     num_classes: int
+
+    @property
+    def probabilities(self) -> Tensor:
+        """float32 [N, 1], the softmax at the predicted class; of several labels [N, C], the sigmoid."""
+        return self.outputs.sigmoid() if self.labels.ndim == 2 else self.outputs
 
     @classmethod
     def of(cls, places: Tensor, logits: Tensor, labels: Tensor) -> "Predictions":
         """From the outputs, float32 [N, C]."""
-        several = labels.ndim == 2
-        p, predicted = logits.sigmoid() if several else logits.softmax(1), logits.argmax(1)
-        if several:
+        predicted, kept = logits.argmax(1), logits
+        if labels.ndim == 2:
+            p = logits.sigmoid()
             losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
             in_top5 = torch.zeros(len(labels), dtype=torch.bool)
             p_label = torch.where(labels > 0, p, 1 - p).min(1).values
         else:
+            p = logits.softmax(1)
             losses = F.cross_entropy(logits, labels, reduction="none")
             in_top5 = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).any(1)
-            p_label, p = p.gather(1, labels[:, None])[:, 0], p.gather(1, predicted[:, None])
+            p_label, kept = p.gather(1, labels[:, None])[:, 0], p.gather(1, predicted[:, None])
         losses = losses.where(logits.isfinite().all(1), torch.nan)
-        return cls(places, labels, losses, predicted, in_top5, p_label, p, logits.shape[1])
+        return cls(places, labels, losses, predicted, in_top5, p_label, kept, logits.shape[1])
 
     @classmethod
     def joined(cls, parts: "Sequence[Predictions]") -> "Predictions":
@@ -108,7 +115,7 @@ def scores_of(found: Predictions) -> Scores:
     """The scores of predictions, at least one."""
     loss, labels = float(found.losses.mean()), found.labels
     if labels.ndim == 2:
-        return Scores(loss, None, None, average_precision(found.probabilities, labels))
+        return Scores(loss, None, None, average_precision(found.outputs, labels))
     top1 = Accuracy(int((found.predicted == labels).sum()), len(labels))
     top5 = Accuracy(int(found.is_in_top5.sum()), len(labels)) if found.num_classes >= TOP5_FROM else None
     return Scores(loss, top1, top5, None)

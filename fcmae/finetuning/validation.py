@@ -104,11 +104,13 @@ def worst_mistakes(found: Predictions, count: int) -> list[int]:
 
 
 def _said(found: Predictions, row: int, classes: Sequence[str]) -> dict[str, Any]:
-    p = found.probabilities[row]
+    outputs = found.outputs[row]
     if found.labels.ndim == 1:
         best, label = int(found.predicted[row]), int(found.labels[row])
-        return {"label": classes[label], "predicted": classes[best], "probability": round(float(p[0]), 4)}
-    names = [[classes[c] for c in one.nonzero()[:, 0]] for one in (found.labels[row] > 0, p >= THRESHOLD)]
+        return {"label": classes[label], "predicted": classes[best], "probability": round(float(outputs[0]), 4)}
+    names = [
+        [classes[c] for c in one.nonzero()[:, 0]] for one in (found.labels[row] > 0, outputs.sigmoid() >= THRESHOLD)
+    ]
     return {"label": names[0], "predicted": names[1]}
 
 

@@ -43,6 +43,13 @@ def test_mean_average_precision_by_hand() -> None:
     assert (none.of_classes, none.mean, none.interval) == ((None,) * 3, 0.0, None)
 
 
+def test_outputs_whose_sigmoids_are_equal_rank_as_they_are() -> None:
+    outputs, labels = torch.tensor([[30.0], [18.0]]), torch.tensor([[1.0], [0.0]])
+    found = Predictions.of(torch.arange(2), outputs, labels)
+    assert found.probabilities.tolist() == [[1.0], [1.0]]
+    assert scores_of(found).main == 1.0
+
+
 def _drawn(images: int, random: np.random.Generator, apart: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs in steps of a tenth, so that many are equal, and labels of four classes."""
     labels = random.random((images, 4)) < 0.2
