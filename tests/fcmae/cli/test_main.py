@@ -40,6 +40,7 @@ def test_every_command_is_listed_and_every_one_listed_is_there(capsys: pytest.Ca
         "errors",
         "files",
         "progress",
+        "wording",
     }
     assert set(COMMANDS) == modules
     for arguments in (["--help"], []):

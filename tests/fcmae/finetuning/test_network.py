@@ -141,7 +141,7 @@ def with_head(folder: Path, classes: list[str] | None, outputs: int) -> Path:
 @pytest.mark.parametrize(
     ("classes", "outputs", "says"),
     [
-        (None, 3, "its classifier of 3 classes, which have no names, is kept"),
+        (None, 3, "its classifier of 3 classes without names is kept"),
         (["class 0", "class 1", "class 2"], 3, ""),
         (None, 5, "its classifier is of 5 classes, and the labeled images have 3 classes"),
         (["class 0", "cat", "dog"], 3, "its classifier is of other classes"),

@@ -31,7 +31,7 @@ def test_a_process_without_readable_images_does_not_count(monkeypatch: pytest.Mo
     monkeypatch.setattr(task, "gather_object", lambda mine: [*mine, theirs])
     found = one._predictions(run, network, 1)
     assert found is not None
-    assert (found.places.tolist(), found.labels.tolist()) == ([2, 0], [1, 2])
+    assert (found.places.tolist(), found.labels.tolist()) == ([0, 2], [2, 1])
     assert torch.equal(found.predicted, logits.argmax(1))
     monkeypatch.setattr(task, "gather_object", lambda mine: [*mine, []])
     assert one._predictions(run, network, 1) is None
@@ -45,4 +45,4 @@ def test_a_process_without_readable_images_does_not_count(monkeypatch: pytest.Mo
     monkeypatch.setattr(task, "gather_object", lambda mine: [*mine, theirs])
     both = one._predictions(run, network, 1)
     assert both is not None
-    assert (both.places.tolist(), both.labels.tolist()) == ([3, 2, 0], [1, 1, 2])
+    assert (both.places.tolist(), both.labels.tolist()) == ([0, 2, 3], [2, 1, 1])

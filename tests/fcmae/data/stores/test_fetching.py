@@ -102,7 +102,7 @@ def test_whole_store_or_one_file(server: Server, access: Access) -> None:
         server.failing = {"": fault}
         started = time.monotonic()
         with pytest.raises(
-            StoreError, match=r"/1\.png cannot be fetched: broken; neither can 2 other\(s\) of its set$"
+            StoreError, match=r"/1\.png cannot be fetched: broken; neither can 2 others of its set$"
         ):
             check_alive(others, error, access)
         assert time.monotonic() - started < 5
