@@ -101,9 +101,7 @@ def test_whole_store_or_one_file(server: Server, access: Access) -> None:
     for fault in ("hang", 503, 403):
         server.failing = {"": fault}
         started = time.monotonic()
-        with pytest.raises(
-            StoreError, match=r"/1\.png cannot be fetched: broken; neither can 2 others of its set$"
-        ):
+        with pytest.raises(StoreError, match=r"/1\.png cannot be fetched: broken; neither can 2 others of its set$"):
             check_alive(others, error, access)
         assert time.monotonic() - started < 5
 
