@@ -116,7 +116,9 @@ def test_no_request_leaves_the_file_and_nothing_is_complained_about(page: webdri
     for name in CHARTS:
         drag(page, chart(page, name), 0.3, 0.7)
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    requests = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    # those of the browser's own start page may still come, on a busy machine
+    requests = [one["request"]["url"] for one in sent if not one["documentURL"].startswith("chrome:")]
     assert report.as_uri() in requests  # the log does tell
     assert [url for url in requests if url != report.as_uri() and not url.startswith("data:")] == []
     assert page.get_log("browser") == []
