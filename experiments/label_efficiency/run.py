@@ -91,7 +91,7 @@ class Experiment:
         one = Result(*wanted, top1, images)
         with (self.folder / RESULTS).open("a") as file:
             file.write(json.dumps(asdict(one)) + "\n")
-        shutil.rmtree(output, ignore_errors=True)
+        shutil.rmtree(output, ignore_errors=True)  # the result is written: what stays takes room, and is not read again
         return one
 
     def _finetune(

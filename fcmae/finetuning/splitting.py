@@ -34,6 +34,7 @@ def split_of_several(labels_NC: np.ndarray, share: float, seed: int) -> tuple[np
     rarest class first, each image goes where most of its class are wanted still. A class with two or more images is in
     the first split, and in the second unless its images' other classes prevent it. The second is larger than ``share``
     where many classes have few images. If so many have one that too few images are left, some are taken regardless.
+    scikit-learn's splitters take each set of labels for a class of its own, and refuse one that a single image has.
     """
     random = np.random.default_rng(seed)
     has_NC = labels_NC > 0
