@@ -65,7 +65,8 @@ def _counts(images: int, resamples: int) -> np.ndarray:
 def _of_class(scores_N: np.ndarray, has_N: np.ndarray, counts_RN: np.ndarray) -> np.ndarray:
     """float64 [R]: with each image counted so many times; NaN where none has the class.
 
-    scikit-learn's function takes such weights, too, but one row at a time, in 0.7 ms: a minute for 1,000 rows of 80 classes.
+    scikit-learn's function takes such weights, too, but one row at a time, in 0.7 ms: a minute for 1,000 rows of 80
+    classes.
     """
     order = np.argsort(-scores_N, kind="stable")
     # images of equal scores are taken for positive together
