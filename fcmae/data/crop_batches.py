@@ -16,6 +16,7 @@ from fcmae.data.stored import ImageRef
 from fcmae.data.workers import end_with_parent
 from fcmae.errors import UserError
 from fcmae.progress import tracked
+from fcmae.wording import none_readable
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,7 @@ def crop_batches(
         if good:
             yield CropBatch(torch.stack([image for image, _ in good]), torch.tensor([index for _, index in good]))
     if not readable:
-        what = (
-            f"none of the {len(paths)} images can be read; the first" if len(paths) > 1 else "the image cannot be read"
-        )
-        raise UserError(f"{what}: {reason}")
+        raise UserError(none_readable(len(paths), reason))
 
 
 def _for_given_weights(reason: str) -> str:

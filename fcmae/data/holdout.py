@@ -26,7 +26,9 @@ def hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, Image
     is_held = draws <= max(share, draws.min())
     trained, held = np.flatnonzero(~is_held), np.flatnonzero(is_held)
     if not len(trained):
-        raise UserError(f"--monitor.holdout {share:g} leaves none of the {len(images)} images to train on; give more")
+        raise UserError(
+            f"--monitor.holdout {share:g} leaves no image to train on, of {len(images):,}; give more images"
+        )
     return images.subset(trained), images.subset(held)
 
 

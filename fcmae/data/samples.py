@@ -20,6 +20,7 @@ from fcmae.data.unreadable import Unreadable
 from fcmae.errors import UserError
 from fcmae.models import ModelConfig
 from fcmae.models.fcmae import count_visible
+from fcmae.wording import none_readable
 
 
 class Sample(NamedTuple):
@@ -145,10 +146,9 @@ class PretrainDataset(Dataset):
 
     def _none_readable(self) -> UserError:
         first = next(iter(self._damaged.values()), None)
-        return UserError(
-            f"none of the {len(self.paths)} images of --data.path {self.data.path} can be read with --model.in_chans "
-            f"{self.model.in_chans}; the first: {first.message if first else self.paths[0]}"
-        )
+        reason = first.message if first else str(self.paths[0])
+        of, how = f" of --data.path {self.data.path}", f" with --model.in_chans {self.model.in_chans}"
+        return UserError(none_readable(len(self.paths), reason, of, how))
 
     def _open(self, index: int) -> ImageFile:
         if index in self._cache:

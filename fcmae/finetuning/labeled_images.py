@@ -17,6 +17,7 @@ from fcmae.data.sources.image_set import ImageSet, Labeled
 from fcmae.errors import UserError, in_a_line
 from fcmae.progress import tracked
 from fcmae.runs.utf8_path import readable
+from fcmae.wording import none_readable
 
 SHOWN = 5  # names in a message
 Open = Callable[[int, PixelReading], ImageFile]
@@ -87,10 +88,8 @@ class LabeledSet:
                         first = first or str(error)
                 else:
                     if len(places):
-                        raise UserError(
-                            f"{self.flag} {self.name}: none of the {len(places)} images of the class {name} {what} can "
-                            f"be read; the first: {first}"
-                        )
+                        of_class = none_readable(len(places), first, of=f" of the class {name} {what}")
+                        raise UserError(f"{self.flag} {self.name}: {of_class}")
 
 
 def of_files(files: ImageSet, labels: np.ndarray) -> LabeledImages:

@@ -22,6 +22,7 @@ from fcmae.finetuning.augmentation import CHANNELS, Augment, augmented, erasing,
 from fcmae.finetuning.config import AugmentConfig, FinetuneDataConfig
 from fcmae.finetuning.labeled_images import LabeledImages
 from fcmae.finetuning.targets import Targets
+from fcmae.wording import none_readable
 
 EIGHT_BITS = (0.0, 255.0)
 TRIED = 10  # images
@@ -98,9 +99,7 @@ class LabeledSamples(Dataset):
                 unreadable.append(taken)
             while place in tried and len(tried) < len(self.images):
                 place = random.randrange(len(self.images))
-        raise UserError(
-            f"none of the {len(self.images)} images of --data.path can be read; the first: {unreadable[0].message}"
-        )
+        raise UserError(none_readable(len(self.images), unreadable[0].message, of=" of --data.path"))
 
     def _taken(self, place: int, seed: int) -> Tensor | Unreadable:
         if place in self._damaged:

@@ -22,6 +22,7 @@ from fcmae.finetuning.labeled_images import LabeledImages, LabeledSet, of_files,
 from fcmae.finetuning.repeated import check_apart, each_once, say_if_shared
 from fcmae.finetuning.splitting import check_known, split_at_random
 from fcmae.finetuning.tables import Row, read_table
+from fcmae.wording import none_there
 
 logger = logging.getLogger("fcmae")
 
@@ -164,12 +165,11 @@ def _check_there(rows: Sequence[Row], missing: set[int], parts: Sequence[Places]
     for part in (list(range(len(rows))), *parts):
         if missing.issuperset(part):
             has_endings = any(ending_of(rows[n].path) in EXTENSIONS for n in part)
-            of_part = f"of the split {rows[part[0]].split} " if len(part) < len(rows) else ""
+            of_part = f" of the split {rows[part[0]].split}" if len(part) < len(rows) else ""
             raise UserError(
-                f"--data.path {file}: none of the {len(part)} images {of_part}in the table is there; the first: "
-                f"{rows[part[0]].path}"
-                + f"; the column {column} holds no names of files with endings such as .jpg"
-                * (not has_endings)
+                f"--data.path {file}: "
+                + none_there(len(part), rows[part[0]].path, of=f"{of_part} in the table")
+                + f"; the column {column} holds no names of files with endings such as .jpg" * (not has_endings)
             )
     if missing:
         logger.warning(

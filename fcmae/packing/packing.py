@@ -26,6 +26,7 @@ from fcmae.packing.names import changed_keys, class_of, classes_of, key_of
 from fcmae.packing.shards import Members, Samples, write_shard
 from fcmae.packing.speed import CROP, SAMPLED, crops_per_second, members_of
 from fcmae.progress import tracked
+from fcmae.wording import none_readable
 
 logger = logging.getLogger("fcmae")
 
@@ -158,7 +159,7 @@ def _write(
     for _, message in damaged[:NAMED]:
         logger.warning("left out, cannot be read: %s", message)
     if not any(shard.images for shard in journal.shards):
-        raise UserError(f"none of the {len(images):,} images can be read; the first: {damaged[0][1]}")
+        raise UserError(none_readable(len(images), damaged[0][1]))
     if damaged:
         write_text(folder / DAMAGED, "".join(f"{in_a_line(message)}\n" for _, message in damaged))
     journal.complete = True

@@ -21,6 +21,7 @@ from fcmae.survey.advice import Sizes, advise, best_channels
 from fcmae.survey.duplicates import equal_contents, look_alike
 from fcmae.survey.facts import SIDE, Facts, Kind, Surveyed
 from fcmae.survey.values import MeasuredValues, SampledValues, measured
+from fcmae.wording import none_readable
 
 WINDOWS, PER_FILE = 512, 8
 """Windows of the sample in all where it has fewer files, and most of one file."""
@@ -113,10 +114,7 @@ def survey(
     for place, one in enumerate(tracked(found, len(images), "images")):
         facts.add(place, one)
     if not facts.kinds:
-        raise UserError(
-            f"none of the {len(images):,} images of {' '.join(sources)} can be read; the first: "
-            f"{facts.unreadable[0].message}"
-        )
+        raise UserError(none_readable(len(images), facts.unreadable[0].message, of=f" of {' '.join(sources)}"))
     in_chans = best_channels(facts.kinds)
     taken = [kind for kind in facts.kinds if kind.fits(in_chans)]
     places = np.flatnonzero(facts.heights > 0).tolist()
@@ -129,7 +127,7 @@ def survey(
     of_sample = tracked(mapped(sampled, num_workers, AT_ONCE), len(chosen), "values of a sample")
     of_files = [one for one in of_sample if one is not None]
     if not of_files:
-        raise UserError(f"none of the {len(chosen):,} images drawn from {' '.join(sources)} can be read")
+        raise UserError(none_readable(len(chosen), of=f" drawn from {' '.join(sources)}"))
     is_unsigned = all(np.dtype(kind.dtype).kind == "u" for kind in taken)
     values = measured(of_files, is_deep, is_unsigned, reading.nodata)
     with_signature = np.flatnonzero(facts.has_signature)

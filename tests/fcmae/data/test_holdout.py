@@ -51,5 +51,5 @@ def test_small_sets() -> None:
     """At least one of each; none without a share."""
     assert [len(part) for part in hold_out(images(3), 0.01, seed=0)] == [2, 1]
     assert [len(part) for part in hold_out(images(3), 0.0, seed=0)] == [3, 0]
-    with pytest.raises(UserError, match=r"--monitor\.holdout 0\.5 leaves none of the 1 images to train on"):
+    with pytest.raises(UserError, match=r"--monitor\.holdout 0\.5 leaves no image to train on, of 1; give more images"):
         hold_out(images(1), 0.5, seed=0)

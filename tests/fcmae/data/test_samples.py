@@ -178,7 +178,7 @@ def test_folders_without_a_usable_image(tmp_path: Path) -> None:
         image_files(tmp_path / "notes.md")
     with pytest.raises(
         UserError,
-        match=r"none of the 1 images of --data.path None can be read with --model.in_chans 3; the first: .*a\.png: ",
+        match=r"^the only image of --data.path None cannot be read with --model.in_chans 3: .*a\.png: ",
     ):
         dataset(tmp_path).check_readable()
 
