@@ -4,8 +4,8 @@
 
     found = predict("runs/classifier", "images/", output="predictions.csv")
 
-Where the images lie in folders that are called like the classes, as those of a test set do, it also tells how many
-predictions are right.
+Where the source has the labels itself, as a test set does, in a column of its table or as folders that are called like
+the classes, it also tells how many predictions are right, or, of several labels, the mean average precision.
 """
 
 import logging
@@ -27,10 +27,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fcmae.analysis.accuracy import Accuracy
+    from fcmae.finetuning.average_precision import AveragePrecision
 
 logger = logging.getLogger("fcmae")
 
 PROG = "python -m fcmae.predict"
+
+
+@dataclass(frozen=True)
+class PredictDataConfig(SourceAccessConfig):
+    """How URLs and tables are read."""
+
+    label_column: str | None = None
+    """Column of a table that holds the labels, to score the predictions. Unset: label, labels, class or the like, if
+    there is one."""
+    split_column: str | None = None
+    """Column of a table that says which images to score: those of test, or, if there are none, of val. Unset: split,
+    set, subset, fold or partition, if its values are such words."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that are named."""
+        return [one for one in (self.label_column, self.split_column) if one is not None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,7 @@ class PredictConfig:
     """cpu, cuda, cuda:1, mps, …; auto: the accelerator if there is one."""
     overwrite: bool = False
     """Replace files that are there."""
-    data: SourceAccessConfig = field(default_factory=SourceAccessConfig)
+    data: PredictDataConfig = field(default_factory=PredictDataConfig)
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, num_workers=0)
@@ -81,8 +99,12 @@ class Predicted:
     unreadable: int
     """How many images could not be read; each is named in the log."""
     accuracy: "Accuracy | None" = None
-    """How many labels are the folder's of their image, where each image lies in the folder of a class, of two or more
-    classes in all."""
+    """How many labels are the true ones, where the source has these: in a column of a table, in shards, or where each
+    image lies in the folder of a class, of two or more classes in all. Of a source with splits, those to test on."""
+    average_precision: "AveragePrecision | None" = None
+    """The same of a run that gives several labels, from a table."""
+    truth: str = ""
+    """What they were compared with, for a line."""
 
 
 @keyword_function(PredictConfig)
@@ -141,16 +163,29 @@ def _show(found: Predicted, config: PredictConfig) -> None:
             say(f"{path:{width}}  {label or '–'}  {of_class}{share:.0%}\n")
     for file in filter(None, (config.output, config.features)):
         say(f"{counted(len(found.paths), 'image')}: {file}\n")
-    if found.accuracy is not None:
-        right, (low, high) = found.accuracy, found.accuracy.interval
-        line = (
-            f"{right.correct:,} of {right.total:,} predictions are the class of the image's folder: {right.share:.1%} "
-            f"[95% interval {100 * low:.1f} to {100 * high:.1f}]"
-        )
+    if line := _score(found):
         if config.output is None:
             logger.info("%s", line)  # beside the table, which may be redirected
         else:
             say(f"{line}\n")
+
+
+def _score(found: Predicted) -> str:
+    """A line; empty if there are no true labels."""
+    right, precision = found.accuracy, found.average_precision
+    if right is not None:
+        said = f"{right.correct:,} of {counted(right.total, 'prediction is', 'predictions are')} the {found.truth}: "
+        share, interval = right.share, _between(right.interval)
+    elif precision is not None:
+        said = f"mean average precision by the {found.truth}: "
+        share, interval = precision.mean, _between(precision.interval)
+    else:
+        return ""
+    return f"{said}{share:.1%}{interval}"
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" [95% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}]"
 
 
 if __name__ == "__main__":

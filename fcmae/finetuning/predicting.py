@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from itertools import takewhile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,25 @@ from fcmae.analysis.accuracy import Accuracy
 from fcmae.cli.devices import choose_device
 from fcmae.data.pixel_reading import PixelReading
 from fcmae.data.sources.files import collect
-from fcmae.data.sources.image_set import ImageSet, Joined, Lazily
+from fcmae.data.sources.image_set import Lazily
 from fcmae.data.unreadable import UnreadableFiles
 from fcmae.errors import UserError
+from fcmae.finetuning.average_precision import AveragePrecision, average_precision
 from fcmae.finetuning.classifier import classifier_at
 from fcmae.finetuning.labeled_images import of_files
 from fcmae.finetuning.predictions_file import ARRAYS, TABLES, check_path_column
 from fcmae.finetuning.samples import CenterCrops
+from fcmae.finetuning.true_labels import (
+    TrueLabels,
+    is_text_table,
+    labels_of_folders,
+    labels_of_source,
+    name_in_source,
+)
 from fcmae.finetuning.validation import outputs
 from fcmae.training.pixels import FAINT, GLARING
 from fcmae.weights.dense import dense_network
+from fcmae.wording import none_readable
 
 if TYPE_CHECKING:
     from fcmae.predict import PredictConfig, Predicted
@@ -77,11 +86,15 @@ def predictions(config: "PredictConfig") -> "Predicted":
     classes, read_as = taken.classes, taken.pixels
     device = choose_device(config.device)
     network = dense_network(taken.weights, read_as.normalize, len(classes)).to(device)
-    images = collect(config.images, flag="IMAGES", access=config.data.access)
+    access = config.data.access
+    if is_text_table(config.images):  # a list of paths, which has no options of Parquet
+        access = replace(access, label_column=None)
+    images = collect(config.images, flag="IMAGES", access=access)
     called = Lazily(len(images), lambda place: images.given(place) or images.name(place))
     for file, flag, instead in ((config.output, "--output", TABLES), (config.features, "--features", ARRAYS)):
         if file is not None:
             check_path_column(Path(file), flag, called, instead[0])
+    truth = labels_of_source(images, config, classes, taken.is_multi_label)
     unlabeled = of_files(images, np.zeros(len(images), np.int64))
     crops = _CropsForRun(unlabeled, taken.weights.config.image_hw, taken.crop_pct, read_as.reading, read_as.normalize)
     unreadable = UnreadableFiles()
@@ -89,8 +102,7 @@ def predictions(config: "PredictConfig") -> "Predicted":
     batches = list(outputs(model, crops, range(len(crops)), device, config.batch_size, config.num_workers, unreadable))
     unreadable.share(1)
     if not batches:
-        what = "the image cannot" if len(images) == 1 else f"none of the {len(images):,} images can"
-        raise UserError(f"{what} be read; named above")
+        raise UserError(f"{none_readable(len(images))}; named above")
     if not FAINT <= model.contrast <= GLARING:
         logger.warning(
             "the images have %s contrast: their standard deviation, normalized as in the run, is %.2g, where 1 is "
@@ -104,29 +116,36 @@ def predictions(config: "PredictConfig") -> "Predicted":
         labels = [";".join(classes[int(c)] for c in (row >= config.threshold).nonzero()[:, 0]) for row in p]
     else:
         labels = [classes[int(c)] for c in p.argmax(1)]
-    names = tuple(called[int(place)] for place in places)
-    right = None if taken.is_multi_label else _accuracy([_in_source(images, int(n)) for n in places], labels, classes)
-    return Predicted(names, tuple(labels), classes, p, features, len(unreadable.seen), right)
+    names = tuple(called[place] for place in places.tolist())
+    if truth is None and not taken.is_multi_label:
+        truth = labels_of_folders({place: name_in_source(images, place) for place in places.tolist()}, classes)
+    score = None if truth is None else _scored(truth, places, logits, classes, taken.is_multi_label)
+    return Predicted(
+        names, tuple(labels), classes, p, features, len(unreadable.seen),
+        accuracy=score if isinstance(score, Accuracy) else None,
+        average_precision=score if isinstance(score, AveragePrecision) else None,
+        truth=truth.said_by if truth is not None and score is not None else "",
+    )  # fmt: skip
 
 
-def _in_source(images: ImageSet, place: int) -> str:
-    """The name of an image, without the number of its source where there are several."""
-    if (given := images.given(place)) is not None:
-        return given
-    name = images.name(place)
-    return name.partition("/")[2] if isinstance(images, Joined) else name
-
-
-def _accuracy(names: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> Accuracy | None:
-    """How many labels are right, if below a common folder every image has one folder that is called like a class, and
-    not all the same."""
-    folders = [name.split("/")[:-1] for name in names]
-    ends = zip(min(folders), max(folders), strict=False)
-    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], ends)))
-    own = [set(classes).intersection(above[shared:]) for above in folders]
-    if any(len(found) != 1 for found in own):
+def _scored(
+    truth: TrueLabels, places: Tensor, logits: Tensor, classes: Sequence[str], has_several: bool
+) -> Accuracy | AveragePrecision | None:
+    """Of the images whose labels are known and that could be read; None, and a line, if that says nothing."""
+    rows = [row for row, place in enumerate(places.tolist()) if place in truth.of_places]
+    numbers = [truth.of_places[int(places[row])] for row in rows]
+    if not rows or (has_several and not any(numbers)):
+        which = "image that has one could be read" if not rows else "image that could be read has one"
+        logger.warning("not scored by the %s: no %s", truth.said_by, which)
         return None
-    return Accuracy(sum(found == {label} for found, label in zip(own, labels, strict=True)), len(names))
+    if has_several:
+        labels = torch.zeros(len(rows), len(classes))
+        for row, own in zip(labels, numbers, strict=True):
+            row[list(own)] = 1
+        return average_precision(logits[rows], labels)
+    predicted = logits[rows].argmax(1).tolist()
+    right = sum(classes[one] == classes[true] for one, (true,) in zip(predicted, numbers, strict=True))
+    return Accuracy(right, len(rows))
 
 
 def _range_of(reading: PixelReading) -> str:

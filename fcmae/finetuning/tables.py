@@ -46,6 +46,15 @@ def is_table(file: str | Path) -> bool:
     return Path(file).suffix.lower() in (*TEXT, *PARQUET)
 
 
+def has_labels(file: Path, flag: str = "--data.path") -> bool:
+    """Whether a .csv or .tsv file has a column of labels of a usual name.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return usual_column(list(_text(file, flag)), LABEL_COLUMNS) is not None
+
+
 def read_table(
     file: Path,
     path_column: str | None = None,

@@ -110,24 +110,6 @@ def test_other_images_are_not_scored(run: Path, images: Path, tmp_path: Path) ->
     assert predict(run, tmp_path / "two", num_workers=0).accuracy is None
 
 
-@pytest.mark.parametrize(
-    ("names", "correct"),
-    [
-        (["0/a.png", "1/b.png"], 1),
-        (["x/0/a.png", "x/1/deep/b.png"], 1),
-        (["/data/0/test/0/a.png", "/data/0/test/1/b.png"], 1),
-        (["0/1/a.png", "1/0/b.png"], None),
-        (["0/a.png", "0/b.png"], None),
-        (["0/a.png", "b.png"], None),
-        (["a.png", "b.png"], None),
-    ],
-)
-def test_the_class_of_a_folder(names: list[str], correct: int | None) -> None:
-    """Below the folder of all images, whose own name does not count."""
-    expected = None if correct is None else Accuracy(correct, 2)
-    assert predicting._accuracy(names, ["0", "0"], ["0", "1"]) == expected
-
-
 def test_the_checkpoint_that_is_named(run: Path, images: Path, found: Predicted) -> None:
     pointer = run / "checkpoints" / "last"
     newest = pointer.with_name(pointer.read_text().strip())
