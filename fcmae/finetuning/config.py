@@ -88,7 +88,8 @@ class FinetuneDataConfig(TrainingImagesConfig):
     download: bool = False
     """Let data.dataset be downloaded."""
     path_column: str | None = None
-    """Column of a table that holds the paths. Unset: path, file, image or the like."""
+    """Column of a table that holds the paths. Unset: path, file, image or the like, else the first that begins with the
+    name of an image."""
     label_column: str | None = None
     """Column of a table that holds the labels. Unset: label, labels, class or the like. Several labels of an image are
     written a;b or a|b; they make all classes independent (binary cross-entropy, mean average precision)."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.missing import is_missing
 from fcmae.data.rows.columns import LABEL_COLUMNS, usual_column
 from fcmae.data.sources.lists import COLUMNS as PATH_COLUMNS
@@ -67,7 +68,8 @@ def read_table(
 
     Args:
         file: a .csv or .tsv file with a header, or a .parquet file.
-        path_column: its column of paths; None: the first of the usual names.
+        path_column: its column of paths; None: the first of the usual names, or the first that holds a name of an image
+            in the first row, as in a list.
         label_column: its column of labels. Those of text cells are separated by ; or |; those of Parquet may be lists.
         split_column: its column of splits; None: the first of the usual names that has splits, if there is one.
         flag: option name used in messages.
@@ -78,7 +80,7 @@ def read_table(
     columns = _parquet(file, flag) if file.suffix.lower() in PARQUET else _text(file, flag)
     if not columns or not next(iter(columns.values())):
         raise UserError(f"{flag} {file} has no rows; it needs a header and a row for each image")
-    path_name = _column(columns, path_column, PATH_COLUMNS, "path", file, flag)
+    path_name = _column(columns, path_column or _of_names(columns), PATH_COLUMNS, "path", file, flag)
     names = ["" if is_missing(path) else str(path).strip() for path in columns[path_name]]
     if "" in names:
         raise UserError(f"{flag} {file}: row {names.index('') + 1} has no path")
@@ -99,6 +101,13 @@ def read_table(
     wholes = [os.path.normpath(path if from_here else beside / path) for path in paths]
     rows = map(Row, wholes, names, labels.of_rows, splits or [None] * len(names))
     return Table(list(rows), labels.has_several, path_name)
+
+
+def _of_names(columns: Mapping[str, Sequence[Any]]) -> str | None:
+    """The first column that begins with the name of an image; None: there is none, or one of a usual name."""
+    if usual_column(list(columns), PATH_COLUMNS) is not None:
+        return None
+    return next((name for name, cells in columns.items() if ending_of(str(cells[0]).strip()) in EXTENSIONS), None)
 
 
 def _column(

@@ -1,6 +1,7 @@
 """The true labels of images to predict, where their source has them: a column of a table, or folders of classes."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -13,7 +14,6 @@ from fcmae.data.rows.splits import in_split
 from fcmae.data.sources.archives.names import expanded
 from fcmae.data.sources.image_set import ImageSet, Joined
 from fcmae.data.splits import TEST, TRAINING
-from fcmae.data.stores.urls import is_url
 from fcmae.errors import UserError, brief, in_a_line
 from fcmae.files import identity
 from fcmae.finetuning.cells import Labels, labels_of, splits_of
@@ -182,4 +182,4 @@ def name_in_source(images: ImageSet, place: int) -> str:
 
 def is_text_table(sources: Sequence[str]) -> bool:
     """Whether these are a single CSV or TSV file, here."""
-    return len(sources) == 1 and Path(sources[0]).suffix.lower() in TEXT and not is_url(sources[0])
+    return len(sources) == 1 and Path(sources[0]).suffix.lower() in TEXT and os.path.isfile(sources[0])

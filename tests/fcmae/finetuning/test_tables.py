@@ -24,6 +24,14 @@ def test_a_label_each_with_paths_beside_the_table(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_column_of_paths_may_have_any_name(tmp_path: Path) -> None:
+    """As in a list to pretrain on; a usual name goes before it."""
+    named = read_table(table(tmp_path, "id,photo,label\n1,a.png,cat\n2,b.jpg,dog\n"))
+    assert ([row.name for row in named.rows], named.path_column) == (["a.png", "b.jpg"], "photo")
+    usual = read_table(table(tmp_path, "mask,path,label\nm.png,a.png,cat\n"))
+    assert [row.name for row in usual.rows] == ["a.png"]
+
+
 def test_a_quoted_cell_may_hold_a_line_break(tmp_path: Path) -> None:
     found = read_table(table(tmp_path, 'path,note,label\n1.png,"two\nlines",cat\n2.png,,dog\n'))
     assert [row.labels for row in found.rows] == [("cat",), ("dog",)]
@@ -53,7 +61,7 @@ def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
             {},
             r"no column of labels; name it label, or give .* \(path, thing",
         ),
-        ("x,label\na.png,cat\n", {}, "no column of paths"),
+        ("x,label\na,cat\n", {}, "no column of paths"),
         ("path,label\na.png,cat\n", {"label_column": "kind"}, "--data.label_column kind is not a column of"),
         ("path,label\na.png,cat\n", {"split_column": "part"}, "--data.split_column part is not a column of"),
         (

@@ -81,6 +81,7 @@ def test_a_column_of_labels_counts_and_not_the_folders(
     assert main([str(run), str(file), "--num_workers", "0", "--output", str(tmp_path / "p.csv")]) == 0
     said = f"7 of 9 predictions are the label in {file}: 77.8% [95% interval 45.3 to 93.7]"
     assert capsys.readouterr().out.splitlines()[-1] == said
+    assert score(run, table(tmp_path / "photos.csv", images, rows, "photo,label")).accuracy == Accuracy(7, 9)
     named = table(tmp_path / "named.csv", images, {name: ["x", *row] for name, row in rows.items()}, "path,label,kind")
     assert score(run, named, data={"label_column": "kind"}).accuracy == Accuracy(7, 9)
 
@@ -180,6 +181,9 @@ def test_lists_without_labels_say_nothing(
     for header in ("path\n", ""):
         (tmp_path / "list.csv").write_text(header + f"{images}/red/0.png\n{images}/red/1.png\n")
         assert score(run, tmp_path / "list.csv").accuracy is None
+    table(tmp_path / "list.csv", images, {NAMES[0]: [], NAMES[1]: []}, "path")
+    (tmp_path / "red.png").write_bytes((images / "red/0.png").read_bytes())
+    assert score(run, tmp_path / "*.png").accuracy is None
     assert "label" not in caplog.text
 
 
