@@ -27,6 +27,8 @@ class Network:
     """What fine-tuning lays over the model."""
     finetune_data: Mapping[str, Any] = field(default_factory=dict)
     """What fine-tuning lays over ``Plan.data``."""
+    finetune_train: Mapping[str, Any] = field(default_factory=dict)
+    """What fine-tuning lays over its settings of training."""
     weights_of: str | None = None
     """The network whose pretraining it shares; None: it has its own."""
     layer_decay: float | None = None
@@ -75,7 +77,16 @@ def _crops(scale: tuple[float, float]) -> Network:
     return Network(title, True, finetune_data={"crop_scale": scale}, weights_of="v2")
 
 
-FINETUNING = {"finetune-crops-small": _crops((0.2, 1.0)), "finetune-crops-large": _crops((0.8, 1.0))}
+def _frozen(what: str, freeze: int | str) -> Network:
+    return Network(f"{what} frozen in fine-tuning", True, finetune_train={"freeze": freeze}, weights_of="v2")
+
+
+FINETUNING = {
+    "finetune-crops-small": _crops((0.2, 1.0)),
+    "finetune-crops-large": _crops((0.8, 1.0)),
+    "freeze-2": _frozen("first two stages", 2),
+    "freeze-head": _frozen("all but the classifier", "head"),
+}
 """One change each of how V2's pretrained weights are fine-tuned."""
 KNOWN = NETWORKS | DECAYED | GRN | VARIATIONS | FINETUNING
 """All that can be asked for, in the order of a table's rows."""

@@ -109,7 +109,7 @@ class Experiment:
                 "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
                 "num_workers": 1, "cache": True,
             },
-            train={
+            train=dict(chosen.finetune_train) | {
                 "epochs": epochs, "batch_size": plan.batch_size, "base_lr": rate * 256 / plan.batch_size,
                 "layer_decay": DECAY[is_pretrained] if chosen.layer_decay is None else chosen.layer_decay,
                 "warmup_epochs": 0.1 * epochs,

@@ -159,9 +159,16 @@ def test_a_variation_of_fine_tuning_is_one_change_of_it(
             experiment.result(name, 0.1, 0, 3e-3, "test")
     assert {one["output"] for one in given} == {str(tmp_path / "pretrained-v2")}
     usual, *varied = (flat(one) for one in calls)
-    changed = [{key for key in one if one[key] != usual[key]} for one in varied]
-    assert changed == [{"output", "data.crop_scale"}] * 2
-    assert [one["data.crop_scale"] for one in (usual, *varied)] == [(0.5, 1.0), (0.2, 1.0), (0.8, 1.0)]
+    assert all(usual.keys() <= one.keys() for one in varied)
+    changed = [{key: value for key, value in one.items() if usual.get(key) != value} for one in varied]
+    assert [Path(one.pop("output")).name.split("-0.1-")[0] for one in changed] == [
+        f"finetuned-test-{n}" for n in plan.FINETUNING
+    ]
+    assert usual["data.crop_scale"] == (0.5, 1.0)
+    assert changed == [
+        {"data.crop_scale": (0.2, 1.0)}, {"data.crop_scale": (0.8, 1.0)},
+        {"train.freeze": 2}, {"train.freeze": "head"},
+    ]  # fmt: skip
 
 
 def test_plans_leave_nothing_to_the_recipe_for_small_sets(tmp_path: Path, given: list[dict[str, Any]]) -> None:
