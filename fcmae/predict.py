@@ -47,8 +47,9 @@ class PredictDataConfig(SourceAccessConfig):
 
     @property
     def columns(self) -> list[str]:
-        """Those that are named."""
-        return [one for one in (self.label_column, self.split_column) if one is not None]
+        """Those that are named, as flags with their values."""
+        named = {"label_column": self.label_column, "split_column": self.split_column}
+        return [f"--data.{name} {value}" for name, value in named.items() if value is not None]
 
 
 @dataclass(frozen=True)

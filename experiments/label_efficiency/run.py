@@ -109,11 +109,11 @@ class Experiment:
                 "path": str(self.data / "train" if tunes else self.data), "train_share": share, "val_share": TUNE_SHARE,
                 "num_workers": 1, "cache": True,
             },
-            train=dict(chosen.finetune_train) | {
+            train={
                 "epochs": epochs, "batch_size": plan.batch_size, "base_lr": rate * 256 / plan.batch_size,
                 "layer_decay": DECAY[is_pretrained] if chosen.layer_decay is None else chosen.layer_decay,
                 "warmup_epochs": 0.1 * epochs,
-            },
+            } | dict(chosen.finetune_train),
             log={"validate_every": epochs, "checkpoint_every": max(1, epochs // 5), "mistakes": 0},
         )  # fmt: skip
         if not done.is_complete:

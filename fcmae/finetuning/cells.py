@@ -27,22 +27,27 @@ class Labels(NamedTuple):
     """Whether an image may have several labels, or none."""
 
 
-def labels_of(cells: Sequence[Any], table: str, row: Callable[[int], str]) -> Labels:
+def labels_of(cells: Sequence[Any], table: str, row: Callable[[int], str], may_be_several: bool = False) -> Labels:
     """The labels in a column.
 
     Args:
         cells: texts, numbers, or lists of these; those of a text are separated by ; or |.
         table: flag and file, for messages.
         row: index → the row, for messages.
+        may_be_several: whether an image may have several or none, even if no cell of these says so.
 
     Raises:
         UserError: a row has no label while none has several; a label is a missing value, no UTF-8, or a vector.
     """
-    several = any(isinstance(one, list | tuple) for one in cells) or any(
-        separator in one
-        for one in cells
-        if isinstance(one, str) and not isinstance(one, ClassName)
-        for separator in SEPARATORS
+    several = (
+        may_be_several
+        or any(isinstance(one, list | tuple) for one in cells)
+        or any(
+            separator in one
+            for one in cells
+            if isinstance(one, str) and not isinstance(one, ClassName)
+            for separator in SEPARATORS
+        )
     )
     found = [_labels(cell) for cell in cells]
     for number, labels in enumerate(found):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fcmae.analysis.accuracy import Accuracy
 from fcmae.cli.devices import choose_device
 from fcmae.data.pixel_reading import PixelReading
+from fcmae.data.sources.archives.names import expanded
 from fcmae.data.sources.files import collect
 from fcmae.data.sources.image_set import Lazily
 from fcmae.data.unreadable import UnreadableFiles
@@ -22,12 +23,13 @@ from fcmae.finetuning.classifier import classifier_at
 from fcmae.finetuning.labeled_images import of_files
 from fcmae.finetuning.predictions_file import ARRAYS, TABLES, check_path_column
 from fcmae.finetuning.samples import CenterCrops
+from fcmae.finetuning.source_table import is_table_of_paths
+from fcmae.finetuning.tables import TEXT
 from fcmae.finetuning.true_labels import (
     TrueLabels,
-    is_text_table,
     labels_of_folders,
-    labels_of_source,
     name_in_source,
+    stated_by_source,
 )
 from fcmae.finetuning.validation import outputs
 from fcmae.training.pixels import FAINT, GLARING
@@ -86,15 +88,15 @@ def predictions(config: "PredictConfig") -> "Predicted":
     classes, read_as = taken.classes, taken.pixels
     device = choose_device(config.device)
     network = dense_network(taken.weights, read_as.normalize, len(classes)).to(device)
-    access = config.data.access
-    if is_text_table(config.images):  # a list of paths, which has no options of Parquet
+    access, sources = config.data.access, expanded(config.images)
+    if is_table_of_paths(sources) and Path(sources[0]).suffix.lower() in TEXT:  # has no options of Parquet
         access = replace(access, label_column=None)
     images = collect(config.images, flag="IMAGES", access=access)
     called = Lazily(len(images), lambda place: images.given(place) or images.name(place))
     for file, flag, instead in ((config.output, "--output", TABLES), (config.features, "--features", ARRAYS)):
         if file is not None:
             check_path_column(Path(file), flag, called, instead[0])
-    truth = labels_of_source(images, config, classes, taken.is_multi_label)
+    stated = stated_by_source(images, config, classes, taken.is_multi_label)
     unlabeled = of_files(images, np.zeros(len(images), np.int64))
     crops = _CropsForRun(unlabeled, taken.weights.config.image_hw, taken.crop_pct, read_as.reading, read_as.normalize)
     unreadable = UnreadableFiles()
@@ -117,8 +119,10 @@ def predictions(config: "PredictConfig") -> "Predicted":
     else:
         labels = [classes[int(c)] for c in p.argmax(1)]
     names = tuple(called[place] for place in places.tolist())
+    truth = stated.labels
     if truth is None and not taken.is_multi_label:
-        truth = labels_of_folders({place: name_in_source(images, place) for place in places.tolist()}, classes)
+        counting = [one for one in places.tolist() if stated.places is None or one in stated.places]
+        truth = labels_of_folders({one: name_in_source(images, one) for one in counting}, classes, stated.split)
     score = None if truth is None else _scored(truth, places, logits, classes, taken.is_multi_label)
     return Predicted(
         names, tuple(labels), classes, p, features, len(unreadable.seen),

@@ -16,7 +16,7 @@ from fcmae.wording import counted
 logger = logging.getLogger("fcmae")
 
 
-def each_once(rows: Sequence[Row], table: str, flag: str = "--data.path") -> list[Row]:
+def each_once(rows: Sequence[Row], table: str) -> list[Row]:
     """The rows without those that say again what one before them says; a line counts them.
 
     Raises:
@@ -33,7 +33,7 @@ def each_once(rows: Sequence[Row], table: str, flag: str = "--data.path") -> lis
     if others:
         place, labels = next(iter(others.items()))
         raise UserError(
-            f"{flag} {table}: {_count(others)} other labels in another row; the first: "
+            f"--data.path {table}: {_count(others)} other labels in another row; the first: "
             f"{_shown(first[place])}; write them as {in_a_line(';'.join(sorted(labels)))} in one row"
         )
     if repeats := len(rows) - len(kept):

@@ -13,7 +13,7 @@ from fcmae.data.rows.columns import LABEL_COLUMNS, usual_column
 from fcmae.data.sources.lists import COLUMNS as PATH_COLUMNS
 from fcmae.data.sources.lists import text_of
 from fcmae.data.stores.urls import is_url, local_path, shown
-from fcmae.errors import UserError
+from fcmae.errors import UserError, in_a_line
 from fcmae.finetuning.cells import labels_of, splits_of
 from fcmae.runs.utf8_path import readable
 
@@ -33,6 +33,10 @@ class Row(NamedTuple):
     """In small letters; None: the table has no splits."""
 
 
+class NoHeaderError(UserError):
+    """The first row of a text is that of an image."""
+
+
 class Table(NamedTuple):
     """What a table says."""
 
@@ -45,15 +49,6 @@ class Table(NamedTuple):
 def is_table(file: str | Path) -> bool:
     """Whether a file is a table, by its ending."""
     return Path(file).suffix.lower() in (*TEXT, *PARQUET)
-
-
-def has_labels(file: Path, flag: str = "--data.path") -> bool:
-    """Whether a .csv or .tsv file has a column of labels of a usual name.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    return usual_column(list(_text(file, flag)), LABEL_COLUMNS) is not None
 
 
 def read_table(
@@ -77,11 +72,8 @@ def read_table(
     Raises:
         UserError: it cannot be read, has no such columns, a row has no path or a URL, or as :func:`labels_of` says.
     """
-    columns = _parquet(file, flag) if file.suffix.lower() in PARQUET else _text(file, flag)
-    if not columns or not next(iter(columns.values())):
-        raise UserError(f"{flag} {file} has no rows; it needs a header and a row for each image")
-    path_name = _column(columns, path_column or _of_names(columns), PATH_COLUMNS, "path", file, flag)
-    names = ["" if is_missing(path) else str(path).strip() for path in columns[path_name]]
+    columns = columns_of(file, flag)
+    path_name, names = paths_of(columns, path_column, file, flag)
     if "" in names:
         raise UserError(f"{flag} {file}: row {names.index('') + 1} has no path")
     if url := next(filter(is_url, names), None):
@@ -103,11 +95,40 @@ def read_table(
     return Table(list(rows), labels.has_several, path_name)
 
 
+def columns_of(file: Path, flag: str = "--data.path") -> dict[str, list[Any]]:
+    """The cells of a table by the names of its columns; of two of a name, the first.
+
+    Raises:
+        UserError: it cannot be read, or has no rows.
+        NoHeaderError: its first row is that of an image.
+    """
+    columns = _parquet(file, flag) if file.suffix.lower() in PARQUET else _text(file, flag)
+    if not columns or not next(iter(columns.values())):
+        raise UserError(f"{flag} {file} has no rows; it needs a header and a row for each image")
+    return columns
+
+
+def paths_of(
+    columns: Mapping[str, Sequence[Any]], given: str | None, file: Path, flag: str = "--data.path"
+) -> tuple[str, list[str]]:
+    """The column of paths and its cells, empty where there is none.
+
+    Raises:
+        UserError: there is no column ``given``, or none of paths.
+    """
+    name = _column(columns, given or _of_names(columns), PATH_COLUMNS, "path", file, flag)
+    return name, ["" if is_missing(path) else str(path).strip() for path in columns[name]]
+
+
 def _of_names(columns: Mapping[str, Sequence[Any]]) -> str | None:
     """The first column that begins with the name of an image; None: there is none, or one of a usual name."""
     if usual_column(list(columns), PATH_COLUMNS) is not None:
         return None
-    return next((name for name, cells in columns.items() if ending_of(str(cells[0]).strip()) in EXTENSIONS), None)
+    return next((name for name, cells in columns.items() if _is_image(str(cells[0]))), None)
+
+
+def _is_image(cell: str) -> bool:
+    return ending_of(cell.strip()) in EXTENSIONS
 
 
 def _column(
@@ -124,7 +145,7 @@ def _column(
     return found
 
 
-def _text(file: Path, flag: str) -> dict[str, list[str | None]]:
+def _text(file: Path, flag: str) -> dict[str, list[Any]]:
     try:
         text = text_of(file.read_bytes())
     except OSError as error:
@@ -132,9 +153,7 @@ def _text(file: Path, flag: str) -> dict[str, list[str | None]]:
     lines = text.splitlines()
     if not lines or "\0" in text:
         raise UserError(f"{flag} {file} is {'no text file' if lines else 'empty'}; give a table with a header")
-    # not guessed from more than the header: labels have separators of their own
-    delimiter = max(",\t;", key=lines[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(lines[0]), skipinitialspace=True)
     try:
         rows = [row for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
@@ -142,8 +161,26 @@ def _text(file: Path, flag: str) -> dict[str, list[str | None]]:
     if not rows:
         raise UserError(f"{flag} {file} is empty; give a table with a header")
     header = [name.strip() for name in rows[0]]
-    cells = [[row[n] if n < len(row) else None for row in rows[1:]] for n in range(len(header))]
-    return dict(zip(header, cells, strict=True))
+    if image := next(filter(_is_image, header), None):
+        raise NoHeaderError(
+            f"{flag} {file}: its first row has an image, {in_a_line(readable(image))}, and no names of columns; begin "
+            f"it with a header such as path,label"
+        )
+    cells: dict[str, list[Any]] = {}
+    for n, name in enumerate(header):
+        cells.setdefault(name, [row[n] if n < len(row) else None for row in rows[1:]])
+    return cells
+
+
+def _delimiter(header: str) -> str:
+    """The one that makes the most columns of usual names, else the most columns. It is not guessed from more than the
+    header: labels have separators of their own."""
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        names = [cell.strip().strip('"').lower() for cell in header.split(delimiter)]
+        return sum(name in (*PATH_COLUMNS, *LABEL_COLUMNS) for name in names), len(names)
+
+    return max(",\t;", key=fit)
 
 
 def _parquet(file: Path, flag: str) -> dict[str, list[Any]]:

@@ -1,33 +1,28 @@
 """The true labels of images to predict, where their source has them: a column of a table, or folders of classes."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fcmae.data.missing import ClassName
-from fcmae.data.rows.images import RowImages
-from fcmae.data.rows.splits import in_split
-from fcmae.data.sources.archives.names import expanded
+from fcmae.data.missing import is_missing
 from fcmae.data.sources.image_set import ImageSet, Joined
-from fcmae.data.splits import TEST, TRAINING
+from fcmae.data.splits import TRAINING
 from fcmae.errors import UserError, brief, in_a_line
-from fcmae.files import identity
-from fcmae.finetuning.cells import Labels, labels_of, splits_of
+from fcmae.finetuning.cells import labels_of
 from fcmae.finetuning.labeled_images import some_of
-from fcmae.finetuning.repeated import each_once
-from fcmae.finetuning.tables import TEXT, has_labels, read_table
+from fcmae.finetuning.source_table import FLAG, SCORED, SourceTable, source_table
 from fcmae.runs.utf8_path import readable
+from fcmae.wording import counted
 
 if TYPE_CHECKING:
     from fcmae.predict import PredictConfig
 
 logger = logging.getLogger("fcmae")
 
-FLAG = "IMAGES"
+T = TypeVar("T")
+NOT_USED = "labels of the source are not used"
 
 
 @dataclass(frozen=True)
@@ -35,31 +30,28 @@ class TrueLabels:
     """The labels of some of the images."""
 
     said_by: str
-    """For a line: ``class of the image's folder``, or ``label in test.csv``."""
+    """For a line: ``class of the image's folder``, or ``label in test.csv, column label``."""
     of_places: Mapping[int, tuple[int, ...]]
     """Index of an image → the numbers of its classes."""
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The rows of a table."""
+class Stated:
+    """What a source says of its images."""
 
-    where: str
-    keys: Sequence[object]
-    """What tells of each row which image it is."""
-    labels: Labels
-    splits: Sequence[str | None] | None
-    key_of: Callable[[int], object]
-    """Index of an image → its key."""
+    labels: TrueLabels | None = None
+    """None: nothing, or what does not fit."""
+    places: frozenset[int] | None = None
+    """The images to score; None: all."""
+    split: str | None = None
+    """Which these are; None: there are no splits."""
 
 
-def labels_of_source(
-    images: ImageSet, config: "PredictConfig", classes: Sequence[str], has_several: bool
-) -> TrueLabels | None:
-    """What a table, or shards with classes, say of their images; None if they say nothing.
+def stated_by_source(images: ImageSet, config: "PredictConfig", classes: Sequence[str], has_several: bool) -> Stated:
+    """What a table, or shards with classes, say of their images.
 
-    Where they tell splits apart, the images to test on count, or, if there are none, those to validate on. Labels that
-    do not fit get a line that says why nothing is scored.
+    Where it tells splits apart, the images to test on count, or, if there are none, those to validate on. What does not
+    fit gets a line that says why: the images are predicted all the same.
 
     Args:
         images: what ``config.images`` hold.
@@ -68,100 +60,109 @@ def labels_of_source(
         has_several: whether the run gives an image several labels, or none.
 
     Raises:
-        UserError: a column was named, and its labels do not fit.
+        UserError: a column was named, and it is not there or does not fit.
     """
-    try:
-        rows = _rows(images, config)
-        return None if rows is None else _true_labels(rows, len(images), classes, has_several)
-    except UserError as error:
-        if config.data.columns:
-            raise
-        logger.warning("not scored by labels of its own: %s", error)
-        return None
-
-
-def _rows(images: ImageSet, config: "PredictConfig") -> _Rows | None:
-    sources, data = expanded(config.images), config.data
-    if is_text_table(sources):
-        return _of_table(images, Path(sources[0]), config)
-    where, splits = " ".join(sources[:3]) + " …" * (len(sources) > 3), None
-    if isinstance(images, RowImages):
-        if (cells := images.label_cells) is None:
-            return None
-        splits = splits_of(images.columns, images.values, data.split_column, where) or _by_name(images)
-    elif images.labels is not None:
-        cells = [ClassName(text) for text in images.labels]
-    else:
-        return None
-    labels = labels_of(cells, f"{FLAG} {where}", lambda n: in_a_line(images.name(n)))
-    return _Rows(where, range(len(images)), labels, splits, lambda place: place)
-
-
-def _of_table(images: ImageSet, file: Path, config: "PredictConfig") -> _Rows | None:
     data = config.data
-    if not data.columns and not has_labels(file, FLAG):
+    table = _or_told(lambda: source_table(images, config), NOT_USED, is_asked=bool(data.columns))
+    if table is None:
+        return Stated()
+    chosen = _or_told(lambda: _scored_rows(table), "not scored", is_asked=data.split_column is not None)
+    if chosen is None:
+        return Stated(None, frozenset())
+    split, rows = chosen
+    keys = {table.keys[n] for n in rows}
+    places = None if split is None else frozenset(n for n in range(len(images)) if table.key_of(n) in keys)
+    labels = None
+    if table.cells is not None:
+        labels = _or_told(
+            lambda: _true_labels(table, rows, split, len(images), classes, has_several), NOT_USED,
+            is_asked=data.label_column is not None,
+        )  # fmt: skip
+    return Stated(labels, places, split)
+
+
+def _or_told(work: Callable[[], T], what: str, is_asked: bool) -> T | None:
+    """The result; None, and a line, after an error, unless the user asked for what it is about."""
+    try:
+        return work()
+    except UserError as error:
+        if is_asked:
+            raise
+        logger.warning("%s: %s", what, error)
         return None
-    table = read_table(file, None, data.label_column, data.split_column, FLAG)
-    rows = each_once(table.rows, str(file), FLAG)
-    return _Rows(
-        str(file),
-        [identity(row.path) for row in rows],
-        Labels([row.labels for row in rows], table.has_several),
-        None if rows[0].split is None else [row.split for row in rows],
-        lambda place: identity(str(images.item(place))),
-    )
 
 
-def _by_name(images: RowImages) -> list[str] | None:
-    """The split of each row, if the names of the files tell those to train on and to test on apart."""
-    files = [images.name(n).rpartition("/")[0] for n in range(len(images))]
-    split_of = {file: next((one for one in (*TRAINING, *TEST) if in_split(file, one)), "") for file in set(files)}
-    there = set(split_of.values())
-    return None if there.isdisjoint(TRAINING) or there.isdisjoint(TEST) else [split_of[file] for file in files]
+def _scored_rows(table: SourceTable) -> tuple[str | None, Sequence[int]]:
+    """The split that counts, None if there are none, and its rows.
+
+    Raises:
+        UserError: there are splits, but none to test or to validate on.
+    """
+    if table.splits is None:
+        return None, range(len(table.keys))
+    rows: dict[str, list[int]] = {}
+    for n, split in enumerate(table.splits):
+        rows.setdefault(split or "", []).append(n)
+    known = [name for name in SCORED if name in rows]
+    if not known:
+        shown_splits = some_of(sorted(one or "empty" for one in rows))
+        raise UserError(
+            f"{FLAG} {table.where}: no image is of a split to test or to validate on, but of {shown_splits}"
+        )
+    cells = table.cells
+    labeled = (name for name in known if cells is None or any(not _is_empty(cells[n]) for n in rows[name]))
+    chosen = next(labeled, known[0])
+    trained = {table.keys[n] for name in TRAINING for n in rows.get(name, ())}
+    if both := sum(table.keys[n] in trained for n in rows[chosen]):
+        logger.warning(
+            "%s: %s of the split %s and of %s; the score tells little",
+            table.where, counted(both, "image is", "images are"), chosen, TRAINING[0],
+        )  # fmt: skip
+    return chosen, rows[chosen]
 
 
-def _true_labels(rows: _Rows, images: int, classes: Sequence[str], has_several: bool) -> TrueLabels:
-    where, split = f"{FLAG} {rows.where}", _scored(rows)
-    if rows.labels.has_several and not has_several:
+def _is_empty(cell: Any) -> bool:
+    return is_missing(cell) or str(cell).strip() in ("", "[]")
+
+
+def _true_labels(
+    table: SourceTable, rows: Sequence[int], split: str | None, images: int, classes: Sequence[str], has_several: bool
+) -> TrueLabels:
+    assert table.cells is not None
+    where = f"{FLAG} {table.where}"
+    labels = labels_of([table.cells[n] for n in rows], where, lambda n: table.row(rows[n]), has_several)
+    if not has_several and any(len(one) != 1 for one in labels.of_rows):
         raise UserError(f"{where}: its images may have several labels or none; the run gives each one")
-    splits = rows.splits or [split] * len(rows.keys)
-    chosen = zip(rows.keys, rows.labels.of_rows, splits, strict=True)
-    labels_of_key = {key: labels for key, labels, its_split in chosen if its_split == split}
+    of_keys: dict[object, tuple[str, ...]] = {}
+    for n, own in zip(rows, labels.of_rows, strict=True):
+        if set(of_keys.setdefault(table.keys[n], own)) != set(own):
+            raise UserError(f"{where}: the image in {table.row(n)} has other labels in another row")
     number_of = {name: n for n, name in reversed(list(enumerate(classes)))}
     found = {}
     for place in range(images):
-        if (labels := labels_of_key.get(rows.key_of(place))) is not None:
-            if unknown := [one for one in labels if one not in number_of]:
-                one = brief(readable(unknown[0]), 60)
-                raise UserError(f"{where}: the label {one} is no class of the run; it has {some_of(classes)}")
-            found[place] = tuple(number_of[one] for one in labels)
-    return TrueLabels(f"label in {rows.where}" + f", split {split}" * bool(split), found)
+        if (its := of_keys.get(table.key_of(place))) is None:
+            continue
+        if unknown := next((one for one in its if one not in number_of), None):
+            unknown = brief(in_a_line(readable(unknown)), 60)
+            raise UserError(f"{where}: the label {unknown} is no class of the run; it has {some_of(classes)}")
+        found[place] = tuple(number_of[one] for one in its)
+    if not found:
+        raise UserError(f"{where}: no row is of an image that was found")
+    column = f", column {in_a_line(readable(table.column))}" * bool(table.column)
+    return TrueLabels(f"label in {table.where}{column}{_of(split)}", found)
 
 
-def _scored(rows: _Rows) -> str | None:
-    """The split that counts; None: there are no splits.
-
-    Raises:
-        UserError: there are, but none to test or to validate on.
-    """
-    if rows.splits is None:
-        return None
-    there = set(rows.splits)
-    for name in (TEST[-1], *TEST[:-1]):
-        if name in there:
-            return name
-    shown = some_of(sorted(one or "empty" for one in there))
-    raise UserError(f"{FLAG} {rows.where}: no image is of a split to test or to validate on, but of {shown}")
-
-
-def labels_of_folders(names: Mapping[int, str], classes: Sequence[str]) -> TrueLabels | None:
+def labels_of_folders(names: Mapping[int, str], classes: Sequence[str], split: str | None = None) -> TrueLabels | None:
     """The classes of images, if below a common folder every one has one folder that is called like a class, and not
     all the same; else None.
 
     Args:
         names: index of an image → its name, with folders.
         classes: those of the run.
+        split: what these are of, for the line.
     """
+    if not names:
+        return None
     folders = [name.split("/")[:-1] for name in names.values()]
     ends = zip(min(folders), max(folders), strict=False)
     shared = len(list(takewhile(lambda pair: pair[0] == pair[1], ends)))
@@ -169,7 +170,11 @@ def labels_of_folders(names: Mapping[int, str], classes: Sequence[str]) -> TrueL
     if any(len(found) != 1 for found in own):
         return None
     numbers = [(list(classes).index(found.pop()),) for found in own]
-    return TrueLabels("class of the image's folder", dict(zip(names, numbers, strict=True)))
+    return TrueLabels(f"class of the image's folder{_of(split)}", dict(zip(names, numbers, strict=True)))
+
+
+def _of(split: str | None) -> str:
+    return "" if split is None else f", split {split}"
 
 
 def name_in_source(images: ImageSet, place: int) -> str:
@@ -178,8 +183,3 @@ def name_in_source(images: ImageSet, place: int) -> str:
         return given
     name = images.name(place)
     return name.partition("/")[2] if isinstance(images, Joined) else name
-
-
-def is_text_table(sources: Sequence[str]) -> bool:
-    """Whether these are a single CSV or TSV file, here."""
-    return len(sources) == 1 and Path(sources[0]).suffix.lower() in TEXT and os.path.isfile(sources[0])

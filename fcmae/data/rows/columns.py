@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fcmae.data.sources.lists import COLUMNS
-from fcmae.errors import UserError
+from fcmae.errors import UserError, brief
 
 USUAL = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "tif", "tiff", "bytes", "content")
 LABEL_COLUMNS = (
@@ -74,18 +74,37 @@ def _as_column(field: Any) -> Column | None:
     return Column(field.name, None, False) if is_text else None
 
 
-def label_column(schema: Any, wanted: str | None, where: str, flag: str = "--data.path") -> str | None:
+def label_column(schema: Any, wanted: str | None, where: str) -> str | None:
     """The column of labels: the one ``wanted``, or the first of the usual names; None if there is none.
 
+    A column of masks or of boxes may be called ``label``, too: columns of bytes, of structs and of lists of these are
+    no labels.
+
     Raises:
-        UserError: there is no column ``wanted``.
+        UserError: there is no column ``wanted``, or it holds no labels.
     """
-    if wanted is not None and wanted not in schema.names:
+    if wanted is None:
+        return usual_column([field.name for field in schema if _may_hold_labels(field.type)], LABEL_COLUMNS)
+    if wanted not in schema.names:
         raise UserError(
-            f"{flag} {where} has no column {wanted} (--data.label_column); "
-            f"its columns are {', '.join(schema.names[:20])}"
+            f"{where} has no column {wanted} (--data.label_column); its columns are {', '.join(schema.names[:20])}"
         )
-    return wanted or usual_column(schema.names, LABEL_COLUMNS)
+    kind = schema.field(wanted).type
+    if not _may_hold_labels(kind):
+        raise UserError(f"{where}: the column {wanted} (--data.label_column) holds no labels, but {brief(kind, 60)}")
+    return wanted
+
+
+def _may_hold_labels(kind: Any) -> bool:
+    """Whether its values are names, numbers, or lists of these."""
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return not (is_bytes or types.is_fixed_size_binary(kind) or types.is_nested(kind))
 
 
 def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:

@@ -56,9 +56,24 @@ class RowFile(ABC):
             OSError: without ``errno``: the row is empty; with: the file cannot be read.
         """
 
-    @abstractmethod
     def values(self, name: str) -> list[Any]:
-        """All values of a small column, such as labels or paths; ``column.field`` of a struct."""
+        """All values of a small column, such as labels or paths; ``column.field`` of a struct.
+
+        Raises:
+            UserError: they cannot be read, or Python has no such values.
+        """
+        try:
+            return self._values(name)
+        except MemoryError:
+            raise
+        except Exception as error:  # pyarrow's, of several kinds; of texts that are none, a UnicodeDecodeError
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{shown(self.where)}: the column {name} cannot be read: {brief(error)}") from None
+
+    @abstractmethod
+    def _values(self, name: str) -> list[Any]:
+        """As :meth:`values`."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +110,7 @@ class ParquetRows(RowFile):
         assert self.column is not None
         return f"{self.identity}\0{self.mtime_ns}\0{self.version}\0{self.column.path}\0{row}"
 
-    def values(self, name: str) -> list[Any]:
-        """All values of a column."""
+    def _values(self, name: str) -> list[Any]:
         with _opened(self.where, self.access) as source:
             return _flat(parquet_file(source).read([name], use_threads=False).column(0)).to_pylist()
 
@@ -158,8 +172,7 @@ class ArrowRows(RowFile):
             raise OSError("the row holds no image")
         return data
 
-    def values(self, name: str) -> list[Any]:
-        """All values of a column."""
+    def _values(self, name: str) -> list[Any]:
         name, _, inside = name.partition(".")
         found = self._table.column(name).to_pylist()
         return [None if one is None else one[inside] for one in found] if inside else found

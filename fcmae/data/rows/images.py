@@ -121,6 +121,16 @@ class RowImages(ImageSet):
         return found
 
     @property
+    def label_column(self) -> str | None:
+        """The name of the column of labels; None: a file has none.
+
+        Raises:
+            UserError: one is named that a file does not have, or that holds no labels.
+        """
+        found = [label_column(file.schema, file.access.label_column, shown(file.where)) for file in self.files]
+        return None if None in found else found[0]
+
+    @property
     def label_cells(self) -> list[Any] | None:
         """As :attr:`labels`, but as the rows have them: several in a list, or none."""
         named = [_labels(file) for file in self.files]

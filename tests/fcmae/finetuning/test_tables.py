@@ -32,6 +32,22 @@ def test_the_column_of_paths_may_have_any_name(tmp_path: Path) -> None:
     assert [row.name for row in usual.rows] == ["a.png"]
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("path;label;note (a, b, c)\n1.png;cat;x\n", ("cat",)),
+        ('path, label\n"1.png", "a cat"\n', ("a cat",)),
+        ("path,label,label\n1.png,cat,dog\n", ("cat",)),
+        ("path,label,path\n1.png,cat,2.png\n", ("cat",)),
+        ('"path";"label"\n"1.png";"cat"\n', ("cat",)),
+    ],
+)
+def test_dialects(text: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+    """As many commas as semicolons; blanks before quotes; of two columns of a name the first."""
+    (row,) = read_table(table(tmp_path, text)).rows
+    assert (row.name, row.labels) == ("1.png", labels)
+
+
 def test_a_quoted_cell_may_hold_a_line_break(tmp_path: Path) -> None:
     found = read_table(table(tmp_path, 'path,note,label\n1.png,"two\nlines",cat\n2.png,,dog\n'))
     assert [row.labels for row in found.rows] == [("cat",), ("dog",)]
@@ -70,6 +86,11 @@ def test_columns_by_name_and_tabs(tmp_path: Path) -> None:
             r"row 2 is a URL, https://example.com/b.png, which a table of labels cannot have; download the images, or",
         ),
         ("path,label\n", {}, "has no rows"),
+        (
+            "a.png,y\nb.png,y\n",
+            {},
+            r"its first row has an image, a\.png, and no names of columns; begin it with a header",
+        ),
         ("", {}, "is empty"),
         ("\n \n", {}, "is empty"),
         (f'path,label\na.png,"{200_000 * "x"}"\n', {}, r"is not a table, line 2: field larger than"),
