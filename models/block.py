@@ -60,11 +60,9 @@ class Block(nn.Module):
         y = self.norm(self.conv_dw(x, sites, side))
         rows = None if needed is None else needed.grid_index(side)
         shortcut = x if rows is None else x.index_select(0, rows)
-        if self.gamma is None and not self.drop_prob:  # the MLP can add the shortcut itself
+        if not self.drop_prob:  # the MLP can add the shortcut itself
             return self._mlp(y, sites.batch_size, rows, shortcut)
         y = self._mlp(y, sites.batch_size, rows, None)
-        if self.gamma is not None:
-            y = y * self.gamma
         return shortcut + self.drop(y.view(sites.batch_size, -1, y.shape[1]), kept).view_as(y)
 
     def draw_kept(self, batch_size: int, device: torch.device) -> Tensor | None:
@@ -95,11 +93,15 @@ class Block(nn.Module):
         return handle
 
     def _mlp(self, x: Tensor, batch_size: int, rows: Tensor | None, shortcut: Tensor | None) -> Tensor:
+        weights = self.mlp.weights()
+        if self.gamma is not None:  # into the last Linear layer: a pass less over its output
+            w2, b2 = self.gamma[:, None] * weights.fc2_weight, self.gamma * weights.fc2_bias
+            weights = weights._replace(fc2_weight=w2, fc2_bias=b2)
         if not self.observers:
-            return self.ops.mlp(x, self.mlp.weights(), batch_size, rows, shortcut)
+            return self.ops.mlp(x, weights, batch_size, rows, shortcut)
 
         def see(name: str, hidden: Tensor) -> None:
             for observer in self.observers.values():
                 observer(name, hidden, batch_size)
 
-        return pytorch.mlp(x, self.mlp.weights(), batch_size, rows, shortcut, see=see)
+        return pytorch.mlp(x, weights, batch_size, rows, shortcut, see=see)

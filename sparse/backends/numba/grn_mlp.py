@@ -1,5 +1,7 @@
 """Linear → GELU → GRN → Linear with CPU kernels between the matrix products. Two wide tensors are kept for backward.
 
+Without GRN (ConvNeXt V1) nothing but GELU is left between them.
+
 GRN multiplies each channel of an image by a number and adds another. Where an image has several times as many sites as
 the layer has channels, both go into the second Linear's weights, image by image, and GRN's output never exists:
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fcmae.sparse.backends import pytorch
+from fcmae.sparse.backends.numba.gelu import gelu, gelu_grad_
 from fcmae.sparse.backends.numba.gelu_grn import gelu_grn, gelu_grn_grad_
 from fcmae.sparse.backends.numba.guards import can_run
 from fcmae.sparse.backends.operations import MlpWeights, check_mlp
@@ -28,9 +31,12 @@ def mlp(
     x: Tensor, weights: MlpWeights, batch_size: int, rows: Tensor | None = None, shortcut: Tensor | None = None
 ) -> Tensor:
     """See :func:`fcmae.sparse.backends.pytorch.mlp`."""
-    if weights.grn_weight is None or not can_run(x, *weights, shortcut):
+    if not can_run(x, *weights, shortcut):
         return pytorch.mlp(x, weights, batch_size, rows, shortcut)
     check_mlp(x, weights, rows, shortcut)
+    if weights.grn_weight is None or weights.grn_bias is None:
+        w1, b1, _, _, w2, b2 = weights
+        return _NoGRN.apply(x if rows is None else x.index_select(0, rows), shortcut, w1, b1, w2, b2)
     if rows is None and len(x) >= MANY_SITES * batch_size * len(weights.fc2_weight):
         return _GRNInWeights.apply(x, shortcut, batch_size, *weights)
     return _GRNByKernel.apply(x, shortcut, batch_size, rows, *weights)
@@ -89,6 +95,24 @@ class _GRNInWeights(torch.autograd.Function):
         dh_BMH, db1, dgamma = gelu_grn_grad_(dy_BMH, h_BMH, b1, gamma, norm_BH, pytorch.GRN_EPS, dy_g_BH)
         dx, dw1 = _linear_grads(dh_BMH.flatten(0, 1), x, w1, ctx.needs_input_grad[0])
         return dx, dout if ctx.needs_input_grad[1] else None, None, dw1, db1, dgamma, db2 @ w2, dw2, db2
+
+
+class _NoGRN(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shortcut: Tensor | None, *weights: Tensor) -> Tensor:
+        w1, b1, w2, b2 = weights
+        h = x @ w1.t()
+        g = gelu(h, b1)
+        ctx.save_for_backward(x, w1, b1, w2, h, g)
+        return torch.addmm(b2, g, w2.t()) if shortcut is None else (shortcut + b2).addmm_(g, w2.t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, b1, w2, h, g = ctx.saved_tensors
+        dh, db1 = gelu_grad_(dout @ w2, h, b1)
+        dx, dw1 = _linear_grads(dh, x, w1, ctx.needs_input_grad[0])
+        return dx, dout if ctx.needs_input_grad[1] else None, dw1, db1, dout.t() @ g, dout.sum(0)
 
 
 def _linear_grads(dh: Tensor, x: Tensor, weight: Tensor, needs_dx: bool) -> tuple[Tensor | None, Tensor]:

@@ -1,5 +1,7 @@
 """The MLP with GRN as one operation: equal to its four layers, on both sides of every choice that a backend makes."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,13 +70,35 @@ def test_numba_chooses_by_the_number_of_sites() -> None:
         assert type(out.grad_fn).__name__ == f"{function}Backward"
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("rows", [None, torch.tensor([4, 0, 7])])
-def test_without_grn(ops: Backend, rows: Tensor | None) -> None:
+@pytest.mark.parametrize("with_shortcut", [False, True])
+def test_without_grn(ops: Backend, rows: Tensor | None, with_shortcut: bool, dtype: torch.dtype) -> None:
     """ConvNeXt V1."""
-    x, (w1, b1, _, _, w2, b2) = torch.randn(BATCH * 3, DIM), weights()
-    out = ops.mlp(x, MlpWeights(w1, b1, None, None, w2, b2), BATCH, rows)
-    expected = F.gelu(x @ w1.t() + b1) @ w2.t() + b2
-    torch.testing.assert_close(out, expected if rows is None else expected[rows])
+    w1, b1, _, _, w2, b2 = weights()
+    every: Any = slice(None) if rows is None else rows
+    shortcut = torch.randn(BATCH * 3, DIM)[every] * with_shortcut
+
+    def mlp(s: Tensor, x: Tensor, *w: Tensor) -> Tensor:
+        found = ops.mlp(x, MlpWeights(w[0], w[1], None, None, w[2], w[3]), BATCH, rows, s if with_shortcut else None)
+        return found if with_shortcut else found + 0 * s
+
+    def expected(s: Tensor, x: Tensor, *w: Tensor) -> Tensor:
+        return with_shortcut * s + (F.gelu(x @ w[0].t() + w[1]) @ w[2].t() + w[3])[every]
+
+    compare(mlp, expected, [shortcut, torch.randn(BATCH * 3, DIM), w1, b1, w2, b2], dtype)
+
+
+@pytest.mark.parametrize("with_shortcut", [False, True])
+def test_without_grn_the_result_may_be_written_to(ops: Backend, with_shortcut: bool) -> None:
+    w1, b1, _, _, w2, b2 = weights()
+    args = [t.double().requires_grad_() for t in (torch.randn(BATCH * 2, DIM), w1, b1, w2, b2)]
+
+    def doubled(x: Tensor, *w: Tensor) -> Tensor:
+        of = MlpWeights(w[0], w[1], None, None, w[2], w[3])
+        return ops.mlp(x, of, BATCH, None, x if with_shortcut else None).mul_(2)
+
+    assert gradcheck(doubled, args)
 
 
 def test_the_hidden_tensors_can_be_seen() -> None:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fcmae.sparse.backends import numba as kernels
 from fcmae.sparse.backends import pytorch
-from fcmae.sparse.backends.numba import depthwise, gelu_grn, patches, runtime, windows
+from fcmae.sparse.backends.numba import depthwise, gelu, gelu_grn, patches, runtime, windows
 from fcmae.sparse.backends.numba.guards import DTYPES, can_run
 from fcmae.sparse.backends.operations import MlpWeights
 from fcmae.sparse.grid import densify
@@ -63,6 +63,25 @@ def test_the_halves_that_leave_grn_to_the_weights(sites: int) -> None:
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [0, *SITES])
+def test_gelu_alone_with_its_gradients(rows: int, dtype: torch.dtype) -> None:
+    h, bias, dy = (t.to(dtype) for t in (torch.randn(rows, 5), torch.randn(5), torch.randn(rows, 5)))
+    high = [t.double().requires_grad_() for t in (h, bias)]
+    expected = F.gelu(high[0] + high[1])
+    near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-10, "rtol": 1e-10}
+    torch.testing.assert_close(gelu.gelu(h, bias).double(), expected, **near)
+    wanted = torch.autograd.grad(expected, high, dy.double())
+    dh, db = gelu.gelu_grad_(dy, h, bias)
+    assert dh.data_ptr() == dy.data_ptr()
+    for got, want in zip((dh, db), wanted, strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), want, **near)
+    wide = torch.ones(()).expand(rows + 2, 5)
+    with pytest.raises(ValueError, match="must be contiguous"):
+        gelu.gelu_grad_(wide, wide, bias)
+
+
 def test_gelu_is_exact_to_the_precision_of_a_float32() -> None:
     """From where it is 0 in float32 to where it is x; the formula's own error is 1.5e-7."""
     x = torch.cat([torch.linspace(-20, 20, 40_001), torch.tensor([0.0, -0.0, 1e-30, -1e-38, 1e18, -1e4])])
@@ -86,6 +105,9 @@ def test_what_is_not_finite_is_not_hidden() -> None:
     assert norms[1, 1].isinf()
     assert y[:2].isnan().any(2).any(1).all()
     assert y[2].isfinite().all()
+    alone = gelu.gelu(h[0], bias)
+    assert alone[2, 1].isnan()
+    assert int(alone.isnan().sum()) == 1
     dh, dbias, *_ = gelu_grn.gelu_grn_grad_(torch.randn_like(h), h, bias, gamma, norms, 1e-6)
     assert dh[0].isnan().any()
     assert dh[2].isfinite().all()
@@ -154,7 +176,7 @@ def test_the_kernels_run_where_they_can() -> None:
         runtime.launch(kernel, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (depthwise, gelu_grn, patches):
+        for module in (depthwise, gelu, gelu_grn, patches):
             patch.setattr(module, "launch", note_and_launch)
         for side, by in ((1, "site"), (2, "site"), (4, "window"), (8, "window")):
             x = torch.randn(sites.num_sites(side), 3, requires_grad=True)
@@ -164,6 +186,10 @@ def test_the_kernels_run_where_they_can() -> None:
         w = MlpWeights(*(torch.randn(s) for s in ((8, 4), (8,), (8,), (8,), (4, 8), (4,))))
         kernels.mlp(torch.randn(6, 4, requires_grad=True), w, 2).sum().backward()
         assert launched == ["_gelu_grn", "_gelu_grn_grad"]
+        launched.clear()
+        without = w._replace(grn_weight=None, grn_bias=None)
+        kernels.mlp(torch.randn(6, 4, requires_grad=True), without, 2).sum().backward()
+        assert launched == ["_gelu", "_gelu_grad"]
         launched.clear()
         kernels.patch_pixels(torch.randn(2, 3, 32, 32), sites, 8, 1e-6)
         assert launched == ["_patch_pixels"]
@@ -179,6 +205,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         of_threads = [
+            gelu.gelu(x, bias),
+            *gelu.gelu_grad_(x.clone(), x, bias),
             *gelu_grn.gelu_grn(wide, bias, bias, bias, 1e-6),
             *gelu_grn.gelu_grn_grad_(wide.clone(), wide, bias, bias, wide[:, 0], 1e-6),
             *gelu_grn.gelu_grn(wide, bias, bias, None, 1e-6),
