@@ -11,12 +11,12 @@ import numpy as np
 
 from fcmae.data.folder import equal_shares
 from fcmae.data.parts import (
-    NO_LABELS,
     Part,
     Source,
     each_of,
     may_hold_classes,
     named,
+    no_labels,
     parts_by_name,
     rows_of,
     source_parts,
@@ -172,7 +172,7 @@ def classes_of(part: Part, flag: str = "--data.path") -> ClassFolders:
     if labels is not None:
         return _by_label(images, labels, part.where)
     if isinstance(images, RowImages):
-        raise UserError(f"{flag} {part.where} {NO_LABELS}")
+        raise UserError(f"{flag} {part.where} {no_labels(images)}")
     found = _by_folder(images, part.where, flag, part.skipped)
     folder = Path(part.where)
     is_folder = isinstance(images, ImageFiles) and folder.is_dir()

@@ -24,8 +24,6 @@ from fcmae.runs.layout import is_run_folder
 
 logger = logging.getLogger(__name__)
 
-NO_LABELS = "has no column of labels; name it label, or give --data.label_column"
-
 
 class Part(NamedTuple):
     """Images of a source."""
@@ -46,6 +44,12 @@ Source = str | Path | Sequence[str]
 def each_of(source: Source) -> list[str]:
     """The sources one by one."""
     return [str(source)] if isinstance(source, str | Path) else list(source)
+
+
+def no_labels(images: ImageSet) -> str:
+    """For a message about a source: that it has no column of labels, and what to do."""
+    unfit = images.unfit_labels if isinstance(images, RowImages) else ""
+    return f"has no column of labels{f': {unfit}' if unfit else ''}; name it label, or give --data.label_column"
 
 
 def named(source: Source) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fcmae.data.classes import in_label_order
 from fcmae.data.endings import EXTENSIONS, ending_of
-from fcmae.data.parts import NO_LABELS, parts_by_name
+from fcmae.data.parts import no_labels, parts_by_name
 from fcmae.data.rows.images import RowImages
 from fcmae.data.sources.files import ImageFiles
 from fcmae.data.sources.image_set import ImageSet, Stamp
@@ -90,7 +90,7 @@ def set_of_rows(name: str, parts: Sequence[RowImages], data: FinetuneDataConfig,
         splits = splits_of(images.columns, images.values, data.split_column, name)
     cells = images.label_cells
     if cells is None:
-        raise UserError(f"--data.path {name} {NO_LABELS}")
+        raise UserError(f"--data.path {name} {no_labels(images)}")
     labels = labels_of(cells, f"--data.path {name}", images.where)
     return _set_of(Rows(name, images, labels, splits), data, seed)
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.missing import is_missing
-from fcmae.data.rows.columns import LABEL_COLUMNS, usual_column
+from fcmae.data.rows.columns import LABEL_COLUMNS, may_hold_labels, usual_column
 from fcmae.data.sources.lists import COLUMNS as PATH_COLUMNS
-from fcmae.data.sources.lists import text_of
+from fcmae.data.sources.lists import DELIMITERS, delimiter_of, text_of
 from fcmae.data.stores.urls import is_url, local_path, shown
 from fcmae.errors import UserError, in_a_line
 from fcmae.finetuning.cells import labels_of, splits_of
@@ -72,7 +72,7 @@ def read_table(
     Raises:
         UserError: it cannot be read, has no such columns, a row has no path or a URL, or as :func:`labels_of` says.
     """
-    columns = columns_of(file, flag)
+    columns = columns_of(file, flag, (path_column, label_column, split_column))
     path_name, names = paths_of(columns, path_column, file, flag)
     if "" in names:
         raise UserError(f"{flag} {file}: row {names.index('') + 1} has no path")
@@ -95,14 +95,20 @@ def read_table(
     return Table(list(rows), labels.has_several, path_name)
 
 
-def columns_of(file: Path, flag: str = "--data.path") -> dict[str, list[Any]]:
+def columns_of(file: Path, flag: str = "--data.path", named: Sequence[str | None] = ()) -> dict[str, list[Any]]:
     """The cells of a table by the names of its columns; of two of a name, the first.
+
+    Args:
+        file: as for :func:`read_table`.
+        flag: option name used in messages.
+        named: columns that the user has named.
 
     Raises:
         UserError: it cannot be read, or has no rows.
         NoHeaderError: its first row is that of an image.
     """
-    columns = _parquet(file, flag) if file.suffix.lower() in PARQUET else _text(file, flag)
+    given = [one for one in named if one is not None]
+    columns = _parquet(file, flag, given) if file.suffix.lower() in PARQUET else _text(file, flag, given)
     if not columns or not next(iter(columns.values())):
         raise UserError(f"{flag} {file} has no rows; it needs a header and a row for each image")
     return columns
@@ -140,12 +146,13 @@ def _column(
     found = given or usual_column(list(columns), usual)
     if found is None:
         raise UserError(
-            f"{flag} {file} has no column of {what}s; name it {what}, or give --data.{what}_column ({some})"
+            f"{flag} {file} has no column of {what}s; name it {what}"
+            + (f", or give --data.{what}_column ({some})" if flag.startswith("--") else f" ({some})")
         )
     return found
 
 
-def _text(file: Path, flag: str) -> dict[str, list[Any]]:
+def _text(file: Path, flag: str, named: Sequence[str]) -> dict[str, list[Any]]:
     try:
         text = text_of(file.read_bytes())
     except OSError as error:
@@ -153,7 +160,10 @@ def _text(file: Path, flag: str) -> dict[str, list[Any]]:
     lines = text.splitlines()
     if not lines or "\0" in text:
         raise UserError(f"{flag} {file} is {'no text file' if lines else 'empty'}; give a table with a header")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(lines[0]), skipinitialspace=True)
+    # not guessed from more than the header: labels have separators of their own
+    known = [name.lower() for name in (*named, *PATH_COLUMNS, *LABEL_COLUMNS)]
+    delimiter = delimiter_of(file.name, lines[0], known) or max(DELIMITERS, key=lines[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         rows = [row for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
@@ -161,7 +171,8 @@ def _text(file: Path, flag: str) -> dict[str, list[Any]]:
     if not rows:
         raise UserError(f"{flag} {file} is empty; give a table with a header")
     header = [name.strip() for name in rows[0]]
-    if image := next(filter(_is_image, header), None):
+    has_paths = any(name in header for name in named) or usual_column(header, PATH_COLUMNS) is not None
+    if not has_paths and (image := next(filter(_is_image, header), None)):
         raise NoHeaderError(
             f"{flag} {file}: its first row has an image, {in_a_line(readable(image))}, and no names of columns; begin "
             f"it with a header such as path,label"
@@ -172,23 +183,13 @@ def _text(file: Path, flag: str) -> dict[str, list[Any]]:
     return cells
 
 
-def _delimiter(header: str) -> str:
-    """The one that makes the most columns of usual names, else the most columns. It is not guessed from more than the
-    header: labels have separators of their own."""
-
-    def fit(delimiter: str) -> tuple[int, int]:
-        names = [cell.strip().strip('"').lower() for cell in header.split(delimiter)]
-        return sum(name in (*PATH_COLUMNS, *LABEL_COLUMNS) for name in names), len(names)
-
-    return max(",\t;", key=fit)
-
-
-def _parquet(file: Path, flag: str) -> dict[str, list[Any]]:
+def _parquet(file: Path, flag: str, named: Sequence[str]) -> dict[str, list[Any]]:
     try:
         from pyarrow import parquet
     except ImportError:
         raise UserError(f"{flag} {file}: Parquet needs pyarrow; pip install 'fcmae[parquet]', or give a CSV") from None
     try:
-        return parquet.read_table(file).to_pydict()
+        fitting = [one.name for one in parquet.read_schema(file) if one.name in named or may_hold_labels(one.type)]
+        return parquet.read_table(file, columns=fitting).to_pydict()  # no masks, which may be called label, too
     except Exception as error:  # pyarrow has errors of its own
         raise UserError(f"{flag} {file} cannot be read: {' '.join(str(error).split())}") from None

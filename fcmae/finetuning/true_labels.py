@@ -50,8 +50,8 @@ class Stated:
 def stated_by_source(images: ImageSet, config: "PredictConfig", classes: Sequence[str], has_several: bool) -> Stated:
     """What a table, or shards with classes, say of their images.
 
-    Where it tells splits apart, the images to test on count, or, if there are none, those to validate on. What does not
-    fit gets a line that says why: the images are predicted all the same.
+    Where it tells splits apart, the images to test on count, or, if there are none, those to validate on, or those to
+    train on. What does not fit gets a line that says why: the images are predicted all the same.
 
     Args:
         images: what ``config.images`` hold.
@@ -93,26 +93,19 @@ def _or_told(work: Callable[[], T], what: str, is_asked: bool) -> T | None:
 
 
 def _scored_rows(table: SourceTable) -> tuple[str | None, Sequence[int]]:
-    """The split that counts, None if there are none, and its rows.
-
-    Raises:
-        UserError: there are splits, but none to test or to validate on.
-    """
+    """The split that counts, None if there are none, and its rows."""
     if table.splits is None:
         return None, range(len(table.keys))
     rows: dict[str, list[int]] = {}
     for n, split in enumerate(table.splits):
         rows.setdefault(split or "", []).append(n)
     known = [name for name in SCORED if name in rows]
-    if not known:
-        shown_splits = some_of(sorted(one or "empty" for one in rows))
-        raise UserError(
-            f"{FLAG} {table.where}: no image is of a split to test or to validate on, but of {shown_splits}"
-        )
+    if not known:  # of a column that was named
+        raise UserError(f"{FLAG} {table.where}: no image is of a known split, but of {some_of(sorted(rows))}")
     cells = table.cells
     labeled = (name for name in known if cells is None or any(not _is_empty(cells[n]) for n in rows[name]))
     chosen = next(labeled, known[0])
-    trained = {table.keys[n] for name in TRAINING for n in rows.get(name, ())}
+    trained = {table.keys[n] for name in TRAINING if name != chosen for n in rows.get(name, ())}
     if both := sum(table.keys[n] in trained for n in rows[chosen]):
         logger.warning(
             "%s: %s of the split %s and of %s; the score tells little",
@@ -142,9 +135,12 @@ def _true_labels(
     for place in range(images):
         if (its := of_keys.get(table.key_of(place))) is None:
             continue
-        if unknown := next((one for one in its if one not in number_of), None):
+        unknown = next((one for one in its if one not in number_of), None)
+        if unknown is not None:
             unknown = brief(in_a_line(readable(unknown)), 60)
-            raise UserError(f"{where}: the label {unknown} is no class of the run; it has {some_of(classes)}")
+            raise UserError(
+                f"{where}: the label {unknown or '(empty)'} is no class of the run; it has {some_of(classes)}"
+            )
         found[place] = tuple(number_of[one] for one in its)
     if not found:
         raise UserError(f"{where}: no row is of an image that was found")

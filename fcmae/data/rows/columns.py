@@ -84,18 +84,30 @@ def label_column(schema: Any, wanted: str | None, where: str) -> str | None:
         UserError: there is no column ``wanted``, or it holds no labels.
     """
     if wanted is None:
-        return usual_column([field.name for field in schema if _may_hold_labels(field.type)], LABEL_COLUMNS)
+        return usual_column([field.name for field in schema if may_hold_labels(field.type)], LABEL_COLUMNS)
     if wanted not in schema.names:
         raise UserError(
             f"{where} has no column {wanted} (--data.label_column); its columns are {', '.join(schema.names[:20])}"
         )
-    kind = schema.field(wanted).type
-    if not _may_hold_labels(kind):
-        raise UserError(f"{where}: the column {wanted} (--data.label_column) holds no labels, but {brief(kind, 60)}")
+    if unfit := unfit_labels(schema, wanted):
+        raise UserError(f"{where}: the column {unfit}")
     return wanted
 
 
-def _may_hold_labels(kind: Any) -> bool:
+def unfit_labels(schema: Any, name: str | None = None) -> str:
+    """For a message: what a column holds in place of labels; empty if it may hold these, or is not there.
+
+    Args:
+        schema: ``pyarrow.Schema``.
+        name: the column; None: the first of a usual name.
+    """
+    name = name or usual_column(schema.names, LABEL_COLUMNS)
+    if name is None or may_hold_labels(kind := schema.field(name).type):
+        return ""
+    return f"{name} holds {brief(kind, 60)}, neither names nor numbers of classes"
+
+
+def may_hold_labels(kind: Any) -> bool:
     """Whether its values are names, numbers, or lists of these."""
     from pyarrow import types
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fcmae.data.missing import ClassName, is_missing, label_text
-from fcmae.data.rows.columns import class_names, label_column
+from fcmae.data.rows.columns import class_names, label_column, unfit_labels
 from fcmae.data.rows.files import ParquetRows, RowFile
 from fcmae.data.rows.splits import in_split
 from fcmae.data.sources.entries import further_names
@@ -131,6 +131,11 @@ class RowImages(ImageSet):
         return None if None in found else found[0]
 
     @property
+    def unfit_labels(self) -> str:
+        """For a message: which column of a usual name holds something else; empty if there is none."""
+        return next(filter(None, (unfit_labels(file.schema) for file in self.files)), "")
+
+    @property
     def label_cells(self) -> list[Any] | None:
         """As :attr:`labels`, but as the rows have them: several in a list, or none."""
         named = [_labels(file) for file in self.files]
@@ -142,8 +147,8 @@ class RowImages(ImageSet):
         return [name for name in self.files[0].schema.names if all(name in one.schema.names for one in self.files)]
 
     def values(self, column: str) -> list[Any]:
-        """The cells of a small column of all files."""
-        return [cell for file in self.files for cell in file.values(column)]
+        """The cells of a small column of all files, numbers as their names where the file has them."""
+        return [cell for file in self.files for cell in _named_cells(file, column)]
 
     def with_rows_of(self, other: "RowImages") -> "RowImages":
         """These rows, and then those of another set."""
@@ -190,10 +195,13 @@ class RowImages(ImageSet):
 
 
 def _labels(file: RowFile) -> tuple[str, list[Any]] | None:
-    """The column of labels and its cells, numbers as their names where the file has them; None: there is none."""
+    """The column of labels and its cells; None: there is none."""
     column = label_column(file.schema, file.access.label_column, shown(file.where))
-    if column is None:
-        return None
+    return None if column is None else (column, _named_cells(file, column))
+
+
+def _named_cells(file: RowFile, column: str) -> list[Any]:
+    """The cells of a column, numbers as their names where the file has them."""
     names = class_names(file.schema, column) or []
 
     def named(cell: Any) -> Any:
@@ -201,4 +209,4 @@ def _labels(file: RowFile) -> tuple[str, list[Any]] | None:
             return [named(one) for one in cell]
         return ClassName(names[cell]) if isinstance(cell, int) and 0 <= cell < len(names) else cell
 
-    return column, [named(cell) for cell in file.values(column)]
+    return [named(cell) for cell in file.values(column)]

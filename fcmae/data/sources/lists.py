@@ -11,6 +11,7 @@ from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.stores.urls import base, is_url, local_path
 from fcmae.errors import UserError
 
+DELIMITERS = ",\t;"
 TEXT, TABLES = (".txt", ".lst", ".list"), (".csv", ".tsv")
 COLUMNS = (
     *("path", "paths", "file", "files", "filename", "file_name", "filepath", "file_path"),
@@ -84,13 +85,34 @@ def text_of(data: bytes) -> str:
     return os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
 
 
+def delimiter_of(file: str, header: str, known: Sequence[str]) -> str | None:
+    """What separates the columns of a table: it makes the most columns of known names, in any case, or of as many the
+    most columns. Of a .tsv it is the tab, if there is one. None: none of the names is there.
+
+    Args:
+        file: name of the table.
+        header: the first line.
+        known: names in small letters.
+    """
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        names = [cell.strip().strip('"').lower() for cell in header.split(delimiter)]
+        return sum(name in known for name in names), len(names)
+
+    best = "\t" if file.lower().endswith(".tsv") and "\t" in header else max(DELIMITERS, key=fit)
+    return best if best == "\t" or fit(best)[0] else None
+
+
 def _column(file: str, text: str, flag: str) -> list[str]:
     lines = text.splitlines()
-    try:
-        dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff("\n".join(lines[:20]), delimiters=",;\t")
-    except csv.Error:  # a single column
-        dialect = csv.excel
-    rows = [row for row in csv.reader(lines, dialect) if any(cell.strip() for cell in row)]
+    if (delimiter := delimiter_of(file, lines[0] if lines else "", COLUMNS)) is not None:
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    else:
+        try:
+            reader = csv.reader(lines, csv.Sniffer().sniff("\n".join(lines[:20]), delimiters=DELIMITERS))
+        except csv.Error:  # a single column
+            reader = csv.reader(lines)
+    rows = [row for row in reader if any(cell.strip() for cell in row)]
     if not rows:
         return []
     header = [cell.strip().lower() for cell in rows[0]]

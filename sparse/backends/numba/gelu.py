@@ -55,7 +55,7 @@ def normal(x):  # type: ignore[no-untyped-def]
 
 
 @overload(normal, jit_options={"fastmath": FAST_MATH, "error_model": "numpy"})
-def _compilenormal(x):  # type: ignore[no-untyped-def]
+def _compile_normal(x):  # type: ignore[no-untyped-def]
     if x != types.float32:
         return normal
 

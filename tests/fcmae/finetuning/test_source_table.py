@@ -1,5 +1,8 @@
 """What a table says of images to predict: unusual tables lose no prediction, and score nothing that they should not."""
 
+import io
+import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,12 +75,15 @@ def test_masks_are_no_labels(
     with_masks = scored(file, column="image")
     assert (with_masks.accuracy, with_masks.truth) == (Accuracy(6, 6), f"label in {file}, column category")
     with pytest.raises(
-        UserError, match=r"t.parquet: the column label \(--data.label_column\) holds no labels, but struct"
+        UserError, match=r"t.parquet: the column label holds struct<.*>, neither names nor numbers of classes"
     ):
         scored(file, column="image", label_column="label")
     del columns["category"]
     assert scored(parquet_of(tmp_path / "m.parquet", **columns), column="image").accuracy is None
-    assert "not used" not in caplog.text
+    (line,) = [one for one in caplog.messages if "not used" in one]
+    assert line.startswith(
+        f"labels of {tmp_path}/m.parquet are not used: label holds struct<bytes: binary, path: string>"
+    )
 
 
 def test_only_images_of_the_split_are_scored_by_folders(
@@ -95,8 +101,22 @@ def test_only_images_of_the_split_are_scored_by_folders(
         assert (result.accuracy, len(result.paths)) == (Accuracy(right, 3), 6)
         assert result.truth == "class of the image's folder, split test"
     trained = [f"{images}/{name},{name.split('/')[0]},train" for name, _ in rows]
-    assert scored(csv_of(tmp_path / "train.csv", "path,label,split", trained)).accuracy is None
-    assert "no image is of a split to test or to validate on, but of train" in caplog.text
+    result = scored(csv_of(tmp_path / "t.csv", "path,label,split", trained))
+    correct = sum(name.startswith(label) for name, label in found.items())
+    said = f"label in {tmp_path}/t.csv, column label, split train"
+    assert (result.accuracy, result.truth) == (Accuracy(correct, 6), said)
+    with pytest.raises(UserError, match=r"IMAGES .*t\.csv: no image is of a known split, but of blue, green, red"):
+        scored(tmp_path / "t.csv", split_column="label")
+    packed = tmp_path / "packed"
+    for name, split in rows:
+        target = packed / split / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((images / name).read_bytes())
+    listed = csv_of(tmp_path / "train.csv", "path,label", [f"{packed}/{split}/{name},x" for name, split in rows])
+    for source, count, split in ((packed, 3, "test"), (listed, 6, "train")):
+        result = scored(source)
+        assert result.accuracy is not None
+        assert (result.accuracy.total, result.truth) == (count, f"class of the image's folder, split {split}")
 
 
 @pytest.mark.parametrize(
@@ -106,12 +126,13 @@ def test_only_images_of_the_split_are_scored_by_folders(
         (["train-0", "validation-0"], "validation"),
         (["training_sets/test-0", "training_sets/train-0"], "test"),
         (["train/0", "val/0"], "val"),
-        (["train-0"], None),
+        (["train-0"], "train"),
+        (["train-0", "other"], "train"),
         (["a", "b"], ""),
     ],
 )
 def test_splits_by_the_names_of_files(
-    files: list[str], expected: str | None, scored: Scored, images: Path, found: Found, tmp_path: Path
+    files: list[str], expected: str, scored: Scored, images: Path, found: Found, tmp_path: Path
 ) -> None:
     """Of the split that counts one label is wrong, of the others all."""
     names, pixels = list(found), contents(images, found)
@@ -122,7 +143,7 @@ def test_splits_by_the_names_of_files(
         labels = [found[names[k]] if tells and k != part[0] else other(found[names[k]]) for k in part]
         parquet_of(tmp_path / "set" / f"{file}.parquet", image=[pixels[k] for k in part], label=labels)
     result = scored(tmp_path / "set")
-    wanted = {None: None, "": Accuracy(0, 6)}.get(expected, Accuracy(each - 1, each))
+    wanted = Accuracy(each - 1, each) if expected else Accuracy(0, 6)
     assert (result.accuracy, len(result.paths)) == (wanted, 6)
     if expected:
         assert result.truth == f"label in {tmp_path}/set, column label, split {expected}"
@@ -175,7 +196,7 @@ def test_tables_of_paths(scored: Scored, images: Path, found: Found, tmp_path: P
 def test_a_named_column_is_not_passed_over(scored: Scored, images: Path, found: Found, tmp_path: Path) -> None:
     file = parquet_of(tmp_path / "t.parquet", image=contents(images, found), label=list(found.values()))
     with pytest.raises(
-        UserError, match=r"^--data\.split_column nope is for one table, or for tables of images; .* is none"
+        UserError, match=r"^--data\.split_column nope is for one table of paths, or for tables of images; .* is neither"
     ):
         scored(images, split_column="nope")
     with pytest.raises(
@@ -188,6 +209,46 @@ def test_a_named_column_is_not_passed_over(scored: Scored, images: Path, found: 
     with pytest.raises(UserError, match=r"^IMAGES .*h\.csv: its first row has an image, .*red/0\.png, and no names of"):
         scored(headless, label_column="label")
     assert len(scored(headless).paths) == 2
+
+
+def test_splits_of_shards_and_of_columns(
+    scored: Scored, images: Path, found: Found, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The names of tars tell them; a column may hold numbers with names; one that only some files have says nothing."""
+    pixels, labels = contents(images, found), list(found.values())
+    for shard, part in (("train-0", range(3)), ("test-0", range(3, 6))):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for n in part:
+                for ending, data in (("png", pixels[n]), ("cls", (labels[n] if n > 3 else other(labels[n])).encode())):
+                    info = tarfile.TarInfo(f"{n}.{ending}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    trained = tmp_path / "train-0.tar"
+    for source, accuracy, split in ((tmp_path, Accuracy(2, 3), "test"), (trained, Accuracy(0, 3), "train")):
+        result = scored(source)
+        assert (result.accuracy, result.truth) == (accuracy, f"label in {source}, split {split}")
+    numbers = pyarrow.table({"image": pixels, "label": labels, "split": [0, 1] * 3})
+    features = {"split": {"names": ["train", "test"], "_type": "ClassLabel"}}
+    info = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    parquet.write_table(numbers.replace_schema_metadata(info), tmp_path / "n.parquet")
+    assert scored(tmp_path / "n.parquet").truth.endswith("n.parquet, column label, split test")
+    parquet_of(tmp_path / "some" / "a.parquet", image=pixels[:3], label=labels[:3], split=["train"] * 3)
+    parquet_of(tmp_path / "some" / "b.parquet", image=pixels[3:], label=labels[3:])
+    assert scored(tmp_path / "some").accuracy is None
+    assert "some: some of its files have a column of splits, others none" in caplog.text
+
+
+def test_several_sources_and_empty_labels_get_a_line(
+    scored: Scored, images: Path, found: Found, tmp_path: Path, caplog: pytest.LogCaptureFixture, run: Path
+) -> None:
+    pixels, labels = contents(images, found), list(found.values())
+    for part in ("a", "b"):
+        parquet_of(tmp_path / part / "0.parquet", image=pixels, label=labels)
+    assert predict(run, [str(tmp_path / "a"), str(tmp_path / "b")], num_workers=0).accuracy is None
+    assert "labels are read of one source; predict these one by one" in caplog.text
+    lists = [[""], *([one] for one in labels[1:])]
+    assert len(scored(parquet_of(tmp_path / "e.parquet", image=pixels, label=lists)).paths) == 6
+    assert "e.parquet: the label (empty) is no class of the run; it has blue, green, red" in caplog.text
 
 
 def test_a_line_is_one_line(scored: Scored, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

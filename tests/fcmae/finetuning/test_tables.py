@@ -39,6 +39,7 @@ def test_the_column_of_paths_may_have_any_name(tmp_path: Path) -> None:
         ('path, label\n"1.png", "a cat"\n', ("a cat",)),
         ("path,label,label\n1.png,cat,dog\n", ("cat",)),
         ("path,label,path\n1.png,cat,2.png\n", ("cat",)),
+        ("path,label,thumb.png\n1.png,cat,x\n", ("cat",)),
         ('"path";"label"\n"1.png";"cat"\n', ("cat",)),
     ],
 )
@@ -46,6 +47,13 @@ def test_dialects(text: str, labels: tuple[str, ...], tmp_path: Path) -> None:
     """As many commas as semicolons; blanks before quotes; of two columns of a name the first."""
     (row,) = read_table(table(tmp_path, text)).rows
     assert (row.name, row.labels) == ("1.png", labels)
+
+
+def test_named_columns_tell_the_dialect(tmp_path: Path) -> None:
+    file = table(tmp_path, "wo\twas\tnotes, label\n1.png\tcat\tx\n", "t.tsv")
+    for one in (file, table(tmp_path, file.read_text(), "t.csv")):
+        (row,) = read_table(one, path_column="wo", label_column="was").rows
+        assert (row.name, row.labels) == ("1.png", ("cat",))
 
 
 def test_a_quoted_cell_may_hold_a_line_break(tmp_path: Path) -> None:
