@@ -42,8 +42,8 @@ class PredictDataConfig(SourceAccessConfig):
     """Column of a table that holds the labels, to score the predictions. Unset: label, labels, class or the like, if
     there is one."""
     split_column: str | None = None
-    """Column of a table that says which images to score: those of test, or, if there are none, of val. Unset: split,
-    set, subset, fold or partition, if its values are such words."""
+    """Column of a table that says which images to score: those of test, or if there are none of val, or else of train.
+    Unset: split, set, subset, fold or partition, if its values are such words."""
 
     @property
     def columns(self) -> list[str]:
@@ -101,7 +101,8 @@ class Predicted:
     """How many images could not be read; each is named in the log."""
     accuracy: "Accuracy | None" = None
     """How many labels are the true ones, where the source has these: in a column of a table, in shards, or where each
-    image lies in the folder of a class, of two or more classes in all. Of a source with splits, those to test on."""
+    image lies in the folder of a class, of two or more classes in all. Of a source with splits, those to test on, or to
+    validate on, or to train on, as ``truth`` says."""
     average_precision: "AveragePrecision | None" = None
     """The same of a run that gives several labels, from a table."""
     truth: str = ""
