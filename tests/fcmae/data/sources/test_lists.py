@@ -75,6 +75,8 @@ def test_files_as_a_shell_expands_them(two: Path) -> None:
         ("list.csv", b"label,Path\n1,b/2.png\n0,a/10.png\n"),
         ("list.csv", b"label;image\n1;b/2.png\n0;a/10.png\n"),
         ("list.csv", b'id,where\n1,"b/2.png"\n2,a/10.png\n'),
+        ("list.csv", b"image_id;label;notes, if any\nb/2.png;cat;a, b\na/10.png;dog;c, d\n"),
+        ("list.tsv", b"wo\tnotes, path\nb/2.png\ta, b\na/10.png\tc, d\n"),
         ("list.tsv", b"b/2.png\tcat\na/10.png\tdog\n"),
     ],
 )
