@@ -132,11 +132,10 @@ def _of_paths(images: ImageSet, file: Path, config: "PredictConfig") -> SourceTa
 
 def _splits_of_rows(images: RowImages, column: str | None, where: str) -> Sequence[str] | None:
     """As a column says; UserError if only some of the files have one."""
-    of_some = {name for file in images.files for name in file.schema.names}
-    if usual_column(sorted(of_some), SPLIT_COLUMNS) is not None and column is None:
-        lacking = usual_column(images.columns, SPLIT_COLUMNS) is None
-        if lacking:
+    if column is None and usual_column(images.columns, SPLIT_COLUMNS) is None:
+        if any(usual_column(file.schema.names, SPLIT_COLUMNS) is not None for file in images.files):
             raise UserError(f"{FLAG} {where}: some of its files have a column of splits, others none")
+        return None
     return splits_of(images.columns, images.values, column, where)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +10,8 @@ from fcmae.data.endings import EXTENSIONS, ending_of
 from fcmae.data.missing import is_missing
 from fcmae.data.rows.columns import LABEL_COLUMNS, may_hold_labels, usual_column
 from fcmae.data.sources.lists import COLUMNS as PATH_COLUMNS
-from fcmae.data.sources.lists import DELIMITERS, delimiter_of, text_of
-from fcmae.data.stores.urls import is_url, local_path, shown
+from fcmae.data.sources.lists import DELIMITERS, all_joined, delimiter_of, text_of
+from fcmae.data.stores.urls import is_url, shown
 from fcmae.errors import UserError, in_a_line
 from fcmae.finetuning.cells import labels_of, splits_of
 from fcmae.runs.utf8_path import readable
@@ -87,11 +86,9 @@ def read_table(
         lambda place: f"row {place + 1} ({readable(names[place])})",
     )
     splits: Sequence[str | None] | None = splits_of(list(columns), columns.__getitem__, split_column, str(file))
-    beside = file.parent
-    paths = [local_path(name) for name in names]
-    from_here = not (beside / paths[0]).exists() and os.path.exists(paths[0])
-    wholes = [os.path.normpath(path if from_here else beside / path) for path in paths]
-    rows = map(Row, wholes, names, labels.of_rows, splits or [None] * len(names))
+    rows = map(
+        Row, [line.path for line in all_joined(str(file), names)], names, labels.of_rows, splits or [None] * len(names)
+    )
     return Table(list(rows), labels.has_several, path_name)
 
 

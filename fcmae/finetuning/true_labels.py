@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fcmae")
 
 T = TypeVar("T")
-NOT_USED = "labels of the source are not used"
 
 
 @dataclass(frozen=True)
@@ -63,44 +62,45 @@ def stated_by_source(images: ImageSet, config: "PredictConfig", classes: Sequenc
         UserError: a column was named, and it is not there or does not fit.
     """
     data = config.data
-    table = _or_told(lambda: source_table(images, config), NOT_USED, is_asked=bool(data.columns))
+    table = _or_told(lambda: source_table(images, config), is_asked=bool(data.columns))
     if table is None:
         return Stated()
-    chosen = _or_told(lambda: _scored_rows(table), "not scored", is_asked=data.split_column is not None)
-    if chosen is None:
-        return Stated(None, frozenset())
-    split, rows = chosen
+    split, rows = _scored_rows(table)
     keys = {table.keys[n] for n in rows}
     places = None if split is None else frozenset(n for n in range(len(images)) if table.key_of(n) in keys)
     labels = None
     if table.cells is not None:
         labels = _or_told(
-            lambda: _true_labels(table, rows, split, len(images), classes, has_several), NOT_USED,
+            lambda: _true_labels(table, rows, split, len(images), classes, has_several),
             is_asked=data.label_column is not None,
-        )  # fmt: skip
+        )
     return Stated(labels, places, split)
 
 
-def _or_told(work: Callable[[], T], what: str, is_asked: bool) -> T | None:
+def _or_told(work: Callable[[], T], is_asked: bool) -> T | None:
     """The result; None, and a line, after an error, unless the user asked for what it is about."""
     try:
         return work()
     except UserError as error:
         if is_asked:
             raise
-        logger.warning("%s: %s", what, error)
+        logger.warning("labels of the source are not used: %s", error)
         return None
 
 
 def _scored_rows(table: SourceTable) -> tuple[str | None, Sequence[int]]:
-    """The split that counts, None if there are none, and its rows."""
+    """The split that counts, None if there are none, and its rows.
+
+    Raises:
+        UserError: the column that was named has no known split. (One that was not is only used if it has.)
+    """
     if table.splits is None:
         return None, range(len(table.keys))
     rows: dict[str, list[int]] = {}
     for n, split in enumerate(table.splits):
         rows.setdefault(split or "", []).append(n)
     known = [name for name in SCORED if name in rows]
-    if not known:  # of a column that was named
+    if not known:
         raise UserError(f"{FLAG} {table.where}: no image is of a known split, but of {some_of(sorted(rows))}")
     cells = table.cells
     labeled = (name for name in known if cells is None or any(not _is_empty(cells[n]) for n in rows[name]))

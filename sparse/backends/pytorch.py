@@ -195,6 +195,8 @@ def mlp(
             than the result.
     """
     check_mlp(x, weights, rows, shortcut)
+    if rows is not None and weights.grn_weight is None and see is None:  # no site looks at another
+        x, rows = x.index_select(0, rows), None
     hidden = F.linear(x, weights.fc1_weight, weights.fc1_bias)
     if see:
         see("expansion", hidden)

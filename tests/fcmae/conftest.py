@@ -10,7 +10,7 @@ from PIL import Image
 from fcmae import progress
 from fcmae.models import sizes
 from tests.fcmae.analysis.literal import SMALL_CONVNEXT
-from tests.fcmae.labeled_images import COLORS, fill
+from tests.fcmae.labeled_images import COLORS, fill_classes
 from tests.fcmae.small_runs import shrink
 
 TINY = [
@@ -60,8 +60,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes that anything tells apart, ten images each, one of them nested and one damaged."""
     folder = tmp_path_factory.mktemp("colors")
-    for name, color in COLORS.items():
-        fill(folder / name, color, 10)
+    fill_classes(folder, COLORS, 10)
     (folder / "red" / "deeper").mkdir()
     (folder / "red" / "0.png").rename(folder / "red" / "deeper" / "0.png")
     (folder / "blue" / "broken.png").write_bytes(b"no image")

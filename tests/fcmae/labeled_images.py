@@ -1,5 +1,6 @@
 """Small labeled images that anything tells apart."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,3 +16,9 @@ def fill(folder: Path, color: tuple[int, int, int], count: int) -> None:
     for n in range(count):
         noise = random.integers(-20, 20, (20, 24, 3))
         Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{n}.png")
+
+
+def fill_classes(folder: Path, colors: Mapping[str, tuple[int, int, int]], count: int) -> None:
+    """A folder of such images for each class."""
+    for name, color in colors.items():
+        fill(folder / name, color, count)

@@ -20,7 +20,7 @@ from fcmae.finetune import finetune
 from fcmae.finetuning import predicting
 from fcmae.finetuning.predictions_file import write_predictions
 from fcmae.predict import Predicted, main, predict
-from tests.fcmae.labeled_images import fill
+from tests.fcmae.labeled_images import fill_classes
 
 COLORS = {"dark": (90, 60, 60), "bright": (150, 180, 160)}
 SMALL = {"img_size": 32, "batch_size": 4, "num_workers": 0, "epochs": 2, "config": "few_labels", "layer_decay": 1}
@@ -30,12 +30,11 @@ SMALL = {"img_size": 32, "batch_size": 4, "num_workers": 0, "epochs": 2, "config
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes, three images each, whose edges differ from their middle."""
     folder = tmp_path_factory.mktemp("images")
-    for name, color in COLORS.items():
-        fill(folder / name, color, 3)
-        for file in (folder / name).iterdir():
-            pixels = np.asarray(Image.open(file)).copy()
-            pixels[:3], pixels[-3:] = 255, 0
-            Image.fromarray(pixels).save(file)
+    fill_classes(folder, COLORS, 3)
+    for file in folder.rglob("*.png"):
+        pixels = np.asarray(Image.open(file)).copy()
+        pixels[:3], pixels[-3:] = 255, 0
+        Image.fromarray(pixels).save(file)
     return folder
 
 

@@ -86,8 +86,8 @@ def text_of(data: bytes) -> str:
 
 
 def delimiter_of(file: str, header: str, known: Sequence[str]) -> str | None:
-    """What separates the columns of a table: it makes the most columns of known names, in any case, or of as many the
-    most columns. Of a .tsv it is the tab, if there is one. None: none of the names is there.
+    """What separates the columns of a table: of a .tsv the tab, if there is one; else what makes the most columns of
+    known names, in any case, and of as many the most columns. None: none of the names is there.
 
     Args:
         file: name of the table.
@@ -99,8 +99,10 @@ def delimiter_of(file: str, header: str, known: Sequence[str]) -> str | None:
         names = [cell.strip().strip('"').lower() for cell in header.split(delimiter)]
         return sum(name in known for name in names), len(names)
 
-    best = "\t" if file.lower().endswith(".tsv") and "\t" in header else max(DELIMITERS, key=fit)
-    return best if best == "\t" or fit(best)[0] else None
+    if file.lower().endswith(".tsv") and "\t" in header:
+        return "\t"
+    best = max(DELIMITERS, key=fit)
+    return best if fit(best)[0] else None
 
 
 def _column(file: str, text: str, flag: str) -> list[str]:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from fcmae.data.labeled import Batches, check_apart, labeled_digits, labeled_folder, labeled_timm, stratified_split
 from fcmae.errors import UserError
-from tests.fcmae.labeled_images import COLORS, fill
+from tests.fcmae.labeled_images import COLORS, fill, fill_classes
 
 
 def test_a_split_holds_a_share_of_every_class() -> None:
@@ -43,8 +43,7 @@ def test_a_folder_of_classes(colors: Path, caplog: pytest.LogCaptureFixture) -> 
 
 def test_train_and_val_of_a_folder(tmp_path: Path) -> None:
     for part, count in (("train", 4), ("val", 2)):
-        for name, color in COLORS.items():
-            fill(tmp_path / part / name, color, count)
+        fill_classes(tmp_path / part, COLORS, count)
     data = labeled_folder(tmp_path)
     assert [len(read(part)[1]) for part in (data.train, data.test)] == [12, 6]
     fill(tmp_path / "val" / "violet", (90, 0, 90), 1)
@@ -78,8 +77,7 @@ def test_digits_are_scikit_learns() -> None:
 def test_timm_datasets(colors: Path, tmp_path: Path) -> None:
     """By a folder of torchvision's, and timm's words for what is wrong."""
     for part in ("train", "validation"):
-        for name, color in COLORS.items():
-            fill(tmp_path / part / name, color, 3)
+        fill_classes(tmp_path / part, COLORS, 3)
     data = labeled_timm("torch/image_folder", tmp_path)
     images, labels = read(data.test)
     assert labels == [2 - int(channel) for channel in images.mean((2, 3)).argmax(1)]

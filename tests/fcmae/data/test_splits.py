@@ -12,7 +12,7 @@ from PIL import Image
 from fcmae.data.classes import class_folder, class_parts
 from fcmae.data.splits import are_splits, split_folders
 from fcmae.errors import UserError
-from tests.fcmae.labeled_images import COLORS, fill
+from tests.fcmae.labeled_images import COLORS, fill, fill_classes
 
 
 def png(shade: int) -> bytes:
@@ -47,8 +47,7 @@ def test_only_names_of_parts_are_splits() -> None:
 def test_other_spellings_are_parts_not_classes(tmp_path: Path, train: str, test: str, archive: bool) -> None:
     """They were two classes, and a network learned to tell the training split from the other."""
     for part, count in ((train, 4), (test, 2)):
-        for name, color in COLORS.items():
-            fill(tmp_path / "set" / part / name, color, count)
+        fill_classes(tmp_path / "set" / part, COLORS, count)
     source = shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path / "set") if archive else tmp_path / "set"
     trained, tested = class_folder(source)
     assert [len(trained.paths), len(tested.paths)] == [4 * len(COLORS), 2 * len(COLORS)]
@@ -58,8 +57,7 @@ def test_other_spellings_are_parts_not_classes(tmp_path: Path, train: str, test:
 @pytest.mark.parametrize("archive", [False, True])
 def test_parts_without_one_to_train_on_are_refused(tmp_path: Path, archive: bool) -> None:
     for part in ("Val", "test"):
-        for name, color in COLORS.items():
-            fill(tmp_path / "set" / part / name, color, 2)
+        fill_classes(tmp_path / "set" / part, COLORS, 2)
     source = shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path / "set") if archive else tmp_path / "set"
     with pytest.raises(
         UserError, match=r"has Val/, test/: parts of a set, not classes; one to train on must be train/"
@@ -69,8 +67,7 @@ def test_parts_without_one_to_train_on_are_refused(tmp_path: Path, archive: bool
 
 def test_a_part_without_classes_does_not_hide_another(tmp_path: Path) -> None:
     for part, count in (("train", 4), ("test", 2)):
-        for name, color in COLORS.items():
-            fill(tmp_path / part / name, color, count)
+        fill_classes(tmp_path / part, COLORS, count)
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "notes.txt").write_text("none yet")
     trained, tested = class_folder(tmp_path)

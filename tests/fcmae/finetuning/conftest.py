@@ -6,7 +6,7 @@ import pytest
 
 from fcmae.finetune import finetune
 from fcmae.predict import predict
-from tests.fcmae.labeled_images import COLORS, fill
+from tests.fcmae.labeled_images import COLORS, fill_classes
 
 SMALL = {"img_size": 32, "batch_size": 4, "num_workers": 0, "epochs": 1, "config": "few_labels", "layer_decay": 1}
 
@@ -15,8 +15,7 @@ SMALL = {"img_size": 32, "batch_size": 4, "num_workers": 0, "epochs": 1, "config
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes, three images each."""
     folder = tmp_path_factory.mktemp("images")
-    for name, color in COLORS.items():
-        fill(folder / name, color, 3)
+    fill_classes(folder, COLORS, 3)
     return folder
 
 

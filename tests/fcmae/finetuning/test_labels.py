@@ -18,7 +18,7 @@ from fcmae.finetuning.labeled_images import LabeledSet
 from fcmae.finetuning.labels import labeled_set
 from fcmae.finetuning.splitting import share_of_each, split_of_several
 from fcmae.finetuning.tiles import photo_tiles
-from tests.fcmae.labeled_images import COLORS, fill
+from tests.fcmae.labeled_images import COLORS, fill, fill_classes
 
 
 def of(path: Path | str, seed: int = 0, **options: object) -> LabeledSet:
@@ -40,8 +40,7 @@ def test_a_folder_of_classes_is_split_by_class_and_seed(colors: Path) -> None:
 
 def test_train_and_val_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for part, count in (("train", 4), ("val", 2)):
-        for name, color in COLORS.items():
-            fill(tmp_path / part / name, color, count)
+        fill_classes(tmp_path / part, COLORS, count)
     found = of(tmp_path)
     assert [np.bincount(part.labels).tolist() for part in (found.train, found.val)] == [[4] * 3, [2] * 3]
     fill(tmp_path / "train" / "violet", (90, 0, 90), 1)
@@ -93,8 +92,7 @@ def test_tiles_of_photos_need_no_files() -> None:
 
 def test_a_dataset_of_timm(tmp_path: Path) -> None:
     for part in ("train", "val"):
-        for name, color in COLORS.items():
-            fill(tmp_path / part / name, color, 3)
+        fill_classes(tmp_path / part, COLORS, 3)
     found = of(tmp_path, dataset="torch/image_folder", train_split="train", val_split="val")
     assert found.classes == ("blue", "green", "red")
     assert len(found.train) == 9

@@ -21,7 +21,7 @@ from fcmae.runs.layout import flat
 from fcmae.training import setup
 from fcmae.training.choosing import chosen
 from tests.fcmae.finished_runs import losses
-from tests.fcmae.labeled_images import COLORS, fill
+from tests.fcmae.labeled_images import COLORS, fill, fill_classes
 
 DEFAULTS = flat(PretrainConfig().as_dict())
 
@@ -197,8 +197,7 @@ def test_a_resumed_run_keeps_its_settings_and_those_of_older_versions() -> None:
 def test_a_run_is_resumed_by_the_same_command_and_read_by_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, color in COLORS.items():
-        fill(tmp_path / "images" / name, color, 4)
+    fill_classes(tmp_path / "images", COLORS, 4)
     monkeypatch.setattr(small_sets, "IMAGES_SEEN", 36)
     run = tmp_path / "run"
     usual = ["--data.path", str(tmp_path / "images"), "--output", str(run), "--model.img_size", "32"]
